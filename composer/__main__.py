@@ -1,0 +1,6 @@
+"""`python -m composer` is `compose`."""
+
+from composer.cli import run
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,98 @@
+"""Every error that a user may meet, each with the exit status that it means.
+
+    ComposeError                 1
+    ├── UsageError              64   the command line asks for something impossible
+    ├── InvalidInput            65   a recipe, the lock or the journal is invalid
+    ├── Refused                  3   a guard, `--expect`, `--locked` or a limit said no
+    ├── StillTraining           75   the wait ran out; the next run picks it up
+    ├── BadLora                  1   a file that is no FLUX.1 LoRA we can read
+    └── TargetError              1   the target said no, for good
+        ├── CredentialsError    77   no or wrong credentials, or another owner
+        ├── NotFound             1   no model or job of that id
+        └── Unreachable         69   no answer; trying again may help
+            └── Ambiguous       69   a write may or may not have taken effect
+
+A message says what happened, where and why; `hint` says what to do next. An error that is
+none of these is a bug: the command line writes it to a log file and names that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from composer.entities import Problem
+
+
+class ComposeError(Exception):
+    """What happened and why, in one line; `hint` is the next step, if there is one."""
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(ComposeError):
+    """The command line asks for something that can't be."""
+
+    exit_status = 64
+
+
+class InvalidInput(ComposeError):
+    """Files that don't say what they should; `problems` has each with its place."""
+
+    exit_status = 65
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, problems: Sequence[Problem] = ()
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems)
+
+
+class Refused(ComposeError):
+    """Something that we could do, and don't, until a flag allows it."""
+
+    exit_status = 3
+
+
+class StillTraining(ComposeError):
+    """The wait ran out before the training did: no failure."""
+
+    exit_status = 75
+
+
+class BadLora(ComposeError):
+    """A file that is not a FLUX.1 LoRA we can read; the message names the file and why."""
+
+
+class TargetError(ComposeError):
+    """The target refused, and would refuse again."""
+
+
+class CredentialsError(TargetError):
+    """No credentials, wrong ones, or ones of another owner than the lock's."""
+
+    exit_status = 77
+
+
+class NotFound(TargetError):
+    """The target has no model or job of that id."""
+
+
+class Unreachable(TargetError):
+    """The target did not answer, or could not; trying again may help."""
+
+    exit_status = 69
+
+
+class Ambiguous(Unreachable):
+    """A write got no readable answer: it may have taken effect, so look before repeating."""

@@ -1,0 +1,104 @@
+"""The narrow door to where models live: the Protocol that every target speaks.
+
+The embedded engine implements it in process; a client of the Scenario API implements it over
+HTTP. `apply` and the commands are given a `Target` and never ask which one it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+    from types import TracebackType
+
+    from composer.entities import Concept, Job, Model, Parameters
+
+
+class Target(Protocol):
+    """Where LoRAs and compositions live.
+
+    Every verb may raise `Unreachable` (try again), `CredentialsError`, or `TargetError`
+    (final). An unknown id raises `NotFound`, but in `get_models` it is left out. No verb
+    retries a `create` by itself.
+    """
+
+    @property
+    def key(self) -> str:
+        """The name of this target in the lock: `local`, or a base URL with `#PROJECT`."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether others may change it behind our back; guards are stricter then."""
+
+    @property
+    def grace(self) -> float:
+        """Seconds for which a model just created may be missing from answers."""
+
+    @property
+    def poll_interval(self) -> float:
+        """Seconds between two looks at what is training."""
+
+    @property
+    def unsupported(self) -> Mapping[str, str]:
+        """Training parameters that it refuses, each with the reason."""
+
+    @property
+    def ignores_training(self) -> bool:
+        """Whether other training parameters have no effect on what it makes."""
+
+    @property
+    def rejected(self) -> Mapping[str, str]:
+        """Names of LoRAs that are there but can't be used, each with the reason."""
+
+    def owner(self) -> str | None:
+        """The team or project that owns its models; None where there is no such thing."""
+
+    def list_models(self, *types: str) -> list[Model]:
+        """The project's own models of these types, newest first; deleted ones left out."""
+
+    def get_models(self, ids: Collection[str]) -> dict[str, Model]:
+        """The models of these ids, own or public; unknown ids are left out."""
+
+    def create(
+        self,
+        name: str,
+        concepts: Iterable[Concept],
+        *,
+        description: str | None = None,
+        id: str | None = None,
+    ) -> Model:
+        """Create a composition, untrained. `id` is a wish that only the engine grants.
+
+        Raises `Ambiguous` when it may have been created all the same.
+        """
+
+    def update(self, id: str, *, name: str | None = None, description: str | None = None) -> None:
+        """Change a model's name or description; None leaves it as it is."""
+
+    def tag(self, id: str, *, add: Collection[str] = (), remove: Collection[str] = ()) -> None:
+        """Add and remove tags; those that are there, or aren't, are no error."""
+
+    def train(self, id: str, parameters: Parameters = ()) -> Model:
+        """Start training; the answer's `job` is the job's id. Training already is no error."""
+
+    def cancel(self, id: str) -> None:
+        """Cancel a running training; the model's status becomes `training-canceled`."""
+
+    def delete(self, id: str) -> None:
+        """Delete a model."""
+
+    def job(self, id: str) -> Job:
+        """A training job."""
+
+    def close(self) -> None:
+        """Let go of connections, threads and files; what runs is resumed by the next start."""
+
+    def __enter__(self) -> Target: ...
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
