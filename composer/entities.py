@@ -290,3 +290,22 @@ class Intent:
     name: str
     content: Content
     at: float  # seconds since the epoch, by the journal's clock
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The journal's record of one of our own POSTs that was answered."""
+
+    name: str
+    content: Content
+    at: float  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that is remembered about one target: its part of the lock, and the journal's news."""
+
+    owner: str | None = None
+    entries: Mapping[str, Entry] = field(default_factory=dict)  # by recipe path
+    made: Mapping[str, Made] = field(default_factory=dict)  # by id; until folded into the lock
+    intents: tuple[Intent, ...] = ()  # open: neither found nor expired

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from composer.entities import COMPOSITION, Observed
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from types import TracebackType
 
-    from composer.entities import Concept, Job, Model, Parameters
+    from composer.entities import Concept, Job, Memory, Model, Parameters, Recipe
 
 
 class Target(Protocol):
@@ -55,7 +57,7 @@ class Target(Protocol):
         """The team or project that owns its models; None where there is no such thing."""
 
     def list_models(self, *types: str) -> list[Model]:
-        """The project's own models of these types, newest first; deleted ones left out."""
+        """The project's own models, newest first, of these types or of all; no deleted ones."""
 
     def get_models(self, ids: Collection[str]) -> dict[str, Model]:
         """The models of these ids, own or public; unknown ids are left out."""
@@ -102,3 +104,39 @@ class Target(Protocol):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+
+
+def observe(target: Target, recipes: Iterable[Recipe], memory: Memory) -> Observed:
+    """What planning needs to know of a target: its own models, and all that we name by id.
+
+    Raises what the target raises.
+    """
+    recipes = list(recipes)
+    models = {model.id: model for model in target.list_models()}
+    own = frozenset(models)
+    names = {recipe.name for recipe in recipes} | {intent.name for intent in memory.intents}
+    unread = {
+        model.id
+        for model in models.values()
+        if model.type == COMPOSITION and model.concepts is None and model.name in names
+    }
+    wanted = _named(memory) | {c.model_id for r in recipes for c in r.concepts if c.model_id}
+    models |= target.get_models(sorted(unread | (wanted - own)))
+    return Observed(
+        key=target.key,
+        models=models,
+        own=own,
+        owner=target.owner(),
+        remote=target.remote,
+        unsupported=target.unsupported,
+        rejected=target.rejected,
+        ignores_training=target.ignores_training,
+    )
+
+
+def _named(memory: Memory) -> set[str]:
+    """Every id that lock and journal name: compositions, candidates and pinned LoRAs."""
+    named = set(memory.made)
+    for entry in memory.entries.values():
+        named |= {*entry.ids, *(c.id for c in entry.candidates), *(id for _, id in entry.pins)}
+    return named

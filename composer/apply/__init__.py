@@ -1,0 +1,8 @@
+"""Carrying out a plan, given a target and a ledger; knows neither HTTP nor files."""
+
+from composer.apply.making import Stopped
+from composer.apply.running import apply
+from composer.apply.settling import settle
+from composer.apply.values import Outcome, Report, Settings, Step
+
+__all__ = ["Outcome", "Report", "Settings", "Step", "Stopped", "apply", "settle"]

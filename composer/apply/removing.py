@@ -1,0 +1,57 @@
+"""Deleting what a plan deletes, and bringing the ledger to what is left.
+
+Each deletion follows a look just before it: type, mark, and that no other entry names the id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from composer.entities import COMPOSITION, MARK, TRAINED
+from composer.errors import TargetError
+from composer.plan import Verb, left_behind, pruned
+
+if TYPE_CHECKING:
+    from composer.apply.making import Maker
+    from composer.plan import Action
+
+
+def remove(maker: Maker, action: Action) -> None:
+    """Carry out a delete, a forget, or leave alone. Raises `TargetError`."""
+    ledger, entry = maker.ledger, action.entry
+    assert entry is not None, "only an entry can be removed"
+    if action.verb is Verb.BLOCKED:
+        ledger.unsettled(action.path)
+        return
+    for id in action.deletes:
+        _delete(maker, action, id)
+    before = entry
+    rest = maker.let_go(action)
+    if action.keeps_entry:
+        kept = pruned(entry, action.deletes)
+        gone = action.verb is not Verb.LEAVE and action.retires
+        left = replace(kept, replaced=action.retires) if gone else kept
+    elif action.verb is Verb.LEAVE:
+        left = left_behind(rest, action.drops)
+    else:
+        ledger.forget(action.path)
+        return
+    if left != replace(before, candidates=()):
+        ledger.record(action.path, left)
+
+
+def _delete(maker: Maker, action: Action, id: str) -> None:
+    fresh = maker.target.get_models([id]).get(id)
+    if fresh is None or fresh.gone:
+        return
+    marked = MARK in (fresh.tags or ()) or id in maker.ledger.memory.made
+    if fresh.type != COMPOSITION or not marked or id in maker.ledger.named(without=action.path):
+        raise TargetError(
+            f"{id} is not deleted: it is the {fresh.type} {fresh.name}, and not ours alone",
+            hint=f"compose forget '{action.path}' lets go of it",
+        )
+    if not (fresh.untrained or fresh.status == TRAINED):
+        maker.target.cancel(id)
+    maker.target.delete(id)
+    maker.ledger.marked(id)

@@ -1,0 +1,46 @@
+"""Before a plan: intents of an earlier run that was cut off are found on the target, or expire."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from composer.apply.making import Stopped
+from composer.plan import found_intents
+from composer.target import observe
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Sequence
+
+    from composer.entities import Observed, Recipe
+    from composer.lockfile import Ledger
+    from composer.target import Target
+
+
+def settle(
+    recipes: Sequence[Recipe],
+    target: Target,
+    ledger: Ledger,
+    *,
+    grace: float,
+    stop: threading.Event,
+) -> Observed:
+    """What the target looks like, once no intent is open any more.
+
+    A POST that was sent may still become visible within the grace, so we wait for that long.
+    Raises `Stopped` if asked to stop, and what the target raises.
+    """
+    while True:
+        now = ledger.clock()
+        observed = observe(target, recipes, ledger.memory)
+        if not ledger.memory.intents:
+            return observed
+        for intent, model in found_intents(ledger.memory, observed):
+            ledger.found(intent, model.id)
+        ledger.refresh()
+        for intent in ledger.memory.intents:
+            if now - intent.at >= grace:  # by then it would have been seen
+                ledger.expire(intent)
+        ledger.refresh()
+        if ledger.memory.intents and stop.wait(min(1.0, max(0.02, grace / 10))):
+            raise Stopped

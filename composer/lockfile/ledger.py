@@ -1,0 +1,198 @@
+"""The ledger: lock and journal of one project for one target, as an apply reads and writes them.
+
+`remember` reads both without writing, for the commands that only look. `Ledger` records what an
+apply does, each event on disk before the next request, and folds it all into the lock at the end.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from composer.entities import Entry, Intent, Lock, Memory, TargetLock
+from composer.errors import InvalidInput
+from composer.lockfile.codec import Plain, plain_entry, plain_intent
+from composer.lockfile.journal import Journal, Story
+from composer.lockfile.sides import combined, merged, texts
+from composer.lockfile.state import state_dir, write_atomically
+from composer.lockfile.text import dump, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from pathlib import Path
+
+    from composer.entities import Content
+
+NAME = "compose.lock"
+
+
+def read_lock(root: Path) -> Lock:
+    """The lock of this root, the sides of a conflict brought together; empty if there is none.
+
+    Raises `InvalidInput`.
+    """
+    text = _text(root)
+    return merged(parse(side) for side in texts(text)) if text is not None else Lock()
+
+
+def _text(root: Path) -> str | None:
+    try:
+        return (root / NAME).read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as bad:
+        raise InvalidInput(f"{NAME}: not UTF-8", hint="restore it from git") from bad
+
+
+def remember(root: Path, key: str) -> Memory:
+    """What lock and journal know about one target; nothing is written. Raises `InvalidInput`."""
+    return _memory(read_lock(root).target(key), Journal(state_dir(root)).story(key))
+
+
+def _memory(lock: TargetLock, story: Story) -> Memory:
+    entries = dict(lock.recipes)
+    for path, side in story.sides.items():
+        entries[path] = combined(entries[path], side) if path in entries else side
+    marked = {path: _with_posts(path, entry, story) for path, entry in sorted(entries.items())}
+    return Memory(lock.owner, marked, story.made, tuple(story.intents.values()))
+
+
+def _with_posts(path: str, entry: Entry, story: Story) -> Entry:
+    """The entry, with each candidate marked whose POST the journal recorded."""
+    candidates = (replace(c, ours=c.ours or c.id in story.made) for c in entry.candidates)
+    return replace(entry, candidates=tuple(candidates))
+
+
+class Ledger:
+    """Records one run; the caller holds the file lock. All methods may be called by any thread."""
+
+    def __init__(self, root: Path, key: str, *, clock: Callable[[], float] = time.time) -> None:
+        self.root = root
+        self.key = key
+        self.clock = clock
+        self._state = state_dir(root, create=True)
+        self._journal = Journal(self._state)
+        self._lock = read_lock(root)
+        self._marked: set[str] = set()
+        self._unsettled: set[str] = set()
+        self._guard = threading.Lock()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read again what lock and journal say, after intents were settled."""
+        story = self._journal.story(self.key)
+        self.memory = _memory(self._lock.target(self.key), story)
+        self._entries = dict(self.memory.entries)
+        self._made_for = dict(story.made_for)
+
+    def entry(self, path: str) -> Entry | None:
+        """The entry as it is now."""
+        return self._entries.get(path)
+
+    def named(self, *, without: str) -> set[str]:
+        """Every id that other entries than this one name."""
+        with self._guard:
+            return {id for p, e in self._entries.items() if p != without for id in e.ids}
+
+    def move(self, moves: Mapping[str, str]) -> None:
+        """Recipes that are at another path now: old -> new, all at once (two may have swapped)."""
+        with self._guard:
+            moved = {new: self._entries.pop(old) for old, new in moves.items()}
+            self._entries.update(moved)
+
+    def intend(self, path: str, name: str, content: Content) -> Intent:
+        """Put on disk that a POST is about to be sent."""
+        intent = Intent(secrets.token_hex(8), path, name, content, self.clock())
+        self._append({"event": "intent", **plain_intent(intent)})
+        return intent
+
+    def expire(self, intent: Intent) -> None:
+        """The intent's model does not exist, and will not."""
+        self._append({"event": "expired", "recipe": intent.path, "token": intent.token})
+
+    def found(self, intent: Intent, id: str) -> None:
+        """The model of an intent whose answer was lost: it is a candidate of that recipe."""
+        self._append({"event": "found", "recipe": intent.path, "token": intent.token, "made": id})
+
+    def record(
+        self, path: str, entry: Entry, *, settles: Intent | None = None, made: str = ""
+    ) -> None:
+        """Put an entry on disk. `made`: the id with which the intent's POST was answered."""
+        event: Plain = {"event": "entry", "recipe": path, "entry": plain_entry(entry)}
+        if settles:
+            event.update(settles=settles.token, made=made)
+        self._append(event)
+        with self._guard:
+            self._entries[path] = replace(entry, candidates=())
+            if settles:
+                self._made_for[made] = path
+
+    def forget(self, path: str) -> None:
+        """Take an entry out; what it named is not touched."""
+        self._append({"event": "entry", "recipe": path, "entry": None})
+        with self._guard:
+            self._entries.pop(path, None)
+
+    def marked(self, id: str) -> None:
+        """What we made bears our tag now, or is deleted: the journal's record may go."""
+        with self._guard:
+            self._marked.add(id)
+
+    def unsettled(self, path: str) -> None:
+        """Keep this recipe's events in the journal: its candidates are not dealt with yet."""
+        with self._guard:
+            self._unsettled.add(path)
+
+    def _append(self, event: Plain) -> None:
+        with self._guard:
+            self._journal.append({**event, "target": self.key})
+
+    def close(self, *, handled: Collection[str], owner: str | None = None) -> bool:
+        """Fold the journal into the lock: True if the lock's bytes changed.
+
+        Only the events of `handled` recipes are folded away, and of those only once all that
+        they made is marked; open intents and other targets' events stay.
+        """
+        with self._guard:
+            changed = self._write_lock(owner)
+            unmarked = {p for id, p in self._made_for.items() if id not in self._marked}
+            done = set(handled) - unmarked - self._unsettled
+            self._fold_away(done)
+            return changed
+
+    def _fold_away(self, done: set[str]) -> None:
+        """Keep events of other targets, of recipes that aren't done, and of open intents."""
+        events, open_intents = self._journal.read(), self._journal.story(self.key).intents
+        kept = [
+            event
+            for event in events
+            if event["target"] != self.key
+            or event.get("token") in open_intents
+            or event["recipe"] not in done
+        ]
+        if len(kept) != len(events):
+            self._journal.replace(kept)
+
+    def _write_lock(self, owner: str | None) -> bool:
+        targets = dict(self._lock.targets)
+        targets[self.key] = TargetLock(owner or self.memory.owner, self._final_entries())
+        if not targets[self.key].recipes:
+            del targets[self.key]
+        text, before = dump(Lock(targets)), _text(self.root)
+        unchanged = before is not None and before.replace("\r\n", "\n") == text
+        if unchanged or (before is None and not targets):
+            return False
+        write_atomically(self.root / NAME, text.encode(), through=self._state)
+        return True
+
+    def _final_entries(self) -> dict[str, Entry]:
+        """Entries in order; an id that is an entry's own is in no entry's `replaced`."""
+        own = {e.composition for e in self._entries.values()}
+        own |= {e.next.composition for e in self._entries.values() if e.next}
+        return {
+            path: replace(entry, replaced=tuple(o for o in entry.replaced if o.id not in own))
+            for path, entry in sorted(self._entries.items())
+        }

@@ -1,0 +1,102 @@
+"""Planning: arithmetic on values. `plan(recipes, memory, observed, options) -> Plan`.
+
+Knows no file, network or clock: equal inputs give equal plans. The commands render the plan;
+`apply` carries it out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from composer.plan.decide import World, decide
+from composer.plan.guards import ALLOW_EMPTY, ALLOW_LARGE, dangers
+from composer.plan.intents import exact, found_intents, with_found
+from composer.plan.match import holds, matches, same_concepts, trusted
+from composer.plan.meet import meet
+from composer.plan.outcome import arrived, left_behind, on_its_way, pruned
+from composer.plan.removal import Removal
+from composer.plan.values import CHANGES, Action, Guard, Options, Plan, Update, Verb
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from composer.entities import Memory, Observed, Recipe
+
+__all__ = [
+    "ALLOW_EMPTY",
+    "ALLOW_LARGE",
+    "CHANGES",
+    "Action",
+    "Guard",
+    "Options",
+    "Plan",
+    "Removal",
+    "Update",
+    "Verb",
+    "arrived",
+    "exact",
+    "found_intents",
+    "holds",
+    "left_behind",
+    "matches",
+    "meet",
+    "on_its_way",
+    "plan",
+    "pruned",
+    "same_concepts",
+    "trusted",
+    "with_found",
+]
+
+
+EVERYTHING = Options()
+
+
+def plan(
+    recipes: Sequence[Recipe], memory: Memory, observed: Observed, options: Options = EVERYTHING
+) -> Plan:
+    """The actions that take the target to what all recipes of the root say.
+
+    `recipes` is every recipe under the root; `options.selected` narrows what is acted on, but
+    moves, guards and what counts as gone look at the whole.
+    """
+    met = meet(recipes, memory.entries)
+    world = World.of(memory, observed, options, met=met.values())
+    actions = []
+    for recipe in sorted(recipes, key=lambda recipe: recipe.path):
+        at = met.get(recipe.path)
+        entry = memory.entries[at] if at else None
+        moved = at if at != recipe.path else None
+        actions.append(decide(recipe, entry, world, moved_from=moved))
+    kept = [action for action in actions if options.wants(action.path)]
+    removal = Removal(memory, observed, taken=_named(actions))
+    kept += [
+        removal.leftover(path, entry, prune=options.prune)
+        for path, entry in memory.entries.items()
+        if path not in met.values()
+    ]
+    kept.sort(key=lambda action: (action.path, action.recipe is None))
+    return Plan(
+        target=observed.key,
+        actions=tuple(kept),
+        moves={old: new for new, old in met.items() if old != new},
+        guards=tuple(dangers(recipes, kept, memory, observed)),
+        notes=_notes(kept, observed),
+        owner=observed.owner,
+    )
+
+
+def _named(actions: list[Action]) -> set[str]:
+    """Every id that a living recipe's entry names, or will name."""
+    named = {action.model.id for action in actions if action.model}
+    for action in actions:
+        if action.entry:
+            named |= {*action.entry.ids, *(c.id for c in action.entry.candidates)}
+    return named
+
+
+def _notes(actions: list[Action], observed: Observed) -> tuple[str, ...]:
+    trained = [action for action in actions if action.recipe and action.recipe.training]
+    if observed.ignores_training and trained:
+        return (f"training parameters mean nothing to the target {observed.key}",)
+    return ()

@@ -1,0 +1,55 @@
+"""Finding the model of a POST whose answer was lost. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from composer.entities import COMPOSITION, Candidate, Entry, Made
+from composer.plan.match import same_concepts
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from composer.entities import Content, Intent, Memory, Model, Observed
+
+
+def exact(
+    models: Iterable[Model], name: str, content: Content, *, known: Collection[str] = ()
+) -> list[Model]:
+    """Compositions of this name and these concepts whose id isn't known yet; best twin first."""
+    found = [
+        model
+        for model in models
+        if model.type == COMPOSITION
+        and not model.gone
+        and model.name == name
+        and model.id not in known
+        and model.concepts is not None
+        and same_concepts(content.concepts, model.concepts)
+    ]
+    return sorted(found, key=lambda model: model.seniority)
+
+
+def found_intents(memory: Memory, observed: Observed) -> list[tuple[Intent, Model]]:
+    """Each open intent whose model is on the target by now, with that model."""
+    known = {id for entry in memory.entries.values() for id in entry.ids} | {*memory.made}
+    found = []
+    for intent in memory.intents:
+        own = [observed.models[id] for id in observed.own if id in observed.models]
+        models = exact(own, intent.name, intent.content, known=known)
+        if models:
+            found.append((intent, models[0]))
+            known.add(models[0].id)
+    return found
+
+
+def with_found(memory: Memory, observed: Observed) -> Memory:
+    """The memory as it will be once those intents are settled: for commands that only look."""
+    entries, made = dict(memory.entries), dict(memory.made)
+    for intent, model in found_intents(memory, observed):
+        entry = entries.get(intent.path, Entry(intent.name))
+        candidate = Candidate(model.id, intent.name, intent.content, ours=True)
+        entries[intent.path] = replace(entry, candidates=(*entry.candidates, candidate))
+        made[model.id] = Made(intent.name, intent.content, intent.at)
+    return replace(memory, entries=dict(sorted(entries.items())), made=made)

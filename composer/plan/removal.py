@@ -1,0 +1,153 @@
+"""What happens to entries that no recipe asks for, and what `prune` and `destroy` delete.
+
+Every deletion needs our mark, the right type and name, and that no other entry names the id.
+What isn't ours is left on the target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from composer.entities import COMPOSITION, MARK
+from composer.plan.decide import current, droppable
+from composer.plan.match import trusted
+from composer.plan.values import Action, Verb
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from composer.entities import Candidate, Entry, Memory, Model, Observed, Replaced
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What all deletions share. `taken`: ids that other entries name, or will name."""
+
+    memory: Memory
+    observed: Observed
+    taken: Collection[str] = ()
+
+    def leftover(self, path: str, entry: Entry, *, prune: bool) -> Action:
+        """The action for an entry whose recipe's file is gone from the root."""
+        drops = self._drops(entry)
+        named = (*entry.ids, *(candidate.id for candidate in entry.candidates))
+        there = [id for id in named if self.observed.get(id) and id not in (*drops, *self.taken)]
+        if not there:
+            return Action(Verb.FORGET, path, entry.name, "nothing left", entry=entry, drops=drops)
+        if prune:
+            return self.everything(path, entry, reason="no recipe asks for it")
+        reason = "no recipe asks for it" + ("; protected" if entry.protect else "")
+        return Action(Verb.LEAVE, path, entry.name, reason, entry=entry, drops=drops)
+
+    def everything(self, path: str, entry: Entry, *, reason: str) -> Action:
+        """Delete all that the entry names and that is ours, then forget it.
+
+        What is protected is left alone, and what isn't ours is left there, the entry forgotten.
+        """
+        stranger = self._stranger(entry)
+        if entry.protect:
+            return Action(Verb.LEAVE, path, entry.name, f"protected; {reason}", entry=entry)
+        if stranger is not None:
+            said = f"the lock names {stranger.id}, which is the {stranger.type} {stranger.name}"
+            said += f" and not this recipe's: compose forget '{path}'"
+            return Action(Verb.BLOCKED, path, entry.name, said, entry=entry)
+        ids = [held.id for held in _held(entry)]
+        deletes, notes = self._ours(ids)
+        earlier, spared, more = self._earlier(path, entry)
+        kept = any(old.protect for old in spared)
+        verb = Verb.DELETE if deletes or earlier else Verb.LEAVE if kept else Verb.FORGET
+        return Action(
+            verb,
+            path,
+            entry.name,
+            reason if verb is not Verb.FORGET else f"{reason}; not ours: left on the target",
+            entry=entry,
+            deletes=(*deletes, *earlier),
+            keeps_entry=kept,
+            before=entry.content,
+            labels={id: name for name, id in entry.pins},
+            notes=(*notes, *more),
+        )
+
+    def earlier(self, path: str, entry: Entry) -> Action | None:
+        """For `prune`: delete a living entry's earlier compositions; None if it has none.
+
+        Ids that are gone from the target are taken off the list too.
+        """
+        deletes, kept, notes = self._earlier(path, entry)
+        if not entry.replaced:
+            return None
+        gone = len(entry.replaced) - len(deletes) - len(kept)
+        verb = Verb.DELETE if deletes else Verb.FORGET if gone else Verb.LEAVE
+        return Action(
+            verb,
+            path,
+            entry.name,
+            f"earlier compositions: {len(deletes)} there, {gone} gone from the target",
+            entry=entry,
+            deletes=deletes,
+            retires=kept,
+            keeps_entry=True,
+            notes=tuple(notes),
+        )
+
+    def _earlier(
+        self, path: str, entry: Entry
+    ) -> tuple[tuple[str, ...], tuple[Replaced, ...], list[str]]:
+        """Of `replaced`: ids to delete, those that stay, and why. Gone ones are in neither."""
+        deletes: list[str] = []
+        kept: list[Replaced] = []
+        notes: list[str] = []
+        for old in entry.replaced:
+            model = self.observed.get(old.id)
+            if model is None:
+                continue
+            note = self._spared(path, old, model)
+            if note:
+                notes.append(note)
+                kept.append(old)
+            else:
+                deletes.append(old.id)
+        return tuple(deletes), tuple(kept), notes
+
+    def _spared(self, path: str, old: Replaced, model: Model) -> str:
+        """Why an earlier composition is not deleted; empty if it may be."""
+        if old.protect:
+            return f"{old.id} ({old.name}) is protected: left there"
+        if model.type != COMPOSITION or model.name != old.name:
+            found = f"{old.id} is the {model.type} {model.name}, not {old.name}"
+            return f"{found}: compose forget '{path}'"
+        return "" if self._is_ours(model) else f"{old.id} ({old.name}) is not ours: left there"
+
+    def _ours(self, ids: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
+        """Those of the ids that we may delete, and a note for each that we may not."""
+        models = [model for id in dict.fromkeys(ids) if (model := self.observed.get(id))]
+        foreign = [
+            f"{m.id} ({m.name}) is not ours: left there" for m in models if not self._is_ours(m)
+        ]
+        return tuple(model.id for model in models if self._is_ours(model)), foreign
+
+    def _is_ours(self, model: Model) -> bool:
+        marked = MARK in (model.tags or ()) or model.id in self.memory.made
+        return marked and model.id not in self.taken
+
+    def _drops(self, entry: Entry) -> tuple[str, ...]:
+        return tuple(
+            held.id
+            for held in _held(entry)
+            if held.id not in self.taken
+            and (model := self.observed.get(held.id))
+            and droppable(model, held, self.memory)
+        )
+
+    def _stranger(self, entry: Entry) -> Model | None:
+        for held in _held(entry):
+            model = self.observed.get(held.id)
+            if model and not trusted(model, {held.name}, [held.content]):
+                return model
+        return None
+
+
+def _held(entry: Entry) -> list[Candidate]:
+    return [*current(entry), *entry.candidates]
