@@ -3,6 +3,6 @@
 from composer.apply.making import Stopped
 from composer.apply.running import apply
 from composer.apply.settling import settle
-from composer.apply.values import Outcome, Report, Settings, Step
+from composer.apply.values import Settings
 
-__all__ = ["Outcome", "Report", "Settings", "Step", "Stopped", "apply", "settle"]
+__all__ = ["Settings", "Stopped", "apply", "settle"]

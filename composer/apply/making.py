@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from composer.entities import COMPOSITION, MARK, Replaced
-from composer.errors import Ambiguous, TargetError, Unreachable
-from composer.plan import exact, on_its_way, same_concepts
+from composer.errors import Ambiguous, NotFound, TargetError, Unreachable
+from composer.plan import exact, known_ids, on_its_way, same_concepts
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Collection
 
     from composer.apply.values import Settings
     from composer.entities import Content, Intent, Model, Recipe
@@ -43,9 +44,10 @@ class Maker:
         if self.stop.wait(seconds):
             raise Stopped
 
-    def make(self, action: Action) -> Model:
+    def make(self, action: Action) -> tuple[Action, Model]:
         """Create what the action asks for; its id is in the ledger when this returns.
 
+        The action that comes back also drops what turned out to be needless: our own twin.
         Raises `TargetError` if the target refuses, or keeps other content than it was sent.
         """
         recipe, content = wanted(action)
@@ -84,13 +86,11 @@ class Maker:
 
         Raises `Unreachable` if the target can't be asked; the intent then stays open.
         """
-        known = {id for entry in self.ledger.memory.entries.values() for id in entry.ids}
+        known = known_ids(self.ledger.memory)
         while True:
             late = self.ledger.clock() - intent.at >= self.settings.grace
             try:
-                models = exact(
-                    self.target.list_models(COMPOSITION), intent.name, intent.content, known=known
-                )
+                models = self._exact(intent.name, intent.content, known)
             except Unreachable:
                 if late:
                     raise
@@ -101,7 +101,14 @@ class Maker:
                 return None
             self.pause(min(1.0, max(0.02, self.settings.grace / 10)))
 
-    def _checked(self, action: Action, model: Model, content: Content) -> Model:
+    def _exact(self, name: str, content: Content, known: Collection[str]) -> list[Model]:
+        """Exact matches on the target; those whose concepts the list leaves out are read."""
+        models = {m.id: m for m in self.target.list_models(COMPOSITION) if m.name == name}
+        unread = sorted(id for id, model in models.items() if model.concepts is None)
+        models |= self.target.get_models(unread) if unread else {}
+        return exact(models.values(), name, content, known=known)
+
+    def _checked(self, action: Action, model: Model, content: Content) -> tuple[Action, Model]:
         """Read back what was created, prefer an older twin of a racing runner, set the tags."""
         seen = self.target.get_models([model.id]).get(model.id, model)
         if seen.concepts is not None and not same_concepts(content.concepts, seen.concepts):
@@ -114,25 +121,26 @@ class Maker:
         twin = self._older_twin(action, seen) if self.target.remote else None
         if twin is not None:
             self.ledger.record(action.path, on_its_way(action, twin.id, state="created"))
-            self._give_up(seen)
-            return twin
+            self._describe(action, twin)
+            return replace(action, drops=(*action.drops, seen.id)), twin
         self._mark(action, seen)
-        return seen
+        return action, seen
 
     def _older_twin(self, action: Action, ours: Model) -> Model | None:
         """An exact twin that another runner made a moment earlier: both choose the same one."""
         recipe, content = wanted(action)
         known = {ours.id, *self.ledger.named(without=action.path)}
-        models = exact(self.target.list_models(COMPOSITION), recipe.name, content, known=known)
+        models = self._exact(recipe.name, content, known)
         before = [m for m in models if (m.created_at, m.id) < (ours.created_at, ours.id)]
         return min(before, key=lambda m: (m.created_at, m.id), default=None)
 
-    def _give_up(self, ours: Model) -> None:
-        """Delete our younger twin, if it is still untrained; two trained twins are kept."""
-        fresh = self.target.get_models([ours.id]).get(ours.id)
-        if fresh is None or fresh.untrained:
-            self.target.delete(ours.id)
-        self.ledger.marked(ours.id)
+    def _describe(self, action: Action, twin: Model) -> None:
+        """What the recipe says of its model, on one that another runner made."""
+        recipe, _ = wanted(action)
+        if recipe.description not in (None, twin.description):
+            self.target.update(twin.id, description=recipe.description)
+        if set(recipe.tags) - (twin.tags or frozenset()):
+            self.target.tag(twin.id, add=recipe.tags)
 
     def _mark(self, action: Action, model: Model) -> None:
         tags = {MARK, *(action.recipe.tags if action.recipe else ())}
@@ -157,7 +165,7 @@ class Maker:
             name = change.name[1] if change.name else None
             self.target.update(model.id, name=name, description=change.description)
         add = {*change.add_tags}
-        if model.id in self.ledger.memory.made:
+        if self.ledger.made(model.id):
             add |= {MARK} - (model.tags or frozenset())
         if add or change.remove_tags:
             self.target.tag(model.id, add=sorted(add), remove=change.remove_tags)
@@ -170,30 +178,39 @@ class Maker:
         """
         retired = list(action.retires)
         for id in action.drops:
-            kept = self._drop(id)
+            kept = self._drop(id, action.path)
             if kept is not None:
                 retired.append(kept)
         for old in retired:
             self._mark_retired(old.id)
         return replace(action, retires=tuple(retired))
 
-    def _drop(self, id: str) -> Replaced | None:
+    def _drop(self, id: str, path: str) -> Replaced | None:
+        """Delete it, if a look shows that we may; if not, it stays in the lock, so that nothing
+        is lost: prune deletes it."""
         fresh = self.target.get_models([id]).get(id)
-        if fresh is None:
-            self.ledger.marked(id)
-            return None
-        if fresh.type == COMPOSITION and fresh.untrained:
+        if fresh is not None and not fresh.gone:
+            kept = Replaced(id, fresh.name, fresh.parameters or ())
+            if not fresh.untrained or not self.may_delete(fresh, path):
+                return kept
             try:
                 self.target.delete(id)
-            except TargetError:  # it stays in the lock, so that nothing is lost: prune deletes it
-                return Replaced(id, fresh.name)
-            self.ledger.marked(id)
-            return None
-        return Replaced(id, fresh.name, fresh.parameters or ())
+            except NotFound:
+                pass
+            except TargetError:
+                return kept
+        self.ledger.marked(id)
+        return None
+
+    def may_delete(self, fresh: Model, path: str) -> bool:
+        """What any deletion needs, of a model just read: made by us, and no other entry's."""
+        ours = MARK in (fresh.tags or ()) or self.ledger.made(fresh.id)
+        others = self.ledger.named(without=path)
+        return fresh.type == COMPOSITION and ours and fresh.id not in others
 
     def _mark_retired(self, id: str) -> None:
         """The journal's record of what we made is folded away only once the tag says so."""
-        if id in self.ledger.memory.made:
+        if self.ledger.made(id):
             fresh = self.target.get_models([id]).get(id)
             if fresh is not None and MARK not in (fresh.tags or ()):
                 self.target.tag(id, add=[MARK])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from composer.entities import COMPOSITION, MARK, TRAINED
+from composer.entities import TRAINED
 from composer.errors import TargetError
 from composer.plan import Verb, left_behind, pruned
 
@@ -26,18 +26,17 @@ def remove(maker: Maker, action: Action) -> None:
         return
     for id in action.deletes:
         _delete(maker, action, id)
-    before = entry
     rest = maker.let_go(action)
     if action.keeps_entry:
-        kept = pruned(entry, action.deletes)
-        gone = action.verb is not Verb.LEAVE and action.retires
-        left = replace(kept, replaced=action.retires) if gone else kept
+        left = replace(pruned(entry, action.deletes), replaced=action.retires)
+        if entry.candidates:  # the next apply decides what becomes of them
+            ledger.unsettled(action.path)
     elif action.verb is Verb.LEAVE:
-        left = left_behind(rest, action.drops)
+        left = left_behind(rest)
     else:
         ledger.forget(action.path)
         return
-    if left != replace(before, candidates=()):
+    if left != replace(entry, candidates=()):
         ledger.record(action.path, left)
 
 
@@ -45,8 +44,7 @@ def _delete(maker: Maker, action: Action, id: str) -> None:
     fresh = maker.target.get_models([id]).get(id)
     if fresh is None or fresh.gone:
         return
-    marked = MARK in (fresh.tags or ()) or id in maker.ledger.memory.made
-    if fresh.type != COMPOSITION or not marked or id in maker.ledger.named(without=action.path):
+    if not maker.may_delete(fresh, action.path):
         raise TargetError(
             f"{id} is not deleted: it is the {fresh.type} {fresh.name}, and not ours alone",
             hint=f"compose forget '{action.path}' lets go of it",

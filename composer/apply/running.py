@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from composer.apply.making import Maker, Stopped
 from composer.apply.removing import remove
-from composer.apply.values import DONE, Outcome, Report, Settings, Step
 from composer.errors import ComposeError, NotFound, TargetError
-from composer.plan import Verb, arrived, on_its_way
+from composer.plan import DONE, Outcome, Report, Step, Verb, arrived, on_its_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from composer.apply.values import Settings
     from composer.entities import Entry, Model
     from composer.lockfile import Ledger
     from composer.plan import Action, Plan
@@ -43,6 +43,8 @@ def apply(
     maker = Maker(target, ledger, settings, stop or threading.Event())
     tasks = [_Task(action) for action in plan.actions]
     ledger.move(plan.moves)
+    for id in plan.gone:
+        ledger.marked(id)
     try:
         _Run(maker, settings, say).everything(tasks)
     finally:
@@ -74,7 +76,9 @@ class _Run:
 
     def everything(self, tasks: list[_Task]) -> None:
         living = [task for task in tasks if task.action.recipe is not None]
-        self._each(self._prepare, living)
+        # Those with a wish go first, before another recipe's model can be given that id.
+        self._each(self._prepare, (task for task in living if task.action.wish))
+        self._each(self._prepare, (task for task in living if not task.action.wish))
         self._each(self._train, (task for task in living if task.outcome is None))
         self._wait([task for task in living if task.outcome is None])
         self._each(self._remove, (task for task in tasks if task.action.recipe is None))
@@ -117,7 +121,8 @@ class _Run:
             return
         if model is None:
             self.say(Step(action, "creating"))
-            model = self.maker.make(action)
+            task.action, model = self.maker.make(action)
+            action = task.action
             self.say(Step(action, "created", model.id))
         else:
             self.maker.update(action, model)
@@ -187,15 +192,15 @@ class _Run:
             self._guarded(lambda task, found=found: self._progressed(task, found), task)  # type: ignore[misc]
 
     def _progressed(self, task: _Task, model: Model | None) -> None:
-        if model is not None and model.trained:
+        if model is None or model.gone or model.status == "new":
+            self._missing(task)
+        elif model.trained:
             self._arrived(task, model)
-        elif model is not None and not model.untrained:
-            task.missing_since = None
-            self._say_progress(task, model)
-        elif model is not None and model.status != "new":
+        elif model.untrained:
             self._failed_training(task, model)
         else:
-            self._missing(task)
+            task.missing_since = None
+            self._say_progress(task, model)
 
     def _failed_training(self, task: _Task, model: Model) -> None:
         entry = on_its_way(task.action, model.id, state="created", job=model.job)

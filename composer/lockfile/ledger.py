@@ -10,9 +10,9 @@ import secrets
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from composer.entities import Entry, Intent, Lock, Memory, TargetLock
+from composer.entities import Entry, Intent, Lock, Memory, Replaced, TargetLock
 from composer.errors import InvalidInput
 from composer.lockfile.codec import Plain, plain_entry, plain_intent
 from composer.lockfile.journal import Journal, Story
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
-    from composer.entities import Content
+    from composer.entities import Candidate, Content
 
+T = TypeVar("T")
 NAME = "compose.lock"
 
 
@@ -76,6 +77,9 @@ class Ledger:
         self._state = state_dir(root, create=True)
         self._journal = Journal(self._state)
         self._lock = read_lock(root)
+        self._sides = {
+            path: entry.candidates for path, entry in self._lock.target(key).recipes.items()
+        }
         self._marked: set[str] = set()
         self._unsettled: set[str] = set()
         self._guard = threading.Lock()
@@ -100,8 +104,8 @@ class Ledger:
     def move(self, moves: Mapping[str, str]) -> None:
         """Recipes that are at another path now: old -> new, all at once (two may have swapped)."""
         with self._guard:
-            moved = {new: self._entries.pop(old) for old, new in moves.items()}
-            self._entries.update(moved)
+            _move(self._entries, moves)
+            _move(self._sides, moves)
 
     def intend(self, path: str, name: str, content: Content) -> Intent:
         """Put on disk that a POST is about to be sent."""
@@ -136,6 +140,11 @@ class Ledger:
         with self._guard:
             self._entries.pop(path, None)
 
+    def made(self, id: str) -> bool:
+        """Whether the journal has the record of its POST, from this run or one before."""
+        with self._guard:
+            return id in self._made_for
+
     def marked(self, id: str) -> None:
         """What we made bears our tag now, or is deleted: the journal's record may go."""
         with self._guard:
@@ -157,9 +166,9 @@ class Ledger:
         they made is marked; open intents and other targets' events stay.
         """
         with self._guard:
-            changed = self._write_lock(owner)
             unmarked = {p for id, p in self._made_for.items() if id not in self._marked}
             done = set(handled) - unmarked - self._unsettled
+            changed = self._write_lock(owner, done)
             self._fold_away(done)
             return changed
 
@@ -176,9 +185,9 @@ class Ledger:
         if len(kept) != len(events):
             self._journal.replace(kept)
 
-    def _write_lock(self, owner: str | None) -> bool:
+    def _write_lock(self, owner: str | None, done: Collection[str]) -> bool:
         targets = dict(self._lock.targets)
-        targets[self.key] = TargetLock(owner or self.memory.owner, self._final_entries())
+        targets[self.key] = TargetLock(owner or self.memory.owner, self._final_entries(done))
         if not targets[self.key].recipes:
             del targets[self.key]
         text, before = dump(Lock(targets)), _text(self.root)
@@ -188,11 +197,28 @@ class Ledger:
         write_atomically(self.root / NAME, text.encode(), through=self._state)
         return True
 
-    def _final_entries(self) -> dict[str, Entry]:
-        """Entries in order; an id that is an entry's own is in no entry's `replaced`."""
+    def _final_entries(self, done: Collection[str]) -> dict[str, Entry]:
+        """Entries in order; an id that is an entry's own is in no entry's `replaced`.
+
+        The other sides of a conflict stay in `replaced` where an entry is not dealt with yet:
+        once the lock is written, nothing else remembers them.
+        """
         own = {e.composition for e in self._entries.values()}
         own |= {e.next.composition for e in self._entries.values() if e.next}
-        return {
-            path: replace(entry, replaced=tuple(o for o in entry.replaced if o.id not in own))
-            for path, entry in sorted(self._entries.items())
-        }
+        final = {}
+        for path, entry in sorted(self._entries.items()):
+            sides = self._sides.get(path, ()) if path not in done else ()
+            known = {c.id: _kept(c, entry) for c in sides if c.id not in self._marked}
+            known |= {old.id: old for old in entry.replaced}
+            kept = tuple(known[id] for id in sorted(known) if id not in own)
+            final[path] = replace(entry, replaced=kept)
+        return final
+
+
+def _move(by_path: dict[str, T], moves: Mapping[str, str]) -> None:
+    by_path.update({new: by_path.pop(old) for old, new in moves.items() if old in by_path})
+
+
+def _kept(candidate: Candidate, entry: Entry) -> Replaced:
+    training = candidate.content.training if candidate.content else ()
+    return Replaced(candidate.id, candidate.name, training, entry.protect)

@@ -6,15 +6,18 @@ Knows no file, network or clock: equal inputs give equal plans. The commands ren
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from composer.plan.decide import World, decide
 from composer.plan.guards import ALLOW_EMPTY, ALLOW_LARGE, dangers
-from composer.plan.intents import exact, found_intents, with_found
+from composer.plan.importing import entry_of, recipe_of
+from composer.plan.intents import exact, found_intents, known_ids, with_found
 from composer.plan.match import holds, matches, same_concepts, trusted
 from composer.plan.meet import meet
 from composer.plan.outcome import arrived, left_behind, on_its_way, pruned
 from composer.plan.removal import Removal
+from composer.plan.report import DONE, Outcome, Report, Step
 from composer.plan.values import CHANGES, Action, Guard, Options, Plan, Update, Verb
 
 if TYPE_CHECKING:
@@ -26,23 +29,31 @@ __all__ = [
     "ALLOW_EMPTY",
     "ALLOW_LARGE",
     "CHANGES",
+    "DONE",
     "Action",
     "Guard",
     "Options",
+    "Outcome",
     "Plan",
     "Removal",
+    "Report",
+    "Step",
     "Update",
     "Verb",
     "arrived",
+    "dangers",
+    "entry_of",
     "exact",
     "found_intents",
     "holds",
+    "known_ids",
     "left_behind",
     "matches",
     "meet",
     "on_its_way",
     "plan",
     "pruned",
+    "recipe_of",
     "same_concepts",
     "trusted",
     "with_found",
@@ -68,6 +79,7 @@ def plan(
         entry = memory.entries[at] if at else None
         moved = at if at != recipe.path else None
         actions.append(decide(recipe, entry, world, moved_from=moved))
+    actions = _without_claimed(actions)
     kept = [action for action in actions if options.wants(action.path)]
     removal = Removal(memory, observed, taken=_named(actions))
     kept += [
@@ -83,7 +95,21 @@ def plan(
         guards=tuple(dangers(recipes, kept, memory, observed)),
         notes=_notes(kept, observed),
         owner=observed.owner,
+        gone=frozenset(id for id in memory.made if observed.get(id) is None),
     )
+
+
+def _without_claimed(actions: list[Action]) -> list[Action]:
+    """What one recipe's entry lets go of may be what another recipe adopts."""
+    claimed = {action.model.id for action in actions if action.model}
+    return [
+        replace(
+            action,
+            drops=tuple(id for id in action.drops if id not in claimed),
+            retires=tuple(old for old in action.retires if old.id not in claimed),
+        )
+        for action in actions
+    ]
 
 
 def _named(actions: list[Action]) -> set[str]:

@@ -240,10 +240,13 @@ class _Decision:
 
     def _with_the_rest(self, action: Action) -> Action:
         """What this entry named besides: drop what nobody can have used, retire the others."""
-        chosen = action.model.id if action.model else None
+        chosen = action.model.id if action.model else action.wish
+        left = self.entry.composition if self.entry else None
+        if left != chosen and self.world.observed.get(left):
+            action = replace(action, moves_away_from=left)
         drops, retires = [], []
         for held in self._known():
-            if held.id in (chosen, action.wish):
+            if held.id == chosen:
                 continue
             model = self.world.observed.get(held.id)
             if model and droppable(model, held, self.world.memory):

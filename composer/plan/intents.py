@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from composer.entities import COMPOSITION, Candidate, Entry, Made
-from composer.plan.match import same_concepts
+from composer.entities import Candidate, Entry, Made
+from composer.plan.match import matches
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -17,23 +17,29 @@ if TYPE_CHECKING:
 def exact(
     models: Iterable[Model], name: str, content: Content, *, known: Collection[str] = ()
 ) -> list[Model]:
-    """Compositions of this name and these concepts whose id isn't known yet; best twin first."""
+    """Exact matches of this name and content whose id isn't known yet; best twin first."""
     found = [
         model
         for model in models
-        if model.type == COMPOSITION
+        if model.name == name
         and not model.gone
-        and model.name == name
         and model.id not in known
-        and model.concepts is not None
-        and same_concepts(content.concepts, model.concepts)
+        and matches(model, content, None)
     ]
     return sorted(found, key=lambda model: model.seniority)
 
 
+def known_ids(memory: Memory) -> set[str]:
+    """Every composition that lock or journal names: none of these is a POST's lost answer."""
+    known = set(memory.made)
+    for entry in memory.entries.values():
+        known |= {*entry.ids, *(candidate.id for candidate in entry.candidates)}
+    return known
+
+
 def found_intents(memory: Memory, observed: Observed) -> list[tuple[Intent, Model]]:
     """Each open intent whose model is on the target by now, with that model."""
-    known = {id for entry in memory.entries.values() for id in entry.ids} | {*memory.made}
+    known = known_ids(memory)
     found = []
     for intent in memory.intents:
         own = [observed.models[id] for id in observed.own if id in observed.models]

@@ -28,11 +28,11 @@ def on_its_way(action: Action, id: str, *, state: str, job: str | None = None) -
 def arrived(action: Action, id: str, *, job: str | None) -> Entry:
     """The entry once `id` is trained: it is the composition, and the one before is `replaced`."""
     entry = _as_the_recipe_says(action)
-    before = entry.composition
     retired = [*entry.replaced, *action.retires]
-    if before and before != id and before not in {old.id for old in retired}:
-        training = entry.content.training if entry.content else ()
-        retired.append(Replaced(before, entry.name, training, entry.protect))
+    before = action.entry
+    if before and before.composition and before.composition not in {old.id for old in retired}:
+        training = before.content.training if before.content else ()
+        retired.append(Replaced(before.composition, before.name, training, entry.protect))
     return replace(
         entry,
         composition=id,
@@ -65,14 +65,14 @@ def _sorted(retired: Iterable[Replaced], *, without: Iterable[str | None]) -> tu
     return tuple(kept[id] for id in sorted(kept))
 
 
-def left_behind(action: Action, dropped: Collection[str]) -> Entry:
+def left_behind(action: Action) -> Entry:
     """An entry that no recipe asks for, left in the lock: without what was dropped."""
     entry = action.entry
     assert entry is not None, "only an entry can be left behind"
+    dropped = {*action.drops} - {old.id for old in action.retires}
     coming = entry.next if entry.next and entry.next.composition not in dropped else None
-    used = [Replaced(c.id, c.name) for c in entry.candidates if c.id not in dropped]
     without = (entry.composition, coming.composition if coming else None)
-    replaced = _sorted([*used, *entry.replaced], without=without)
+    replaced = _sorted([*action.retires, *entry.replaced], without=without)
     return replace(entry, next=coming, replaced=replaced, candidates=())
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from composer.entities import COMPOSITION, MARK
+from composer.entities import COMPOSITION, MARK, Replaced
 from composer.plan.decide import current, droppable
 from composer.plan.match import trusted
 from composer.plan.values import Action, Verb
@@ -17,7 +17,7 @@ from composer.plan.values import Action, Verb
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from composer.entities import Candidate, Entry, Memory, Model, Observed, Replaced
+    from composer.entities import Candidate, Entry, Memory, Model, Observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,14 @@ class Removal:
         if prune:
             return self.everything(path, entry, reason="no recipe asks for it")
         reason = "no recipe asks for it" + ("; protected" if entry.protect else "")
-        return Action(Verb.LEAVE, path, entry.name, reason, entry=entry, drops=drops)
+        retires = tuple(
+            Replaced(c.id, c.name, c.content.training if c.content else (), entry.protect)
+            for c in entry.candidates
+            if c.id not in (*drops, *self.taken) and (c.used or self.observed.get(c.id))
+        )
+        return Action(
+            Verb.LEAVE, path, entry.name, reason, entry=entry, drops=drops, retires=retires
+        )
 
     def everything(self, path: str, entry: Entry, *, reason: str) -> Action:
         """Delete all that the entry names and that is ours, then forget it.
@@ -64,6 +71,7 @@ class Removal:
             reason if verb is not Verb.FORGET else f"{reason}; not ours: left on the target",
             entry=entry,
             deletes=(*deletes, *earlier),
+            retires=spared if kept else (),
             keeps_entry=kept,
             before=entry.content,
             labels={id: name for name, id in entry.pins},

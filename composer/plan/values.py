@@ -81,11 +81,12 @@ class Action:
     model: Model | None = None
     wish: str | None = None
     moved_from: str | None = None
+    moves_away_from: str | None = None  # the composition that is left behind, if it is there
     update: Update = Update()
     drops: tuple[str, ...] = ()
     retires: tuple[Replaced, ...] = ()
     deletes: tuple[str, ...] = ()
-    keeps_entry: bool = False  # a delete that takes `replaced` ids only
+    keeps_entry: bool = False  # of a removal: the entry stays, its `replaced` are what it retires
     before: Content | None = None  # for a person: what it is made of now
     labels: Mapping[str, str] = field(default_factory=dict)  # LoRA id -> its name
     notes: tuple[str, ...] = ()
@@ -103,13 +104,6 @@ class Action:
     @property
     def is_change(self) -> bool:
         return self.shown in CHANGES
-
-    @property
-    def moves_away_from(self) -> str | None:
-        """The composition that this entry leaves behind once it is done."""
-        arrives = self.model.id if self.model else self.wish
-        left = self.entry.composition if self.entry else None
-        return left if self.content and left != arrives else None
 
     @property
     def digest(self) -> str:
@@ -157,6 +151,7 @@ class Plan:
     guards: tuple[Guard, ...] = ()
     notes: tuple[str, ...] = ()
     owner: str | None = None
+    gone: frozenset[str] = frozenset()  # what our journal made, and is there no more
 
     @property
     def changes(self) -> tuple[Action, ...]:
@@ -169,7 +164,10 @@ class Plan:
     @property
     def change_digests(self) -> tuple[str, ...]:
         """One per change, sorted; what `--expect PLAN.json` compares."""
-        return tuple(sorted(_hash([self.target, change.digest]) for change in self.changes))
+        return tuple(sorted(self.digest_of(change) for change in self.changes))
+
+    def digest_of(self, change: Action) -> str:
+        return _hash([self.target, change.digest])
 
     @property
     def digest(self) -> str:

@@ -1,0 +1,161 @@
+"""`compose apply`: make the target what the recipes say."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from composer.apply import Settings, Stopped, apply, settle
+from composer.cli import options as opt
+from composer.cli.planning import check_expected, check_locked, looked_at, options_of
+from composer.cli.project import open_project
+from composer.cli.targets import open_target
+from composer.cli.terminal import Progress, emit
+from composer.lockfile import Ledger, only_one
+from composer.plan import plan
+from composer.render import plan as render_plan
+from composer.render import results
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from composer.cli.options import Selection, Wish
+    from composer.cli.project import Project
+    from composer.plan import Options, Report
+    from composer.target import Target
+
+SIGNALLED = 128
+
+
+@click.command("apply")
+@opt.selection_options
+@opt.target_options
+@opt.output_option("text", "json")
+@click.option("--expect", metavar="DIGEST|PLAN.json", help="Run only the plan that was approved.")
+@click.option("--locked", is_flag=True, help="Refuse if a pin would be added or moved.")
+@opt.upgrading
+@opt.pruning
+@opt.allowing
+@opt.allowing_large
+@opt.dry_running
+@click.option("--no-wait", is_flag=True, help="Don't wait for trainings to end.")
+@click.option("--timeout", default="15m", metavar="TIME", help="How long to wait.  [15m]")
+@click.option("--poll-interval", metavar="TIME", help="Between looks; the target's own by default.")
+@click.option("--grace", metavar="TIME", help="How long a new model may stay unseen.")
+@click.option("--parallelism", type=click.IntRange(1, 64), default=8, show_default=True)
+@opt.lock_timeout
+def apply_command(
+    selection: Selection,
+    wish: Wish,
+    form: str,
+    expect: str | None,
+    locked: bool,
+    upgrade: tuple[str, ...],
+    prune: bool,
+    allow_empty: bool,
+    allow_large: bool,
+    dry_run: bool,
+    no_wait: bool,
+    timeout: str,
+    poll_interval: str | None,
+    grace: str | None,
+    parallelism: int,
+    lock_timeout: float,
+) -> int:
+    """Make the target what the recipes say, exactly once, and write the ids to compose.lock.
+
+    PATHS are recipe files or folders; without any, the folder recipes/.
+    """
+    project = open_project(selection)
+    options = options_of(project, upgrade=upgrade, prune=prune)
+    allowed = opt.allowed(allow_empty=allow_empty, allow_large=allow_large)
+    if dry_run:
+        with open_target(project, wish, run_jobs=False) as target:
+            planned = looked_at(project, target, options)
+        emit(lambda color: render_plan.text(planned, allowed=allowed, color=color))
+        return 1 if planned.blocked else 0
+    with (
+        only_one(project.root, wait=lock_timeout),
+        _signals() as (stop, caught),
+        open_target(project, wish, run_jobs=True) as target,
+    ):
+        settings = Settings(
+            grace=opt.seconds(grace) if grace else target.grace,
+            poll_interval=opt.seconds(poll_interval) if poll_interval else target.poll_interval,
+            timeout=opt.seconds(timeout),
+            parallelism=parallelism,
+            no_wait=no_wait,
+        )
+        checks = _Checks(allowed, expect, locked)
+        report = _applied(project, target, options, settings, checks, stop)
+    if form == "json":
+        click.echo(results.report_json(report), nl=False)
+    else:
+        emit(lambda color: results.report(report, color=color))
+    return SIGNALLED + caught[0] if caught else report.exit_status
+
+
+class _Checks:
+    """What may refuse a plan before the first write."""
+
+    def __init__(self, allowed: frozenset[str], expect: str | None, locked: bool) -> None:
+        self.allowed, self.expect, self.locked = allowed, expect, locked
+
+
+def _applied(
+    project: Project,
+    target: Target,
+    options: Options,
+    settings: Settings,
+    checks: _Checks,
+    stop: threading.Event,
+) -> Report:
+    from composer.plan import Report
+
+    ledger = Ledger(project.root, target.key)
+    try:
+        observed = settle(project.recipes, target, ledger, grace=settings.grace, stop=stop)
+    except Stopped:
+        return Report(interrupted=True)
+    planned = plan(project.recipes, ledger.memory, observed, options)
+    if planned.changes or planned.blocked or planned.refused(checks.allowed):
+        emit(
+            lambda color: render_plan.text(planned, allowed=checks.allowed, color=color) + "\n",
+            err=True,
+        )
+    planned.guard(checks.allowed)
+    if checks.locked:
+        check_locked(planned)
+    if checks.expect:
+        check_expected(planned, checks.expect)
+    with Progress() as progress:
+        return apply(planned, target, ledger, settings, say=progress.say, stop=stop)
+
+
+@contextmanager
+def _signals() -> Iterator[tuple[threading.Event, list[int]]]:
+    """The first Ctrl-C or SIGTERM: start nothing new. A second: leave at once."""
+    stop, caught = threading.Event(), list[int]()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(SIGNALLED + number)
+        caught.append(number)
+        stop.set()
+        click.echo("stopping; once more to leave at once", err=True)
+
+    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    try:
+        yield stop, caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)

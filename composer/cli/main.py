@@ -1,0 +1,69 @@
+"""The group of all commands, each imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from composer import __version__
+
+# Command -> (module of `composer.cli`, what the list of commands says).
+COMMANDS = {
+    "validate": ("validate", "Check recipes; nothing is sent anywhere."),
+    "plan": ("plan", "Show what apply would do, and why, for every recipe."),
+    "apply": ("apply", "Make the target what the recipes say."),
+    "status": ("status", "Show whether recipes, lock and target agree."),
+    "models": ("models", "List the models of the target."),
+    "output": ("output", "Print a recipe's model id, and how to use it."),
+    "import": ("importing", "Write recipes for compositions that exist."),
+    "forget": ("removal", "Take a recipe or an id out of the lock; nothing is deleted."),
+    "prune": ("removal", "Delete earlier compositions that nothing needs any more."),
+    "destroy": ("removal", "Delete the compositions of recipes."),
+    "schema": ("schema", "Print the JSON Schema of recipes, the lock or plans."),
+    "completion": ("schema", "Print the shell's completion script."),
+}
+
+
+class _Lazy(click.Group):
+    """A group that knows its commands by name and imports them late."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"composer.cli.{COMMANDS[name][0]}")
+        command = getattr(module, f"{name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from composer.words import did_you_mean
+
+            near = did_you_mean(args[0], COMMANDS)
+            hint = f" Did you mean {near}?" if near else ""
+            raise click.UsageError(f"{error.message.rstrip('.')}.{hint}", ctx) from error
+
+
+@click.group(
+    cls=_Lazy,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", prog_name="compose")
+@click.pass_context
+def compose(ctx: click.Context) -> None:
+    """Composed LoRA models, declared in YAML, reviewed in git, made exactly once."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())

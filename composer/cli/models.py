@@ -1,0 +1,34 @@
+"""`compose models`: what the target has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from composer.cli import options as opt
+from composer.cli.project import open_project
+from composer.cli.targets import open_target
+from composer.cli.terminal import emit
+from composer.render import results
+
+if TYPE_CHECKING:
+    from composer.cli.options import Selection, Wish
+
+
+@click.command("models")
+@opt.selection_options
+@opt.target_options
+@click.option("--type", "type_", metavar="TYPE", help="Only flux.1-lora or flux.1-composition.")
+@opt.output_option("text", "json")
+def models_command(selection: Selection, wish: Wish, type_: str | None, form: str) -> int:
+    """List the models of the target, newest first: LoRAs and compositions."""
+    project = open_project(selection)
+    with open_target(project, wish, run_jobs=False) as target:
+        listed = target.list_models(*([type_] if type_ else []))
+        rejected = target.rejected
+    if form == "json":
+        click.echo(results.models_json(listed, rejected=rejected), nl=False)
+    else:
+        emit(lambda color: results.models(listed, rejected=rejected, color=color))
+    return 0

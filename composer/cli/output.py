@@ -1,0 +1,73 @@
+"""`compose output`: a recipe's model id, and how to use it; from the lock alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from composer.cli import options as opt
+from composer.cli.project import open_project
+from composer.cli.targets import LOCAL, choose, lock_key
+from composer.errors import ComposeError, UsageError
+from composer.lockfile import plain_content, remember
+from composer.render import results
+from composer.render.style import aligned
+from composer.words import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from composer.cli.options import Wish
+    from composer.entities import Entry
+
+
+@click.command("output")
+@click.argument("recipe", required=False)
+@opt.target_options
+@opt.output_option("text", "json")
+def output_command(recipe: str | None, wish: Wish, form: str) -> int:
+    """Print the model id of RECIPE (a path or a name), its concepts, and a generation call.
+
+    Without RECIPE, the map of all recipes' names to ids: what a game's config reads.
+    """
+    project = open_project(opt.Selection((), (), ()))
+    key = lock_key(choose(wish, project.lock, os.environ), wish, os.environ)
+    entries = remember(project.root, key).entries
+    if recipe is None:
+        ids = {e.name: e.composition for e in entries.values() if e.composition}
+        click.echo(json.dumps(ids, indent=2, sort_keys=True) if form == "json" else _table(ids))
+        return 0
+    entry = find(entries, recipe)
+    if entry.composition is None or entry.content is None:
+        raise ComposeError(f"{entry.name} has no trained model yet", hint="compose apply")
+    if form == "json":
+        content = plain_content(entry.content)
+        said = {"name": entry.name, "id": entry.composition, "content": content}
+        click.echo(json.dumps(said, indent=2))
+    else:
+        click.echo(results.output(entry, local=key == LOCAL), nl=False)
+    return 0
+
+
+def _table(ids: Mapping[str, str]) -> str:
+    return "\n".join(aligned([[id, name] for name, id in sorted(ids.items())]))
+
+
+def find(entries: Mapping[str, Entry], wanted: str) -> Entry:
+    """The entry of this path or name. Raises `UsageError`."""
+    return entries[find_path(entries, wanted)]
+
+
+def find_path(entries: Mapping[str, Entry], wanted: str) -> str:
+    path = wanted.replace(os.sep, "/").removeprefix("./")
+    for known, entry in entries.items():
+        if known == path or entry.name == wanted:
+            return known
+    near = did_you_mean(wanted, [*entries, *(entry.name for entry in entries.values())])
+    raise UsageError(
+        f"the lock has no recipe {wanted}",
+        hint=f"did you mean {near}?" if near else "compose apply makes what the recipes ask for",
+    )

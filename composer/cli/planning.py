@@ -1,0 +1,92 @@
+"""What `plan`, `apply` and `status` share: from options to a plan."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from composer.errors import InvalidInput, Refused, UsageError
+from composer.lockfile import remember
+from composer.plan import Options, Plan, Verb, plan, with_found
+from composer.target import observe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from composer.cli.project import Project
+    from composer.target import Target
+
+MAX_PLAN_BYTES = 64 * 1024 * 1024
+
+
+def options_of(project: Project, *, upgrade: Sequence[str] = (), prune: bool = False) -> Options:
+    """Planning options. Raises `UsageError` where a name to upgrade is in no recipe."""
+    names = {ref.name for recipe in project.recipes for ref in recipe.concepts}
+    for name in upgrade:
+        if name not in names:
+            raise UsageError(f"--upgrade: no recipe has a concept named {name}")
+    return Options(selected=project.selected, upgrade=frozenset(upgrade), prune=prune)
+
+
+def looked_at(project: Project, target: Target, options: Options) -> Plan:
+    """A plan for eyes: lock, journal and target are read, and nothing is written."""
+    memory = remember(project.root, target.key)
+    observed = observe(target, project.recipes, memory)
+    return plan(project.recipes, with_found(memory, observed), observed, options)
+
+
+def check_locked(planned: Plan) -> None:
+    """`--locked`: no pin may be added or moved. Raises `Refused`."""
+    for action in planned.actions:
+        if action.recipe is None or action.verb is Verb.BLOCKED:
+            continue
+        pinned = dict(action.entry.pins) if action.entry else {}
+        for name, id in action.pins:
+            if pinned.get(name) != id:
+                moved = f"moves from {pinned[name]}" if name in pinned else "is new in the lock"
+                raise Refused(
+                    f"--locked: the pin of {name} ({action.path}) {moved}",
+                    hint="run without --locked, and commit compose.lock",
+                )
+
+
+def check_expected(planned: Plan, expected: str) -> None:
+    """`--expect`: run only what was approved, by digest or by a plan's JSON. Raises `Refused`."""
+    if not planned.changes:
+        return
+    if re.fullmatch("[0-9a-fA-F]{8,64}", expected.removeprefix("sha256:")):
+        if not planned.digest.startswith(expected.removeprefix("sha256:").lower()):
+            raise Refused(
+                f"--expect: the plan is sha256:{planned.digest[:8]}…, not {expected[:8]}…",
+                hint="something changed since it was approved: look at compose plan again",
+            )
+        return
+    approved = _approved(Path(expected))
+    for change in planned.changes:
+        digest = planned.digest_of(change)
+        if digest not in approved:
+            raise Refused(
+                f"--expect: {change.shown} {change.name} ({change.path}) is not in {expected}",
+                hint="something changed since it was approved: look at compose plan again",
+            )
+
+
+def _approved(file: Path) -> set[str]:
+    import json
+
+    if not file.is_file():
+        raise UsageError(
+            f"--expect: {file} is neither a digest (8 to 64 hex digits) nor a plan's JSON file"
+        )
+    try:
+        if file.stat().st_size > MAX_PLAN_BYTES:
+            raise ValueError("it is too large")
+        digests = json.loads(file.read_text(encoding="utf-8"))["changeDigests"]
+        if not all(isinstance(digest, str) for digest in digests):
+            raise ValueError("its digests are no text")
+        return set(digests)
+    except (ValueError, KeyError, TypeError) as bad:
+        raise InvalidInput(
+            f"--expect: {file} is not a plan's JSON ({bad})", hint="compose plan --json-into FILE"
+        ) from bad

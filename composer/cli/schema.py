@@ -1,0 +1,31 @@
+"""`compose schema` and `compose completion`: texts for editors and shells."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from composer.cli.main import compose
+from composer.errors import UsageError
+from composer.resources import schema
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command("schema")
+@click.argument("name", type=click.Choice(["recipe", "lock", "plan"]))
+def schema_command(name: str) -> int:
+    """Print the JSON Schema that validates a recipe, the lock or a plan's JSON."""
+    click.echo(schema(name), nl=False)
+    return 0
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion_command(shell: str) -> int:
+    """Print the completion script: eval "$(compose completion bash)"."""
+    found = get_completion_class(shell)
+    if found is None:
+        raise UsageError(f"no completion for {shell}")
+    click.echo(found(compose, {}, "compose", "_COMPOSE_COMPLETE").source())
+    return 0

@@ -1,0 +1,120 @@
+"""Whether to paint, and progress on stderr: a live table on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from composer.render.style import bar, painted
+from composer.words import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from rich.table import Table
+
+    from composer.plan import Step
+
+HEARTBEAT = 30.0  # seconds of silence after which a log shows that we are still there
+
+
+def colours(stream: TextIO) -> bool:
+    """FORCE_COLOR says yes, NO_COLOR no; else a terminal that isn't dumb, outside CI."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or is_live(stream)
+
+
+def is_live(stream: TextIO) -> bool:
+    """A terminal on which lines can be drawn again."""
+    env = os.environ
+    return stream.isatty() and env.get("TERM") != "dumb" and not env.get("CI")
+
+
+def emit(render: Callable[[bool], str], *, err: bool = False) -> None:
+    """Print what `render` gives, told whether to use colours on that stream."""
+    color = colours(sys.stderr if err else sys.stdout)
+    click.echo(render(color), err=err, nl=False, color=color)
+
+
+class Progress:
+    """Shows the steps of an apply; `say` may be called by any thread."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._colour = colours(self._stream)
+        self._guard = threading.Lock()
+        self._steps: dict[str, Step] = {}
+        self._since: dict[str, float] = {}
+        self._spoke = time.monotonic()
+        self._live: Any = None
+
+    def __enter__(self) -> Progress:
+        if is_live(self._stream):
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(file=self._stream, highlight=False, markup=False)
+            self._live = Live(console=console, transient=True, refresh_per_second=8)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, step: Step) -> None:
+        if step.state == "kept":
+            return
+        with self._guard:
+            before = self._steps.get(step.action.path)
+            self._steps[step.action.path] = step
+            if before is None or before.state != step.state:
+                self._since[step.action.path] = time.monotonic()
+                self._line(step)
+            elif time.monotonic() - self._spoke > HEARTBEAT:
+                self._line(step)
+            if self._live is not None:
+                self._live.update(self._table())
+
+    def _line(self, step: Step) -> None:
+        self._spoke = time.monotonic()
+        if self._live is not None:
+            return
+        share = f" {step.progress:.0%}" if step.progress and step.state == "training" else ""
+        id = f"  {step.id}" if step.id else ""
+        line = f"{step.state}{share}  {visible(step.action.name)}{id}"
+        colour = "red" if step.state == "failed" else "dim"
+        text = painted(line, colour, color=self._colour)
+        click.echo(text, file=self._stream, color=self._colour)
+
+    def _table(self) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for path, step in self._steps.items():
+            done = 1.0 if step.state == "trained" else step.progress or 0.0
+            elapsed = time.monotonic() - self._since[path]
+            left = step.remaining
+            if left is None and 0.05 < done < 1:
+                left = elapsed * (1 - done) / done
+            table.add_row(
+                Text(visible(step.action.name)),
+                str(step.action.shown),
+                step.state,
+                bar(done),
+                f"{left:.0f}s left" if left is not None and done < 1 else "",
+            )
+        return table

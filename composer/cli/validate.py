@@ -1,0 +1,35 @@
+"""`compose validate`: recipes checked without a target, a lock entry or a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from composer.cli.options import output_option, selection_options
+from composer.cli.project import check
+from composer.cli.terminal import emit
+from composer.render import problems
+
+if TYPE_CHECKING:
+    from composer.cli.options import Selection
+
+INVALID = 65
+
+
+@click.command("validate")
+@selection_options
+@output_option("text", "json", "github", "sarif")
+def validate_command(selection: Selection, form: str) -> int:
+    """Check recipes: every problem in every file, with its place and what to write instead.
+
+    PATHS are recipe files or folders; without any, the folder recipes/.
+    """
+    loaded, files = check(selection)
+    found = loaded.problems
+    if form == "text":
+        emit(lambda color: problems.text(found, files=files, color=color))
+    else:
+        render = {"json": problems.as_json, "github": problems.github, "sarif": problems.sarif}
+        click.echo(render[form](found), nl=False)
+    return INVALID if found else 0

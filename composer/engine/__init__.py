@@ -1,0 +1,6 @@
+"""The embedded engine: the target `local`, which composes real LoRA weights on this machine.
+
+From the ground up: `lora` (file formats and arithmetic), `library` (a folder of LoRAs) and
+`store` (compositions and jobs in SQLite), `worker` (carries jobs out), `service` (the verbs
+of a target). The command line makes an `Engine` from `composer.engine.service`.
+"""

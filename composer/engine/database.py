@@ -1,0 +1,202 @@
+"""The SQLite file under the store: how it is opened, its tables, and its errors in words.
+
+Only the store uses it. A file is opened for writing (made and migrated where needed) or for
+looking (never made; an absent or empty one is answered by an empty one in memory).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from composer.errors import ComposeError, TargetError, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+VERSION = 1  # of the tables, kept in `user_version`
+BUSY = 30.0  # seconds to wait for another process's write
+TABLES = (
+    """CREATE TABLE models (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        description TEXT,
+        concepts TEXT NOT NULL,       -- JSON [[modelId, scale], ...] in content order
+        parameters TEXT,              -- JSON object, as sent to train; NULL before that
+        status TEXT NOT NULL,         -- new, training, trained, failed, training-canceled
+        tags TEXT NOT NULL,           -- JSON list
+        job TEXT,
+        size INTEGER,                 -- bytes of the result, once trained
+        created_at INTEGER NOT NULL UNIQUE,  -- milliseconds since 1970; never twice the same
+        updated_at INTEGER NOT NULL,
+        deleted_at INTEGER
+    )""",
+    """CREATE TABLE jobs (
+        id TEXT PRIMARY KEY,
+        model TEXT NOT NULL,
+        status TEXT NOT NULL,         -- queued, in-progress, success, failure, canceled
+        progress REAL NOT NULL,       -- 0..1
+        error TEXT,
+        history TEXT NOT NULL,        -- JSON [[status, milliseconds], ...]
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        queued_at INTEGER NOT NULL,
+        started_at INTEGER
+    )""",
+    """CREATE TABLE notes (           -- what the library read, so as not to read it again
+        path TEXT PRIMARY KEY,
+        stamp TEXT NOT NULL,          -- size, times and inode of the file, and who read it
+        sha256 TEXT NOT NULL,
+        title TEXT
+    )""",
+)
+
+
+def open_for_writing(path: Path) -> sqlite3.Connection:
+    """Open the database, and make it or its tables if they aren't there."""
+    connection = _connect(f"{_uri(path)}?mode=rwc")
+    try:
+        _use_wal(connection)
+        _migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_for_looking(path: Path) -> sqlite3.Connection:
+    """Open the database without making any file that stays; in memory if there is none.
+
+    A database in WAL mode on a medium that can't be written opens only as immutable.
+    """
+    for mode in ("mode=rw", "mode=ro", "mode=ro&immutable=1"):
+        if not path.exists():
+            break
+        connection = _connect(f"{_uri(path)}?{mode}")
+        try:
+            if _version(connection) == VERSION:
+                return connection
+            connection.close()
+            break
+        except sqlite3.OperationalError:
+            connection.close()
+            if mode.endswith("immutable=1"):
+                raise
+        except BaseException:
+            connection.close()
+            raise
+    return in_memory()
+
+
+def in_memory() -> sqlite3.Connection:
+    """An empty database that leaves no trace."""
+    connection = _connect("file::memory:")
+    _migrate(connection)
+    return connection
+
+
+@contextmanager
+def in_words(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours: `Unreachable` where waiting helps, else `TargetError`."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise  # a bug of ours, not a state of the file
+    except sqlite3.DatabaseError as error:
+        raise _translated(path, error) from error
+
+
+def _translated(path: Path, error: sqlite3.DatabaseError) -> ComposeError:
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return Unreachable(
+                f"the engine's store {path} is busy: another process writes to it",
+                hint="run it again when that one is done",
+            )
+        case sqlite3.SQLITE_FULL:
+            return TargetError(
+                f"no space is left for the engine's store {path}",
+                hint="free some disk space; `compose prune --local` frees what no lock names",
+            )
+        case (
+            sqlite3.SQLITE_READONLY
+            | sqlite3.SQLITE_PERM
+            | sqlite3.SQLITE_CANTOPEN
+            | sqlite3.SQLITE_IOERR
+        ):
+            return TargetError(
+                f"the engine's store {path} can't be read or written: {error}",
+                hint="see to the rights and the health of that folder",
+            )
+    return damaged(path, str(error))
+
+
+def damaged(path: Path, reason: str) -> TargetError:
+    """The error for a store whose content makes no sense."""
+    return TargetError(
+        f"the engine's store {path} is damaged: {reason}",
+        hint=f"move {path.name} and {path.name}-* away; `compose apply` makes the models again",
+    )
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False
+    )
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def _uri(path: Path) -> str:
+    """A file URI that SQLite takes: `file:///x`, `file:///C:/x`, `file:////server/share/x`."""
+    name = path.absolute().as_posix()
+    return "file://" + ("" if name.startswith("/") else "/") + quote(os.fsencode(name))
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Readers then don't wait for writers; where the file system can't, it stays as it was.
+
+    Two processes that switch a new database at once meet a lock that SQLite doesn't wait for.
+    """
+    deadline = time.monotonic() + BUSY
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                return
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    if _version(connection) == VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if _version(connection) == 0:  # another process may have been quicker
+            for table in TABLES:
+                connection.execute(table)
+            connection.execute(f"PRAGMA user_version={VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise TargetError(
+            f"the engine's store has version {version}; this compose knows {VERSION}",
+            hint="use the newer compose that wrote it",
+        )
+    return version

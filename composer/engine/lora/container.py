@@ -1,0 +1,247 @@
+"""The safetensors container: opening a file, trusting nothing in it, and reading its tensors.
+
+The header is checked before anything of the size it claims is allocated. Tensors are read with
+plain reads, one at a time: a file that shrinks under a memory map would kill the process, and
+Windows can't replace a mapped file. `reading` and `composition` come here; nobody else does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from composer.engine.lora.dtypes import BITS, NUMPY
+from composer.engine.lora.flaw import Flaw, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+    from typing import BinaryIO
+
+    from numpy.typing import NDArray
+
+HEADER_LIMIT = 16 * 1024 * 1024  # bytes; a LoRA's is well below 1 MiB, its training notes included
+TOKENS_LIMIT = 500_000  # texts, brackets and commas in it: some 35,000 tensors
+
+_TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[{\[,]', re.DOTALL)
+_FIELDS = {"dtype", "shape", "data_offsets"}
+
+# What other files begin with, and what to say about them.
+_CONVERT = "convert it to .safetensors with the tool that made it"
+_SIGNATURES: tuple[tuple[bytes, str, str | None], ...] = (
+    (b"PK\x03\x04", "is a zip archive, most likely a PyTorch .pt or .ckpt file", _CONVERT),
+    (b"PK\x05\x06", "is an empty zip archive", None),
+    (b"\x80", "is a Python pickle (.pt, .ckpt, .bin), which could run code when opened", _CONVERT),
+    (b"GGUF", "is a GGUF file", None),
+    (b"version https://git-lfs", "is a Git LFS pointer, not the weights", "run `git lfs pull`"),
+    (b"<", "is a web page or XML, not weights", "download it again; the site may want a login"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor in a file: `start` and `stop` are file offsets in bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says about itself; equal headers have equal tensors at equal places."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    size: int
+
+
+class Source:
+    """An open safetensors file: its checked header, and its tensors as arrays.
+
+    Raises `Flaw` where the file is no sound safetensors file or can't be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = _opened(path)
+        try:
+            self.header = _header(self._file)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def array(self, tensor: Tensor) -> NDArray[Any]:
+        """A tensor's values, in the file's own type."""
+        return self._filled(tensor.start, np.empty(tensor.shape, NUMPY[tensor.dtype]))
+
+    def rows(self, tensor: Tensor, first: int, last: int) -> NDArray[Any]:
+        """The values of a matrix's rows from `first` up to `last`, which isn't among them."""
+        array = np.empty((last - first, tensor.shape[1]), NUMPY[tensor.dtype])
+        return self._filled(tensor.start + first * tensor.shape[1] * array.itemsize, array)
+
+    def _filled(self, start: int, array: NDArray[Any]) -> NDArray[Any]:
+        _read_into(self._file, start, array.reshape(-1).view(np.uint8).data)
+        return array
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe would block for ever
+            raise Flaw("is no regular file")
+        return open(path, "rb", buffering=0)
+    except OSError as error:
+        raise Flaw(f"can't be read: {error.strerror or error}") from error
+
+
+def _read_into(file: BinaryIO, start: int, buffer: memoryview) -> None:
+    """Fill the buffer from the file at `start`, in as many reads as the system wants."""
+    try:
+        file.seek(start)
+        filled = 0
+        while filled < len(buffer):
+            count = file.readinto(buffer[filled:])  # type: ignore[attr-defined]
+            if not count:
+                raise Flaw("ends too early: it was cut short while it was read")
+            filled += count
+    except OSError as error:
+        raise Flaw(f"can't be read: {error.strerror or error}") from error
+
+
+def _header(file: BinaryIO) -> Header:
+    size = os.fstat(file.fileno()).st_size
+    beginning = bytearray(min(size, 32))
+    _read_into(file, 0, memoryview(beginning))
+    if size == 0:
+        raise Flaw("is empty")
+    length = int.from_bytes(beginning[:8], "little")
+    if size < 10 or beginning[8:9] != b"{" or length > size - 8:
+        raise _not_safetensors(bytes(beginning), size, length)
+    if length > HEADER_LIMIT:
+        raise Flaw(f"claims a header of {length:,} bytes; {HEADER_LIMIT:,} is the limit")
+    raw = bytearray(length)
+    _read_into(file, 8, memoryview(raw))
+    fields = _object(bytes(raw))
+    metadata = _metadata(fields.pop("__metadata__", {}))
+    tensors = {name: _tensor(name, entry, 8 + length) for name, entry in fields.items()}
+    _contiguous(tensors, 8 + length, size)
+    return Header(tensors, metadata, size)
+
+
+def _not_safetensors(beginning: bytes, size: int, length: int) -> Flaw:
+    for signature, words, hint in _SIGNATURES:
+        if beginning.startswith(signature) and beginning[8:9] != b"{":
+            return Flaw(f"is no safetensors file: it {words}", hint=hint)
+    if beginning[8:9] == b"{":
+        return Flaw(
+            f"is cut short: its header claims {length:,} bytes, and the file has {size:,}",
+            hint="download or copy it again",
+        )
+    return Flaw("is no safetensors file")
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    """The header's JSON object; its size in memory is bounded before it is parsed."""
+    tokens = islice(_TOKENS.finditer(raw), TOKENS_LIMIT + 1)
+    if sum(1 for _ in tokens) > TOKENS_LIMIT:
+        raise Flaw(f"has a header of more than {TOKENS_LIMIT:,} texts, brackets and commas")
+    fields = strict_json(raw, "its header")
+    if not isinstance(fields, dict):
+        raise Flaw("has a header that is no JSON object")
+    return fields
+
+
+def strict_json(raw: bytes, what: str) -> object:
+    """JSON of a stranger's, with no key twice, no NaN and no broken text."""
+    try:
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+    except Flaw as flaw:
+        raise Flaw(f"is broken: {what} {flaw}") from None
+    except (ValueError, RecursionError) as error:
+        raise Flaw(f"is broken: {what} is no valid JSON ({type(error).__name__})") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise Flaw(f"has the key {shown(key)} twice")
+        key.encode("utf-8")  # a lone surrogate is a UnicodeEncodeError, so a ValueError
+        if isinstance(value, str):
+            value.encode("utf-8")
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise Flaw(f"holds {name}, which is no JSON")
+
+
+def _metadata(raw: object) -> dict[str, str]:
+    if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
+        raise Flaw("is broken: its __metadata__ is no map from text to text")
+    return raw
+
+
+def _tensor(name: str, entry: object, base: int) -> Tensor:
+    if not isinstance(entry, dict) or set(entry) != _FIELDS:
+        raise Flaw(f"is broken: {shown(name)} needs dtype, shape and data_offsets, no more or less")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in BITS:
+        raise Flaw(f"is broken: {shown(name)} has the unknown dtype {shown(str(dtype))}")
+    if not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
+        raise Flaw(f"is broken: {shown(name)} has a shape or offsets that are no whole numbers")
+    bits = BITS[dtype]
+    for dimension in shape:
+        bits *= dimension
+    if bits != 8 * (offsets[1] - offsets[0]):
+        raise Flaw(
+            f"is broken: {shown(name)}, {dtype} of shape {shown(str(shape))}, doesn't fill"
+            f" the bytes {offsets[0]} to {offsets[1]}"
+        )
+    return Tensor(name, dtype, tuple(shape), base + offsets[0], base + offsets[1])
+
+
+def _counts(values: object) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) <= 8
+        and all(type(value) is int and 0 <= value < 2**63 for value in values)
+    )
+
+
+def _contiguous(tensors: Mapping[str, Tensor], base: int, size: int) -> None:
+    end = base
+    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.start, tensor.stop)):
+        if tensor.start != end:
+            kind = (
+                "overlaps the tensor before it" if tensor.start < end else "leaves a gap before it"
+            )
+            raise Flaw(f"is broken: {shown(tensor.name)} {kind}")
+        end = tensor.stop
+    if end > size:
+        raise Flaw(
+            f"is cut short: {size:,} bytes of {end:,} are there", hint="download or copy it again"
+        )
+    if end < size:
+        raise Flaw(f"is broken: {size - end:,} bytes after the last tensor belong to none")

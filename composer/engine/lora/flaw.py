@@ -1,0 +1,34 @@
+"""Why a file can't be used, before anybody has said which file that is.
+
+The modules that look inside a file raise `Flaw`; `reading.read` and `composition.compose` know
+the file's name, and turn it into the `BadLora` that callers see.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from composer.errors import BadLora
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHOWN = 120  # characters of a stranger's text in a message
+
+
+class Flaw(ValueError):
+    """What is wrong with a file, in words; `hint` is the next step, if there is one."""
+
+    def __init__(self, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+    def of(self, path: Path) -> BadLora:
+        """The error that names the file."""
+        return BadLora(f"{shown(path.name)}: {self}", hint=self.hint)
+
+
+def shown(text: str) -> str:
+    """A stranger's text, fit for a message: printable and short."""
+    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: SHOWN + 1])
+    return plain if len(text) <= SHOWN else plain[:SHOWN] + "…"

@@ -1,0 +1,123 @@
+"""The layers of FLUX.1 that a LoRA can change: 504 of them, and where each format keeps them.
+
+`MODULES` is the canonical table (diffusers' names and shapes). `BY_PATH` and `BY_BFL` say, for a
+name in either vocabulary, which modules it holds: Black Forest Labs' own names fuse some. Formats
+build their spellings on these two, and composing addresses modules by their diffusers path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+HIDDEN, MLP = 3072, 12288
+DOUBLE_BLOCKS, SINGLE_BLOCKS = 19, 38
+
+# diffusers name, BFL name, inputs, outputs. Rows that share a BFL name are slices of one fused
+# layer, in this order from its first output row.
+_DOUBLE = (
+    ("norm1.linear", "img_mod.lin", HIDDEN, 6 * HIDDEN),
+    ("norm1_context.linear", "txt_mod.lin", HIDDEN, 6 * HIDDEN),
+    ("attn.to_q", "img_attn.qkv", HIDDEN, HIDDEN),
+    ("attn.to_k", "img_attn.qkv", HIDDEN, HIDDEN),
+    ("attn.to_v", "img_attn.qkv", HIDDEN, HIDDEN),
+    ("attn.add_q_proj", "txt_attn.qkv", HIDDEN, HIDDEN),
+    ("attn.add_k_proj", "txt_attn.qkv", HIDDEN, HIDDEN),
+    ("attn.add_v_proj", "txt_attn.qkv", HIDDEN, HIDDEN),
+    ("attn.to_out.0", "img_attn.proj", HIDDEN, HIDDEN),
+    ("attn.to_add_out", "txt_attn.proj", HIDDEN, HIDDEN),
+    ("ff.net.0.proj", "img_mlp.0", HIDDEN, MLP),
+    ("ff.net.2", "img_mlp.2", MLP, HIDDEN),
+    ("ff_context.net.0.proj", "txt_mlp.0", HIDDEN, MLP),
+    ("ff_context.net.2", "txt_mlp.2", MLP, HIDDEN),
+)
+_SINGLE = (
+    ("norm.linear", "modulation.lin", HIDDEN, 3 * HIDDEN),
+    ("attn.to_q", "linear1", HIDDEN, HIDDEN),
+    ("attn.to_k", "linear1", HIDDEN, HIDDEN),
+    ("attn.to_v", "linear1", HIDDEN, HIDDEN),
+    ("proj_mlp", "linear1", HIDDEN, MLP),
+    ("proj_out", "linear2", HIDDEN + MLP, HIDDEN),
+)
+_TOP = (
+    ("x_embedder", "img_in", 64, HIDDEN),
+    ("context_embedder", "txt_in", 4096, HIDDEN),
+    ("time_text_embed.timestep_embedder.linear_1", "time_in.in_layer", 256, HIDDEN),
+    ("time_text_embed.timestep_embedder.linear_2", "time_in.out_layer", HIDDEN, HIDDEN),
+    ("time_text_embed.text_embedder.linear_1", "vector_in.in_layer", 768, HIDDEN),
+    ("time_text_embed.text_embedder.linear_2", "vector_in.out_layer", HIDDEN, HIDDEN),
+    ("time_text_embed.guidance_embedder.linear_1", "guidance_in.in_layer", 256, HIDDEN),
+    ("time_text_embed.guidance_embedder.linear_2", "guidance_in.out_layer", HIDDEN, HIDDEN),
+    ("norm_out.linear", "final_layer.adaLN_modulation.1", HIDDEN, 2 * HIDDEN),
+    ("proj_out", "final_layer.linear", HIDDEN, 64),
+)
+# BFL keeps (shift, scale) there, diffusers (scale, shift): the halves of the rows change places.
+_SWAPPED = "norm_out.linear"
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One linear layer of `FluxTransformer2DModel`, and the BFL layer that holds it."""
+
+    path: str
+    bfl: str
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where a module lies in a site: its first output row, and whether its halves are swapped."""
+
+    module: Module
+    start: int = 0
+    swapped: bool = False
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.module.outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What one LoRA in a file applies to: a module, or several that a format fuses."""
+
+    inputs: int
+    outputs: int
+    parts: tuple[Part, ...]
+
+    @property
+    def fused(self) -> bool:
+        return len(self.parts) > 1
+
+
+def _modules() -> Iterator[Module]:
+    blocks = (
+        ("transformer_blocks", "double_blocks", DOUBLE_BLOCKS, _DOUBLE),
+        ("single_transformer_blocks", "single_blocks", SINGLE_BLOCKS, _SINGLE),
+    )
+    for ours, bfl, count, rows in blocks:
+        for n in range(count):
+            for path, name, inputs, outputs in rows:
+                yield Module(f"{ours}.{n}.{path}", f"{bfl}.{n}.{name}", inputs, outputs)
+    for row in _TOP:
+        yield Module(*row)
+
+
+def _bfl_sites() -> dict[str, Site]:
+    sites: dict[str, Site] = {}
+    for module in MODULES:
+        before = sites.get(module.bfl, Site(module.inputs, 0, ()))
+        part = Part(module, before.outputs, module.path == _SWAPPED)
+        sites[module.bfl] = Site(module.inputs, part.stop, (*before.parts, part))
+    return sites
+
+
+MODULES: tuple[Module, ...] = tuple(_modules())
+BY_PATH: Mapping[str, Site] = {
+    module.path: Site(module.inputs, module.outputs, (Part(module),)) for module in MODULES
+}
+BY_BFL: Mapping[str, Site] = _bfl_sites()

@@ -1,0 +1,97 @@
+"""Files and keys that we don't read, each with the reason in words.
+
+`reading` asks here before it looks closer. A key that no format knows is never passed over: left
+out silently, it would make a model that looks right and isn't.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from composer.engine.lora.flaw import Flaw, shown
+from composer.engine.lora.formats import KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# The base model as trainers note it, where it is one whose LoRAs may fit FLUX.1 by shape alone.
+_BASES = (
+    (re.compile(r"flux[ ._-]?2", re.I), "FLUX.2"),
+    (re.compile(r"chroma", re.I), "Chroma"),
+    (re.compile(r"hunyuan", re.I), "HunyuanVideo"),
+    (re.compile(r"stable-diffusion|sdxl|^sd_|^sd[123]", re.I), "Stable Diffusion"),
+)
+_BASE_KEYS = ("modelspec.architecture", "ss_base_model_version")
+
+_NOT_READ = "which this version doesn't read"
+_OTHER = "made for another model, not for FLUX.1"
+_FORMAT = f"keys of a format {_NOT_READ}; diffusers/PEFT and kohya (sd-scripts) are read"
+
+
+def _table(*rows: tuple[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
+    return tuple((re.compile(pattern), words) for pattern, words in rows)
+
+
+# The first row that a key of the file fits says why; what tells most about a file stands first.
+_REASONS = _table(
+    (r"to_qkv_mlp_proj|double_stream_modulation|single_stream_modulation", f"FLUX.2: {_OTHER}"),
+    (r"distilled_guidance_layer", f"Chroma: {_OTHER}"),
+    (r"joint_blocks|joint_transformer", f"Stable Diffusion 3: {_OTHER}"),
+    (
+        r"(^|[._])(input_blocks|output_blocks|middle_block|down_blocks|up_blocks|mid_block)[._]",
+        f"Stable Diffusion or SDXL: {_OTHER}",
+    ),
+    (
+        r"^(model\.diffusion_model\.|transformer\.)?"
+        r"(double_blocks|single_blocks|transformer_blocks|single_transformer_blocks)\.\d+\."
+        r"(?!.*(lora|processor|lokr|hada|oft|_norm|norm_)).*\.(weight|bias)$",
+        "weights of a whole model: a checkpoint, not a LoRA",
+    ),
+    (
+        r"\.(dora_scale|magnitude|lora_magnitude_vector)\b",
+        "DoRA, which needs the base model's weights",
+    ),
+    (r"\.lokr_", f"LoKr, {_NOT_READ}"),
+    (r"\.hada_", f"LoHa, {_NOT_READ}"),
+    (r"\.(oft_|boft_)|\.oft\b", f"OFT, {_NOT_READ}"),
+    (r"\.lora_mid\.", "of a convolution (lora_mid), and FLUX.1 has none"),
+    (r"\.(diff|diff_b|set_weight|w_norm|b_norm)$", f"a full difference, {_NOT_READ}"),
+    (r"\.lora_B\.bias$|\.bias$", f"a bias, {_NOT_READ}"),
+    (r"_norm\.scale$|\.norm_(added_)?[qk]\.", f"a norm's scale, {_NOT_READ}"),
+    (
+        r"^(lora_te\d?_|text_encoders?(_\d)?\.|te\d?\.|bundle_emb)",
+        f"of a text encoder, {_NOT_READ}",
+    ),
+    (r"\.processor\.", f"XLabs: {_FORMAT}"),
+    (r"^lora_transformer_", f"OneTrainer: {_FORMAT}"),
+    (r"^(base_model|transformer\.base_model|diffusion_model|lycoris_)", _FORMAT),
+    (r"^(double_blocks|single_blocks|transformer_blocks|single_transformer_blocks)\.", _FORMAT),
+    (r"\.lora(_|\.)(down|up)\.weight$|\.default\.weight$", f"of a spelling {_NOT_READ}"),
+)
+
+
+def check(keys: Mapping[str, object], metadata: Mapping[str, str]) -> None:
+    """Raise `Flaw` if the file is for another model, holds nothing, or has a key nobody knows."""
+    if not keys:
+        raise Flaw("has no tensors")
+    unknown = [key for key in keys if key not in KEYS]
+    if unknown:
+        raise _refusal(unknown)
+    for field in _BASE_KEYS:
+        for pattern, words in _BASES:
+            if pattern.search(metadata.get(field, "")):
+                raise Flaw(f"is for {words}, says its metadata ({field}): not for FLUX.1")
+
+
+def _refusal(unknown: list[str]) -> Flaw:
+    for pattern, words in _REASONS:
+        hits = [key for key in unknown if pattern.search(key)]
+        if hits:
+            return Flaw(f"{_named(hits)}: {words}")
+    return Flaw(f"{_named(unknown)}: no key of a FLUX.1 LoRA that we know")
+
+
+def _named(keys: list[str]) -> str:
+    more = f" and {len(keys) - 1} more keys" if len(keys) > 1 else ""
+    return f"has {shown(keys[0])}{more}"

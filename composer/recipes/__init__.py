@@ -1,0 +1,41 @@
+"""Recipes: YAML files that say which LoRAs, at which weight, make a model.
+
+`find_root` and `discover` find them, `load` reads a project's, `parse` a single text. What can't
+be a recipe is refused with its place, a code and words; nothing here asks a target anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from composer.recipes import parsing
+from composer.recipes.codes import CODES
+from composer.recipes.discovery import default_paths, discover, find_root
+from composer.recipes.files import relative
+from composer.recipes.loading import Loaded, load
+from composer.recipes.writing import slug, write
+
+if TYPE_CHECKING:
+    from composer.entities import Problem, Recipe
+
+__all__ = [
+    "CODES",
+    "Loaded",
+    "default_paths",
+    "discover",
+    "find_root",
+    "load",
+    "parse",
+    "relative",
+    "slug",
+    "write",
+]
+
+
+def parse(text: bytes, *, file: str) -> tuple[Recipe | None, list[Problem]]:
+    """The recipe that a file's bytes say, or None and every problem of it, by place.
+
+    `file` is its path relative to the project's root, with `/`. Pure: nothing is opened.
+    """
+    parsed = parsing.parse(text, file=file)
+    return parsed.recipe, list(parsed.problems)

@@ -1,0 +1,154 @@
+"""Finds recipe files and the project that they are of. The command line calls these first.
+
+A project's root is where its `.git` is, or its lock; files are found by name, and none is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from composer.errors import UsageError
+from composer.recipes import files
+from composer.words import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+LOCK = "compose.lock"
+FOLDER = "recipes"
+
+_ENDINGS = (".yaml", ".yml")
+
+
+def default_paths(paths: Sequence[Path], *, cwd: Path) -> list[Path]:
+    """The paths as absolute ones; without any, `recipes/` of the working directory.
+
+    UsageError if there is no such folder, or a path doesn't exist.
+    """
+    if paths:
+        return [_existing(cwd / path) for path in paths]
+    if not (cwd / FOLDER).is_dir():
+        message = f"there is no {FOLDER}/ in {visible(str(cwd))}, and no path was given"
+        raise UsageError(message, hint="name the recipe files or folders")
+    return [_absolute(cwd / FOLDER)]
+
+
+def find_root(paths: Sequence[Path], *, cwd: Path, home: Path) -> Path:
+    """The project's root: of the folders upward from each path, the nearest with a `.git`, else
+    the nearest with a `compose.lock`, else the folder of the recipes.
+
+    The home directory and what lies above it is nobody's project. UsageError if the paths are of
+    two projects, or as for `default_paths`.
+    """
+    starts = [_folder(path) for path in default_paths(paths, cwd=cwd)]
+    roots = list(dict.fromkeys(_root(start, home) for start in starts))
+    if len(roots) > 1:
+        named = " and ".join(visible(str(root)) for root in roots[:2])
+        hint = "one run is about one project: call compose once for each"
+        raise UsageError(f"the paths are of two projects: {named}", hint=hint)
+    return roots[0]
+
+
+def _root(start: Path, home: Path) -> Path:
+    above = list(_upward(start, home))
+    for mark in (".git", LOCK):
+        for folder in above:
+            if (folder / mark).exists():
+                return folder
+    return start
+
+
+def _upward(start: Path, home: Path) -> Iterator[Path]:
+    ceiling = os.path.realpath(home)
+    for folder in (start, *start.parents):
+        if os.path.realpath(folder) == ceiling:
+            return
+        yield folder
+
+
+def discover(
+    paths: Sequence[Path],
+    *,
+    root: Path,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> list[Path]:
+    """The recipe files of these paths, each once, by path.
+
+    Files as they are given; folders with all below them, `*.yaml` and `*.yml`, but for what is
+    hidden and for links to folders. The globs match paths relative to the root, with `/`: `*`
+    stays in one folder, `**` does not, and a glob without `/` matches at any depth; one that
+    matches a folder matches all that is in it. UsageError if a path doesn't exist.
+    """
+    found = {file: None for path in paths for file in _files(_existing(path))}
+    wanted, unwanted = _patterns(include), _patterns(exclude)
+    chosen = (
+        file
+        for file in found
+        if file.name.casefold() != LOCK
+        and (not wanted or _matches(file, root, wanted))
+        and not _matches(file, root, unwanted)
+    )
+    return sorted(chosen, key=lambda file: file.as_posix())
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    for folder, folders, names in os.walk(path):
+        folders[:] = (name for name in folders if not name.startswith("."))
+        for name in names:
+            if name.casefold().endswith(_ENDINGS) and not name.startswith("."):
+                yield Path(folder, name)
+
+
+def _existing(path: Path) -> Path:
+    path = _absolute(path)
+    if not os.path.lexists(path):
+        raise UsageError(f"{visible(str(path))} doesn't exist", hint="check the path")
+    return path
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _folder(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+# --- globs -------------------------------------------------------------------------------
+
+_GLOB = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|.", re.DOTALL)
+_STARS = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+def _patterns(globs: Sequence[str]) -> list[re.Pattern[str]]:
+    return [_pattern(glob) for glob in globs]
+
+
+def _pattern(glob: str) -> re.Pattern[str]:
+    """A glob as a pattern of whole paths; what it matches as a folder, it matches all below."""
+    glob = glob.replace("\\", "/").removeprefix("./").strip("/")
+    anywhere = "" if "/" in glob else "(?:[^/]+/)*"
+    body = "".join(_piece(piece) for piece in _GLOB.findall(glob))
+    return re.compile(f"{anywhere}{body}(?:/.*)?", re.DOTALL)
+
+
+def _piece(piece: str) -> str:
+    if piece.startswith("[") and len(piece) > 2:
+        negated = piece[1] == "!"
+        inside = re.sub(r"([\\\[&~|^])", r"\\\1", piece[2 if negated else 1 : -1])
+        return f"[{'^' if negated else ''}{inside}]"
+    return _STARS.get(piece) or re.escape(piece)
+
+
+def _matches(file: Path, root: Path, patterns: list[re.Pattern[str]]) -> bool:
+    if not patterns:
+        return False
+    path = files.relative(file, root) or file.as_posix()
+    return any(pattern.fullmatch(path) for pattern in patterns)

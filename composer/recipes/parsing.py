@@ -1,0 +1,147 @@
+"""From one file's bytes to a Recipe, or to every problem that it has. Pure: no file is opened.
+
+The stages: characters, YAML events, the schema, the rules that a schema can't say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from composer.entities import ConceptRef, Problem, Recipe, parameters, rounded
+from composer.recipes import rules, schema
+from composer.recipes.characters import decode
+from composer.recipes.nodes import NOWHERE, Node, Place, Report
+from composer.recipes.yaml_events import LOADER, read_document
+from composer.words import did_you_mean
+
+if TYPE_CHECKING:
+    from composer.recipes.yaml_events import Document
+
+MAX_BYTES = 256 * 1024
+
+_ALIKE = 0.86  # `concept` is a slip for `concepts`; `project` is none for `protect`
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a file says. `name` is there even where another problem leaves no recipe."""
+
+    problems: tuple[Problem, ...]
+    recipe: Recipe | None = None
+    name: str | None = None
+    name_place: Place = NOWHERE
+
+
+def parse(text: bytes, *, file: str, loader: Any = LOADER) -> Parsed:
+    """A file's recipe and problems; `file` is its path relative to the root, with `/`.
+
+    `loader` is the PyYAML loader whose parser gives the events.
+    """
+    report = Report(file)
+    if len(text) > MAX_BYTES:
+        report.add(NOWHERE, "E302", *too_large(len(text)))
+        return Parsed(tuple(report.problems))
+    decoded = decode(text, report)
+    if decoded is None:
+        return Parsed(tuple(report.problems))
+    document = read_document(decoded, report, loader=loader)
+    if document.complete and not _is_recipe(document):
+        return Parsed((_no_recipe(document, file),))
+    if document.root is None:
+        return Parsed(tuple(_with_way_out(report, document)))
+    return _judged(document.root, report)
+
+
+def too_large(size: int) -> tuple[str, str]:
+    """Message and hint of a file over the limit."""
+    message = f"{size:,} bytes: a recipe has at most {MAX_BYTES:,}"
+    return message, "if it is no recipe, leave it out with --exclude"
+
+
+def _judged(root: Node, report: Report) -> Parsed:
+    schema.judge(root, report)
+    rules.judge(root, report)
+    problems = tuple(report.problems)
+    recipe = None if problems else _recipe(root.value, report.file)
+    name = root.children.get("name")
+    if name is None or name.refused or not isinstance(name.value, str):
+        return Parsed(problems, recipe)
+    return Parsed(problems, recipe, name.value, name.place)
+
+
+# --- files that are no recipes -----------------------------------------------------------
+
+
+def _is_recipe(document: Document) -> bool:
+    """Whether it has a recipe's key, or one that nearly is."""
+    known = schema.properties()
+    root = document.root
+    keys = root.keys if root and root.keys else document.keys
+    return any(did_you_mean(key, known, likeness=_ALIKE) for key in keys)
+
+
+def _no_recipe(document: Document, file: str) -> Problem:
+    root = document.root
+    place = root.place if root else Place(1, 1)
+    message = f"no recipe: the file {_kind(root.value if root else None)}"
+    hint = f"a recipe has name and concepts; leave other files out: {_exclude(file)}"
+    return Problem(file, place.line, place.column, "E120", message, hint)
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, dict):
+        return "has none of a recipe's keys"
+    if value in (None, []):
+        return "is empty"
+    return "is a list" if isinstance(value, list) else "is a single value"
+
+
+def _with_way_out(report: Report, document: Document) -> list[Problem]:
+    """The problems of a file that was read in part: it may be no recipe, and meant as it is."""
+    if _is_recipe(document):
+        return report.problems
+    way_out = f"if it is no recipe: {_exclude(report.file)}"
+    return [
+        Problem(p.file, p.line, p.column, p.code, p.message, f"{p.hint}; {way_out}".lstrip("; "))
+        for p in report.problems
+    ]
+
+
+def _exclude(file: str) -> str:
+    return f'--exclude "{file}"' if " " in file else f"--exclude {file}"
+
+
+# --- the recipe --------------------------------------------------------------------------
+
+
+def _recipe(raw: Any, path: str) -> Recipe:
+    """A Recipe of values that the schema has let pass."""
+    description = raw.get("description")
+    training = raw.get("training", {}).get("parameters", {})
+    return Recipe(
+        path=path,
+        name=raw["name"],
+        concepts=tuple(_concept(concept) for concept in raw["concepts"]),
+        description=None if description is None else description.strip(),
+        training=parameters({key: _parameter(key, value) for key, value in training.items()}),
+        tags=tuple(sorted(set(raw.get("tags", ())))),
+        protect=raw.get("protect", False),
+    )
+
+
+def _concept(raw: dict[str, Any]) -> ConceptRef:
+    return ConceptRef(
+        scale=rounded(raw["scale"]),
+        name=raw.get("name"),
+        model_id=raw.get("modelId"),
+        epoch=raw.get("modelEpoch"),
+    )
+
+
+def _parameter(key: str, value: Any) -> Any:
+    """One number, one value: `1` and `1.0` are the same learning rate."""
+    kind = schema.properties("training", "parameters")[key].get("type")
+    if kind == "integer":
+        return int(value)
+    return float(value) + 0.0 if kind == "number" else value

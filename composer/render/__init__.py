@@ -1,0 +1,1 @@
+"""What people and programs get to see: pure strings of plans, problems and results."""

@@ -1,0 +1,58 @@
+"""Small helpers for sentences that people read. Every room may use them; they know nothing of ours.
+
+Whatever comes from a file or an answer goes through `visible` before it is printed, so that a
+name can't move the cursor, change colours or turn the reading direction of a terminal.
+"""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Control characters, the line separators of Unicode, lone surrogates and noncharacters.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]")
+# Those that turn or override the reading direction (Unicode's Bidi_Control and the older six).
+BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f]")
+
+UNSAFE = re.compile(f"{CONTROL.pattern}|{BIDI.pattern}")
+_SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+_LONGEST_WORD = 80  # a longer one is no slip of the pen, and comparing it costs time
+
+
+def visible(text: str) -> str:
+    """The text with control and bidi characters as escapes: one line, safe to print."""
+    return UNSAFE.sub(lambda match: _escaped(match[0]), text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return _SHORT.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def shorten(text: str, limit: int) -> str:
+    """The text, cut to at most `limit` characters with an ellipsis at the end."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def did_you_mean(word: str, options: Iterable[str], *, likeness: float = 0.6) -> str | None:
+    """The option that the word nearly is, upper and lower case aside.
+
+    `likeness` is the least ratio of difflib's, 0 to 1.
+    """
+    if len(word) > _LONGEST_WORD:
+        return None
+    folded = {option.casefold(): option for option in options}
+    close = get_close_matches(word.casefold(), folded, n=1, cutoff=likeness)
+    return folded[close[0]] if close else None
+
+
+def counted(n: int, noun: str) -> str:
+    """A number and its noun: `1 recipe`, `4 recipes`, `2 entries`."""
+    if n == 1:
+        return f"1 {noun}"
+    many = f"{noun[:-1]}ies" if re.search("[^aeiou]y$", noun) else f"{noun}s"
+    return f"{n:,} {many}"

@@ -1,0 +1,72 @@
+"""Running `compose` in tests: in this process for speed, or in one of its own for signals."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from composer.cli.failing import guarded
+
+REPO = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+
+def compose(*arguments: str, at: Path) -> Ran:
+    """Run a command in this process, with `at` as the working directory."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(at),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        status = guarded(arguments)
+    return Ran(status, out.getvalue(), err.getvalue())
+
+
+def spawned(*arguments: str, at: Path, **env: str) -> subprocess.Popen[str]:
+    """Start a command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "composer", *arguments],
+        cwd=at,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def samples(at: Path) -> Path:
+    """A project with this repository's sample recipes and LoRAs, and no lock."""
+    shutil.copytree(REPO / "recipes", at / "recipes")
+    (at / ".git").mkdir()
+    return at
+
+
+def edit(file: Path, before: str, after: str) -> None:
+    """Replace text that must be there."""
+    text = file.read_text(encoding="utf-8")
+    assert before in text, (before, text)
+    file.write_text(text.replace(before, after), encoding="utf-8")
+
+
+def snapshot(root: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file below a folder: its bytes and the time of its last change."""
+    return {
+        path.relative_to(root).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,70 @@
+"""Tiny LoRA files and small waits for the engine's tests."""
+
+from __future__ import annotations
+
+import json
+import time
+from hashlib import shake_256
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from composer.engine.service import Engine
+    from composer.entities import Model
+
+PATIENCE = 60  # seconds after which a test gives up
+
+
+def write_lora(
+    path: Path, seed: int = 0, *, rank: int = 1, title: str | None = None, output: str | None = None
+) -> Path:
+    """A LoRA of FLUX.1's two smallest layers; equal arguments give equal bytes, anywhere."""
+    notes = {"modelspec.title": title, "ss_output_name": output}
+    header: dict[str, object] = {
+        "__metadata__": {key: value for key, value in notes.items() if value is not None}
+    }
+    data = b""
+    for name, shape in _shapes(rank).items():
+        count = shape[0] * shape[1]
+        noise = np.frombuffer(shake_256(f"{seed} {name}".encode()).digest(count), np.int8)
+        start, data = len(data), data + (noise.astype("<f4") / 512).tobytes()
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, len(data)]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+def _shapes(rank: int) -> dict[str, tuple[int, int]]:
+    return {
+        f"transformer.{module}.lora_{side}.weight": shape
+        for module, inputs, outputs in (("proj_out", 3072, 64), ("x_embedder", 64, 3072))
+        for side, shape in (("A", (rank, inputs)), ("B", (outputs, rank)))
+    }
+
+
+def trained(engine: Engine, id: str) -> Model:
+    """The model once its training has ended, however that went."""
+    deadline = time.monotonic() + PATIENCE
+    while (model := engine.get_models([id])[id]).status == "training":
+        assert time.monotonic() < deadline, f"{id} still trains"
+        time.sleep(0.005)
+    return model
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    """All that is in a folder: size and time of change, by path."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        found[path.relative_to(folder).as_posix()] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
+def free(folder: Path) -> int:
+    """In place of the disk's free bytes: always enough."""
+    return 1 << 50

@@ -1,0 +1,384 @@
+"""Whatever happens to recipes, lock, target and process, one undisturbed apply brings it right.
+
+Histories are drawn: edits, reverts, renames, moves, kills at any instant, lost answers, strangers
+on the target, branches of git and their merges. Then one apply runs in peace, and is judged.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from fake_target import FakeTarget, composition, lora
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rehearsal import Fate, Killed, Stage, recipe
+from sizes import size
+
+from composer.entities import COMPOSITION, Content, Recipe
+from composer.errors import Ambiguous, ComposeError, TargetError, Unreachable
+from composer.lockfile import NAME
+from composer.plan import Options, Plan, Report, matches
+
+if TYPE_CHECKING:
+    from composer.entities import Model
+
+LORAS = {"Ink": "lora_ink", "Dust": "lora_dust", "Clay": "lora_clay"}
+NAMES = ("Knight", "Rogue", "Slime", "Keep")
+FILES = ("a.yaml", "b.yaml", "c.yaml", "d/e.yaml")
+SCALES = (0.5, 0.6, 0.7)
+TRAININGS: tuple[dict[str, Any], ...] = ({}, {"rank": 8})
+
+
+@dataclass(frozen=True)
+class Op:
+    """One thing that happens; `a` and `b` choose among what there is."""
+
+    what: str
+    a: int = 0
+    b: int = 0
+    torn: float = 0.0
+
+
+def ops(*what: str, most: int = 7) -> st.SearchStrategy[Op]:
+    return st.builds(Op, st.sampled_from(what), st.integers(0, most), st.integers(0, most))
+
+
+EDITS = ops("add", "scale", "lora", "training", "rename", "tags", "describe", "protect")
+MOVES = ops("swap names", "move", "swap files", "remove")
+RUNS = ops("apply", "apply one", "no wait", "prune", "failing", "lost", "late loss", "refused")
+KILLS = st.builds(
+    Op, st.just("kill"), st.integers(1, 60), st.integers(0, 1), st.sampled_from((0.0, 0.5, 0.99))
+)
+STRANGERS = ops("delete there", "change there", "rename there", "untag there", "twin")
+GIT = ops("branch", "switch", "merge")
+HISTORIES = st.lists(
+    st.one_of(EDITS, EDITS, MOVES, RUNS, RUNS, KILLS, KILLS, STRANGERS, GIT),
+    min_size=2,
+    max_size=14,
+)
+
+
+class Project:
+    """A project through its history: recipes by path, a lock, a target, and another branch."""
+
+    def __init__(self, root: Path, target: FakeTarget) -> None:
+        self.root = root
+        self.target = target
+        self.stage = Stage(root, target)
+        self.recipes: dict[str, Recipe] = {}
+        self.touched: set[str] = set()  # changed behind our back since the last whole apply
+        self.base: tuple[dict[str, Recipe], bytes] | None = None
+        self.other: tuple[dict[str, Recipe], bytes] | None = None
+        self.branched = False
+        self.strangers: set[str] = set()
+        self.blocked = False
+        target.put(*(lora(id, name) for name, id in LORAS.items()))
+        self.add(0, 0)
+
+    # --- what people write ---------------------------------------------------------------
+
+    def pick(self, n: int) -> Recipe | None:
+        paths = sorted(self.recipes)
+        return self.recipes[paths[n % len(paths)]] if paths else None
+
+    def free(self, pool: tuple[str, ...], used: set[str], n: int) -> str | None:
+        left = [item for item in pool if item not in used]
+        return left[n % len(left)] if left else None
+
+    def add(self, a: int, b: int) -> None:
+        path = self.free(FILES, set(self.recipes), a)
+        name = self.free(NAMES, {r.name for r in self.recipes.values()}, b)
+        if path and name:
+            self.recipes[path] = recipe(path, name, {"Ink": SCALES[b % 3]})
+
+    def put(self, before: Recipe, **fields: Any) -> None:
+        del self.recipes[before.path]
+        after = replace(before, **fields)
+        self.recipes[after.path] = after
+
+    def edit(self, op: Op) -> None:
+        mine = self.pick(op.a)
+        if op.what == "add":
+            self.add(op.a, op.b)
+        elif mine is None:
+            return
+        elif op.what == "scale":
+            first, *rest = mine.concepts
+            self.put(mine, concepts=(replace(first, scale=SCALES[op.b % 3]), *rest))
+        elif op.what == "lora":
+            chosen = sorted(LORAS)[: 1 + op.b % 3]
+            self.put(mine, concepts=recipe("", "", dict.fromkeys(chosen, 0.5)).concepts)
+        elif op.what == "training":
+            self.put(mine, training=recipe("", "", {}, training=TRAININGS[op.b % 2]).training)
+        elif op.what == "rename":
+            name = self.free(NAMES, {r.name for r in self.recipes.values()}, op.b)
+            self.put(mine, name=name or mine.name)
+        elif op.what == "tags":
+            self.put(mine, tags=(("x",), ("x", "y"), ())[op.b % 3])
+        elif op.what == "describe":
+            self.put(mine, description=("one", "two", None)[op.b % 3])
+        elif op.what == "protect":
+            self.put(mine, protect=not mine.protect)
+
+    def rearrange(self, op: Op) -> None:
+        mine, other = self.pick(op.a), self.pick(op.b)
+        if mine is None or other is None:
+            return
+        if op.what == "remove":
+            del self.recipes[mine.path]
+        elif op.what == "move":
+            self.put(mine, path=self.free(FILES, set(self.recipes), op.b) or mine.path)
+        elif mine is not other:
+            del self.recipes[mine.path], self.recipes[other.path]
+            if op.what == "swap names":
+                names = (other.name, mine.name)
+                pair = (replace(mine, name=names[0]), replace(other, name=names[1]))
+            else:
+                pair = (replace(mine, path=other.path), replace(other, path=mine.path))
+            self.recipes.update({one.path: one for one in pair})
+
+    # --- what others do on the target ----------------------------------------------------
+
+    def interfere(self, op: Op) -> None:
+        there = sorted(set(self.target.compositions()) - self.touched)
+        mine = self.pick(op.a)
+        if op.what == "twin" and mine is not None and len(self.strangers) < 3:
+            id = f"theirs_{len(self.strangers)}"
+            made_of = {LORAS[c.name or ""]: c.scale for c in mine.concepts}
+            status = ("trained", "new", "failed")[op.b % 3]
+            training = mine.training if status == "trained" else None
+            self.target.put(composition(id, mine.name, made_of, status, parameters=training))
+            self.strangers.add(id)
+        elif there and op.what != "twin":
+            id = there[op.a % len(there)]
+            self.touched.add(id)
+            if op.what == "delete there":
+                self.target.lose(id)
+            elif op.what == "change there":
+                made_of = composition("", "", {"lora_clay": SCALES[op.b % 3]}).concepts
+                self.target.change(id, concepts=made_of)
+            elif op.what == "rename there":
+                self.target.change(id, name=f"Other {op.b}")
+            elif op.what == "untag there":
+                self.target.change(id, tags=frozenset())
+
+    # --- git -----------------------------------------------------------------------------
+
+    def git(self, op: Op) -> None:
+        here = (dict(self.recipes), self.stage.lock)
+        if op.what == "branch":
+            self.base, self.other, self.branched = here, here, True
+        elif self.other is None or self.base is None:
+            return
+        elif op.what == "switch":
+            self.recipes, lock = dict(self.other[0]), self.other[1]
+            self.other = here
+            self.write_lock(lock)
+        else:
+            merged = _git_merge(here[1], self.base[1], self.other[1])
+            self.write_lock(merged)
+            self.merge_recipes(self.other[0])
+            self.base = self.other = None
+
+    def write_lock(self, data: bytes) -> None:
+        path = self.root / NAME
+        if data:
+            path.write_bytes(data)
+        else:
+            path.unlink(missing_ok=True)
+
+    def merge_recipes(self, theirs: dict[str, Recipe]) -> None:
+        """Ours, and of theirs what is new here: as a person resolves it."""
+        for path, other in theirs.items():
+            if path not in self.recipes and other.name not in {
+                r.name for r in self.recipes.values()
+            }:
+                self.recipes[path] = other
+
+    # --- runs ----------------------------------------------------------------------------
+
+    def run(self, options: Options | None = None, **more: Any) -> tuple[Plan, Report] | None:
+        """One apply; None if it was killed or refused as a whole."""
+        try:
+            return self.stage.run(self.recipes.values(), options, **more)
+        except (Killed, ComposeError):
+            return None
+        finally:
+            self.target.watch = lambda verb, when: None
+            self.target.faults.clear()
+            self.target.failing.clear()
+
+    def apply(self, op: Op) -> None:
+        match op.what:
+            case "kill":
+                fate = Fate(op.a, op.torn)
+                self.target.watch = fate.watch
+                self.run(Options(prune=bool(op.b)), fate=fate)
+            case "apply one":
+                mine = self.pick(op.a)
+                self.run(Options(selected=frozenset({mine.path} if mine else ())))
+            case "no wait":
+                self.run(no_wait=True)
+            case "prune":
+                self.run(Options(prune=True))
+            case "failing":
+                self.target.failing = {*NAMES[op.a % 4 :]}
+                self.run()
+            case "lost":
+                self.target.fail("create", Ambiguous("no answer"), nth=1 + op.a % 2)
+                self.run()
+            case "late loss":
+                self.target.fail("create", Ambiguous("no answer"), nth=1 + op.a % 2, after=True)
+                self.run()
+            case "refused":
+                verbs = ("get_models", "list_models", "train", "tag", "delete", "update", "create")
+                error = (Unreachable("gone"), TargetError("no"))[op.b % 2]
+                self.target.fail(verbs[op.a % 7], error, nth=1 + op.b, times=1 + op.b % 3)
+                self.run()
+            case _:
+                self.run()
+
+    def happen(self, op: Op) -> None:
+        groups: tuple[tuple[str, Any], ...] = (
+            ("add scale lora training rename tags describe protect", self.edit),
+            ("swap names move swap files remove", self.rearrange),
+            ("delete there change there rename there untag there twin", self.interfere),
+            ("branch switch merge", self.git),
+        )
+        for words, do in groups:
+            if op.what in words:
+                do(op)
+                return
+        self.apply(op)
+
+    # --- the judge -----------------------------------------------------------------------
+
+    def wanted(self, mine: Recipe) -> Content:
+        refs = zip(mine.concepts, (LORAS[c.name or ""] for c in mine.concepts), strict=True)
+        made_of = composition("", "", {id: ref.scale for ref, id in refs}).concepts
+        return Content.of(made_of or (), mine.training)
+
+    def judge(self) -> None:
+        """One apply in peace, and everything is as it should be."""
+        before = dict(self.target.models)
+        asked = len(self.target.calls)
+        ran = self.run()
+        assert ran is not None, "an undisturbed apply ends"
+        planned, report = ran
+        blocked = {action.path for action in planned.blocked}
+        for action in planned.blocked:
+            self.excused(action.reason)
+        assert all(o.exit_status == 0 for o in report.outcomes if o.action.path not in blocked)
+        self.no_needless_post(before, asked, planned)
+        for path, mine in self.recipes.items():
+            if path not in blocked:
+                self.judge_recipe(path, mine)
+        self.nothing_lost_or_left()
+        self.nothing_more_to_do(blocked)
+        self.touched.clear()
+
+    def excused(self, reason: str) -> None:
+        """A model that was renamed and changed behind our back is not taken for ours."""
+        assert "compose forget" in reason and self.touched, reason
+
+    def no_needless_post(self, before: dict[str, Model], asked: int, planned: Plan) -> None:
+        posts = [what for verb, what in self.target.calls[asked:] if verb == "create"]
+        named = {e.composition: path for path, e in self.stage.entries.items()}
+        for action in planned.actions:
+            if action.model is not None or action.recipe is None or action.content is None:
+                continue
+            if (action.name, action.content.concepts) not in posts:
+                continue
+            for model in before.values():
+                alike = model.type == COMPOSITION and model.name == action.name
+                if alike and matches(model, action.content, None):
+                    assert named.get(model.id, action.path) != action.path, "a needless POST"
+
+    def judge_recipe(self, path: str, mine: Recipe) -> None:
+        entry = self.stage.entries[path]
+        assert entry.next is None and entry.composition is not None and entry.name == mine.name
+        model = self.target.models[entry.composition]
+        assert (model.type, model.name, model.status) == (COMPOSITION, mine.name, "trained")
+        made_of = Content.of(model.concepts or (), model.parameters or ())
+        assert made_of == self.wanted(mine) == entry.content
+        assert mine.description in (None, model.description)
+        assert set(mine.tags) <= set(model.tags or ())
+        if model.id in self.target.made and model.id not in self.touched:
+            assert "managed-by:compose" in (model.tags or ()), "ours has lost its mark"
+
+    def nothing_lost_or_left(self) -> None:
+        """All that we made is in a lock, and trained if it is in use or was."""
+        listed = {old.id for e in self.stage.entries.values() for old in e.replaced}
+        named = {id for entry in self.stage.entries.values() for id in entry.ids}
+        used = [e.composition for e in self.stage.entries.values() if e.composition]
+        assert len(used) == len(set(used)), "two recipes share a composition"
+        assert not listed & set(used)
+        if self.branched:
+            return
+        for id in self.target.made:
+            if (model := self.target.compositions().get(id)) is not None:
+                assert id in named, f"{id} ({model.name}, {model.status}) is in no lock any more"
+
+    def nothing_more_to_do(self, blocked: set[str]) -> None:
+        lock, asked = self.stage.lock, len(self.target.writes)
+        stamp = (self.root / NAME).stat().st_mtime_ns if lock else 0
+        ran = self.run()
+        assert ran is not None
+        planned, report = ran
+        assert not planned.changes, [(a.shown, a.path, a.reason) for a in planned.changes]
+        assert {action.path for action in planned.blocked} == blocked
+        assert not self.target.writes[asked:], self.target.writes[asked:]
+        assert self.stage.lock == lock and not report.lock_changed
+        assert not lock or (self.root / NAME).stat().st_mtime_ns == stamp
+        assert blocked or not self.stage.journal, self.stage.journal
+
+
+def _git_merge(ours: bytes, base: bytes, theirs: bytes) -> bytes:
+    """As git merges a file, conflicts left in it."""
+    with TemporaryDirectory() as folder:
+        paths = [Path(folder, name) for name in ("ours", "base", "theirs")]
+        for path, data in zip(paths, (ours, base, theirs), strict=True):
+            path.write_bytes(data)
+        merged = subprocess.run(
+            ["git", "merge-file", "-p", "--diff3", *map(str, paths)], capture_output=True
+        )
+        assert 0 <= merged.returncode < 128, merged.stderr
+        return merged.stdout
+
+
+def play(history: list[Op], *, target: FakeTarget | None = None) -> None:
+    with TemporaryDirectory() as folder:
+        project = Project(Path(folder), target or FakeTarget())
+        for op in history:
+            project.happen(op)
+        project.judge()
+
+
+relaxed = settings(
+    max_examples=size(150, 5000),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    print_blob=False,
+)
+
+
+@relaxed
+@given(HISTORIES)
+def test_one_undisturbed_apply_brings_any_history_right(history: list[Op]) -> None:
+    play(history)
+
+
+@settings(relaxed, max_examples=size(60, 2000))
+@given(HISTORIES)
+def test_the_same_where_wished_ids_are_granted(history: list[Op]) -> None:
+    play(history, target=FakeTarget(grants_ids=True, polls=2))
+
+
+@settings(relaxed, max_examples=size(60, 2000))
+@given(HISTORIES)
+def test_the_same_on_a_remote_target(history: list[Op]) -> None:
+    play(history, target=FakeTarget(remote=True, polls=0, list_hides=frozenset({"concepts"})))
