@@ -68,17 +68,17 @@ def recipes() -> str:
             "A recipe is a YAML file. With this first line, an editor that speaks JSON Schema"
             " completes and explains it:\n",
             "```yaml\n# yaml-language-server: $schema=../schemas/recipe.schema.json\n```\n",
-            "It is read strictly: UTF-8, one document, at most 256 KiB, no anchors, aliases, tags or"
-            " merge keys, at most 20 levels deep. Scalars follow YAML 1.2; one that YAML 1.1 reads"
-            " differently (`yes`, `000010`, `1e-1`, `12:30`) is refused: quote it, or write 0.1.\n",
+            "It is read strictly: UTF-8, one document, at most 256 KiB, no anchors, aliases, tags"
+            " or merge keys, at most 20 levels deep. Scalars follow YAML 1.2; one that YAML 1.1"
+            " reads differently (`yes`, `000010`, `1e-1`, `12:30`) is refused: quote it, or write 0.1.\n",
             "## Fields\n",
             _fields(shipped["properties"]),
             "### concepts\n",
             _fields(concept),
             "### training.parameters\n",
-            "They belong to what a composition is made of: changing one makes a new model. The local"
-            " target refuses `rank` and `precision`, which it doesn't do yet, and the others mean"
-            " nothing to it.\n",
+            "They belong to what a composition is made of: changing one makes a new model. The"
+            " local target refuses `rank` and `precision`, which it doesn't do yet, and the others"
+            " mean nothing to it.\n",
             _fields(parameters),
             "## Problems\n",
             "Each problem has a code that never changes its meaning.\n",

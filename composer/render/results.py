@@ -44,7 +44,8 @@ def _outcome(outcome: Outcome) -> tuple[str, ...]:
 
 def _counts(outcomes: Iterable[Outcome]) -> str:
     counts = Counter(outcome.state for outcome in outcomes)
-    said = ", ".join(f"{n} {state}" for state, n in counts.items())
+    loud_first = sorted(counts.items(), key=lambda item: item[0] in _QUIET)
+    said = ", ".join(f"{n} {state}" for state, n in loud_first)
     unchanged = set(counts) <= {"kept", "left alone", "moved"}
     return f"No changes: {said or 'nothing to do'}." if unchanged else f"Done: {said}."
 
