@@ -80,21 +80,6 @@ class Recipe:
     protect: bool = False
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
-    """Something wrong in a file: where (1-based; 0 where there is no place), what, and what to do.
-
-    `code` is stable (`E103`).
-    """
-
-    file: str
-    line: int
-    column: int
-    code: str
-    message: str
-    hint: str = ""
-
-
 # --- what a composition is made of -------------------------------------------------------
 
 

@@ -18,12 +18,26 @@ none of these is a bug: the command line writes it to a log file and names that.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from composer.entities import Problem
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """Something wrong in a file: where (1-based; 0 where there is no place), what, and what to do.
+
+    `code` is stable (`E103`).
+    """
+
+    file: str
+    line: int
+    column: int
+    code: str
+    message: str
+    hint: str = ""
 
 
 class ComposeError(Exception):

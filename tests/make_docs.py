@@ -70,7 +70,8 @@ def recipes() -> str:
             "```yaml\n# yaml-language-server: $schema=../schemas/recipe.schema.json\n```\n",
             "It is read strictly: UTF-8, one document, at most 256 KiB, no anchors, aliases, tags"
             " or merge keys, at most 20 levels deep. Scalars follow YAML 1.2; one that YAML 1.1"
-            " reads differently (`yes`, `000010`, `1e-1`, `12:30`) is refused: quote it, or write 0.1.\n",
+            " reads differently (`yes`, `000010`, `1e-1`, `12:30`) is refused: quote it, or write"
+            " 0.1.\n",
             "## Fields\n",
             _fields(shipped["properties"]),
             "### concepts\n",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from composer.entities import Problem
+from composer.errors import Problem
 from composer.recipes import CODES, parse
 from composer.render.problems import as_json, github, sarif, text
 from composer.words import counted, did_you_mean, shorten, visible

@@ -53,6 +53,7 @@ MANY = "".join(chr(c) for c in (*range(1, 9), *range(0x80, 0xA0), *range(0x202A,
 
 CASES: dict[str, tuple[str, str]] = {
     "alias bomb": ("E206", BOMB),
+    "tag directive": ("E207", "%TAG ! tag:example.com,2000:\n---\nname: A\n" + OK),
     "deep lists": ("E209", "[" * 30_000 + "]" * 30_000),
     "deep mappings": ("E209", "{a: " * 15_000),
     "deep recipe": ("E209", "name: A\nconcepts: " + "[" * 30_000 + "]" * 30_000),
@@ -136,6 +137,7 @@ def test_a_file_of_50_megabytes_is_refused_unread(tmp_path: Path) -> None:
     with file.open("wb") as stream:
         stream.truncate(50 * 2**20)
     assert codes(file) == ["E302"]
+    assert "52,428,800 bytes" in read(file)[0]["found"][0][1]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from composer.entities import ConceptRef, Problem, Recipe
+from composer.entities import ConceptRef, Recipe
+from composer.errors import Problem
 from composer.recipes import Loaded, load
 
 if TYPE_CHECKING:

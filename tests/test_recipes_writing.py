@@ -143,6 +143,7 @@ def test_a_slug_is_a_file_name_everywhere(name: str) -> None:
         ("水彩", "recipe"),
         ("AC/DC", "ac-dc"),
         ("x" * 70, "x" * 60),
+        ("x" * 59 + " y", "x" * 59),
     ],
 )
 def test_slugs(name: str, expected: str) -> None:

@@ -16,7 +16,8 @@ from composer.recipes.loading import Loaded, load
 from composer.recipes.writing import slug, write
 
 if TYPE_CHECKING:
-    from composer.entities import Problem, Recipe
+    from composer.entities import Recipe
+    from composer.errors import Problem
 
 __all__ = [
     "CODES",

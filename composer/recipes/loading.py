@@ -9,7 +9,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from composer.entities import Problem, Recipe
+from composer.errors import Problem
 from composer.recipes.files import Refusal, read, relative
 from composer.recipes.nodes import quoted
 from composer.recipes.parsing import Parsed, parse
@@ -18,6 +18,8 @@ from composer.words import visible
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
+
+    from composer.entities import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def _same_path(parsed: Mapping[str, Parsed]) -> Iterator[Problem]:
     """Files that are one file on Windows and macOS."""
     first: dict[str, str] = {}
     for name in sorted(parsed):
-        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        folded = unicodedata.normalize("NFC", name.casefold())
         if folded in first:
             message = f"differs from {visible(first[folded])} in upper and lower case only"
             hint = "rename one: Windows and macOS take the two for one file"

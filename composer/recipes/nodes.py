@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from composer.entities import Problem
+from composer.errors import Problem
 from composer.words import shorten, visible
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from composer.entities import ConceptRef, Problem, Recipe, parameters, rounded
+from composer.entities import ConceptRef, Recipe, parameters, rounded
+from composer.errors import Problem
 from composer.recipes import rules, schema
 from composer.recipes.characters import decode
 from composer.recipes.nodes import NOWHERE, Node, Place, Report

@@ -17,7 +17,7 @@ from composer.words import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from composer.entities import Problem
+    from composer.errors import Problem
 
 FORMAT_VERSION = 1
 
