@@ -9,6 +9,7 @@
     └── TargetError              1   the target said no, for good
         ├── CredentialsError    77   no or wrong credentials, or another owner
         ├── NotFound             1   no model or job of that id
+        ├── CeilingReached       1   the plan with the vendor allows no more of this
         └── Unreachable         69   no answer; trying again may help
             └── Ambiguous       69   a write may or may not have taken effect
 
@@ -100,6 +101,17 @@ class CredentialsError(TargetError):
 
 class NotFound(TargetError):
     """The target has no model or job of that id."""
+
+
+class CeilingReached(TargetError):
+    """The target's plan allows no more of something; `action` is its name for that.
+
+    Where it is `parallel-training`, another try can help once a training of ours has ended.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, action: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.action = action
 
 
 class Unreachable(TargetError):

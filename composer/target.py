@@ -6,15 +6,16 @@ HTTP. `apply` and the commands are given a `Target` and never ask which one it i
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from composer.entities import COMPOSITION, Observed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from types import TracebackType
 
-    from composer.entities import Concept, Job, Memory, Model, Parameters, Recipe
+    from composer.entities import Concept, Entry, Job, Memory, Model, Parameters, Recipe
 
 
 class Target(Protocol):
@@ -90,6 +91,9 @@ class Target(Protocol):
     def delete(self, id: str) -> None:
         """Delete a model."""
 
+    def price(self, id: str, parameters: Parameters = ()) -> float | None:
+        """What training would cost, in the target's units; None where it gives no price."""
+
     def job(self, id: str) -> Job:
         """A training job."""
 
@@ -106,32 +110,77 @@ class Target(Protocol):
     ) -> None: ...
 
 
-def observe(target: Target, recipes: Iterable[Recipe], memory: Memory) -> Observed:
+def observe(
+    target: Target,
+    recipes: Iterable[Recipe],
+    memory: Memory,
+    *,
+    grace: float = 0.0,
+    clock: Callable[[], float] = time.time,
+    pause: Callable[[float], None] = time.sleep,
+) -> Observed:
     """What planning needs to know of a target: its own models, and all that we name by id.
 
-    Raises what the target raises.
+    A composition that the lock names and the target doesn't know may be a late replica: it is
+    looked for until `grace` seconds after our POST, or, where the journal doesn't know that, after
+    this first look. Raises what the target raises.
     """
     recipes = list(recipes)
     models = {model.id: model for model in target.list_models()}
     own = frozenset(models)
     names = {recipe.name for recipe in recipes} | {intent.name for intent in memory.intents}
+    named = _named(memory)
     unread = {
         model.id
         for model in models.values()
-        if model.type == COMPOSITION and model.concepts is None and model.name in names
+        if model.type == COMPOSITION
+        and model.concepts is None
+        and (model.name in names or model.id in named)
     }
-    wanted = _named(memory) | {c.model_id for r in recipes for c in r.concepts if c.model_id}
+    wanted = named | {c.model_id for r in recipes for c in r.concepts if c.model_id}
     models |= target.get_models(sorted(unread | (wanted - own)))
+    owner = target.owner()
+    if not (memory.owner and owner and memory.owner != owner):  # else a guard refuses anyway
+        models |= _late(target, memory, models, grace=grace, clock=clock, pause=pause)
     return Observed(
         key=target.key,
         models=models,
         own=own,
-        owner=target.owner(),
+        owner=owner,
         remote=target.remote,
         unsupported=target.unsupported,
         rejected=target.rejected,
         ignores_training=target.ignores_training,
     )
+
+
+def _late(
+    target: Target,
+    memory: Memory,
+    models: Mapping[str, Model],
+    *,
+    grace: float,
+    clock: Callable[[], float],
+    pause: Callable[[float], None],
+) -> dict[str, Model]:
+    """The compositions in use that show up within their grace."""
+    first = clock()
+    in_use = {id for entry in memory.entries.values() for id in _in_use(entry)} | {*memory.made}
+    until = {
+        id: (memory.made[id].at if id in memory.made else first) + grace
+        for id in in_use - models.keys()
+    }
+    found: dict[str, Model] = {}
+    while missing := [id for id in until if id not in found and clock() < until[id]]:
+        pause(min(1.0, max(0.02, grace / 10)))
+        found |= target.get_models(sorted(missing))
+    return found
+
+
+def _in_use(entry: Entry) -> list[str]:
+    candidates = [candidate.id for candidate in entry.candidates]
+    coming = [entry.next.composition] if entry.next else []
+    return [*([entry.composition] if entry.composition else []), *coming, *candidates]
 
 
 def _named(memory: Memory) -> set[str]:

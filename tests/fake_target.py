@@ -50,6 +50,7 @@ def composition(
         "created_at": "2025-06-01T00:00:00.000Z",
         "concepts": made_of,
         "tags": frozenset(),
+        "description": "",
         "parameters": () if status not in UNTRAINED else None,
     }
     return replace(Model(id, COMPOSITION, name, status), **{**plain, **more})  # type: ignore[arg-type]
@@ -121,10 +122,19 @@ class FakeTarget:
         """Raise this error at a call to come; see `Fault`."""
         self.faults.append(Fault(verb, error, **more))  # type: ignore[arg-type]
 
+    def now(self) -> str:
+        """A time that was never before."""
+        at = _EPOCH + timedelta(seconds=next(self._counter))
+        return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
     @property
     def writes(self) -> list[tuple[str, object]]:
         """Calls that ask for a change, in order."""
         return [call for call in self.calls if call[0] in WRITES]
+
+    def shown(self) -> dict[str, Model]:
+        """All models as answers show them."""
+        return {id: self._answer(model, self.hides) for id, model in self.models.items()}
 
     def compositions(self) -> dict[str, Model]:
         """All that are there."""
@@ -168,16 +178,14 @@ class FakeTarget:
                 found = self.models.get(concept.model_id)
                 if found is None or found.type != LORA:
                     raise TargetError(f"there is no LoRA {concept.model_id}")
-            number = next(self._counter)
             taken = not self.grants_ids or id is None or id in self.models
-            chosen = f"made_{number}" if taken else str(id)
-            at = (_EPOCH + timedelta(seconds=number)).isoformat(timespec="milliseconds")
+            chosen = f"made_{len(self.made) + 1}" if taken else str(id)
             self.models[chosen] = Model(
                 id=chosen,
                 type=COMPOSITION,
                 name=name,
                 status="new",
-                created_at=at.replace("+00:00", "Z"),
+                created_at=self.now(),
                 concepts=content,
                 description=description or "",
                 tags=frozenset(),
@@ -237,6 +245,9 @@ class FakeTarget:
             del self.models[id]
 
         self._do("delete", id, deleted)
+
+    def price(self, id: str, parameters: Parameters = ()) -> float | None:
+        return None
 
     def job(self, id: str) -> Job:
         for model in self.models.values():

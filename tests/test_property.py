@@ -57,8 +57,8 @@ STRANGERS = ops("delete there", "change there", "rename there", "untag there", "
 GIT = ops("branch", "switch", "merge")
 HISTORIES = st.lists(
     st.one_of(EDITS, EDITS, MOVES, RUNS, RUNS, KILLS, KILLS, STRANGERS, GIT),
-    min_size=2,
-    max_size=14,
+    min_size=4,
+    max_size=size(12, 20),
 )
 
 
@@ -68,7 +68,7 @@ class Project:
     def __init__(self, root: Path, target: FakeTarget) -> None:
         self.root = root
         self.target = target
-        self.stage = Stage(root, target)
+        self.stage = Stage(root, target, grace=target.grace)
         self.recipes: dict[str, Recipe] = {}
         self.touched: set[str] = set()  # changed behind our back since the last whole apply
         self.base: tuple[dict[str, Recipe], bytes] | None = None
@@ -145,26 +145,37 @@ class Project:
 
     def interfere(self, op: Op) -> None:
         there = sorted(set(self.target.compositions()) - self.touched)
+        if op.what == "twin":
+            self.make_twin(op)
+        elif there:
+            self.meddle(op, there[op.a % len(there)])
+
+    def make_twin(self, op: Op) -> None:
+        """Somebody makes the very composition of a recipe.
+
+        Not where new models are seen late: while ours is, theirs would pass for it.
+        """
         mine = self.pick(op.a)
-        if op.what == "twin" and mine is not None and len(self.strangers) < 3:
+        if mine is not None and len(self.strangers) < 3 and not self.target.late:
             id = f"theirs_{len(self.strangers)}"
-            made_of = {LORAS[c.name or ""]: c.scale for c in mine.concepts}
+            concepts = {LORAS[c.name or ""]: c.scale for c in mine.concepts}
             status = ("trained", "new", "failed")[op.b % 3]
             training = mine.training if status == "trained" else None
-            self.target.put(composition(id, mine.name, made_of, status, parameters=training))
+            more: dict[str, Any] = {"parameters": training, "created_at": self.target.now()}
+            self.target.put(composition(id, mine.name, concepts, status, **more))
             self.strangers.add(id)
-        elif there and op.what != "twin":
-            id = there[op.a % len(there)]
-            self.touched.add(id)
-            if op.what == "delete there":
-                self.target.lose(id)
-            elif op.what == "change there":
-                made_of = composition("", "", {"lora_clay": SCALES[op.b % 3]}).concepts
-                self.target.change(id, concepts=made_of)
-            elif op.what == "rename there":
-                self.target.change(id, name=f"Other {op.b}")
-            elif op.what == "untag there":
-                self.target.change(id, tags=frozenset())
+
+    def meddle(self, op: Op, id: str) -> None:
+        self.touched.add(id)
+        if op.what == "delete there":
+            self.target.lose(id)
+        elif op.what == "change there":
+            made_of = composition("", "", {"lora_clay": SCALES[op.b % 3]}).concepts
+            self.target.change(id, concepts=made_of)
+        elif op.what == "rename there":
+            self.target.change(id, name=f"Other {op.b}")
+        elif op.what == "untag there":
+            self.target.change(id, tags=frozenset())
 
     # --- git -----------------------------------------------------------------------------
 
@@ -264,7 +275,7 @@ class Project:
 
     def judge(self) -> None:
         """One apply in peace, and everything is as it should be."""
-        before = dict(self.target.models)
+        before = self.target.shown()
         asked = len(self.target.calls)
         ran = self.run()
         assert ran is not None, "an undisturbed apply ends"
@@ -287,7 +298,9 @@ class Project:
 
     def no_needless_post(self, before: dict[str, Model], asked: int, planned: Plan) -> None:
         posts = [what for verb, what in self.target.calls[asked:] if verb == "create"]
-        named = {e.composition: path for path, e in self.stage.entries.items()}
+        entries = self.stage.entries
+        named = {e.composition: path for path, e in entries.items()}
+        recorded = {old.id: old.training for e in entries.values() for old in e.replaced}
         for action in planned.actions:
             if action.model is not None or action.recipe is None or action.content is None:
                 continue
@@ -295,8 +308,8 @@ class Project:
                 continue
             for model in before.values():
                 alike = model.type == COMPOSITION and model.name == action.name
-                if alike and matches(model, action.content, None):
-                    assert named.get(model.id, action.path) != action.path, "a needless POST"
+                if alike and matches(model, action.content, recorded.get(model.id)):
+                    assert named.get(model.id, action.path) != action.path, f"a needless POST: {model}"
 
     def judge_recipe(self, path: str, mine: Recipe) -> None:
         entry = self.stage.entries[path]
@@ -319,7 +332,7 @@ class Project:
         assert not listed & set(used)
         if self.branched:
             return
-        for id in self.target.made:
+        for id in sorted({*self.target.made} - self.touched):
             if (model := self.target.compositions().get(id)) is not None:
                 assert id in named, f"{id} ({model.name}, {model.status}) is in no lock any more"
 

@@ -182,7 +182,7 @@ class Maker:
             if kept is not None:
                 retired.append(kept)
         for old in retired:
-            self._mark_retired(old.id)
+            self.mark_ours(old.id)
         return replace(action, retires=tuple(retired))
 
     def _drop(self, id: str, path: str) -> Replaced | None:
@@ -208,7 +208,7 @@ class Maker:
         others = self.ledger.named(without=path)
         return fresh.type == COMPOSITION and ours and fresh.id not in others
 
-    def _mark_retired(self, id: str) -> None:
+    def mark_ours(self, id: str) -> None:
         """The journal's record of what we made is folded away only once the tag says so."""
         if self.ledger.made(id):
             fresh = self.target.get_models([id]).get(id)

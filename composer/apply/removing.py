@@ -27,6 +27,8 @@ def remove(maker: Maker, action: Action) -> None:
     for id in action.deletes:
         _delete(maker, action, id)
     rest = maker.let_go(action)
+    for id in (*entry.ids, *(candidate.id for candidate in entry.candidates)):
+        maker.mark_ours(id)
     if action.keeps_entry:
         left = replace(pruned(entry, action.deletes), replaced=action.retires)
         if entry.candidates:  # the next apply decides what becomes of them

@@ -14,3 +14,4 @@ class Settings:
     timeout: float = 900.0
     parallelism: int = 8
     no_wait: bool = False
+    max_cost: float | None = None  # in the target's units, for all trainings of one apply

@@ -96,12 +96,17 @@ class Journal:
         else:
             self.path.unlink(missing_ok=True)
 
+    def paths(self, key: str) -> set[str]:
+        """All recipes that it tells of."""
+        return {event["recipe"] for event in self.read() if event["target"] == key}
+
     def story(self, key: str) -> Story:
         """What it tells about the target of this key. Raises `InvalidInput`."""
         story = Story()
         for number, event in enumerate(self.read(), start=1):
             try:
                 if event["target"] == key:
+                    checked_path(event["recipe"])
                     _tell(story, event)
             except InvalidInput as bad:
                 raise self._broken(number, bad.message) from bad

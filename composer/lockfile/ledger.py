@@ -16,7 +16,7 @@ from composer.entities import Entry, Intent, Lock, Memory, Replaced, TargetLock
 from composer.errors import InvalidInput
 from composer.lockfile.codec import Plain, plain_entry, plain_intent
 from composer.lockfile.journal import Journal, Story
-from composer.lockfile.sides import combined, merged, texts
+from composer.lockfile.sides import combined, current, merged, texts
 from composer.lockfile.state import state_dir, write_atomically
 from composer.lockfile.text import dump, parse
 
@@ -77,9 +77,7 @@ class Ledger:
         self._state = state_dir(root, create=True)
         self._journal = Journal(self._state)
         self._lock = read_lock(root)
-        self._sides = {
-            path: entry.candidates for path, entry in self._lock.target(key).recipes.items()
-        }
+        self._before = dict(self._lock.target(key).recipes)
         self._marked: set[str] = set()
         self._unsettled: set[str] = set()
         self._guard = threading.Lock()
@@ -91,6 +89,7 @@ class Ledger:
         self.memory = _memory(self._lock.target(self.key), story)
         self._entries = dict(self.memory.entries)
         self._made_for = dict(story.made_for)
+        self._others = {path: e.candidates for path, e in self.memory.entries.items()}
 
     def entry(self, path: str) -> Entry | None:
         """The entry as it is now."""
@@ -105,7 +104,8 @@ class Ledger:
         """Recipes that are at another path now: old -> new, all at once (two may have swapped)."""
         with self._guard:
             _move(self._entries, moves)
-            _move(self._sides, moves)
+            _move(self._before, moves)
+            _move(self._others, moves)
 
     def intend(self, path: str, name: str, content: Content) -> Intent:
         """Put on disk that a POST is about to be sent."""
@@ -162,13 +162,16 @@ class Ledger:
     def close(self, *, handled: Collection[str], owner: str | None = None) -> bool:
         """Fold the journal into the lock: True if the lock's bytes changed.
 
-        Only the events of `handled` recipes are folded away, and of those only once all that
-        they made is marked; open intents and other targets' events stay.
+        Events of recipes that weren't `handled` stay, and those of any recipe until all that it
+        made is marked; so do open intents and other targets' events.
         """
         with self._guard:
             unmarked = {p for id, p in self._made_for.items() if id not in self._marked}
-            done = set(handled) - unmarked - self._unsettled
-            changed = self._write_lock(owner, done)
+            paths = {*self._entries, *self._made_for.values(), *self._journal.paths(self.key)}
+            waiting = {*self.memory.entries} - set(handled)
+            undealt = {path for path in self._unsettled if self._others.get(path)}
+            done = paths - waiting - unmarked - undealt
+            changed = self._write_lock(owner, done - self._unsettled)
             self._fold_away(done)
             return changed
 
@@ -200,15 +203,16 @@ class Ledger:
     def _final_entries(self, done: Collection[str]) -> dict[str, Entry]:
         """Entries in order; an id that is an entry's own is in no entry's `replaced`.
 
-        The other sides of a conflict stay in `replaced` where an entry is not dealt with yet:
-        once the lock is written, nothing else remembers them.
+        Where an entry is not dealt with yet, all that the lock named before stays in `replaced`,
+        the other sides of a conflict too: nothing else remembers them.
         """
         own = {e.composition for e in self._entries.values()}
         own |= {e.next.composition for e in self._entries.values() if e.next}
         final = {}
         for path, entry in sorted(self._entries.items()):
-            sides = self._sides.get(path, ()) if path not in done else ()
-            known = {c.id: _kept(c, entry) for c in sides if c.id not in self._marked}
+            before = self._before.get(path) if path not in done else None
+            named = [*current(before), *before.candidates] if before else []
+            known = {c.id: _kept(c, entry) for c in named if c.id not in self._marked}
             known |= {old.id: old for old in entry.replaced}
             kept = tuple(known[id] for id in sorted(known) if id not in own)
             final[path] = replace(entry, replaced=kept)

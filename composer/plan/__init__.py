@@ -14,9 +14,9 @@ from composer.plan.guards import ALLOW_EMPTY, ALLOW_LARGE, dangers
 from composer.plan.importing import entry_of, recipe_of
 from composer.plan.intents import exact, found_intents, known_ids, with_found
 from composer.plan.match import holds, matches, same_concepts, trusted
-from composer.plan.meet import meet
+from composer.plan.meet import free_place, meet, own_entries
 from composer.plan.outcome import arrived, left_behind, on_its_way, pruned
-from composer.plan.removal import Removal
+from composer.plan.removal import Removal, repeated
 from composer.plan.report import DONE, Outcome, Report, Step
 from composer.plan.values import CHANGES, Action, Guard, Options, Plan, Update, Verb
 
@@ -72,31 +72,38 @@ def plan(
     moves, guards and what counts as gone look at the whole.
     """
     met = meet(recipes, memory.entries)
-    world = World.of(memory, observed, options, met=met.values())
+    owned = own_entries(met, memory.entries)
+    world = World.of(memory, observed, options, met=owned.values())
     actions = []
     for recipe in sorted(recipes, key=lambda recipe: recipe.path):
         at = met.get(recipe.path)
-        entry = memory.entries[at] if at else None
         moved = at if at != recipe.path else None
-        actions.append(decide(recipe, entry, world, moved_from=moved))
+        actions.append(decide(recipe, owned.get(recipe.path), world, moved_from=moved))
     actions = _without_claimed(actions)
     kept = [action for action in actions if options.wants(action.path)]
-    removal = Removal(memory, observed, taken=_named(actions))
+    left = {path: free_place(path, met) for path in memory.entries if path not in met.values()}
+    rest = {place: memory.entries[path] for path, place in left.items()}
+    taken = _named(actions)
     kept += [
-        removal.leftover(path, entry, prune=options.prune)
-        for path, entry in memory.entries.items()
-        if path not in met.values()
+        Removal(memory, observed, taken | repeated(place, rest)).leftover(
+            place, entry, prune=options.prune
+        )
+        for place, entry in rest.items()
     ]
     kept.sort(key=lambda action: (action.path, action.recipe is None))
     return Plan(
         target=observed.key,
         actions=tuple(kept),
-        moves={old: new for new, old in met.items() if old != new},
+        moves=_moves({old: new for new, old in met.items()} | left),
         guards=tuple(dangers(recipes, kept, memory, observed)),
         notes=_notes(kept, observed),
         owner=observed.owner,
         gone=frozenset(id for id in memory.made if observed.get(id) is None),
     )
+
+
+def _moves(places: dict[str, str]) -> dict[str, str]:
+    return {old: new for old, new in places.items() if old != new}
 
 
 def _without_claimed(actions: list[Action]) -> list[Action]:

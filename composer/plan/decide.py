@@ -35,14 +35,16 @@ class World:
 
     @classmethod
     def of(
-        cls, memory: Memory, observed: Observed, options: Options, *, met: Iterable[str]
+        cls, memory: Memory, observed: Observed, options: Options, *, met: Iterable[Entry]
     ) -> World:
-        """`met`: paths of the entries that belong to a recipe; what others name is free."""
+        """`met`: the entries that belong to a recipe; what others name is free."""
         world = cls(memory, observed, options)
-        for path in met:
-            world.taken |= {held.id for held in current(memory.entries[path])}
+        for entry in met:
+            world.taken |= {held.id for held in current(entry)}
         for entry in memory.entries.values():
             world.recorded |= {old.id: old.training for old in entry.replaced}
+            held = [c for c in (*entry.candidates, *current(entry)) if c.content]
+            world.recorded |= {c.id: c.content.training for c in held if c.content}
         return world
 
 

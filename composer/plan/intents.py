@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from composer.entities import Candidate, Entry, Made
+from composer.entities import MARK, Candidate, Entry, Made
 from composer.plan.match import matches
 
 if TYPE_CHECKING:
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 def exact(
     models: Iterable[Model], name: str, content: Content, *, known: Collection[str] = ()
 ) -> list[Model]:
-    """Exact matches of this name and content whose id isn't known yet; best twin first."""
+    """Exact matches of this name and content whose id isn't known yet.
+
+    First comes the one that a lost POST of ours likeliest made: it has no mark and no training
+    yet, and is the oldest.
+    """
     found = [
         model
         for model in models
@@ -26,7 +30,9 @@ def exact(
         and model.id not in known
         and matches(model, content, None)
     ]
-    return sorted(found, key=lambda model: model.seniority)
+    return sorted(
+        found, key=lambda m: (MARK in (m.tags or ()), m.status != "new", m.created_at, m.id)
+    )
 
 
 def known_ids(memory: Memory) -> set[str]:

@@ -2,14 +2,16 @@
 
 (1) same name and content, (2) same path and content, (3) same name, (4) same path, (5) same
 content if unique on both sides. So two swapped names are two renames, two swapped files two
-moves, and nothing is trained.
+moves, and nothing is trained. An entry that is left over where a recipe moved to gives way.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from composer.plan.outcome import pruned
 from composer.plan.resolve import under_pins
 
 if TYPE_CHECKING:
@@ -46,7 +48,38 @@ def meet(recipes: Iterable[Recipe], entries: Mapping[str, Entry]) -> dict[str, s
     one_pass(same_name)
     one_pass(same_path)
     _by_content_alone(left, free, met)
+    for path in sorted({*free} - {*met.values()}):
+        place = free_place(path, met)
+        if place in left and place not in met:  # a new recipe stands there: this is its entry
+            met[place] = path
     return met
+
+
+def free_place(path: str, met: Mapping[str, str]) -> str:
+    """Where an entry without a recipe goes, if a recipe with another entry stands at its path.
+
+    That is the path which that entry left free; another recipe may have moved there in turn.
+    """
+    while path in met:
+        path = met[path]
+    return path
+
+
+def own_entries(met: Mapping[str, str], entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Each recipe's entry, by the recipe's path.
+
+    An id that two entries name, as after a run that was killed in a move, stays with the one that
+    was met first.
+    """
+    owned: dict[str, Entry] = {}
+    claimed: set[str] = set()
+    for path, at in met.items():
+        entry = entries[at]
+        if claimed & {*entry.ids}:
+            entry = replace(pruned(entry, claimed), candidates=entry.candidates)
+        owned[path] = entry
+        claimed |= {entry.composition or "", entry.next.composition if entry.next else ""}
+    return owned
 
 
 def contents(entry: Entry) -> list[Content]:

@@ -15,7 +15,7 @@ from composer.plan.match import trusted
 from composer.plan.values import Action, Verb
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from composer.entities import Candidate, Entry, Memory, Model, Observed
 
@@ -38,6 +38,10 @@ class Removal:
         if prune:
             return self.everything(path, entry, reason="no recipe asks for it")
         reason = "no recipe asks for it" + ("; protected" if entry.protect else "")
+        return self._left_alone(path, entry, reason)
+
+    def _left_alone(self, path: str, entry: Entry, reason: str) -> Action:
+        drops = self._drops(entry)
         retires = tuple(
             Replaced(c.id, c.name, c.content.training if c.content else (), entry.protect)
             for c in entry.candidates
@@ -54,7 +58,7 @@ class Removal:
         """
         stranger = self._stranger(entry)
         if entry.protect:
-            return Action(Verb.LEAVE, path, entry.name, f"protected; {reason}", entry=entry)
+            return self._left_alone(path, entry, f"protected; {reason}")
         if stranger is not None:
             said = f"the lock names {stranger.id}, which is the {stranger.type} {stranger.name}"
             said += f" and not this recipe's: compose forget '{path}'"
@@ -155,6 +159,17 @@ class Removal:
             if model and not trusted(model, {held.name}, [held.content]):
                 return model
         return None
+
+
+def repeated(path: str, left: Mapping[str, Entry]) -> set[str]:
+    """The ids of this leftover entry, if another one has them all: a run was killed in a move."""
+    mine = {*left[path].ids}
+    for other, entry in left.items():
+        if other != path and mine and mine <= {*entry.ids}:
+            alike = mine == {*entry.ids}
+            if not alike or other < path:
+                return mine
+    return set()
 
 
 def _held(entry: Entry) -> list[Candidate]:

@@ -129,15 +129,15 @@ def models_json(listed: Sequence[Model], *, rejected: Mapping[str, str]) -> str:
     return _json({"formatVersion": 1, "models": plain, "rejected": dict(rejected)})
 
 
-def output(entry: Entry, *, local: bool) -> str:
-    """The id, what it is made of, and a call that generates with it."""
+def output(entry: Entry, *, base: str | None) -> str:
+    """The id, what it is made of, and a call that generates with it (`base`: the API's URL)."""
     assert entry.composition is not None and entry.content is not None
     names = {id: name for name, id in entry.pins}
     rows = [
         [f"  {concept.scale:g}", visible(names.get(concept.model_id, concept.model_id))]
         for concept in entry.content.concepts
     ]
-    use = _LOCAL_USE if local else _REMOTE_USE
+    use = _LOCAL_USE if base is None else _REMOTE_USE.replace("{base}", visible(base))
     lines = [entry.composition, *aligned(rows), "", use.replace("{id}", entry.composition)]
     return "\n".join(lines) + "\n"
 
@@ -148,7 +148,7 @@ pipe.load_lora_weights(".compose/models/{id}.safetensors")"""
 _REMOTE_USE = """\
 curl -u "$SCENARIO_SDK_API_KEY:$SCENARIO_SDK_API_SECRET" -H 'Content-Type: application/json' \\
   -d '{"modelId": "{id}", "prompt": "a knight in a garden"}' \\
-  https://api.cloud.scenario.com/v1/generate/custom/model_bfl-flux-1-dev"""
+  {base}/generate/custom/model_bfl-flux-1-dev"""
 
 
 def _json(value: Any) -> str:
