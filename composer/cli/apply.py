@@ -22,7 +22,7 @@ from composer.render import plan as render_plan
 from composer.render import results
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from composer.cli.options import Selection, Wish
@@ -48,6 +48,12 @@ SIGNALLED = 128
 @click.option("--timeout", default="15m", metavar="TIME", help="How long to wait.  [15m]")
 @click.option("--poll-interval", metavar="TIME", help="Between looks; the target's own by default.")
 @click.option("--grace", metavar="TIME", help="How long a new model may stay unseen.")
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(min=0),
+    metavar="N",
+    help="Start no training if all together would cost more.",
+)
 @click.option("--parallelism", type=click.IntRange(1, 64), default=8, show_default=True)
 @opt.lock_timeout
 def apply_command(
@@ -65,6 +71,7 @@ def apply_command(
     timeout: str,
     poll_interval: str | None,
     grace: str | None,
+    max_cost: float | None,
     parallelism: int,
     lock_timeout: float,
 ) -> int:
@@ -83,7 +90,9 @@ def apply_command(
     with (
         only_one(project.root, wait=lock_timeout),
         _signals() as (stop, caught),
-        open_target(project, wish, run_jobs=True) as target,
+        open_target(
+            project, wish, run_jobs=True, parallelism=parallelism, sleep=_until(stop)
+        ) as target,
     ):
         settings = Settings(
             grace=opt.seconds(grace) if grace else target.grace,
@@ -91,6 +100,7 @@ def apply_command(
             timeout=opt.seconds(timeout),
             parallelism=parallelism,
             no_wait=no_wait,
+            max_cost=max_cost,
         )
         checks = _Checks(allowed, expect, locked)
         report = _applied(project, target, options, settings, checks, stop)
@@ -136,6 +146,16 @@ def _applied(
         check_expected(planned, checks.expect)
     with Progress() as progress:
         return apply(planned, target, ledger, settings, say=progress.say, stop=stop)
+
+
+def _until(stop: threading.Event) -> Callable[[float], None]:
+    """A sleep that a signal ends."""
+
+    def sleep(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise Stopped
+
+    return sleep
 
 
 @contextmanager

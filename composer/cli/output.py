@@ -10,7 +10,7 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.project import open_project
-from composer.cli.targets import LOCAL, choose, lock_key
+from composer.cli.targets import LOCAL, choose
 from composer.errors import ComposeError, UsageError
 from composer.lockfile import plain_content, remember
 from composer.render import results
@@ -34,7 +34,7 @@ def output_command(recipe: str | None, wish: Wish, form: str) -> int:
     Without RECIPE, the map of all recipes' names to ids: what a game's config reads.
     """
     project = open_project(opt.Selection((), (), ()))
-    key = lock_key(choose(wish, project.lock, os.environ), wish, os.environ)
+    key = choose(wish, project.lock, os.environ).key
     entries = remember(project.root, key).entries
     if recipe is None:
         ids = {e.name: e.composition for e in entries.values() if e.composition}
@@ -48,7 +48,9 @@ def output_command(recipe: str | None, wish: Wish, form: str) -> int:
         said = {"name": entry.name, "id": entry.composition, "content": content}
         click.echo(json.dumps(said, indent=2))
     else:
-        click.echo(results.output(entry, local=key == LOCAL), nl=False)
+        click.echo(
+            results.output(entry, base=None if key == LOCAL else key.partition("#")[0]), nl=False
+        )
     return 0
 
 

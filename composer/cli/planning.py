@@ -32,7 +32,7 @@ def options_of(project: Project, *, upgrade: Sequence[str] = (), prune: bool = F
 def looked_at(project: Project, target: Target, options: Options) -> Plan:
     """A plan for eyes: lock, journal and target are read, and nothing is written."""
     memory = remember(project.root, target.key)
-    observed = observe(target, project.recipes, memory)
+    observed = observe(target, project.recipes, memory, grace=target.grace)
     return plan(project.recipes, with_found(memory, observed), observed, options)
 
 

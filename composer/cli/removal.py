@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +11,7 @@ from composer.apply import Settings, apply
 from composer.cli import options as opt
 from composer.cli.output import find_path
 from composer.cli.project import open_project
-from composer.cli.targets import choose, lock_key, open_target
+from composer.cli.targets import choose, open_engine, open_target
 from composer.cli.terminal import Progress, emit
 from composer.errors import Refused, UsageError
 from composer.lockfile import Ledger, only_one
@@ -40,7 +39,7 @@ _ALL = opt.Selection((), (), ())
 def forget_command(what: tuple[str, ...], wish: Wish, dry_run: bool, lock_timeout: float) -> int:
     """Take recipes (by path or name) or single ids out of the lock. Nothing is deleted."""
     project = open_project(_ALL)
-    key = lock_key(choose(wish, project.lock, os.environ), wish, os.environ)
+    key = choose(wish, project.lock, os.environ).key
     with only_one(project.root, wait=lock_timeout):
         ledger = Ledger(project.root, key)
         handled = [_forget(ledger, thing, dry_run=dry_run) for thing in what]
@@ -196,7 +195,7 @@ def _delete(
 def _prune_local(project: Project, wish: Wish, *, dry_run: bool, lock_timeout: float) -> int:
     with (
         only_one(project.root, wait=lock_timeout),
-        open_target(project, replace(wish, target="local"), run_jobs=not dry_run) as target,
+        open_engine(project, wish, run_jobs=not dry_run) as target,
     ):
         memory = Ledger(project.root, target.key).memory
         keep = {*memory.made}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import click
 
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from composer.cli.options import Selection, Wish
 
 
+@runtime_checkable
+class Sized(Protocol):
+    """A target whose results take room on this machine."""
+
+    def size(self) -> int:
+        """Bytes of all results."""
+
+
 @click.command("status")
 @opt.selection_options
 @opt.target_options
@@ -26,7 +34,7 @@ def status_command(selection: Selection, wish: Wish, form: str) -> int:
     project = open_project(selection)
     with open_target(project, wish, run_jobs=False) as target:
         planned = looked_at(project, target, options_of(project))
-        size = target.size()
+        size = target.size() if isinstance(target, Sized) else 0
     if form == "json":
         click.echo(results.status_json(planned), nl=False)
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,83 +12,108 @@ import click
 
 from composer.errors import CredentialsError, UsageError
 from composer.lockfile import state_dir
+from composer.scenario.address import Address, address
+from composer.scenario.credentials import KEY, SECRET, TOKEN, Credentials
 from composer.words import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from composer.cli.options import Wish
     from composer.cli.project import Project
     from composer.engine.service import Engine
     from composer.entities import Lock
+    from composer.target import Target
 
 LOCAL, SCENARIO = "local", "scenario"
 DEFAULT_URL = "https://api.cloud.scenario.com/v1"
 _LORAS = "loras"
-_KEY, _SECRET, _JWT = "SCENARIO_SDK_API_KEY", "SCENARIO_SDK_API_SECRET", "SCENARIO_SDK_JWT"
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A target by name (`local`, `scenario` or a URL), and the reason for it."""
+    """A target: `local`, or an address; and the reason for it."""
 
-    name: str
+    address: Address | None
     reason: str
+
+    @property
+    def key(self) -> str:
+        """Its name in the lock."""
+        return self.address.key if self.address else LOCAL
 
 
 def choose(wish: Wish, lock: Lock, env: Mapping[str, str]) -> Choice:
     """The target, by flag, environment, what the lock knows, and credentials, in that order.
 
-    Raises `UsageError` where the lock knows several remote targets, `CredentialsError` where it
-    knows only remote ones and there are no credentials.
+    Raises `UsageError` where the lock knows other remote targets than the one that the
+    environment means, `CredentialsError` where it knows only remote ones and there are no
+    credentials.
     """
-    if wish.target:
-        return Choice(wish.target, "--target")
-    if env.get("COMPOSE_TARGET"):
-        return Choice(env["COMPOSE_TARGET"], "COMPOSE_TARGET")
+    for name, reason in ((wish.target, "--target"), (env.get("COMPOSE_TARGET"), "COMPOSE_TARGET")):
+        if name:
+            return Choice(_address(name, wish, env), reason)
     known = sorted(lock.targets)
-    credentials = bool(env.get(_JWT) or (env.get(_KEY) and env.get(_SECRET)))
     if known == [LOCAL]:
-        return Choice(LOCAL, "the lock knows no other")
-    if len([key for key in known if key != LOCAL]) > 1:
-        raise UsageError("the lock knows several targets", hint=f"--target {' | '.join(known)}")
-    if credentials:
-        return Choice(SCENARIO, "credentials are set")
+        return Choice(None, "the lock knows no other")
+    if env.get(TOKEN) or (env.get(KEY) and env.get(SECRET)):
+        return _by_credentials(wish, known, env)
     if known and LOCAL not in known:
         raise CredentialsError(
             f"the lock knows only {known[0]}, and there are no credentials",
-            hint=f"set {_KEY} and {_SECRET}, or give --target local",
+            hint=f"set {KEY} and {SECRET}, or give --target local",
         )
-    return Choice(LOCAL, "no credentials are set")
+    return Choice(None, "no credentials are set")
 
 
-def lock_key(choice: Choice, wish: Wish, env: Mapping[str, str]) -> str:
-    """The key of this target in the lock: `local`, or its base URL with `#PROJECT`."""
-    if choice.name == LOCAL:
-        return LOCAL
-    url = choice.name if choice.name != SCENARIO else env.get("SCENARIO_BASE_URL") or DEFAULT_URL
-    project = wish.project or env.get("SCENARIO_PROJECT_ID")
-    return url.rstrip("/") + (f"#{project}" if project else "")
-
-
-def announce(choice: Choice) -> None:
-    click.echo(f"target: {visible(choice.name)} ({choice.reason})\n", err=True)
-
-
-def open_target(project: Project, wish: Wish, *, run_jobs: bool, quiet: bool = False) -> Engine:
-    """Choose the target, say so on stderr, and open it. Raises `UsageError`."""
-    choice = choose(wish, project.lock, os.environ)
-    if not quiet:
-        announce(choice)
-    if choice.name != LOCAL:
+def _by_credentials(wish: Wish, known: list[str], env: Mapping[str, str]) -> Choice:
+    """The API that the environment means; a repository made for another one needs a flag."""
+    place = _address(SCENARIO, wish, env)
+    remote = [key for key in known if key != LOCAL]
+    if len(remote) > 1 and not wish.project:
+        hint = "say which: --target scenario or --target URL, and --project ID"
+        raise UsageError(f"the lock knows several targets: {', '.join(remote)}", hint=hint)
+    if remote and place is not None and place.key not in remote and not wish.project:
         raise UsageError(
-            f"the target {choice.name} can't be reached by this version: it has only local",
-            hint="give --target local",
+            f"the lock knows {remote[0]}, but the environment means {place.key}",
+            hint="set SCENARIO_PROJECT_ID or SCENARIO_BASE_URL, or give --target",
         )
-    return _engine(project, wish, run_jobs=run_jobs)
+    return Choice(place, "credentials are set")
 
 
-def _engine(project: Project, wish: Wish, *, run_jobs: bool) -> Engine:
+def _address(name: str, wish: Wish, env: Mapping[str, str]) -> Address | None:
+    """Where a target of this name is; None for the local one. Raises `UsageError`."""
+    if name == LOCAL:
+        return None
+    project = wish.project or env.get("SCENARIO_PROJECT_ID") or None
+    default = env.get("SCENARIO_BASE_URL") or DEFAULT_URL
+    return address(default if name == SCENARIO else name, project)
+
+
+def open_target(
+    project: Project,
+    wish: Wish,
+    *,
+    run_jobs: bool,
+    parallelism: int = 8,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Target:
+    """Choose the target, say so on stderr, and open it. Raises `UsageError`, `CredentialsError`."""
+    choice = choose(wish, project.lock, os.environ)
+    click.echo(f"target: {visible(choice.key)} ({choice.reason})\n", err=True)
+    if choice.address is None:
+        return open_engine(project, wish, run_jobs=run_jobs)
+    credentials = Credentials.from_env(os.environ)
+    from composer.scenario.service import Scenario
+
+    place = choice.address
+    return Scenario(
+        place.base, auth=credentials, project=place.project, parallelism=parallelism, sleep=sleep
+    )
+
+
+def open_engine(project: Project, wish: Wish, *, run_jobs: bool) -> Engine:
+    """The local target. Raises `UsageError` if its packages aren't installed."""
     try:
         from composer.engine.service import Engine
     except ModuleNotFoundError as missing:
