@@ -2,5 +2,6 @@
 
 From the ground up: `lora` (file formats and arithmetic), `library` (a folder of LoRAs) and
 `store` (compositions and jobs in SQLite), `worker` (carries jobs out), `service` (the verbs
-of a target). The command line makes an `Engine` from `composer.engine.service`.
+of a target), `server` (the same over HTTP). The command line makes an `Engine` from
+`composer.engine.service`.
 """

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-VERSION = 1  # of the tables, kept in `user_version`
 BUSY = 30.0  # seconds to wait for another process's write
 TABLES = (
     """CREATE TABLE models (
@@ -55,6 +54,17 @@ TABLES = (
         title TEXT
     )""",
 )
+PROJECTS = (  # what the server keeps apart; in process there is one project, the empty name
+    "ALTER TABLE models ADD COLUMN project TEXT NOT NULL DEFAULT ''",
+    """CREATE TABLE downloads (
+        id TEXT PRIMARY KEY,          -- of the job that answers where the result is
+        model TEXT NOT NULL,
+        project TEXT NOT NULL,
+        created_at INTEGER NOT NULL
+    )""",
+)
+STEPS = (TABLES, PROJECTS)  # each brings a store to the next version
+VERSION = len(STEPS)  # of the tables, kept in `user_version`
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
@@ -79,8 +89,11 @@ def open_for_looking(path: Path) -> sqlite3.Connection:
             break
         connection = _connect(f"{_uri(path)}?{mode}")
         try:
-            if _version(connection) == VERSION:
+            version = _version(connection)
+            if version == VERSION:
                 return connection
+            if version:
+                return _brought_up(connection)
             connection.close()
             break
         except sqlite3.OperationalError:
@@ -98,6 +111,20 @@ def in_memory() -> sqlite3.Connection:
     connection = _connect("file::memory:")
     _migrate(connection)
     return connection
+
+
+def _brought_up(older: sqlite3.Connection) -> sqlite3.Connection:
+    """A copy in memory of an older store, with today's tables; the file stays as it is."""
+    copy = _connect("file::memory:")
+    try:
+        older.backup(copy)
+        _migrate(copy)
+    except BaseException:
+        copy.close()
+        raise
+    finally:
+        older.close()
+    return copy
 
 
 @contextmanager
@@ -181,10 +208,10 @@ def _migrate(connection: sqlite3.Connection) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if _version(connection) == 0:  # another process may have been quicker
-            for table in TABLES:
-                connection.execute(table)
-            connection.execute(f"PRAGMA user_version={VERSION}")
+        for step in STEPS[_version(connection) :]:  # another process may have been quicker
+            for statement in step:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

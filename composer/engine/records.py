@@ -31,6 +31,9 @@ class Record:
     progress: float  # of its job, 0..1
     started_at: int | None  # its job's current attempt
     error: str | None  # of its job
+    job_status: str | None  # of its job
+    project: str
+    deleted_at: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,9 @@ def to_record(row: sqlite3.Row) -> Record:
             progress=float(row["progress"] or 0.0),
             started_at=row["started_at"],
             error=row["error"],
+            job_status=row["job_status"],
+            project=str(row["project"]),
+            deleted_at=row["deleted_at"],
         )
     except (ValueError, TypeError, AttributeError) as error:
         raise sqlite3.DataError(f"the row of model {row['id']!r}: {error}") from error
@@ -87,6 +93,23 @@ def to_job(row: sqlite3.Row) -> JobRecord:
         )
     except (ValueError, TypeError) as error:
         raise sqlite3.DataError(f"the row of job {row['id']!r}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A request to fetch a result, which is a job on the wire."""
+
+    id: str
+    model: str
+    created_at: int
+
+
+def to_download(row: sqlite3.Row) -> Download:
+    """A download from its row; `sqlite3.DataError` if it isn't one."""
+    try:
+        return Download(_id(row["id"]), _id(row["model"]), int(row["created_at"]))
+    except (ValueError, TypeError) as error:
+        raise sqlite3.DataError(f"the row of download {row['id']!r}: {error}") from error
 
 
 def _id(text: object) -> str:

@@ -6,17 +6,25 @@ one. Compositions live in the store, LoRAs in the library; training is the worke
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from composer.engine import checks
-from composer.engine.answers import composition_model, job_answer, lora_model
+from composer.engine.answers import (
+    TRAINING,
+    composition_model,
+    job_answer,
+    lora_model,
+    status_of,
+)
 from composer.engine.folder import Folder
 from composer.engine.ids import composition_ids, job_id
 from composer.engine.library import Library
 from composer.engine.store import Store
 from composer.engine.worker import Worker, free_space
-from composer.entities import COMPOSITION, LORA, in_order
+from composer.entities import COMPOSITION, LORA, TRAINED, in_order
 from composer.errors import NotFound, TargetError
 
 if TYPE_CHECKING:
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from composer.engine.records import Record
+    from composer.engine.records import Download, JobRecord, Record
     from composer.entities import Concept, Job, Model, Parameters
 
 
@@ -56,12 +64,14 @@ class Engine:
         Raises `TargetError` if the folder is a link, or the store can't be opened.
         """
         self._folder = Folder(state)
+        self._project = ""
+        self._reuse_ids = True
         if run_jobs:
             self._folder.prepare()
         else:
             self._folder.refuse_links()
         self.poll_interval = poll_interval
-        self.store = Store(self._folder.database, write=run_jobs)  # the server reads rows from it
+        self.store = Store(self._folder.database, write=run_jobs)
         self._library = Library(library, self.store)
         self._worker = (
             Worker(
@@ -72,6 +82,16 @@ class Engine:
         )
         if self._worker:
             self._worker.start()
+
+    def of_project(self, name: str) -> Engine:
+        """This engine as one project sees it: its own compositions alone, and all LoRAs.
+
+        In process everything is in the project of the empty name. A view never gives the id of
+        a deleted composition to another, which a client elsewhere may still know it by.
+        """
+        view = copy.copy(self)
+        view._project, view._reuse_ids = name, False
+        return view
 
     # --- what there is -------------------------------------------------------------------
 
@@ -87,14 +107,24 @@ class Engine:
         """The LoRAs and compositions of these types (all, without any), newest first."""
         models: list[Model] = []
         if not types or COMPOSITION in types:
-            models += map(self._model, self.store.records())
+            models += map(self._model, self.records())
         if not types or LORA in types:
             models += map(lora_model, self._library.scan().loras.values())
         return sorted(models, key=lambda model: (model.created_at, model.id), reverse=True)
 
+    def records(self, *, deleted: bool = False) -> list[Record]:
+        """The project's compositions, newest first, as rows; those deleted only where asked."""
+        rows = self.store.records(deleted=deleted)
+        return [self._current(row) for row in rows if row.project == self._project]
+
+    def record(self, id: str) -> Record | None:
+        """A composition of the project as a row, None if there is none or it is deleted."""
+        row = self.store.record(id)
+        return self._current(row) if row is not None and row.project == self._project else None
+
     def get_models(self, ids: Collection[str]) -> dict[str, Model]:
         """The models of these ids; unknown and deleted ones are left out."""
-        records = [record for id in ids if (record := self.store.record(id))]
+        records = [record for id in ids if (record := self.record(id))]
         models = {record.id: self._model(record) for record in records}
         if rest := [id for id in ids if id not in models]:
             loras = self._library.scan().loras
@@ -107,6 +137,18 @@ class Engine:
         if record is None:
             raise NotFound(f"the local target has no job {id}")
         return job_answer(record)
+
+    def jobs(self, id: str | None = None) -> list[JobRecord]:
+        """The project's training jobs (or the one of this id) as rows, newest first."""
+        return self.store.jobs(self._project, id)
+
+    def downloads(self, id: str | None = None) -> list[Download]:
+        """The downloads (or the one of this id) that the project asked for, newest first."""
+        return self.store.downloads(self._project, id)
+
+    def add_download(self, id: str, composition: str) -> None:
+        """Note that a result is to be fetched; `id` is the job's that says where."""
+        self.store.add_download(id, composition, self._project)
 
     def result(self, id: str) -> Path:
         """The composed file of a trained composition; `NotFound` or `TargetError` without one."""
@@ -140,7 +182,9 @@ class Engine:
         checks.check_concepts(content, self._library.scan().loras.keys())
         wish = [id] if id is not None and checks.can_be_granted(id) else []
         ids = chain(wish, composition_ids(name, content))
-        created = self.store.create(ids, name, content, description)
+        created = self.store.create(
+            ids, name, content, description, project=self._project, reuse=self._reuse_ids
+        )
         return self._model(self._composition(created))
 
     def update(self, id: str, *, name: str | None = None, description: str | None = None) -> None:
@@ -152,9 +196,15 @@ class Engine:
 
     def tag(self, id: str, *, add: Collection[str] = (), remove: Collection[str] = ()) -> None:
         """Add and remove a composition's tags."""
+        self.retag(id, add=add, remove=remove)
+
+    def retag(
+        self, id: str, *, add: Collection[str], remove: Collection[str]
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """The same, and answers the tags that there were before, and those there are now."""
         self._writable()
         self._composition(id)
-        self.store.tag(id, add=add, remove=remove)
+        return self.store.tag(id, add=add, remove=remove)
 
     def train(self, id: str, parameters: Parameters = ()) -> Model:
         """Queue a composition's job. One that trains already is answered as it is.
@@ -162,14 +212,25 @@ class Engine:
         Raises `TargetError` for one that is trained (its content can't change, so there is
         nothing to do) and for parameters that are `unsupported`.
         """
+        self.start(id, parameters)
+        return self._model(self._composition(id))
+
+    def start(self, id: str, parameters: Parameters = (), *, dry_run: bool = False) -> bool:
+        """The same, and answers whether this call queued it, or with `dry_run` would have."""
         worker = self._writable()
         checks.check_parameters(parameters)
-        record = self._composition(id)
-        if self._model(record).trained:
+        record = self._current(self._composition(id))
+        if record.status == TRAINED:
             raise TargetError(f"{id} ({record.name}) is trained already")
-        self.store.queue(id, job_id(id), parameters)
+        if dry_run:
+            return record.status != TRAINING
+        queued = self.store.queue(id, job_id(id), parameters)
         worker.wake()
-        return self._model(self._composition(id))
+        return queued
+
+    def price(self, id: str, parameters: Parameters = ()) -> float | None:
+        """Composing on one's own machine costs nothing."""
+        return 0.0
 
     def cancel(self, id: str) -> None:
         """Stop a training; one that was canceled already is no error."""
@@ -185,14 +246,17 @@ class Engine:
         self._remove(id)
 
     def prune(self, keep: Collection[str], *, dry_run: bool = False) -> list[str]:
-        """Delete all compositions, and results that no row knows, but those of `keep`.
+        """Delete the project's compositions, and results that no row knows, but those of `keep`.
 
         Answers their ids, sorted; with `dry_run` that is all it does.
         """
         if not dry_run:
             self._writable()
-        stray = self._folder.results().keys()  # before the rows: a result's row is the older
-        ids = sorted({*stray, *(record.id for record in self.store.records())} - set(keep))
+        results = self._folder.results()  # before the rows: a result's row is the older
+        projects = {record.id: record.project for record in self.store.records()}
+        stray = [id for id in results if projects.get(id, self._project) == self._project]
+        own = [id for id, project in projects.items() if project == self._project]
+        ids = sorted({*stray, *own} - set(keep))
         if not dry_run:
             for id in ids:
                 self._remove(id)
@@ -220,9 +284,13 @@ class Engine:
     def _model(self, record: Record) -> Model:
         return composition_model(record, self._folder.result_size(record.id))
 
+    def _current(self, record: Record) -> Record:
+        """The row with the status that it has in truth: its result may be gone."""
+        return replace(record, status=status_of(record, self._folder.result_size(record.id)))
+
     def _composition(self, id: str) -> Record:
         record = self.store.record(id)
-        if record is not None:
+        if record is not None and record.project == self._project:
             return record
         if id in self._library.scan().loras:
             raise TargetError(

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 from composer.engine.database import in_words, open_for_looking, open_for_writing
 from composer.engine.records import (
+    Download,
     JobRecord,
     Record,
     advance,
     running,
     set_status,
     stop_job,
+    to_download,
     to_job,
     to_record,
 )
@@ -32,8 +34,9 @@ if TYPE_CHECKING:
 
     from composer.entities import Concept, Parameters
 
-ALIVE = """SELECT models.*, jobs.progress, jobs.started_at, jobs.error
-    FROM models LEFT JOIN jobs ON jobs.id = models.job WHERE models.deleted_at IS NULL"""
+ALL = """SELECT models.*, jobs.progress, jobs.started_at, jobs.error, jobs.status AS job_status
+    FROM models LEFT JOIN jobs ON jobs.id = models.job"""
+ALIVE = f"{ALL} WHERE models.deleted_at IS NULL"
 WAITING = """SELECT jobs.id, jobs.model FROM jobs JOIN models
     ON models.id = jobs.model AND models.job = jobs.id AND models.deleted_at IS NULL
     WHERE jobs.status IN ('queued', 'in-progress') ORDER BY jobs.queued_at, jobs.id LIMIT 1"""
@@ -72,10 +75,10 @@ class Store:
 
     # --- compositions --------------------------------------------------------------------
 
-    def records(self) -> list[Record]:
-        """All compositions that aren't deleted, newest first."""
+    def records(self, *, deleted: bool = False) -> list[Record]:
+        """All compositions of all projects, newest first; those deleted only where asked."""
         with self._reading() as db:
-            rows = db.execute(f"{ALIVE} ORDER BY models.created_at DESC")
+            rows = db.execute(f"{ALL if deleted else ALIVE} ORDER BY models.created_at DESC")
             return [to_record(row) for row in rows if is_id(row["id"])]
 
     def record(self, id: str) -> Record | None:
@@ -85,25 +88,33 @@ class Store:
             return to_record(row) if row is not None and is_id(id) else None
 
     def create(
-        self, ids: Iterable[str], name: str, concepts: Iterable[Concept], description: str | None
+        self,
+        ids: Iterable[str],
+        name: str,
+        concepts: Iterable[Concept],
+        description: str | None,
+        *,
+        project: str = "",
+        reuse: bool = True,
     ) -> str:
         """Add an untrained composition under the first of these ids that is free; answers it.
 
-        A deleted composition's id is free, and its job is forgotten with it. Ids that differ in
-        case only are one: on some systems their results would be one file.
+        With `reuse` a deleted composition's id is free, and its job is forgotten with it. Ids
+        that differ in case only are one: on some systems their results would be one file.
         """
         texts = json.dumps([[concept.model_id, concept.scale] for concept in concepts])
         with self._writing() as db:
-            taken = "SELECT 1 FROM models WHERE id = ? COLLATE NOCASE AND deleted_at IS NULL"
+            taken = "SELECT 1 FROM models WHERE id = ? COLLATE NOCASE"
+            taken += " AND deleted_at IS NULL" if reuse else ""
             id = next(id for id in ids if db.execute(taken, (id,)).fetchone() is None)
             last = db.execute("SELECT max(created_at) FROM models").fetchone()[0]
             at = max(now_ms(), (last or 0) + 1)  # even if the clock is set back
             db.execute("DELETE FROM jobs WHERE model = ?", (id,))
             db.execute(
                 "INSERT OR REPLACE INTO models"
-                " (id, name, description, concepts, status, tags, created_at, updated_at)"
-                " VALUES (?, ?, ?, ?, 'new', '[]', ?, ?)",
-                (id, name, description, texts, at, at),
+                " (id, name, description, concepts, status, tags, created_at, updated_at,"
+                " project) VALUES (?, ?, ?, ?, 'new', '[]', ?, ?, ?)",
+                (id, name, description, texts, at, at, project),
             )
         return id
 
@@ -116,17 +127,22 @@ class Store:
                 (name, now_ms(), description, id),
             )
 
-    def tag(self, id: str, *, add: Collection[str], remove: Collection[str]) -> None:
-        """Add and remove tags."""
+    def tag(
+        self, id: str, *, add: Collection[str], remove: Collection[str]
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """Add and remove tags; answers those that there were before, and those there are now."""
         with self._writing() as db:
             alive = "id = ? AND deleted_at IS NULL"
             row = db.execute(f"SELECT tags FROM models WHERE {alive}", (id,)).fetchone()
-            if row is not None:
-                tags = json.dumps(sorted((set(json.loads(row["tags"])) | set(add)) - set(remove)))
-                db.execute(
-                    f"UPDATE models SET tags = ?, updated_at = ? WHERE {alive}",
-                    (tags, now_ms(), id),
-                )
+            if row is None:
+                return frozenset(), frozenset()
+            before = frozenset(json.loads(row["tags"]))
+            after = (before | set(add)) - set(remove)
+            db.execute(
+                f"UPDATE models SET tags = ?, updated_at = ? WHERE {alive}",
+                (json.dumps(sorted(after)), now_ms(), id),
+            )
+            return before, after
 
     def delete(self, id: str, unlink: Callable[[], None]) -> None:
         """Mark it deleted and cancel its job, once `unlink` has removed its result."""
@@ -148,8 +164,18 @@ class Store:
             row = db.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone()
             return None if row is None else to_job(row)
 
-    def queue(self, id: str, job: str, parameters: Parameters) -> None:
-        """Queue the composition's job, again if it ran before; nothing if it is on its way."""
+    def jobs(self, project: str, id: str | None) -> list[JobRecord]:
+        """A project's training jobs, deleted compositions' too; all, or the one of this id."""
+        with self._reading() as db:
+            sql = (
+                "SELECT jobs.* FROM jobs JOIN models ON models.id = jobs.model"
+                " WHERE models.project = ? AND jobs.id = coalesce(?, jobs.id)"
+                " ORDER BY jobs.created_at DESC, jobs.id DESC"
+            )
+            return [to_job(row) for row in db.execute(sql, (project, id))]
+
+    def queue(self, id: str, job: str, parameters: Parameters) -> bool:
+        """Queue the composition's job, again if it ran before; False if it is on its way."""
         with self._writing() as db:
             at = now_ms()
             changed = db.execute(
@@ -164,6 +190,7 @@ class Store:
                 )
                 db.execute("UPDATE jobs SET queued_at = ? WHERE id = ?", (at, job))
                 advance(db, job, "queued", progress=0.0)
+            return changed > 0
 
     def waiting(self) -> bool:
         """Whether a job is queued, or was begun by somebody."""
@@ -225,6 +252,23 @@ class Store:
                 return False
             set_status(db, id, "training-canceled")
             return True
+
+    # --- downloads -----------------------------------------------------------------------
+
+    def add_download(self, id: str, model: str, project: str) -> None:
+        """Note that a result is to be fetched."""
+        with self._writing() as db:
+            sql = "INSERT INTO downloads VALUES (?, ?, ?, ?)"
+            db.execute(sql, (id, model, project, now_ms()))
+
+    def downloads(self, project: str, id: str | None) -> list[Download]:
+        """The downloads that a project asked for, newest first; all, or the one of this id."""
+        with self._reading() as db:
+            sql = (
+                "SELECT * FROM downloads WHERE project = ? AND id = coalesce(?, id)"
+                " ORDER BY created_at DESC, id DESC"
+            )
+            return [to_download(row) for row in db.execute(sql, (project, id))]
 
     # --- notes on LoRA files -------------------------------------------------------------
 
