@@ -20,6 +20,7 @@ COMMANDS = {
     "forget": ("removal", "Take a recipe or an id out of the lock; nothing is deleted."),
     "prune": ("removal", "Delete earlier compositions that nothing needs any more."),
     "destroy": ("removal", "Delete the compositions of recipes."),
+    "serve": ("serve", "Answer clients of the Scenario API with the embedded engine."),
     "schema": ("schema", "Print the JSON Schema of recipes, the lock or plans."),
     "completion": ("schema", "Print the shell's completion script."),
 }

@@ -1,0 +1,133 @@
+"""`compose serve`: the embedded engine behind HTTP, for any client of the Scenario API."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from composer.cli.project import RECIPES
+from composer.errors import UsageError
+from composer.lockfile import state_dir
+from composer.recipes import find_root
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import FrameType
+
+    from composer.engine.server.auth import Credentials
+    from composer.engine.server.running import Server
+
+_LORAS = "loras"
+
+
+@click.command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8321,
+    show_default=True,
+    help="The port; 0 takes one that is free.",
+)
+@click.option(
+    "--library",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The folder of LoRA files [COMPOSE_LIBRARY].",
+)
+@click.option(
+    "--fault-script",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="What is to go wrong, at which calls: for tests and rehearsals.",
+)
+@click.option(
+    "--fault-log",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Append each call, and each fault that fired, as a line of JSON.",
+)
+def serve_command(
+    host: str, port: int, library: Path | None, fault_script: Path | None, fault_log: Path | None
+) -> int:
+    """Answer clients of the Scenario API with the embedded engine, until interrupted.
+
+    The base URL is printed on stdout. Key and secret are SCENARIO_SDK_API_KEY and
+    SCENARIO_SDK_API_SECRET, else those in .compose/serve.json, made on first start.
+    """
+    try:
+        from composer.engine.server import auth, faults, running
+        from composer.engine.service import Engine
+    except ModuleNotFoundError as missing:
+        raise UsageError(
+            f"the server needs {missing.name}", hint="pip install 'lora-compose[serve]'"
+        ) from missing
+    script = faults.read_script(fault_script) if fault_script else None
+    if script and not auth.is_loopback(host):
+        raise UsageError("--fault-script works on loopback addresses only", hint="drop --host")
+    root = find_root([Path.cwd()], cwd=Path.cwd(), home=Path.home())
+    state = state_dir(root, create=True)
+    credentials = auth.credentials(os.environ, state)
+    loras = _library(root, library, os.environ)
+    with Engine(state, loras) as engine:
+        server = running.Server(
+            engine,
+            credentials,
+            host=host,
+            port=port,
+            script=script,
+            fault_log=fault_log,
+            log=_say,
+        )
+        _introduce(server, credentials, loras, state)
+        _run(server)
+    return 0
+
+
+def _library(root: Path, said: Path | None, env: Mapping[str, str]) -> Path:
+    """The folder of LoRA files: as said, else `recipes/loras`, else `loras` in the root."""
+    wish = said or (Path(env["COMPOSE_LIBRARY"]) if env.get("COMPOSE_LIBRARY") else None)
+    if wish is not None:
+        if not wish.is_dir():
+            raise UsageError(f"the library {wish} is no folder", hint="check --library")
+        return wish.absolute()
+    near = root / RECIPES / _LORAS
+    return root / _LORAS if not near.is_dir() and (root / _LORAS).is_dir() else near
+
+
+def _introduce(server: Server, credentials: Credentials, library: Path, state: Path) -> None:
+    _say(f"serving {library} from {state}")
+    if credentials.file is None:
+        _say("key and secret: those of the environment")
+    elif credentials.made and sys.stderr.isatty():
+        _say(f"key {credentials.key}  secret {credentials.secret}  (kept in {credentials.file})")
+    else:
+        _say(f"key and secret: in {credentials.file}")
+    if not server.is_private:
+        _say("warning: others can reach this address, and HTTP hides nothing from the network")
+    click.echo(server.url)
+    sys.stdout.flush()
+
+
+def _run(server: Server) -> None:
+    """Serve until SIGINT or SIGTERM, which is how a server ends well."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        server.stop()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    _say("stopped")
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
