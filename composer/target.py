@@ -61,7 +61,10 @@ class Target(Protocol):
         """The project's own models, newest first, of these types or of all; no deleted ones."""
 
     def get_models(self, ids: Collection[str]) -> dict[str, Model]:
-        """The models of these ids, own or public; unknown ids are left out."""
+        """The models of these ids, own or public; unknown ids are left out.
+
+        A deleted one may be left out too, or have the status `deleted`.
+        """
 
     def create(
         self,

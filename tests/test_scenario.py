@@ -292,9 +292,10 @@ def test_models_by_id_are_asked_in_bulk_and_filtered(server: WireServer, target:
     assert len(server.seen) == 2
 
 
-def test_a_deleted_model_is_no_model(server: WireServer, target: Scenario) -> None:
+def test_a_deleted_model_says_so(server: WireServer, target: Scenario) -> None:
+    """So that nobody waits for it as for a late replica."""
     server.say(listed(raw("a", deletedAt="2026-01-01T00:00:00.000Z"), raw("b", status="deleted")))
-    assert target.get_models(["a", "b"]) == {}
+    assert [model.gone for model in target.get_models(["a", "b"]).values()] == [True, True]
 
 
 def test_a_failed_training_says_why(server: WireServer, target: Scenario) -> None:

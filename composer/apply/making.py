@@ -127,9 +127,12 @@ class Maker:
         return action, seen
 
     def _older_twin(self, action: Action, ours: Model) -> Model | None:
-        """An exact twin that another runner made a moment earlier: both choose the same one."""
+        """An exact twin that another runner made a moment earlier: both choose the same one.
+
+        What lock or journal name is none: planning has looked at that already.
+        """
         recipe, content = wanted(action)
-        known = {ours.id, *self.ledger.named(without=action.path)}
+        known = known_ids(self.ledger.memory) | self.ledger.named(without=action.path) | {ours.id}
         models = self._exact(recipe.name, content, known)
         before = [m for m in models if (m.created_at, m.id) < (ours.created_at, ours.id)]
         return min(before, key=lambda m: (m.created_at, m.id), default=None)
@@ -151,6 +154,11 @@ class Maker:
         """Start training, after a look that it hasn't started; its job is in the ledger then."""
         _, content = wanted(action)
         fresh = self.target.get_models([model.id]).get(model.id, model)
+        if fresh.gone:
+            raise NotFound(
+                f"{model.id} ({model.name}) was deleted before its training",
+                hint="run compose apply again: it makes what is missing",
+            )
         if fresh.untrained:
             fresh = self.target.train(model.id, content.training)
         if not fresh.trained:
@@ -212,7 +220,7 @@ class Maker:
         """The journal's record of what we made is folded away only once the tag says so."""
         if self.ledger.made(id):
             fresh = self.target.get_models([id]).get(id)
-            if fresh is not None and MARK not in (fresh.tags or ()):
+            if fresh is not None and not fresh.gone and MARK not in (fresh.tags or ()):
                 self.target.tag(id, add=[MARK])
             self.ledger.marked(id)
 

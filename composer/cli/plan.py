@@ -16,8 +16,21 @@ from composer.render import plan as render
 
 if TYPE_CHECKING:
     from composer.cli.options import Selection, Wish
+    from composer.plan import Plan
+    from composer.target import Target
 
 CHANGES, BLOCKED = 2, 1
+
+
+def _prices(planned: Plan, target: Target) -> dict[str, float]:
+    """What the trainings of models that exist would cost, by recipe; a remote target knows."""
+    prices = {}
+    for action in planned.changes if target.remote else ():
+        if action.model is not None and action.content is not None and action.model.untrained:
+            price = target.price(action.model.id, action.content.training)
+            if price is not None:
+                prices[action.path] = price
+    return prices
 
 
 @click.command("plan")
@@ -53,12 +66,14 @@ def plan_command(
     allowed = opt.allowed(allow_empty=allow_empty, allow_large=allow_large)
     with open_target(project, wish, run_jobs=False) as target:
         planned = looked_at(project, target, options_of(project, upgrade=upgrade, prune=prune))
+        prices = _prices(planned, target)
+    printed = render.as_json(planned, allowed=allowed, prices=prices)
     if json_into:
-        json_into.write_text(render.as_json(planned, allowed=allowed), encoding="utf-8")
+        json_into.write_text(printed, encoding="utf-8")
     if form == "json":
-        click.echo(render.as_json(planned, allowed=allowed), nl=False)
+        click.echo(printed, nl=False)
     else:
-        emit(lambda color: render.text(planned, allowed=allowed, color=color))
+        emit(lambda color: render.text(planned, allowed=allowed, color=color, prices=prices))
     if locked:
         check_locked(planned)
     if planned.blocked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from composer.lockfile import Plain, plain_content
@@ -11,12 +12,13 @@ from composer.render.style import aligned, painted
 from composer.words import counted, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from composer.entities import Concept
 
 FORMAT_VERSION = 1
 SHORT_DIGEST = 8
+NO_PRICES: Mapping[str, float] = MappingProxyType({})
 
 SIGNS = {
     Verb.CREATE: "+",
@@ -56,13 +58,19 @@ def text(
     allowed: Collection[str] = (),
     color: bool = False,
     next_step: str = "compose apply",
+    prices: Mapping[str, float] = NO_PRICES,
 ) -> str:
-    """Every recipe with its answer and reason; what apply would refuse; the counts; the digest."""
+    """Every recipe with its answer and reason; what apply would refuse; the counts; the digest.
+
+    `prices`, by recipe path, are what trainings would cost where the target says so.
+    """
     heads = aligned([_head(action) for action in plan.actions])
     lines: list[str] = []
     for action, head in zip(plan.actions, heads, strict=True):
         lines.append(painted(head, COLOURS[SIGNS[action.shown]], color=color))
         lines += [f"             {line}" for line in _details(action)]
+        if action.path in prices:
+            lines.append(f"             price {prices[action.path]:g}")
     lines += [""] if lines else []
     for guard in plan.refused(allowed):
         way = f"; allow it with {guard.flag}" if guard.flag else ""
@@ -142,12 +150,14 @@ def _next_step(plan: Plan, allowed: Collection[str], command: str) -> str:
 # --- JSON --------------------------------------------------------------------------------
 
 
-def as_json(plan: Plan, *, allowed: Collection[str] = ()) -> str:
+def as_json(
+    plan: Plan, *, allowed: Collection[str] = (), prices: Mapping[str, float] = NO_PRICES
+) -> str:
     """The plan for programs, as `compose schema plan` describes it."""
-    return json.dumps(plain(plan, allowed=allowed), indent=2, ensure_ascii=True) + "\n"
+    return json.dumps(_plain(plan, allowed, prices), indent=2, ensure_ascii=True) + "\n"
 
 
-def plain(plan: Plan, *, allowed: Collection[str] = ()) -> dict[str, Any]:
+def _plain(plan: Plan, allowed: Collection[str], prices: Mapping[str, float]) -> dict[str, Any]:
     return {
         "formatVersion": FORMAT_VERSION,
         "target": plan.target,
@@ -155,7 +165,7 @@ def plain(plan: Plan, *, allowed: Collection[str] = ()) -> dict[str, Any]:
         "changeDigests": list(plan.change_digests),
         "hasChanges": bool(plan.changes),
         "summary": summary(plan),
-        "actions": [_plain_action(action) for action in plan.actions],
+        "actions": [_plain_action(a, prices.get(a.path)) for a in plan.actions],
         "guards": [
             {"message": guard.message, "flag": guard.flag} for guard in plan.refused(allowed)
         ],
@@ -163,7 +173,7 @@ def plain(plan: Plan, *, allowed: Collection[str] = ()) -> dict[str, Any]:
     }
 
 
-def _plain_action(action: Action) -> Plain:
+def _plain_action(action: Action, price: float | None) -> Plain:
     plain: Plain = {
         "action": str(action.shown),
         "isChange": action.is_change,
@@ -176,6 +186,7 @@ def _plain_action(action: Action) -> Plain:
         "after": plain_content(action.content) if action.content else None,
         "names": dict(sorted(action.labels.items())),
         "update": action.update.words or None,
+        "price": price,
         "movesAwayFrom": action.moves_away_from,
         "deletes": list(action.deletes),
         "drops": list(action.drops),

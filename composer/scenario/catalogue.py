@@ -36,14 +36,14 @@ class Catalogue:
         """The project's own models of these types (all, without any), newest first."""
         raws = [raw for raw in self._pages(types) if raw.get("privacy") != "public"]
         found = wire.readable(raws, described=self._described("list", raws)).values()
-        models = [model for model in found if not types or model.type in types]
+        models = [m for m in found if not m.gone and (not types or m.type in types)]
         owners = Counter(model.owner for model in models if model.owner)
         if owners:
             self.owner = min(owners, key=lambda owner: (-owners[owner], owner))
         return sorted(models, key=lambda model: (model.created_at, model.id), reverse=True)
 
     def named(self, ids: Collection[str]) -> dict[str, Model]:
-        """The models of these ids, own or public; unknown and deleted ones are left out."""
+        """The models of these ids, own or public; unknown ones are left out."""
         wanted = sorted({id for id in ids if is_id(id)})
         raws: list[dict[str, Any]] = []
         for start in range(0, len(wanted), _BULK):

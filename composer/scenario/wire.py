@@ -70,11 +70,9 @@ def models(body: object) -> list[dict[str, Any]]:
 
 
 def readable(raws: Iterable[Mapping[str, Any]], *, described: bool) -> dict[str, Model]:
-    """The models by id, without those that are deleted, and those whose ids we refuse."""
+    """The models by id, without those whose ids we refuse; deleted ones say so in their status."""
     found = {}
     for raw in raws:
-        if is_deleted(raw):
-            continue
         try:
             model = read_model(raw, described=described)
         except Unreadable as bad:
@@ -107,7 +105,7 @@ def read_model(raw: Mapping[str, Any], *, described: bool) -> Model:
     """One model. `described`: an absent description is an empty one, not an unknown one."""
     if not is_id(raw.get("id")):
         raise Unreadable("no usable id")
-    kind, status = _text(raw, "type"), _text(raw, "status")
+    kind, status = _text(raw, "type"), DELETED if is_deleted(raw) else _text(raw, "status")
     progress, remaining = _progress(raw.get("trainingProgress"))
     going = status in _TRAINING
     tags = raw.get("tags")
