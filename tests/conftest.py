@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from serving import KEY, SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,14 +52,59 @@ def _no_network() -> Iterator[None]:
 _MAY_BE_SKIPPED = ("rights don't bind everybody",)
 
 
+# The credentials of the tests' servers, as nothing may show them.
+_SECRETS = [
+    text.encode()
+    for text in (
+        KEY,
+        SECRET,
+        *(base64.b64encode(t.encode()).decode() for t in (KEY, SECRET, f"{KEY}:{SECRET}")),
+    )
+]
+_shown: list[str] = []  # tests whose output had one
+
+
+def _tells(data: bytes) -> bool:
+    return any(secret in data for secret in _SECRETS)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Whatever a test printed or logged."""
+    if _tells("".join(content for _, content in report.sections).encode("utf-8", "replace")):
+        _shown.append(f"the output of {report.nodeid}")
+
+
+def _files_that_tell(config: pytest.Config) -> list[str]:
+    """Every byte that the run wrote: locks, journals, SQLite, logs, plans, results."""
+    factory: Any = getattr(config, "_tmp_path_factory", None)
+    files = factory.getbasetemp().rglob("*") if factory is not None else ()
+    return [str(f) for f in files if f.is_file() and not f.is_symlink() and _tells(_bytes(f))]
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes() if file.stat().st_size < _LARGEST else b""
+    except OSError:
+        return b""
+
+
+_LARGEST = 64 * 1024 * 1024  # what is larger is a sparse file of a test on sizes
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where COMPOSE_NO_SKIPS is set, a test that is skipped there is a test that failed."""
+    """What is true of the whole run: no secret was written or printed, no test was skipped."""
+    found = [*_shown, *_files_that_tell(session.config)]
+    found += _skipped(session.config) if os.environ.get("COMPOSE_NO_SKIPS") else []
     reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or not os.environ.get("COMPOSE_NO_SKIPS"):
-        return
-    reasons = [str(report.longrepr) for report in reporter.stats.get("skipped", [])]
-    bad = [reason for reason in reasons if not any(ok in reason for ok in _MAY_BE_SKIPPED)]
-    if bad and session.exitstatus == 0:
-        reporter.write_line(f"COMPOSE_NO_SKIPS: skipped, and should have run: {bad}")
+    if found and session.exitstatus == 0 and reporter is not None:
+        reporter.write_line("\n".join(["", "failed for the whole run:", *found]))
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _skipped(config: pytest.Config) -> list[str]:
+    """Where COMPOSE_NO_SKIPS is set, a test that is skipped is a test that failed."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    reports = reporter.stats.get("skipped", []) if reporter is not None else []
+    reasons = [str(report.longrepr) for report in reports]
+    return [r for r in reasons if not any(may in r for may in _MAY_BE_SKIPPED)]
