@@ -244,6 +244,18 @@ class Entry:
         current = (self.composition, self.next.composition if self.next else None)
         return (*(id for id in current if id), *(old.id for old in self.replaced))
 
+    @property
+    def current(self) -> tuple[Candidate, ...]:
+        """What it names as composition and next, each with the record of what it is."""
+        held = []
+        if self.composition:
+            was = Candidate(self.composition, self.name, self.content, self.job, used=True)
+            held.append(was)
+        if self.next:
+            coming = self.next
+            held.append(Candidate(coming.composition, self.name, coming.content, coming.job))
+        return tuple(held)
+
     def pin(self, name: str) -> str | None:
         return dict(self.pins).get(name)
 
@@ -268,7 +280,10 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A POST that may have been sent: written to the journal before it is."""
+    """A POST that may have been sent: written to the journal before it is.
+
+    `at`: when it was about to be sent, or, once that is known, when its answer got lost.
+    """
 
     token: str
     path: str
@@ -279,7 +294,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """The journal's record of one of our own POSTs that was answered."""
+    """The journal's record of one of our own POSTs that was answered, and when that was."""
 
     name: str
     content: Content

@@ -62,15 +62,21 @@ class UsageError(ComposeError):
 
 
 class InvalidInput(ComposeError):
-    """Files that don't say what they should; `problems` has each with its place."""
+    """Files that don't say what they should: `problems` of so many `files`, each with its place."""
 
     exit_status = 65
 
     def __init__(
-        self, message: str, *, hint: str | None = None, problems: Sequence[Problem] = ()
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        problems: Sequence[Problem] = (),
+        files: int = 0,
     ) -> None:
         super().__init__(message, hint=hint)
         self.problems = tuple(problems)
+        self.files = files
 
 
 class Refused(ComposeError):

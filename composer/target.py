@@ -44,7 +44,8 @@ class Target(Protocol):
 
     @property
     def unsupported(self) -> Mapping[str, str]:
-        """Training parameters that it refuses, each with the reason."""
+        """Training parameters that it refuses, each with the reason; `modelEpoch` among them
+        where its LoRAs have no epochs."""
 
     @property
     def ignores_training(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -72,7 +73,7 @@ class FakeTarget:
     """A `Target`; safe between threads.
 
     `polls` looks at a training end it. `hides` are the fields that no answer has, `list_hides`
-    those that a list leaves out. `late` is for how many answers a new model stays unseen.
+    those that a list leaves out. `late` is for how many seconds a new model stays unseen.
     `watch` is called before and after each verb takes effect, outside of the lock.
     """
 
@@ -85,7 +86,7 @@ class FakeTarget:
     grants_ids: bool = False  # the wish of `create`, as the engine does
     hides: frozenset[str] = frozenset()
     list_hides: frozenset[str] = frozenset()
-    late: int = 0
+    late: float = 0.0
     unsupported: Mapping[str, str] = field(default_factory=dict)
     rejected: Mapping[str, str] = field(default_factory=dict)
     ignores_training: bool = False
@@ -101,7 +102,7 @@ class FakeTarget:
         self._lock = threading.RLock()
         self._counter = itertools.count(1)
         self._looks: dict[str, int] = {}  # at those in training
-        self._unseen: dict[str, int] = {}  # answers for which a new model is late
+        self._unseen: dict[str, float] = {}  # until when, on the monotonic clock
 
     # --- what tests do and ask -----------------------------------------------------------
 
@@ -117,6 +118,10 @@ class FakeTarget:
     def lose(self, id: str) -> None:
         """Somebody deletes a model behind our back."""
         del self.models[id]
+
+    def hide(self, id: str, seconds: float) -> None:
+        """No answer knows this model for so long, as a late replica's."""
+        self._unseen[id] = time.monotonic() + seconds
 
     def fail(self, verb: str, error: ComposeError, **more: object) -> None:
         """Raise this error at a call to come; see `Fault`."""
@@ -192,7 +197,7 @@ class FakeTarget:
                 owner=self.team,
             )
             self.made.append(chosen)
-            self._unseen[chosen] = self.late
+            self.hide(chosen, self.late)
             return self._answer(self.models[chosen], self.hides)
 
         return self._do("create", (name, Content.of(content).concepts), created)
@@ -300,9 +305,7 @@ class FakeTarget:
         return model
 
     def _seen(self, id: str) -> bool:
-        left = self._unseen.get(id, 0)
-        self._unseen[id] = max(0, left - 1)
-        return left == 0
+        return time.monotonic() >= self._unseen.get(id, 0.0)
 
     def _look_at(self, id: str) -> None:
         if self.models[id].status == "training" and id in self._looks:

@@ -46,7 +46,7 @@ def commands() -> str:
         " `CI`, and never carry a meaning alone.\n",
     ]
     for name in COMMANDS:
-        context = click.Context(compose, info_name="compose")
+        context = click.Context(compose, info_name="compose", **compose.context_settings)
         command = compose.get_command(context, name)
         assert command is not None
         inner = click.Context(

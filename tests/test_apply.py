@@ -67,7 +67,7 @@ def test_a_second_run_writes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hides", [frozenset(), frozenset({"concepts"})])
 def test_a_lost_answer_makes_no_second_model(tmp_path: Path, hides: frozenset[str]) -> None:
-    project, target = stage(tmp_path, grace=0.2, list_hides=hides, late=1)
+    project, target = stage(tmp_path, grace=0.3, list_hides=hides, late=0.05)
     target.fail("create", Ambiguous("time-out"), after=True)
     _, report = project.run([knight()])
     assert report.exit_status == 0
@@ -145,7 +145,7 @@ def kill_after_post(project: Stage, target: FakeTarget, recipes: list[Recipe]) -
 
 
 def test_a_new_model_that_is_not_seen_yet_is_waited_for(tmp_path: Path) -> None:
-    project, target = stage(tmp_path, grace=0.2, late=4)
+    project, target = stage(tmp_path, grace=0.3, late=0.1)
     with pytest.raises(Killed):
         kill_after_post(project, target, [knight()])
     _, report = project.run([knight()])
@@ -157,7 +157,7 @@ def test_an_id_in_the_lock_that_is_not_seen_is_given_its_grace(tmp_path: Path) -
     """A 404's grace runs from the first look, where the journal has no record of the POST."""
     project, target = stage(tmp_path, grace=0.2)
     project.run([knight()])
-    target._unseen[target.made[0]] = 3
+    target.hide(target.made[0], 0.05)
     planned, _ = project.run([knight()])
     assert not planned.changes and len(target.made) == 1
     target.lose(target.made[0])
@@ -644,3 +644,92 @@ def test_the_journal_is_json_lines(tmp_path: Path) -> None:
         kill_after_post(project, target, [knight()])
     events = [json.loads(line) for line in project.journal.splitlines()]
     assert [event["event"] for event in events] == ["intent"]
+
+
+def test_a_mismatch_is_remembered_through_a_kill(tmp_path: Path) -> None:
+    """No second POST, although the lock was never written."""
+    target = Rounding()
+    target.put(INK)
+    project = Stage(tmp_path, target)
+    fate = Fate()
+
+    def die_at_the_tag(verb: str, when: str) -> None:
+        if verb == "tag":
+            fate.last = fate.instants + 1
+        fate.instant()
+
+    target.watch = die_at_the_tag
+    with pytest.raises(Killed):
+        project.run([knight(0.55)], fate=fate)
+    target.watch = lambda verb, when: None
+    for _ in range(2):
+        planned, _ = project.run([knight(0.55)])
+        assert "kept other content" in planned.blocked[0].reason
+    assert len(target.made) == 1
+
+
+def test_a_successor_that_fails_does_not_lose_the_one_before(tmp_path: Path) -> None:
+    """The untrained `next` of the lock is still known when its successor fails half-way."""
+    project, target, old = created_only(tmp_path)
+    target.watch = lambda verb, when: (
+        target.fail("tag", Unreachable("no route")) if (verb, when) == ("create", "after") else None
+    )
+    _, report = project.run([knight(0.6)])
+    target.watch = lambda verb, when: None
+    assert report.exit_status == 69 and old in target.models
+    assert old in project.entries["a.yaml"].ids or old in project.journal
+
+
+def test_a_drop_that_fails_when_all_is_trained_stays_in_the_lock(tmp_path: Path) -> None:
+    project, target = stage(tmp_path)
+    project.run([knight(0.5)])
+    target.failing = {"Knight"}
+    project.run([knight(0.6)])
+    target.fail("delete", TargetError("no"))
+    project.run([knight(0.5)])  # a revert: the composition in use is the right one again
+    entry = project.entries["a.yaml"]
+    assert entry.composition == "made_1" and entry.next is None
+    assert [old.id for old in entry.replaced] == ["made_2"]
+
+
+def test_pruning_earlier_ones_keeps_what_a_killed_run_left(tmp_path: Path) -> None:
+    """The journal's candidates are the next apply's to judge."""
+    project, target = stage(tmp_path)
+    project.run([knight(0.5)])
+    project.run([knight(0.6)])
+    with pytest.raises(Killed):
+        kill_after_post(project, target, [knight(0.7)])
+    ledger = Ledger(project.root, target.key)
+    ledger.found(ledger.memory.intents[0], "made_3")
+    prune_earlier(project, target)
+    planned, _ = project.run([knight(0.7)])
+    assert planned.actions[0].verb == "train" and len(target.made) == 3
+    assert [old.id for old in project.entries["a.yaml"].replaced] == ["made_2"]
+
+
+def test_a_killed_runs_post_that_never_was_expires(tmp_path: Path) -> None:
+    project, target = stage(tmp_path, grace=0.2)
+    fate = Fate()
+
+    def die_before_the_post(verb: str, when: str) -> None:
+        if verb == "create":
+            fate.last = fate.instants + 1
+        fate.instant()
+
+    target.watch = die_before_the_post
+    with pytest.raises(Killed):
+        project.run([knight()], fate=fate)
+    target.watch = lambda verb, when: None
+    begun = time.monotonic()
+    _, report = project.run([knight()])
+    assert time.monotonic() - begun > 0.1 and report.exit_status == 0
+    assert len(target.made) == 1 and project.journal == ""
+
+
+def test_what_was_made_and_is_gone_leaves_the_journal(tmp_path: Path) -> None:
+    project, target = stage(tmp_path)
+    target.fail("tag", Unreachable("no route"))
+    project.run([knight()])
+    target.lose(target.made[0])
+    project.run([knight(0.6)])
+    assert project.journal == "" and list(target.compositions()) == ["made_2"]

@@ -440,3 +440,94 @@ def test_a_fresh_clone_gives_the_same_lock(applied: Path, tmp_path: Path) -> Non
     }.items():
         assert results[name] == data
     assert read_lock(clone) == read_lock(applied)
+
+
+# --- what people and machines do to a project --------------------------------------------
+
+
+def test_an_empty_expect_is_no_approval(applied: Path) -> None:
+    edit(applied / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    ran = compose("apply", "--expect", "", at=applied)
+    assert (ran.status, "neither a digest" in ran.err) == (64, True)
+
+
+def test_a_tampered_id_harms_its_own_recipe_alone(applied: Path) -> None:
+    before = ids(applied)
+    edit(applied / "compose.lock", before["Castle Keep"], before["Pixel Rogue"])
+    ran = compose("apply", at=applied)
+    assert (ran.status, "compose forget 'recipes/castle-keep.yaml'" in ran.out) == (1, True)
+    assert "= keep     Pixel Rogue" in ran.err
+    assert ids(applied)["Pixel Rogue"] == before["Pixel Rogue"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
+def test_validate_says_all_that_plan_refuses(project: Path) -> None:
+    (project / "recipes/e\nf.yaml").write_bytes((project / ROGUE).read_bytes())
+    for command in ("validate", "plan"):
+        ran = compose(command, at=project)
+        assert (ran.status, "E304" in ran.out + ran.err) == (65, True)
+
+
+def test_problems_are_counted_among_all_recipes(project: Path) -> None:
+    edit(project / ROGUE, "scale: 0.6\n", "scale: 1.6\n")
+    for command in ("validate", "plan"):
+        ran = compose(command, at=project)
+        assert "1 problem in 1 of 4 recipes. Nothing was sent." in ran.out + ran.err
+
+
+def test_names_from_the_lock_are_made_visible(applied: Path) -> None:
+    edit(applied / "compose.lock", 'name: "Pixel Rogue"', 'name: "\\u202ePixel \\u001b[31mRogue"')
+    for arguments in (["output"], ["forget", ROGUE, "--dry-run"]):
+        ran = compose(*arguments, at=applied)
+        assert not {"\u202e", "\x1b"} & {*ran.out, *ran.err}
+        assert "Pixel" in ran.out
+
+
+def test_an_upgrade_is_said_in_words(applied: Path) -> None:
+    write_lora(applied / "recipes/loras/ink-lines.safetensors", title="Ink Lines", seed=7)
+    shown = compose("plan", ROGUE, "--upgrade", "Ink Lines", at=applied).out
+    assert re.search(r"Ink Lines is another file now: model_\S+ -> model_", shown)
+    assert re.search(r"0.25 -> none +Ink Lines \(model_", shown)
+
+
+def test_output_names_the_file_from_where_one_stands(applied: Path) -> None:
+    below = applied / "recipes/tutorial"
+    path = re.search(r'"(.*\.safetensors)"', compose("output", "Tutorial Slime", at=below).out)
+    assert path is None or (below / path[1]).is_file()
+    shown = compose("output", "Tutorial Slime", at=applied).out
+    path = re.search(r'"(.*\.safetensors)"', shown)
+    assert path is not None and (applied / path[1]).is_file()
+
+
+def test_an_epoch_is_refused_before_anything_is_made(project: Path) -> None:
+    edit(project / ROGUE, "scale: 0.6\n", 'scale: 0.6\n    modelEpoch: "000010"\n')
+    shown = compose("plan", at=project)
+    assert (shown.status, "! blocked  Pixel Rogue" in shown.out) == (1, True)
+
+
+def test_status_shows_the_model_of_every_recipe(applied: Path) -> None:
+    edit(applied / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    (applied / "recipes/castle-keep.yaml").unlink()
+    rows = json.loads(compose("status", "-o", "json", at=applied).out)["recipes"]
+    assert {row["name"]: row["state"] for row in rows} == dict.fromkeys(
+        ["Castle Keep", "Pixel Rogue", "Storybook Knight", "Tutorial Slime"], "trained"
+    )
+
+
+def test_the_systems_refusals_are_one_line(applied: Path) -> None:
+    for arguments in (
+        ["plan", "--json-into", "/nonexistent/x"],
+        ["plan", "--json-into", "recipes"],
+    ):
+        ran = compose(*arguments, at=applied)
+        assert (ran.status, "a bug of ours" in ran.err) == (1, False)
+        assert arguments[-1] in ran.err
+    (applied / "compose.lock").unlink()
+    (applied / "compose.lock").mkdir()
+    ran = compose("plan", at=applied)
+    assert (ran.status, "not a file" in ran.err) == (65, True)
+
+
+def test_debug_speaks_on_stderr_alone(applied: Path) -> None:
+    quiet, loud = compose("plan", at=applied), compose("--debug", "plan", at=applied)
+    assert (loud.status, loud.out) == (0, quiet.out)

@@ -70,6 +70,7 @@ class Maker:
                 recipe.name, content.concepts, description=recipe.description, id=action.wish
             )
         except Ambiguous:
+            intent = self.ledger.doubt(intent)
             model = self._look(intent)
         except TargetError:
             self.ledger.expire(intent)

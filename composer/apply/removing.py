@@ -33,7 +33,7 @@ def remove(maker: Maker, action: Action) -> None:
         left = replace(pruned(entry, action.deletes), replaced=action.retires)
         if entry.candidates:  # the next apply decides what becomes of them
             ledger.unsettled(action.path)
-    elif action.verb is Verb.LEAVE:
+    elif action.verb is Verb.LEAVE or rest.retires:  # something could not be dropped
         left = left_behind(rest)
     else:
         ledger.forget(action.path)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from composer.apply.values import Settings
     from composer.lockfile import Ledger
-    from composer.plan import Plan
+    from composer.plan import Action, Plan
     from composer.target import Target
 
 
@@ -72,10 +72,14 @@ def _everything(crew: Crew, tasks: list[Task]) -> None:
     training.within_budget(crew, going())
     crew.each(train, going())
     training.wait(crew, going())
-    # Entries that are only forgotten go first: what they name may be deleted by another.
     leaving = [task for task in tasks if task.action.recipe is None]
-    crew.each(remove, [task for task in leaving if task.action.verb is Verb.FORGET])
-    crew.each(remove, [task for task in leaving if task.action.verb is not Verb.FORGET])
+    crew.each(remove, [task for task in leaving if _only_forgotten(task.action)])
+    crew.each(remove, [task for task in leaving if not _only_forgotten(task.action)])
+
+
+def _only_forgotten(action: Action) -> bool:
+    """Such entries go first: what they name may be deleted for another entry."""
+    return action.verb is Verb.FORGET and not action.drops
 
 
 def _prepare(crew: Crew, task: Task) -> None:

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Sequence
 
-    from composer.entities import Observed, Recipe
+    from composer.entities import Intent, Observed, Recipe
     from composer.lockfile import Ledger
     from composer.target import Target
+
+_UNDER_WAY = 60.0  # seconds after which a POST has taken effect, or won't
 
 
 def settle(
@@ -37,6 +39,11 @@ def settle(
         if stop.wait(seconds):
             raise Stopped
 
+    def seen_by(intent: Intent) -> float:
+        """When its model would be seen: a killed run's POST may have taken effect after that."""
+        return max(intent.at, min(began, intent.at + _UNDER_WAY)) + grace
+
+    began = ledger.clock()
     while True:
         now = ledger.clock()
         observed = observe(
@@ -48,7 +55,7 @@ def settle(
             ledger.found(intent, model.id)
         ledger.refresh()
         for intent in ledger.memory.intents:
-            if now - intent.at >= grace:  # by then it would have been seen
+            if now >= seen_by(intent):
                 ledger.expire(intent)
         ledger.refresh()
         if ledger.memory.intents:

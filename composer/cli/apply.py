@@ -83,10 +83,7 @@ def apply_command(
     options = options_of(project, upgrade=upgrade, prune=prune)
     allowed = opt.allowed(allow_empty=allow_empty, allow_large=allow_large)
     if dry_run:
-        with open_target(project, wish, run_jobs=False) as target:
-            planned = looked_at(project, target, options)
-        emit(lambda color: render_plan.text(planned, allowed=allowed, color=color))
-        return 1 if planned.blocked else 0
+        return _only_shown(project, wish, options, allowed)
     with (
         only_one(project.root, wait=lock_timeout),
         _signals() as (stop, caught),
@@ -109,6 +106,13 @@ def apply_command(
     else:
         emit(lambda color: results.report(report, color=color))
     return SIGNALLED + caught[0] if caught else report.exit_status
+
+
+def _only_shown(project: Project, wish: Wish, options: Options, allowed: frozenset[str]) -> int:
+    with open_target(project, wish, run_jobs=False) as target:
+        planned = looked_at(project, target, options)
+    emit(lambda color: render_plan.text(planned, allowed=allowed, color=color))
+    return 1 if planned.blocked else 0
 
 
 class _Checks:
@@ -142,7 +146,7 @@ def _applied(
     planned.guard(checks.allowed)
     if checks.locked:
         check_locked(planned)
-    if checks.expect:
+    if checks.expect is not None:
         check_expected(planned, checks.expect)
     with Progress() as progress:
         return apply(planned, target, ledger, settings, say=progress.say, stop=stop)

@@ -6,6 +6,7 @@ a log file that the message names.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -22,14 +23,15 @@ from composer.words import visible
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-USAGE, BUG, INTERRUPTED = 64, 1, 130
+USAGE, FAILED, BUG, INTERRUPTED = 64, 1, 1, 130
 
 
 def guarded(arguments: Sequence[str]) -> int:
     """Run `compose` with these arguments; the exit status."""
     try:
         status = compose.main(list(arguments), prog_name="compose", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may have been closed
+            sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as done:
         return done.exit_code
@@ -42,6 +44,8 @@ def guarded(arguments: Sequence[str]) -> int:
         return _expected(error)
     except BrokenPipeError:
         return _reader_gone()
+    except OSError as error:
+        return _no_access(error)
     except Exception:
         return _bug()
 
@@ -58,8 +62,7 @@ def _expected(error: ComposeError) -> int:
     if isinstance(error, InvalidInput) and error.problems:
         from composer.render import problems
 
-        files = len({problem.file for problem in error.problems})
-        click.echo(problems.text(error.problems, files=files), err=True, nl=False)
+        click.echo(problems.text(error.problems, files=error.files), err=True, nl=False)
         return error.exit_status
     hint = f"\n  {visible(error.hint)}" if error.hint else ""
     click.echo(f"compose: {visible(error.message)}{hint}", err=True)
@@ -68,8 +71,23 @@ def _expected(error: ComposeError) -> int:
 
 def _reader_gone() -> int:
     """Whoever read our output has enough of it (`compose models | head`)."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _silence_stdout()
     return 0
+
+
+def _no_access(error: OSError) -> int:
+    """A full disk, missing rights, a folder that is gone: the system says what, we say where."""
+    place = f"{visible(str(error.filename))}: " if error.filename else ""
+    click.echo(f"compose: {place}{error.strerror or error}", err=True)
+    click.echo("  what was done so far is recorded; mend it and run the command again", err=True)
+    _silence_stdout()
+    return FAILED
+
+
+def _silence_stdout() -> None:
+    """What is still in the buffer can't be written: nobody must fail on that at exit."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _bug() -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import sys
 
 import click
 
@@ -57,14 +59,27 @@ class _Lazy(click.Group):
             raise click.UsageError(f"{error.message.rstrip('.')}.{hint}", ctx) from error
 
 
+def _listen(level: int) -> None:
+    """What our rooms log goes to stderr; other people's libraries stay silent."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("composer")
+    logger.handlers = [handler]
+    logger.setLevel(level)
+
+
 @click.group(
     cls=_Lazy,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, "-V", "--version", prog_name="compose")
+@click.option("-v", "--verbose", is_flag=True, help="Say more, on stderr.")
+@click.option("--debug", is_flag=True, help="Say everything, on stderr; never a secret.")
 @click.pass_context
-def compose(ctx: click.Context) -> None:
+def compose(ctx: click.Context, verbose: bool, debug: bool) -> None:
     """Composed LoRA models, declared in YAML, reviewed in git, made exactly once."""
+    if verbose or debug:
+        _listen(logging.DEBUG if debug else logging.INFO)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

@@ -15,10 +15,11 @@ from composer.errors import ComposeError, UsageError
 from composer.lockfile import plain_content, remember
 from composer.render import results
 from composer.render.style import aligned
-from composer.words import did_you_mean
+from composer.words import did_you_mean, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from composer.cli.options import Wish
     from composer.entities import Entry
@@ -48,14 +49,25 @@ def output_command(recipe: str | None, wish: Wish, form: str) -> int:
         said = {"name": entry.name, "id": entry.composition, "content": content}
         click.echo(json.dumps(said, indent=2))
     else:
-        click.echo(
-            results.output(entry, base=None if key == LOCAL else key.partition("#")[0]), nl=False
-        )
+        click.echo(results.output(entry, use=_use(project.root, entry.composition, key)), nl=False)
     return 0
 
 
+def _use(root: Path, id: str, key: str) -> str:
+    """A call that generates with this model, ready to paste."""
+    if key == LOCAL:
+        result = os.path.relpath(root / ".compose" / "models" / f"{id}.safetensors")
+        return f'# with diffusers:\npipe.load_lora_weights("{visible(result)}")'
+    url = f"{key.partition('#')[0]}/generate/custom/model_bfl-flux-1-dev"
+    body = json.dumps({"modelId": id, "prompt": "a knight in a garden"})
+    return (
+        'curl -u "$SCENARIO_SDK_API_KEY:$SCENARIO_SDK_API_SECRET" \\\n'
+        f"  -H 'Content-Type: application/json' -d '{body}' \\\n  {visible(url)}"
+    )
+
+
 def _table(ids: Mapping[str, str]) -> str:
-    return "\n".join(aligned([[id, name] for name, id in sorted(ids.items())]))
+    return "\n".join(aligned([[id, visible(name)] for name, id in sorted(ids.items())]))
 
 
 def find(entries: Mapping[str, Entry], wanted: str) -> Entry:

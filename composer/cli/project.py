@@ -10,6 +10,7 @@ from composer.errors import InvalidInput
 from composer.lockfile import NAME as LOCK
 from composer.lockfile import read_lock
 from composer.recipes import Loaded, default_paths, discover, find_root, load, relative
+from composer.words import visible
 
 if TYPE_CHECKING:
     from composer.cli.options import Selection
@@ -52,9 +53,10 @@ def open_project(selection: Selection) -> Project:
     """Read lock and recipes. Raises `InvalidInput` with every problem of every file."""
     root, chosen = find(selection)
     lock = read_lock(root)
-    loaded = load(_whole(root, lock, chosen, selection), root=root)
+    files = _whole(root, lock, chosen, selection)
+    loaded = load(files, root=root)
     if loaded.problems:
-        raise InvalidInput("the recipes have problems", problems=loaded.problems)
+        raise InvalidInput("the recipes have problems", problems=loaded.problems, files=len(files))
     narrowed = selection.paths or selection.include or selection.exclude
     selected = frozenset(relative(file, root) or "" for file in chosen) if narrowed else None
     return Project(root, lock, loaded.recipes, selected, len(chosen))
@@ -67,7 +69,7 @@ def check(selection: Selection) -> tuple[Loaded, int]:
     """
     root, chosen = find(selection)
     loaded = load(_whole(root, read_lock(root), chosen, selection), root=root)
-    meant = {relative(file, root) or file.as_posix() for file in chosen}
+    meant = {visible(relative(file, root) or file.as_posix()) for file in chosen}
     problems = tuple(p for p in loaded.problems if p.file in meant or p.code in _WHOLE_PROJECT)
     return Loaded(loaded.recipes, problems), len(chosen)
 

@@ -19,6 +19,7 @@ from composer.plan import Plan, Removal, dangers, meet, pruned
 from composer.render import plan as render_plan
 from composer.render import results
 from composer.target import observe
+from composer.words import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -55,12 +56,12 @@ def _forget(ledger: Ledger, thing: str, *, dry_run: bool) -> str:
     for path, entry in ledger.memory.entries.items():
         candidates = {candidate.id for candidate in entry.candidates}
         if thing in {*entry.ids, *candidates}:
-            click.echo(f"forget {thing} of {entry.name} ({path})")
+            click.echo(f"forget {thing} of {visible(entry.name)} ({visible(path)})")
             if not dry_run:
                 ledger.record(path, pruned(entry, [thing]))
             return path
     path = find_path(ledger.memory.entries, thing)
-    click.echo(f"forget {ledger.memory.entries[path].name} ({path})")
+    click.echo(f"forget {visible(ledger.memory.entries[path].name)} ({visible(path)})")
     if not dry_run:
         ledger.forget(path)
     return path

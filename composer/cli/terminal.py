@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 HEARTBEAT = 30.0  # seconds of silence after which a log shows that we are still there
 
 
-def colours(stream: TextIO) -> bool:
+def colours(stream: TextIO | None) -> bool:
     """FORCE_COLOR says yes, NO_COLOR no; else a terminal that isn't dumb, outside CI."""
-    if os.environ.get("NO_COLOR"):
+    if os.environ.get("NO_COLOR") or stream is None:
         return False
     return bool(os.environ.get("FORCE_COLOR")) or is_live(stream)
 

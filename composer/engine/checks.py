@@ -23,6 +23,7 @@ UNSUPPORTED = MappingProxyType(
     {
         "rank": "this version composes exactly, and the ranks of the LoRAs add up",
         "precision": "this version keeps the precision of the LoRAs",
+        "modelEpoch": "a file has no epochs: put that epoch's file into the library",
     }
 )
 DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.IGNORECASE)  # no file names on Windows

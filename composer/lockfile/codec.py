@@ -36,7 +36,7 @@ def checked_id(raw: object) -> str:
 def checked_path(raw: object) -> str:
     """A recipe's path, if it stays inside the root on every system. Raises `InvalidInput`."""
     parts = PurePosixPath(raw).parts if isinstance(raw, str) else ()
-    outside = not parts or parts[0] == "/" or ".." in parts or ":" in parts[0]
+    outside = not parts or parts[0] == "/" or ".." in parts or parts[0][1:2] == ":"
     if outside or not isinstance(raw, str) or "\\" in raw or "\0" in raw:
         raise InvalidInput(f"{raw!r} is not a recipe's path inside the project")
     return raw

@@ -1,9 +1,11 @@
 """The journal of an apply: `.compose/journal.jsonl`, one event a line, fsynced one by one.
 
-    intent   a POST is about to be sent (token, recipe, name, content, at)
-    found    the model of an intent whose answer was lost (token, recipe, made)
+    intent   a POST is about to be sent (token, recipe, name, content, at); once more, with a later
+             `at`, where it got no answer
+    found    the model of an intent whose answer was lost (token, recipe, made, at)
     expired  an intent's model did not appear within the grace, or was refused (token, recipe)
-    entry    a recipe's entry as it now is; `settles` an intent, `made` the id of its model
+    entry    a recipe's entry as it now is; `settles` an intent, `made` the id of its model, `at`
+             when it was answered
 
 It is what heals a run that was killed. Its cost doesn't depend on the lock's size.
 """
@@ -59,7 +61,7 @@ class Journal:
             event = json.loads(line)
             if isinstance(event, dict) and isinstance(event.get("event"), str):
                 return event
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
         raise self._broken(number, "no event of ours")
 
@@ -148,5 +150,5 @@ def _tell_found(story: Story, intent: Intent, event: Plain) -> None:
 
 def _made(story: Story, intent: Intent, event: Plain) -> None:
     id = checked_id(event["made"])
-    story.made[id] = Made(intent.name, intent.content, intent.at)
+    story.made[id] = Made(intent.name, intent.content, float(event.get("at", intent.at)))
     story.made_for[id] = intent.path

@@ -16,7 +16,7 @@ from composer.entities import Entry, Intent, Lock, Memory, Replaced, TargetLock
 from composer.errors import InvalidInput
 from composer.lockfile.codec import Plain, plain_entry, plain_intent
 from composer.lockfile.journal import Journal, Story
-from composer.lockfile.sides import combined, current, merged, texts
+from composer.lockfile.sides import merged, overtaken, texts
 from composer.lockfile.state import state_dir, write_atomically
 from composer.lockfile.text import dump, parse
 
@@ -40,6 +40,8 @@ def read_lock(root: Path) -> Lock:
 
 
 def _text(root: Path) -> str | None:
+    if (root / NAME).exists() and not (root / NAME).is_file():
+        raise InvalidInput(f"{NAME}: not a file", hint="move it away; restore it from git")
     try:
         return (root / NAME).read_bytes().decode("utf-8")
     except FileNotFoundError:
@@ -56,7 +58,7 @@ def remember(root: Path, key: str) -> Memory:
 def _memory(lock: TargetLock, story: Story) -> Memory:
     entries = dict(lock.recipes)
     for path, side in story.sides.items():
-        entries[path] = combined(entries[path], side) if path in entries else side
+        entries[path] = overtaken(entries[path], side) if path in entries else side
     marked = {path: _with_posts(path, entry, story) for path, entry in sorted(entries.items())}
     return Memory(lock.owner, marked, story.made, tuple(story.intents.values()))
 
@@ -113,13 +115,20 @@ class Ledger:
         self._append({"event": "intent", **plain_intent(intent)})
         return intent
 
+    def doubt(self, intent: Intent) -> Intent:
+        """Its POST got no answer, and may have taken effect up to now: its grace begins here."""
+        doubted = replace(intent, at=self.clock())
+        self._append({"event": "intent", **plain_intent(doubted)})
+        return doubted
+
     def expire(self, intent: Intent) -> None:
         """The intent's model does not exist, and will not."""
         self._append({"event": "expired", "recipe": intent.path, "token": intent.token})
 
     def found(self, intent: Intent, id: str) -> None:
         """The model of an intent whose answer was lost: it is a candidate of that recipe."""
-        self._append({"event": "found", "recipe": intent.path, "token": intent.token, "made": id})
+        event: Plain = {"event": "found", "recipe": intent.path, "token": intent.token}
+        self._append({**event, "made": id, "at": self.clock()})
 
     def record(
         self, path: str, entry: Entry, *, settles: Intent | None = None, made: str = ""
@@ -127,7 +136,7 @@ class Ledger:
         """Put an entry on disk. `made`: the id with which the intent's POST was answered."""
         event: Plain = {"event": "entry", "recipe": path, "entry": plain_entry(entry)}
         if settles:
-            event.update(settles=settles.token, made=made)
+            event.update(settles=settles.token, made=made, at=self.clock())
         self._append(event)
         with self._guard:
             self._entries[path] = replace(entry, candidates=())
@@ -185,7 +194,7 @@ class Ledger:
             or event.get("token") in open_intents
             or event["recipe"] not in done
         ]
-        if len(kept) != len(events):
+        if not kept or len(kept) != len(events):  # a torn line alone goes, too
             self._journal.replace(kept)
 
     def _write_lock(self, owner: str | None, done: Collection[str]) -> bool:
@@ -211,7 +220,7 @@ class Ledger:
         final = {}
         for path, entry in sorted(self._entries.items()):
             before = self._before.get(path) if path not in done else None
-            named = [*current(before), *before.candidates] if before else []
+            named = [*before.current, *before.candidates] if before else []
             known = {c.id: _kept(c, entry) for c in named if c.id not in self._marked}
             known |= {old.id: old for old in entry.replaced}
             kept = tuple(known[id] for id in sorted(known) if id not in own)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from composer.entities import Candidate, Entry, Lock, TargetLock
+from composer.entities import Candidate, Entry, Lock, Next, TargetLock
 from composer.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -78,21 +78,30 @@ def combined(first: Entry, other: Entry) -> Entry:
     )
 
 
+def overtaken(entry: Entry, side: Entry) -> Entry:
+    """The lock's entry with what a journal, which is newer, tells of it.
+
+    The journal's `next` is the one on its way, with its state, unless it tells of a recipe of
+    another name; what it says of an id that the lock names too is what that one was made from.
+    """
+    coming = side.next
+    if coming and (coming.composition == entry.composition or not _leads(coming, entry, side)):
+        coming = None
+    if coming is None and entry.next and side.composition == entry.next.composition:
+        coming = replace(entry.next, content=side.content or entry.next.content, job=side.job)
+    before = replace(side, composition=None, next=entry.next, candidates=(), replaced=())
+    return combined(combined(replace(entry, next=coming or entry.next), side), before)
+
+
+def _leads(coming: Next, entry: Entry, side: Entry) -> bool:
+    same = entry.next is not None and entry.next.composition == coming.composition
+    return same or side.name == entry.name or coming.state == "mismatch"
+
+
 def _candidates(first: Entry, other: Entry) -> tuple[Candidate, ...]:
     named = {first.composition, first.next.composition if first.next else None}
     found = {candidate.id: candidate for candidate in (*first.candidates, *other.candidates)}
-    for candidate in current(other):
+    for candidate in other.current:
         known = found.get(candidate.id, candidate)
         found[candidate.id] = replace(candidate, used=candidate.used or known.used)
     return tuple(found[id] for id in sorted(found) if id not in named)
-
-
-def current(entry: Entry) -> list[Candidate]:
-    """What an entry names now, as candidates: its composition, and the one on its way."""
-    found = []
-    if entry.next:
-        coming = entry.next
-        found.append(Candidate(coming.composition, entry.name, coming.content, coming.job))
-    if entry.composition:
-        found.append(Candidate(entry.composition, entry.name, entry.content, entry.job, used=True))
-    return found

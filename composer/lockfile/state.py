@@ -6,6 +6,7 @@ repository from a stranger must not make us write elsewhere.
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 import os
@@ -64,9 +65,12 @@ def write_atomically(path: Path, data: bytes, *, through: Path) -> None:
 def only_one(root: Path, *, wait: float) -> Iterator[None]:
     """Hold this project's file lock: one apply at a time on a machine.
 
-    Waits `wait` seconds for another to end. Raises `Refused`, saying who holds it since when.
+    Waits `wait` seconds for another to end. Raises `Refused`, saying who holds it since when, and
+    `PermissionError` where the lock could not be written.
     The system frees it when a process dies.
     """
+    if not os.access(root, os.W_OK):  # better now than after the work, when the lock is written
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(root))
     state = state_dir(root, create=True)
     holder = state / "apply.json"
     lock = FileLock(state / "apply.lock")

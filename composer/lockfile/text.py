@@ -16,7 +16,7 @@ import yaml
 
 from composer.entities import Lock, TargetLock
 from composer.errors import InvalidInput
-from composer.lockfile.codec import Plain, checked_path, plain_entry, read_entry
+from composer.lockfile.codec import Plain, checked_id, checked_path, plain_entry, read_entry
 from composer.resources import schema
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ _UNSAFE = re.compile(
 )
 # Keys whose values are named by people or targets: quoted, and in order of code points.
 _FREE = ("targets", "recipes", "pins")
+# Names of training parameters that YAML 1.1 would read as something else.
+_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -53,7 +55,8 @@ def _plain_target(target: TargetLock) -> Plain:
 
 def _mapping(plain: Mapping[str, object], *, free: bool) -> Iterator[str]:
     for key, value in sorted(plain.items()) if free else plain.items():
-        yield from _pair(quoted(key) if free else key, value, free=key in _FREE and not free)
+        label = quoted(key) if free or key.lower() in _WORDS else key
+        yield from _pair(label, value, free=key in _FREE and not free)
 
 
 def _pair(label: str, value: object, *, free: bool) -> Iterator[str]:
@@ -83,8 +86,10 @@ def _scalar(value: object) -> str:
 
 def number(value: float) -> str:
     """The shortest decimal, without an exponent: YAML 1.1 would read `1e-05` as text."""
-    text = format(Decimal(repr(value)), "f")
-    return text.removesuffix(".0")
+    text = format(Decimal(repr(value + 0)), "f").removesuffix(".0")
+    if isinstance(value, float) and "." not in text and int(text) != value:
+        return f"{text}.0"  # a large float, which isn't the integer of these digits
+    return text
 
 
 def quoted(text: str) -> str:
@@ -115,7 +120,8 @@ _RESTORE = "restore it from git"
 
 def _read_target(plain: Plain) -> TargetLock:
     entries = {checked_path(path): read_entry(e) for path, e in plain["recipes"].items()}
-    return TargetLock(plain.get("owner"), dict(sorted(entries.items())))
+    owner = checked_id(plain["owner"]) if "owner" in plain else None
+    return TargetLock(owner, dict(sorted(entries.items())))
 
 
 def _check_version(plain: Plain, source: str) -> None:

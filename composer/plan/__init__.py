@@ -72,7 +72,7 @@ def plan(
     moves, guards and what counts as gone look at the whole.
     """
     met = meet(recipes, memory.entries)
-    owned = own_entries(met, memory.entries)
+    owned = own_entries(met, memory.entries, observed)
     world = World.of(memory, observed, options, met=owned.values())
     actions = []
     for recipe in sorted(recipes, key=lambda recipe: recipe.path):

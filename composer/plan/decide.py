@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from composer.entities import COMPOSITION, MARK, Candidate, Replaced
+from composer.plan.intents import known_ids
 from composer.plan.match import holds, matches, trusted
 from composer.plan.resolve import Resolution, resolve
 from composer.plan.values import Action, Update, Verb
@@ -25,12 +26,13 @@ _TRAINING = ("training", "copying")
 
 @dataclass(slots=True)
 class World:
-    """What all recipes' decisions share. `taken` grows as recipes claim models."""
+    """What all recipes' decisions share. `taken` and `chosen` grow as recipes claim models."""
 
     memory: Memory
     observed: Observed
     options: Options
     taken: set[str] = field(default_factory=set)
+    chosen: set[str] = field(default_factory=set)  # settled on, for good
     recorded: dict[str, Parameters] = field(default_factory=dict)  # id -> training parameters
 
     @classmethod
@@ -40,23 +42,12 @@ class World:
         """`met`: the entries that belong to a recipe; what others name is free."""
         world = cls(memory, observed, options)
         for entry in met:
-            world.taken |= {held.id for held in current(entry)}
+            world.taken |= {held.id for held in entry.current}
         for entry in memory.entries.values():
             world.recorded |= {old.id: old.training for old in entry.replaced}
-            held = [c for c in (*entry.candidates, *current(entry)) if c.content]
+            held = [c for c in (*entry.candidates, *entry.current) if c.content]
             world.recorded |= {c.id: c.content.training for c in held if c.content}
         return world
-
-
-def current(entry: Entry) -> list[Candidate]:
-    """What the lock's entry names as composition and next, each with the lock's record."""
-    held = []
-    if entry.composition:
-        held.append(Candidate(entry.composition, entry.name, entry.content, entry.job, used=True))
-    if entry.next:
-        coming = entry.next
-        held.append(Candidate(coming.composition, entry.name, coming.content, coming.job))
-    return held
 
 
 def decide(recipe: Recipe, entry: Entry | None, world: World, *, moved_from: str | None) -> Action:
@@ -73,6 +64,7 @@ def decide(recipe: Recipe, entry: Entry | None, world: World, *, moved_from: str
         pins=tuple(sorted(found.pins.items())),
         moved_from=moved_from,
         before=entry.content if entry else None,
+        status=status_of(entry, world.observed),
         labels=_labels(found, entry),
         notes=tuple(found.notes),
     )
@@ -106,6 +98,7 @@ class _Decision:
         action = replace(action, notes=(*action.notes, *self.found.missing))
         if action.model:
             self.world.taken.add(action.model.id)
+            self.world.chosen.add(action.model.id)
         return self._with_the_rest(action)
 
     # --- what stops a recipe -----------------------------------------------------------
@@ -114,7 +107,7 @@ class _Decision:
         """All ids that this entry may stand for; those of other entries are none of them."""
         if self.entry is None:
             return []
-        own = current(self.entry)
+        own = (held for held in self.entry.current if held.id not in self.world.chosen)
         strangers = self.world.taken
         return [*own, *(c for c in self.entry.candidates if c.id not in strangers)]
 
@@ -159,13 +152,22 @@ class _Decision:
             return None
         model = min(models, key=lambda m: m.seniority)
         if model.trained:
-            return self._in_place(Verb.KEEP, model, "up to date")
+            kept = self._in_place(Verb.KEEP, model, "up to date")
+            return replace(kept, notes=(*kept.notes, *self._twins()))
         if model.untrained:
             failed = model.status != "new"
             why = f"its training {_failed(model)}" if failed else "created but not trained"
             return self._in_place(Verb.TRAIN, model, why)
         odd = "" if model.status in _TRAINING else f" (status {model.status})"
         return self._in_place(Verb.WAIT, model, f"still training{odd}")
+
+    def _twins(self) -> list[str]:
+        """A note on exact matches that nothing names: of two runners that raced, or a late POST."""
+        if not self.world.observed.remote:
+            return []
+        named = known_ids(self.world.memory)
+        twins = sorted(model.id for model in self._exact_matches() if model.id not in named)
+        return [f"the lock doesn't name its twins: {', '.join(twins)}"] if twins else []
 
     def _adopted(self) -> Action | None:
         """Row 4: an exact match elsewhere on the target, or an earlier one of this entry."""
@@ -191,7 +193,7 @@ class _Decision:
         """The last four rows: nothing on the target has the content, so it must be made."""
         entry = self.entry
         base = replace(self.base, wish=self._wish())
-        living = [c for c in current(entry) if self.world.observed.get(c.id)] if entry else []
+        living = [c for c in entry.current if self.world.observed.get(c.id)] if entry else []
         if living:
             record = living[0].content
             model = self.world.observed.get(living[0].id)
@@ -199,6 +201,8 @@ class _Decision:
             base = replace(base, before=record)
             if record == self.content and model and model.concepts is not None:
                 reason = "drift: changed on the target"
+                if entry and entry.candidates:
+                    reason = "no side of the lock is made of this yet"
                 base = replace(base, before=replace(self.content, concepts=model.concepts))
             verb = Verb.REPLACE if living[0].used else Verb.CREATE
             return replace(base, verb=verb, reason=reason)
@@ -209,7 +213,7 @@ class _Decision:
 
     def _wish(self) -> str | None:
         """The id, gone from the target, that the lock remembers for exactly this content."""
-        for held in reversed(current(self.entry) if self.entry else []):
+        for held in reversed(self.entry.current if self.entry else []):
             if held.content == self.content and not self.world.observed.get(held.id):
                 return held.id
         return None
@@ -261,6 +265,14 @@ class _Decision:
         training = held.content.training if held.content else ()
         name = model.name if model else held.name
         return Replaced(held.id, name, training, self.recipe.protect)
+
+
+def status_of(entry: Entry | None, observed: Observed) -> str:
+    """The status of the model that an entry names now; `none` if there is none."""
+    models = [
+        model for held in (entry.current if entry else ()) if (model := observed.get(held.id))
+    ]
+    return models[0].status if models else "none"
 
 
 def droppable(model: Model, held: Candidate, memory: Memory) -> bool:

@@ -11,13 +11,14 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from composer.plan.match import trusted
 from composer.plan.outcome import pruned
 from composer.plan.resolve import under_pins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from composer.entities import Content, Entry, Recipe
+    from composer.entities import Candidate, Content, Entry, Observed, Recipe
 
 
 def meet(recipes: Iterable[Recipe], entries: Mapping[str, Entry]) -> dict[str, str]:
@@ -65,11 +66,13 @@ def free_place(path: str, met: Mapping[str, str]) -> str:
     return path
 
 
-def own_entries(met: Mapping[str, str], entries: Mapping[str, Entry]) -> dict[str, Entry]:
+def own_entries(
+    met: Mapping[str, str], entries: Mapping[str, Entry], observed: Observed
+) -> dict[str, Entry]:
     """Each recipe's entry, by the recipe's path.
 
     An id that two entries name, as after a run that was killed in a move, stays with the one that
-    was met first.
+    was met first; but an entry that names what can't be its own takes nothing from its neighbour.
     """
     owned: dict[str, Entry] = {}
     claimed: set[str] = set()
@@ -78,8 +81,13 @@ def own_entries(met: Mapping[str, str], entries: Mapping[str, Entry]) -> dict[st
         if claimed & {*entry.ids}:
             entry = replace(pruned(entry, claimed), candidates=entry.candidates)
         owned[path] = entry
-        claimed |= {entry.composition or "", entry.next.composition if entry.next else ""}
+        claimed |= {held.id for held in entry.current if _may_be(held, observed)}
     return owned
+
+
+def _may_be(held: Candidate, observed: Observed) -> bool:
+    model = observed.get(held.id)
+    return model is None or trusted(model, {held.name}, [held.content])
 
 
 def contents(entry: Entry) -> list[Content]:

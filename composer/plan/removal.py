@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from composer.entities import COMPOSITION, MARK, Replaced
-from composer.plan.decide import current, droppable
+from composer.plan.decide import droppable, status_of
 from composer.plan.match import trusted
 from composer.plan.values import Action, Verb
 
@@ -48,7 +48,14 @@ class Removal:
             if c.id not in (*drops, *self.taken) and (c.used or self.observed.get(c.id))
         )
         return Action(
-            Verb.LEAVE, path, entry.name, reason, entry=entry, drops=drops, retires=retires
+            Verb.LEAVE,
+            path,
+            entry.name,
+            reason,
+            entry=entry,
+            drops=drops,
+            retires=retires,
+            status=status_of(entry, self.observed),
         )
 
     def everything(self, path: str, entry: Entry, *, reason: str) -> Action:
@@ -163,14 +170,24 @@ class Removal:
 
 def repeated(path: str, left: Mapping[str, Entry]) -> set[str]:
     """The ids of this leftover entry, if another one has them all: a run was killed in a move."""
-    mine = {*left[path].ids}
-    for other, entry in left.items():
-        if other != path and mine and mine <= {*entry.ids}:
-            alike = mine == {*entry.ids}
-            if not alike or other < path:
-                return mine
+    mine = _all_ids(left[path])
+    for other in left:
+        theirs = _all_ids(left[other])
+        first = mine != theirs or _rank(other, left) < _rank(path, left)
+        if other != path and mine and mine <= theirs and first:
+            return mine
     return set()
 
 
+def _all_ids(entry: Entry) -> set[str]:
+    return {*entry.ids, *(candidate.id for candidate in entry.candidates)}
+
+
+def _rank(path: str, left: Mapping[str, Entry]) -> tuple[bool, bool, str]:
+    """Of entries with the same ids the one that uses them comes first."""
+    entry = left[path]
+    return (entry.composition is None, entry.next is None, path)
+
+
 def _held(entry: Entry) -> list[Candidate]:
-    return [*current(entry), *entry.candidates]
+    return [*entry.current, *entry.candidates]

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from composer.plan.values import Options
 
 
+EPOCH = "modelEpoch"  # a concept's, which a target may not have
+
+
 @dataclass(slots=True)
 class Resolution:
     """What came of it. `problems` block the recipe; `missing` only block training it."""
@@ -42,9 +45,11 @@ def resolve(
     """Find each concept's LoRA. Nothing is raised: what is wrong is said in the answer."""
     found = Resolution()
     ids = [_id_of(ref, entry, observed, options, found) for ref in recipe.concepts]
-    for name in recipe.training:
-        if name[0] in observed.unsupported:
-            found.problems.append(f"training.{name[0]}: {observed.unsupported[name[0]]}")
+    for name, _ in recipe.training:
+        if name in observed.unsupported:
+            found.problems.append(f"training.{name}: {observed.unsupported[name]}")
+    if EPOCH in observed.unsupported and any(ref.epoch for ref in recipe.concepts):
+        found.problems.append(f"{EPOCH}: {observed.unsupported[EPOCH]}")
     concepts = [
         Concept(id, ref.scale, ref.epoch)
         for id, ref in zip(ids, recipe.concepts, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -88,6 +88,7 @@ class Action:
     deletes: tuple[str, ...] = ()
     keeps_entry: bool = False  # of a removal: the entry stays, its `replaced` are what it retires
     before: Content | None = None  # for a person: what it is made of now
+    status: str = ""  # of the model that the entry names now, as the target says
     labels: Mapping[str, str] = field(default_factory=dict)  # LoRA id -> its name
     notes: tuple[str, ...] = ()
 
@@ -183,9 +184,6 @@ class Plan:
 
     def refused(self, allowed: Collection[str] = ()) -> tuple[Guard, ...]:
         return tuple(guard for guard in self.guards if guard.flag not in allowed)
-
-    def without_guards(self) -> Plan:
-        return replace(self, guards=())
 
 
 def _hash(value: object) -> str:

@@ -23,13 +23,22 @@ def change_of(
 
     old = {c.model_id: c for c in before.concepts}
     new = {c.model_id: c for c in after.concepts}
+    added = {label(id): id for id in new if id not in old}
+    removed = {label(id): id for id in old if id not in new}
+    moved = [name for name in added if name in removed]  # one name, another file: an upgrade
     said = [
         *(text for id in new if id in old for text in _concept(label(id), old[id], new[id])),
-        *(f"{label(id)} added at {new[id].scale:g}" for id in new if id not in old),
-        *(f"{label(id)} removed" for id in old if id not in new),
+        *(text for n in moved for text in _upgraded(n, old[removed[n]], new[added[n]])),
+        *(f"{n} added at {new[id].scale:g}" for n, id in added.items() if n not in moved),
+        *(f"{n} removed" for n in removed if n not in moved),
         *_training(before.training, after.training),
     ]
     return ", ".join(said) or "changed"
+
+
+def _upgraded(label: str, old: Concept, new: Concept) -> Iterator[str]:
+    yield f"{label} is another file now: {old.model_id} -> {new.model_id}"
+    yield from _concept(label, old, new)
 
 
 def _concept(label: str, old: Concept, new: Concept) -> Iterator[str]:

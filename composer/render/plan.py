@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -103,10 +104,12 @@ def _details(action: Action) -> Iterator[str]:
 def _concepts(action: Action) -> Iterator[str]:
     before = {} if action.before is None else {c.model_id: c for c in action.before.concepts}
     after = {} if action.content is None else {c.model_id: c for c in action.content.concepts}
-    rows = [
-        (_weights(before.get(id), after.get(id), compare=bool(before)), _label(action, id))
-        for id in sorted({*before, *after}, key=lambda id: (_label(action, id), id))
-    ]
+    names = Counter(_label(action, id) for id in {*before, *after})
+    rows = []
+    for id in sorted({*before, *after}, key=lambda id: (_label(action, id), id)):
+        label = _label(action, id)
+        shown = label if names[label] == 1 else f"{label} ({id})"
+        rows.append((_weights(before.get(id), after.get(id), compare=bool(before)), shown))
     yield from aligned(rows)
 
 

@@ -74,10 +74,10 @@ def status_rows(plan: Plan) -> list[dict[str, str]]:
     """For each recipe: in sync or why not, and the model's own state on the target."""
     rows = []
     for action in plan.actions:
-        models = action.model
-        state = models.status if models else ("none" if action.verb is Verb.CREATE else "")
-        if models and models.progress is not None and not models.trained:
-            state += f" {models.progress:.0%}"
+        model = action.model
+        state = model.status if model else action.status
+        if model and model.progress is not None and not model.trained:
+            state += f" {model.progress:.0%}"
         in_sync = action.shown in _IN_SYNC
         said = "in sync" if in_sync and action.verb is not Verb.LEAVE else action.reason
         rows.append({"recipe": action.path, "name": action.name, "sync": said, "state": state})
@@ -129,26 +129,16 @@ def models_json(listed: Sequence[Model], *, rejected: Mapping[str, str]) -> str:
     return _json({"formatVersion": 1, "models": plain, "rejected": dict(rejected)})
 
 
-def output(entry: Entry, *, base: str | None) -> str:
-    """The id, what it is made of, and a call that generates with it (`base`: the API's URL)."""
+def output(entry: Entry, *, use: str) -> str:
+    """The id, what it is made of, and how to use it."""
     assert entry.composition is not None and entry.content is not None
     names = {id: name for name, id in entry.pins}
     rows = [
         [f"  {concept.scale:g}", visible(names.get(concept.model_id, concept.model_id))]
         for concept in entry.content.concepts
     ]
-    use = _LOCAL_USE if base is None else _REMOTE_USE.replace("{base}", visible(base))
-    lines = [entry.composition, *aligned(rows), "", use.replace("{id}", entry.composition)]
+    lines = [entry.composition, *aligned(rows), "", use]
     return "\n".join(lines) + "\n"
-
-
-_LOCAL_USE = """\
-# with diffusers:
-pipe.load_lora_weights(".compose/models/{id}.safetensors")"""
-_REMOTE_USE = """\
-curl -u "$SCENARIO_SDK_API_KEY:$SCENARIO_SDK_API_SECRET" -H 'Content-Type: application/json' \\
-  -d '{"modelId": "{id}", "prompt": "a knight in a garden"}' \\
-  {base}/generate/custom/model_bfl-flux-1-dev"""
 
 
 def _json(value: Any) -> str:
