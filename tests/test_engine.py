@@ -59,7 +59,7 @@ def test_it_is_a_target_on_this_machine(engine: Engine) -> None:
     target: Target = engine
     assert (target.key, target.remote, target.grace, target.owner()) == ("local", False, 0.0, None)
     assert (target.poll_interval, target.ignores_training) == (0.2, True)
-    assert set(target.unsupported) == {"rank", "precision"}
+    assert set(target.unsupported) == {"rank", "precision", "modelEpoch"}
 
 
 def test_loras_and_compositions_are_listed_newest_first(engine: Engine, library: Path) -> None:

@@ -381,7 +381,7 @@ def play(history: list[Op], *, target: FakeTarget | None = None) -> None:
 
 
 relaxed = settings(
-    max_examples=size(150, 5000),
+    max_examples=size(150, 1000),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=False,
@@ -394,13 +394,13 @@ def test_one_undisturbed_apply_brings_any_history_right(history: list[Op]) -> No
     play(history)
 
 
-@settings(relaxed, max_examples=size(60, 2000))
+@settings(relaxed, max_examples=size(60, 400))
 @given(HISTORIES)
 def test_the_same_where_wished_ids_are_granted(history: list[Op]) -> None:
     play(history, target=FakeTarget(grants_ids=True, polls=2))
 
 
-@settings(relaxed, max_examples=size(60, 2000))
+@settings(relaxed, max_examples=size(60, 400))
 @given(HISTORIES)
 def test_the_same_on_a_remote_target(history: list[Op]) -> None:
     play(history, target=FakeTarget(remote=True, polls=0, list_hides=frozenset({"concepts"})))
