@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,6 @@ from serving import KEY, SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _LOOPBACK = ("127.", "::1", "localhost")
 _OURS = ("COMPOSE_", "SCENARIO_")
@@ -77,7 +77,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def _files_that_tell(config: pytest.Config) -> list[str]:
     """Every byte that the run wrote: locks, journals, SQLite, logs, plans, results."""
     factory: Any = getattr(config, "_tmp_path_factory", None)
-    files = factory.getbasetemp().rglob("*") if factory is not None else ()
+    base = factory.getbasetemp() if factory is not None else os.devnull
+    walk = os.walk(base)  # a folder that another run rotates away meanwhile is passed over
+    files = (Path(folder, name) for folder, _, names in walk for name in names)
     return [str(f) for f in files if f.is_file() and not f.is_symlink() and _tells(_bytes(f))]
 
 

@@ -210,3 +210,16 @@ def test_a_composition_that_is_not_ours_is_never_deleted(project: Path, served: 
     done = compose("apply", "--prune", "--grace", "0.2", at=project)
     assert done.status == 0
     assert served.ok("GET", f"/models/{foreign}")["model"]["status"] == "trained"
+
+
+def test_a_trained_twin_is_kept_and_said(project: Path, served: Served) -> None:
+    apply(project)
+    mine = served.ok("GET", f"/models/{entries(project)['Pixel Rogue']}")["model"]
+    body = {key: mine[key] for key in ("name", "type", "concepts")}
+    twin = served.ok("POST", "/models", body)["model"]["id"]
+    served.ok("PUT", f"/models/{twin}/train", {})
+    served.finished(twin)
+    status, out, err = apply(project)
+    assert (status, out) == (0, "No changes: 4 kept.\n")
+    assert f"note: Pixel Rogue: the lock doesn't name its twins: {twin}" in err
+    assert served.ok("GET", f"/models/{twin}")["model"]["status"] == "trained"

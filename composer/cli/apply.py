@@ -20,6 +20,7 @@ from composer.lockfile import Ledger, only_one
 from composer.plan import plan
 from composer.render import plan as render_plan
 from composer.render import results
+from composer.words import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from composer.cli.options import Selection, Wish
     from composer.cli.project import Project
-    from composer.plan import Options, Report
+    from composer.plan import Options, Plan, Report
     from composer.target import Target
 
 SIGNALLED = 128
@@ -143,6 +144,8 @@ def _applied(
             lambda color: render_plan.text(planned, allowed=checks.allowed, color=color) + "\n",
             err=True,
         )
+    else:
+        _say_notes(planned)
     planned.guard(checks.allowed)
     if checks.locked:
         check_locked(planned)
@@ -150,6 +153,13 @@ def _applied(
         check_expected(planned, checks.expect)
     with Progress() as progress:
         return apply(planned, target, ledger, settings, say=progress.say, stop=stop)
+
+
+def _say_notes(planned: Plan) -> None:
+    """What a reader should know though nothing changes: two trained twins, a name that moved on."""
+    for action in planned.actions:
+        for note in action.notes:
+            click.echo(f"note: {visible(action.name)}: {visible(note)}", err=True)
 
 
 def _until(stop: threading.Event) -> Callable[[float], None]:

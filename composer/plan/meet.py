@@ -109,4 +109,4 @@ def _by_content_alone(left: dict[str, Recipe], free: dict[str, Entry], met: dict
         if _holds(entry, recipe)
     ]
     recipes, entries = Counter(r for r, _ in pairs), Counter(e for _, e in pairs)
-    met.update({r: e for r, e in pairs if recipes[r] == 1 and entries[e] == 1})
+    met.update({r: e for r, e in sorted(pairs) if recipes[r] == 1 and entries[e] == 1})

@@ -51,7 +51,6 @@ class Report:
     outcomes: tuple[Outcome, ...] = ()
     interrupted: bool = False
     lock_changed: bool = False
-    warnings: tuple[str, ...] = ()
 
     @property
     def exit_status(self) -> int:
