@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 from serving import KEY, SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# The small run takes the same examples every time; the long one looks for new ones.
+settings.register_profile("compose", derandomize=os.environ.get("COMPOSE_SOAK") != "1")
+settings.load_profile("compose")
 
 _LOOPBACK = ("127.", "::1", "localhost")
 _OURS = ("COMPOSE_", "SCENARIO_")

@@ -75,6 +75,7 @@ class Project:
         self.base: tuple[dict[str, Recipe], bytes] | None = None
         self.other: tuple[dict[str, Recipe], bytes] | None = None
         self.branched = False
+        self.twinned = False
         self.strangers: set[str] = set()
         self.blocked = False
         target.put(*(lora(id, name) for name, id in LORAS.items()))
@@ -147,6 +148,7 @@ class Project:
     def interfere(self, op: Op) -> None:
         there = sorted(set(self.target.compositions()) - self.touched)
         if op.what == "twin":
+            self.twinned = True
             self.make_twin(op)
         elif there:
             self.meddle(op, there[op.a % len(there)])
@@ -323,7 +325,8 @@ class Project:
         assert entry.next is None and entry.composition is not None and entry.name == mine.name
         model = self.target.models[entry.composition]
         assert (model.type, model.name, model.status) == (COMPOSITION, mine.name, "trained")
-        blind = self.branched and "parameters" in self.target.hides  # another branch's training
+        # A trained twin of another branch or hand, whose parameters nobody can see, is a match.
+        blind = (self.branched or self.twinned) and "parameters" in self.target.hides
         training = mine.training if blind else model.parameters or ()
         made_of = Content.of(model.concepts or (), training)
         assert made_of == self.wanted(mine) == entry.content
@@ -451,6 +454,17 @@ REMEMBERED: tuple[tuple[list[Op], dict[str, Any]], ...] = (
         {"grants_ids": True, "polls": 2},
     ),
     ([Op("failing", 4, 6), Op("remove", 2, 3), Op("refused", 4)], {}),
+    (
+        [
+            Op("add", 6, 4),
+            Op("no wait"),
+            Op("change there", 7, 1),
+            Op("swap files", 5),
+            Op("kill", 19),
+        ],
+        {"remote": True, "late": 0.03, "grace": 0.2},
+    ),
+    ([Op("add", 4), Op("kill", 19), Op("move", 3, 7), Op("kill", 34), Op("remove", 3, 2)], {}),
     (
         [
             Op("training", 1, 1),

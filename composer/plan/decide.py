@@ -181,7 +181,7 @@ class _Decision:
     def _exact_matches(self) -> Iterable[Model]:
         observed, world = self.world.observed, self.world
         earlier = {old.id: old.name for old in self.entry.replaced} if self.entry else {}
-        for id in sorted({*observed.own, *earlier}):
+        for id in sorted({*observed.own, *earlier, *world.memory.made}):  # a list may lag behind
             model = observed.get(id)
             if model is None or id in world.taken or model.type != COMPOSITION:
                 continue

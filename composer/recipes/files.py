@@ -51,7 +51,7 @@ def read(file: Path, root: Path) -> bytes:
         how = "is not inside" if path is None else "is a link out of"
         hint = "a recipe lies inside its project: copy the file there"
         raise Refusal("E303", f"the file {how} {visible(str(root))}", hint)
-    if UNSAFE.search(path) or "\\" in path:
+    if UNSAFE.search(path) or "\\" in path or path[1:2] == ":":  # c:x is a drive on Windows
         message = "the file's path holds a control character, a backslash or the like"
         raise Refusal("E304", message, "rename it")
     try:
