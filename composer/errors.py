@@ -4,7 +4,6 @@
     ├── UsageError              64   the command line asks for something impossible
     ├── InvalidInput            65   a recipe, the lock or the journal is invalid
     ├── Refused                  3   a guard, `--expect`, `--locked` or a limit said no
-    ├── StillTraining           75   the wait ran out; the next run picks it up
     ├── BadLora                  1   a file that is no FLUX.1 LoRA we can read
     └── TargetError              1   the target said no, for good
         ├── CredentialsError    77   no or wrong credentials, or another owner
@@ -83,12 +82,6 @@ class Refused(ComposeError):
     """Something that we could do, and don't, until a flag allows it."""
 
     exit_status = 3
-
-
-class StillTraining(ComposeError):
-    """The wait ran out before the training did: no failure."""
-
-    exit_status = 75
 
 
 class BadLora(ComposeError):

@@ -493,7 +493,7 @@ def test_an_upgrade_is_said_in_words(applied: Path) -> None:
 def test_output_names_the_file_from_where_one_stands(applied: Path) -> None:
     below = applied / "recipes/tutorial"
     path = re.search(r'"(.*\.safetensors)"', compose("output", "Tutorial Slime", at=below).out)
-    assert path is None or (below / path[1]).is_file()
+    assert path is not None and (below / path[1]).is_file()
     shown = compose("output", "Tutorial Slime", at=applied).out
     path = re.search(r'"(.*\.safetensors)"', shown)
     assert path is not None and (applied / path[1]).is_file()
