@@ -151,19 +151,29 @@ def make(folder: Path) -> list[Path]:
 def _make(sample: Sample, path: Path) -> Path:
     tensors = dict(_tensor(sample, stem, piece) for stem, piece in _pieces(sample))
     specs = sorted(tensors, key=order)
-    with writing(path, specs, sample.metadata) as add:
+    with writing(path, specs, sample.metadata) as output:
         for spec in specs:
-            add(tensors[spec])
+            output.put(spec.name, tensors[spec])
     return path
 
 
+ENDINGS = {
+    DIFFUSERS.name: {Piece.DOWN: ".lora_A.weight", Piece.UP: ".lora_B.weight"},
+    KOHYA.name: {
+        Piece.DOWN: ".lora_down.weight",
+        Piece.UP: ".lora_up.weight",
+        Piece.ALPHA: ".alpha",
+    },
+}
+
+
 def _pieces(sample: Sample) -> list[tuple[str, Piece]]:
-    pieces = [piece for piece in Piece if piece is not Piece.ALPHA or sample.alpha is not None]
+    pieces = [Piece.DOWN, Piece.UP, *([Piece.ALPHA] if sample.alpha is not None else [])]
     return [(stem, piece) for stem in sample.ranks for piece in pieces]
 
 
 def _tensor(sample: Sample, stem: str, piece: Piece) -> tuple[Spec, NDArray[Any]]:
-    suffix = next(end for end, meant in sample.format.suffixes.items() if meant is piece)
+    suffix = ENDINGS[sample.format.name][piece]
     name, rank, site = stem + suffix, sample.ranks[stem], sample.format.stems[stem]
     shapes = {Piece.DOWN: (rank, site.inputs), Piece.UP: (site.outputs, rank), Piece.ALPHA: ()}
     spec = Spec(name, sample.dtype, shapes[piece])

@@ -1,32 +1,29 @@
-"""Composing, held against the oracle: what the files say, added up in float64."""
+"""Composing plain files: what is copied, rounded, refused and written, step by step."""
 
 from __future__ import annotations
 
-import tempfile
 import tracemalloc
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lora_oracle as oracle
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from lora_files import DTYPES, Spec, scales, specs, write
+from lora_checks import LIMITS
+from lora_files import Spec, write
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from sizes import size
 
 from composer.engine.lora import compose, composed_size, read
 from composer.errors import BadLora
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-LIMITS = {"F32": 1e-6, "F16": 1e-3, "BF16": 5e-3}
 TO_Q = "transformer_blocks.0.attn.to_q"
 TO_OUT = "transformer_blocks.3.attn.to_out.0"
 QKV = "lora_unet_double_blocks_0_img_attn_qkv"
+HEAD = ("lora_unet_final_layer_adaLN_modulation_1", "lora_unet_final_layer_linear")
 LINEAR1 = "lora_unet_single_blocks_0_linear1"
 
 
@@ -45,47 +42,10 @@ def error(out: Path, sources: Sequence[tuple[Path, float]]) -> float:
     return oracle.worst(oracle.deltas(out), wanted)
 
 
-@settings(
-    max_examples=size(25, 400),
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    database=None,
-)
-@given(st.lists(st.tuples(specs(), scales), min_size=1, max_size=4))
-def test_any_mix_is_the_sum_of_its_parts(mix: list[tuple[Spec, float]]) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        out, sources = composed(Path(name), mix)
-        result = read(out)
-        (dtype,) = result.dtypes
-        assert error(out, sources) <= LIMITS[dtype]
-        assert dtype == "F32" or {spec.dtype for spec, _ in mix} == {dtype}
-        assert set(result.modules) == {m for path, _ in sources for m in oracle.deltas(path)}
-        assert out.stat().st_size <= composed_size([(read(path), s) for path, s in sources])
-        keys = load_file(out)
-        alphas = {float(value) for key, value in keys.items() if key.endswith(".alpha")}
-        assert len(alphas) == (len(result.ranks) > 1)
-        assert len(keys) == len(result.modules) * (2 + len(alphas))
-        again = composed(Path(name), mix, "again")[0]
-        assert again.read_bytes() == out.read_bytes()
-
-
-@pytest.mark.parametrize("dtype", sorted(DTYPES))
-def test_a_scale_off_by_a_hundredth_is_noticed(tmp_path: Path, dtype: str) -> None:
-    """The check above can fail: this is the error it must see."""
-    mix = [
-        (Spec(False, dtype, {TO_Q: 3, TO_OUT: 2}, seed=1), 0.65),
-        (Spec(True, dtype, {QKV: 4}, {QKV: 2.0}, seed=2), 0.8),
-    ]
-    out, sources = composed(tmp_path, mix)
-    assert error(out, sources) <= LIMITS[dtype]
-    (first, scale), second = sources
-    assert error(out, [(first, scale + 0.01), second]) > LIMITS[dtype]
-
-
 @pytest.mark.parametrize("kohya", [False, True])
 def test_all_modules_agree_with_dense_deltas(tmp_path: Path, kohya: bool) -> None:
     """Factors aside: whole matrices of a small module, and of one whose halves are swapped."""
-    stems = {False: ("norm_out.linear", "proj_out"), True: tuple(oracle.FUSED)[-2:]}[kohya]
+    stems = {False: ("norm_out.linear", "proj_out"), True: HEAD}[kohya]
     spec = Spec(kohya, "F32", dict.fromkeys(stems, 2), dict.fromkeys(stems, 3.0))
     out, sources = composed(tmp_path, [(spec, 0.5)])
     tensors, given = load_file(out), load_file(sources[0][0])
@@ -260,7 +220,7 @@ def test_progress_rises_and_may_cancel(tmp_path: Path) -> None:
     compose([(lora, 1.0)], tmp_path / "out", metadata={}, progress=seen.append)
     assert seen == sorted(seen)
     assert (seen[0], seen[-1]) == (0.0, 1.0)
-    assert len(seen) > 4
+    assert len(seen) == 3  # before each of two layers, and at the end
 
     def cancel(share: float) -> None:
         if share > 0.5:

@@ -57,16 +57,7 @@ def test_each_recipe_composes(path: Path, tmp_path: Path) -> None:
     sources = [(titled(c["name"]), float(c["scale"])) for c in recipe["concepts"]]
     out = tmp_path / "out"
     compose([(read(source), scale) for source, scale in sources], out, metadata={})
-    wanted = oracle.total(_deltas(source, scale) for source, scale in sources)
+    wanted = oracle.total(oracle.deltas(source, scale) for source, scale in sources)
     assert (
         oracle.worst(oracle.deltas(out), wanted) <= {"F32": 1e-6, "BF16": 5e-3}[read(out).dtypes[0]]
     )
-
-
-def _deltas(path: Path, scale: float) -> oracle.Factors:
-    """As the oracle reads it; of PEFT's metadata it needs to know one module of one sample."""
-    found = oracle.deltas(path, scale)
-    if path.stem == "castle-stone":
-        norm = "single_transformer_blocks.0.norm.linear"
-        found[norm] = [(up * 1.5 / 3, down) for up, down in found[norm]]
-    return found

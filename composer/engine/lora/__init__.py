@@ -1,11 +1,13 @@
-"""The LoRA room: reading FLUX.1 LoRA files and composing them exactly.
+"""The LoRA room: reading FLUX.1 LoRA files, composing them exactly, and comparing them.
 
-The engine's library and service call the three verbs below, and nothing else in here. A file
-format is one table in `formats.py`; the arithmetic is in `composition.py`.
+The engine's library and service call the verbs below, and nothing else in here. A file format is
+one table in `formats.py`, the result's in `forms.py`; the arithmetic is in `weights.py` and
+`reduction.py`.
 """
 
-from composer.engine.lora.composition import compose
-from composer.engine.lora.layout import composed_size
+from composer.engine.lora.composition import compose, composed_size, foreseen
 from composer.engine.lora.reading import LoraFile, read
+from composer.engine.lora.report import Report
+from composer.engine.lora.scaling import companion
 
-__all__ = ["LoraFile", "compose", "composed_size", "read"]
+__all__ = ["LoraFile", "Report", "companion", "compose", "composed_size", "foreseen", "read"]

@@ -7,18 +7,19 @@ Windows can't replace a mapped file. `reading` and `composition` come here; nobo
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
-import re
 import stat
+import threading
 from dataclasses import dataclass
-from itertools import islice
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from composer.engine.lora.dtypes import BITS, NUMPY
 from composer.engine.lora.flaw import Flaw, shown
+from composer.engine.lora.strictjson import bounded, parsed, strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-HEADER_LIMIT = 16 * 1024 * 1024  # bytes; a LoRA's is well below 1 MiB, its training notes included
-TOKENS_LIMIT = 500_000  # texts, brackets and commas in it: some 35,000 tensors
+__all__ = ["HEADER_LIMIT", "Header", "Source", "Tensor", "strict_json"]
 
-_TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[{\[,]', re.DOTALL)
+HEADER_LIMIT = 8 * 1024 * 1024  # bytes; training notes and thumbnails rarely bring one to 1 MiB
+TENSOR_LIMIT = 1024**3  # bytes; FLUX.1's largest weight has a quarter of that, a LoRA's far less
+NAME_LIMIT = 1000  # characters of a tensor's name
+
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
 # What other files begin with, and what to say about them.
@@ -59,23 +62,28 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says about itself; equal headers have equal tensors at equal places."""
+    """What a file says about itself; `digest` is the hash of its text."""
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
-    size: int
+    size: int  # of the whole file, in bytes
+    digest: bytes
 
 
 class Source:
-    """An open safetensors file: its checked header, and its tensors as arrays.
+    """An open safetensors file: its checked header, and its tensors as arrays, for any thread.
 
-    Raises `Flaw` where the file is no sound safetensors file or can't be read.
+    Raises `Flaw` where the file is no sound safetensors file, can't be read, or changes between
+    its opening and a read: what was read before came from the same bytes. `known` is the header
+    that an earlier look found; then another one is a `Flaw` too.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, known: Header | None = None) -> None:
         self._file = _opened(path)
+        self._turn = threading.Lock()  # a read moves the file's one place
         try:
-            self.header = _header(self._file)
+            self._stamp = _stamp(self._file)
+            self.header = _header(self._file, known)
         except BaseException:
             self._file.close()
             raise
@@ -93,16 +101,38 @@ class Source:
 
     def array(self, tensor: Tensor) -> NDArray[Any]:
         """A tensor's values, in the file's own type."""
-        return self._filled(tensor.start, np.empty(tensor.shape, NUMPY[tensor.dtype]))
+        return self._filled(tensor.start, np.empty(tensor.shape, _numpy(tensor)))
 
     def rows(self, tensor: Tensor, first: int, last: int) -> NDArray[Any]:
-        """The values of a matrix's rows from `first` up to `last`, which isn't among them."""
-        array = np.empty((last - first, tensor.shape[1]), NUMPY[tensor.dtype])
-        return self._filled(tensor.start + first * tensor.shape[1] * array.itemsize, array)
+        """The values of the rows from `first` up to `last`, which isn't among them."""
+        array = np.empty((last - first, *tensor.shape[1:]), _numpy(tensor))
+        before = first * prod(tensor.shape[1:]) * array.itemsize
+        return self._filled(tensor.start + before, array)
+
+    def fill(self, tensor: Tensor, place: NDArray[Any]) -> None:
+        """Put a tensor's values into an array of its type and shape, in one piece."""
+        self._filled(tensor.start, place)
 
     def _filled(self, start: int, array: NDArray[Any]) -> NDArray[Any]:
-        _read_into(self._file, start, array.reshape(-1).view(np.uint8).data)
+        with self._turn:
+            _read_into(self._file, start, array.reshape(-1).view(np.uint8).data)
+            if _stamp(self._file) != self._stamp:
+                raise Flaw(
+                    "was changed while it was read", hint="run the same again once it is at rest"
+                )
         return array
+
+
+def _numpy(tensor: Tensor) -> np.dtype[Any]:
+    if tensor.dtype not in NUMPY:
+        raise Flaw(f"has {shown(tensor.name)} as {tensor.dtype}, which this version doesn't read")
+    return NUMPY[tensor.dtype]
+
+
+def _stamp(file: BinaryIO) -> tuple[int, int, int]:
+    """What differs once an open file was written to: size, and times in nanoseconds."""
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -128,7 +158,7 @@ def _read_into(file: BinaryIO, start: int, buffer: memoryview) -> None:
         raise Flaw(f"can't be read: {error.strerror or error}") from error
 
 
-def _header(file: BinaryIO) -> Header:
+def _header(file: BinaryIO, known: Header | None) -> Header:
     size = os.fstat(file.fileno()).st_size
     beginning = bytearray(min(size, 32))
     _read_into(file, 0, memoryview(beginning))
@@ -141,11 +171,25 @@ def _header(file: BinaryIO) -> Header:
         raise Flaw(f"claims a header of {length:,} bytes; {HEADER_LIMIT:,} is the limit")
     raw = bytearray(length)
     _read_into(file, 8, memoryview(raw))
-    fields = _object(bytes(raw))
+    digest = hashlib.sha256(raw).digest()
+    if known is not None:
+        if (known.size, known.digest) != (size, digest):
+            raise Flaw("was changed after it was read", hint="run the same again")
+        return known
+    return _parsed(raw, size, digest)
+
+
+def _parsed(raw: bytearray, size: int, digest: bytes) -> Header:
+    """The header's values. The bytes are let go before the text is parsed, which takes as much."""
+    base, text = 8 + len(raw), bounded(raw, "its header")
+    raw.clear()
+    fields = parsed(text, "its header")
+    if not isinstance(fields, dict):
+        raise Flaw("has a header that is no JSON object")
     metadata = _metadata(fields.pop("__metadata__", {}))
-    tensors = {name: _tensor(name, entry, 8 + length) for name, entry in fields.items()}
-    _contiguous(tensors, 8 + length, size)
-    return Header(tensors, metadata, size)
+    tensors = {name: _tensor(name, entry, base) for name, entry in fields.items()}
+    _contiguous(tensors, base, size)
+    return Header(tensors, metadata, size, digest)
 
 
 def _not_safetensors(beginning: bytes, size: int, length: int) -> Flaw:
@@ -160,43 +204,6 @@ def _not_safetensors(beginning: bytes, size: int, length: int) -> Flaw:
     return Flaw("is no safetensors file")
 
 
-def _object(raw: bytes) -> dict[str, Any]:
-    """The header's JSON object; its size in memory is bounded before it is parsed."""
-    tokens = islice(_TOKENS.finditer(raw), TOKENS_LIMIT + 1)
-    if sum(1 for _ in tokens) > TOKENS_LIMIT:
-        raise Flaw(f"has a header of more than {TOKENS_LIMIT:,} texts, brackets and commas")
-    fields = strict_json(raw, "its header")
-    if not isinstance(fields, dict):
-        raise Flaw("has a header that is no JSON object")
-    return fields
-
-
-def strict_json(raw: bytes, what: str) -> object:
-    """JSON of a stranger's, with no key twice, no NaN and no broken text."""
-    try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
-    except Flaw as flaw:
-        raise Flaw(f"is broken: {what} {flaw}") from None
-    except (ValueError, RecursionError) as error:
-        raise Flaw(f"is broken: {what} is no valid JSON ({type(error).__name__})") from None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise Flaw(f"has the key {shown(key)} twice")
-        key.encode("utf-8")  # a lone surrogate is a UnicodeEncodeError, so a ValueError
-        if isinstance(value, str):
-            value.encode("utf-8")
-        found[key] = value
-    return found
-
-
-def _no_constant(name: str) -> float:
-    raise Flaw(f"holds {name}, which is no JSON")
-
-
 def _metadata(raw: object) -> dict[str, str]:
     if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
         raise Flaw("is broken: its __metadata__ is no map from text to text")
@@ -204,11 +211,14 @@ def _metadata(raw: object) -> dict[str, str]:
 
 
 def _tensor(name: str, entry: object, base: int) -> Tensor:
+    if len(name) > NAME_LIMIT:
+        raise Flaw(f"is broken: {shown(name)} is a name of {len(name):,} characters")
     if not isinstance(entry, dict) or set(entry) != _FIELDS:
         raise Flaw(f"is broken: {shown(name)} needs dtype, shape and data_offsets, no more or less")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise Flaw(f"is broken: {shown(name)} has the unknown dtype {shown(str(dtype))}")
+        told = dtype if isinstance(dtype, str) else type(dtype).__name__
+        raise Flaw(f"is broken: {shown(name)} has the unknown dtype {shown(told)}")
     if not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
         raise Flaw(f"is broken: {shown(name)} has a shape or offsets that are no whole numbers")
     bits = BITS[dtype]
@@ -219,6 +229,8 @@ def _tensor(name: str, entry: object, base: int) -> Tensor:
             f"is broken: {shown(name)}, {dtype} of shape {shown(str(shape))}, doesn't fill"
             f" the bytes {offsets[0]} to {offsets[1]}"
         )
+    if bits > 8 * TENSOR_LIMIT:
+        raise Flaw(f"has {shown(name)} of {bits // 8:,} bytes: no LoRA is that large")
     return Tensor(name, dtype, tuple(shape), base + offsets[0], base + offsets[1])
 
 

@@ -1,7 +1,7 @@
 """Why a file can't be used, before anybody has said which file that is.
 
-The modules that look inside a file raise `Flaw`; `reading.read` and `composition.compose` know
-the file's name, and turn it into the `BadLora` that callers see.
+The modules that look inside a file raise `Flaw`; those that know the file's name turn it into the
+`BadLora` that callers see.
 """
 
 from __future__ import annotations
@@ -26,6 +26,22 @@ class Flaw(ValueError):
     def of(self, path: Path) -> BadLora:
         """The error that names the file."""
         return BadLora(f"{shown(path.name)}: {self}", hint=self.hint)
+
+
+class Naming:
+    """Turns a `Flaw` within into the `BadLora` that names the file at `path`."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Flaw):
+            raise error.of(self._path) from None
 
 
 def shown(text: str) -> str:

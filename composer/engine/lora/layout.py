@@ -1,7 +1,6 @@
-"""What a composed file will hold: which modules, of which ranks, made of what, in which order.
+"""What a composed file will hold: which layers, of which ranks, made of what, in which order.
 
-`composition` plans with this and then writes; `composed_size` answers from headers alone how much
-room that takes.
+`composition` plans with this and then writes; `weights` makes the tensors of each layer.
 """
 
 from __future__ import annotations
@@ -12,166 +11,200 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from composer.engine.lora.container import Source
-from composer.engine.lora.dtypes import F16, F32
-from composer.engine.lora.flaw import Flaw
-from composer.engine.lora.formats import Piece
-from composer.engine.lora.modules import BY_PATH
-from composer.engine.lora.writer import Spec, header, order
+from composer.engine.lora.dtypes import F32
+from composer.engine.lora.encoders import CLIP, encoder_of
+from composer.engine.lora.modules import HEAD
+from composer.engine.lora.norms import norms
+from composer.engine.lora.terms import Shares, terms
+from composer.engine.lora.writer import Spec, order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import ExitStack
-    from pathlib import Path
 
-    from composer.engine.lora.modules import Part
-    from composer.engine.lora.reading import Adapter, LoraFile
+    from composer.engine.lora.forms import Form, Place
+    from composer.engine.lora.norms import Norm
+    from composer.engine.lora.reading import LoraFile
+    from composer.engine.lora.terms import Term
 
-# Where nothing is left to compose, the file has this module, with rank 1 and zeros: every
-# program finds it, and it changes nothing.
+    Parts = Sequence[tuple[LoraFile, float]]
+
+# Where nothing is left to compose, the file has this layer, with rank 1 and zeros: every program
+# finds it, and it changes nothing.
 SILENT = "transformer_blocks.0.attn.to_q"
-METADATA_ALLOWANCE = 64 * 1024  # bytes that `composed_size` keeps for the caller's metadata
-PROBE = 64  # rows looked at before a fused B is searched for columns that are zero throughout
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
-    """One part's share in a module: `keep` are the ranks that count, None for all of them."""
+class Block:
+    """Terms of one layer that have the same A: it is written once."""
 
-    source: Source
-    path: Path
-    adapter: Adapter
-    part: Part
-    factor: float
-    keep: tuple[int, ...] | None = None
+    terms: tuple[Term, ...]
 
     @property
     def rank(self) -> int:
-        return self.adapter.rank if self.keep is None else len(self.keep)
+        return self.terms[0].rank
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """A tensor of the result: what it is, and of which module."""
+class Layer:
+    """A layer of the result. `rank` is that of its tensors, `total` that of all blocks together;
+    where they differ, it is reduced."""
 
-    spec: Spec
-    path: str
-    piece: Piece
+    place: Place
+    inputs: int
+    blocks: tuple[Block, ...]
+    shares: Shares
+    rank: int
+
+    @property
+    def total(self) -> int:
+        return sum(block.rank for block in self.blocks)
+
+    @property
+    def outputs(self) -> int:
+        return self.place.site.outputs
+
+    @property
+    def shortest(self) -> int:
+        """What no matrix of this shape exceeds in rank."""
+        return min(self.inputs, self.outputs)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What will be written: the terms of each module, and the one alpha if ranks are mixed."""
+    """What will be written: the layers, the norms by key, and the one alpha if ranks are mixed."""
 
-    modules: Mapping[str, tuple[Term, ...]]
-    ranks: Mapping[str, int]
+    form: Form
+    layers: tuple[Layer, ...]
+    norms: Mapping[str, Norm]
     alpha: int | None
+    biased: bool  # whether any layer has a bias
 
     @classmethod
-    def of(cls, parts: Sequence[tuple[LoraFile, float]], stack: ExitStack) -> Layout:
-        """The layout of these parts, whose files stay open as long as `stack` does."""
-        modules = _modules(parts, stack)
-        ranks = {path: sum(term.rank for term in terms) for path, terms in modules.items()}
-        return cls(modules, ranks or {SILENT: 1}, _alpha(ranks.values()))
+    def of(cls, parts: Parts, form: Form, rank: int | None, stack: ExitStack) -> Layout:
+        """The layout of these parts, whose files stay open as long as `stack` does.
 
-    def slots(self, dtype: str) -> list[Slot]:
+        `rank` is the most that a layer may have; None keeps what there is. Raises `BadLora`.
+        """
+        found = terms(parts, form, stack)
+        layers = [_layer(place, shares, rank) for place, shares in found.items()]
+        layers = _filled(layers, form)
+        return cls(
+            form,
+            tuple(layers),
+            norms=norms(parts, form, stack),
+            alpha=_one_alpha(layers, form),
+            biased=any(layer.shares.biases for layer in layers),
+        )
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The different ranks of the layers, sorted."""
+        return tuple(sorted({layer.rank for layer in self.layers}))
+
+    def has_bias(self, layer: Layer) -> bool:
+        """Whether a bias is written: for one layer that has one, PEFT wants all to."""
+        if self.form.one_alpha:
+            return self.biased and not is_clip(layer.place)
+        return bool(layer.shares.biases)
+
+    def alpha_of(self, layer: Layer) -> int | None:
+        """The `.alpha` to write, if any."""
+        return self.alpha if self.form.one_alpha else layer.rank
+
+    def stretch(self, layer: Layer) -> float:
+        """What up is multiplied by, so that alpha / rank comes out as 1."""
+        return 1.0 if (alpha := self.alpha_of(layer)) is None else layer.rank / alpha
+
+    def specs(self, dtype: str) -> list[Spec]:
         """The tensors to write, in the order of the file."""
-        return _slots(self.ranks, dtype, alpha=self.alpha is not None)
-
-    def factor(self, term: Term, path: str) -> float:
-        """What B is multiplied by, so that alpha / rank of the result comes out right."""
-        return term.factor if self.alpha is None else term.factor * self.ranks[path] / self.alpha
-
-
-def composed_size(parts: Sequence[tuple[LoraFile, float]]) -> int:
-    """Bytes that the composed file takes at most, from the headers alone.
-
-    Ranks count as stored (those of a block-diagonal file shrink), float16 as float32, which it may
-    become, and the caller's metadata as 64 KiB.
-    """
-    ranks: Counter[str] = Counter()
-    for lora, scale in parts:
-        for adapter in lora.adapters:
-            if scale and adapter.factor:
-                ranks.update({part.module.path: adapter.rank for part in adapter.site.parts})
-    dtype = F32 if (shared := shared_dtype(parts)) == F16 else shared
-    specs = [slot.spec for slot in _slots(ranks or {SILENT: 1}, dtype, alpha=True)]
-    return len(header(specs, {})) + METADATA_ALLOWANCE + sum(spec.size for spec in specs)
+        specs = [Spec(key, F32, (HEAD,)) for key in self.norms]
+        for layer in self.layers:
+            alpha, bias = self.alpha_of(layer) is not None, self.has_bias(layer)
+            specs += layer_specs(layer, self.form, dtype, alpha=alpha, bias=bias)
+        return sorted(specs, key=order)
 
 
-def shared_dtype(parts: Sequence[tuple[LoraFile, float]]) -> str:
-    """The type of all weights that take part, float32 if there are several."""
-    heard = [lora for lora, scale in parts if scale] or [lora for lora, _ in parts]
-    dtypes = {dtype for lora in heard for dtype in lora.dtypes}
-    return dtypes.pop() if len(dtypes) == 1 else F32
+def layer_specs(layer: Layer, form: Form, dtype: str, *, alpha: bool, bias: bool) -> Iterator[Spec]:
+    """The tensors of one layer."""
+    stem = layer.place.stem
+    yield Spec(stem + form.down, dtype, (layer.rank, layer.inputs))
+    yield Spec(stem + form.up, dtype, (layer.outputs, layer.rank))
+    if alpha:
+        yield Spec(f"{stem}.alpha", F32, ())
+    if bias:
+        yield Spec(stem + form.bias, dtype, (layer.outputs,))
 
 
-def _alpha(ranks: Iterable[int]) -> int | None:
-    """None for one rank throughout, else the commonest (the smallest of several such).
+def is_clip(place: Place) -> bool:
+    return encoder_of(place.site.parts[0].module.path) == CLIP
 
-    B is multiplied by rank / alpha: with the commonest rank most modules stay as they are, and
+
+def _layer(place: Place, shares: Shares, rank: int | None) -> Layer:
+    inputs = max((term.inputs for term in shares.terms), default=place.site.inputs)
+    blocks = tuple(_blocks(shares.terms))
+    layer = Layer(place, inputs, blocks, shares, 0)
+    most = min(layer.total, layer.shortest, layer.total if rank is None else rank)
+    return Layer(place, inputs, blocks, shares, most)
+
+
+def _blocks(found: Sequence[Term]) -> Iterator[Block]:
+    """Terms of one file with equal A's together, as q, k and v have that were split from one."""
+    groups: list[list[Term]] = []
+    for term in found:
+        for group in groups:
+            if group[0].source is term.source and _same_down(group[0], term):
+                group.append(term)
+                break
+        else:
+            groups.append([term])
+    return (Block(tuple(group)) for group in groups)
+
+
+def _same_down(one: Term, two: Term) -> bool:
+    if one.rank != two.rank or one.keep is not None or two.keep is not None:
+        return False
+    return np.array_equal(one.down(), two.down())
+
+
+def _filled(layers: list[Layer], form: Form) -> list[Layer]:
+    """With layers of zeros where the form needs them, of the others' rank if they share one."""
+    there = {layer.place for layer in layers}
+    wanted = [place for place in form.places if place in there]
+    if form.whole_clip and any(is_clip(place) for place in there):
+        wanted = [place for place in form.places if place in there or is_clip(place)]
+    if not there:
+        wanted = [form.by_path()[SILENT][0]]
+    ranks = {layer.rank for layer in layers if layer.rank}
+    filler = ranks.pop() if len(ranks) == 1 else 1
+    by_place = {layer.place: layer for layer in layers}
+    return [_at_least(by_place.get(place) or empty(place), filler) for place in wanted]
+
+
+def empty(place: Place) -> Layer:
+    """A layer without anything in it."""
+    return Layer(place, place.site.inputs, (), Shares(), 0)
+
+
+def _at_least(layer: Layer, rank: int) -> Layer:
+    """A layer without weights, as one that has a bias alone, gets zeros of this rank."""
+    if layer.rank:
+        return layer
+    return Layer(layer.place, layer.inputs, (), layer.shares, min(rank, layer.shortest))
+
+
+def _one_alpha(layers: Iterable[Layer], form: Form) -> int | None:
+    """None for one rank throughout, else the commonest of those with weights.
+
+    Up is multiplied by rank / alpha: with the commonest rank most layers stay as they are, and
     those that differ by a power of two lose nothing.
     """
+    if not form.one_alpha or len({layer.rank for layer in layers}) < 2:
+        return None
+    return _commonest([layer.rank for layer in layers if layer.blocks])
+
+
+def _commonest(ranks: Sequence[int]) -> int | None:
+    """The smallest of several equally common ones."""
     counts = Counter(ranks)
-    if len(counts) < 2:
-        return None
-    return min(counts, key=lambda rank: (-counts[rank], rank))
-
-
-def _slots(ranks: Mapping[str, int], dtype: str, *, alpha: bool) -> list[Slot]:
-    """The result's tensors, in the order of the file."""
-    slots: list[Slot] = []
-    for path, rank in ranks.items():
-        site, name = BY_PATH[path], f"transformer.{path}"
-        down = Spec(f"{name}.lora_A.weight", dtype, (rank, site.inputs))
-        up = Spec(f"{name}.lora_B.weight", dtype, (site.outputs, rank))
-        slots += [Slot(down, path, Piece.DOWN), Slot(up, path, Piece.UP)]
-        if alpha:
-            slots.append(Slot(Spec(f"{name}.alpha", F32, ()), path, Piece.ALPHA))
-    return sorted(slots, key=lambda slot: order(slot.spec))
-
-
-def _modules(
-    parts: Sequence[tuple[LoraFile, float]], stack: ExitStack
-) -> dict[str, tuple[Term, ...]]:
-    modules: dict[str, tuple[Term, ...]] = {}
-    for lora, scale in parts:
-        if not scale:
-            continue
-        try:
-            for term in _terms(lora, scale, stack):
-                path = term.part.module.path
-                modules[path] = (*modules.get(path, ()), term)
-        except Flaw as flaw:
-            raise flaw.of(lora.path) from None
-    return modules
-
-
-def _terms(lora: LoraFile, scale: float, stack: ExitStack) -> Iterator[Term]:
-    """What one part adds to each of its modules; nothing where it is zero throughout."""
-    source = stack.enter_context(Source(lora.path))
-    if source.header != lora.header:
-        raise Flaw("was changed after it was read", hint="run the same again")
-    for adapter in lora.adapters:
-        if not adapter.factor:
-            continue
-        for part in adapter.site.parts:
-            keep = _kept(source, adapter, part)
-            term = Term(source, lora.path, adapter, part, scale * adapter.factor, keep)
-            if term.rank:
-                yield term
-
-
-def _kept(source: Source, adapter: Adapter, part: Part) -> tuple[int, ...] | None:
-    """The ranks of a fused LoRA whose columns of B aren't zero in this part; None means all.
-
-    Files that were trained split and then fused are block-diagonal: each part uses its own
-    ranks alone, and gets its true rank back. The probe spares dense files the search.
-    """
-    if not adapter.site.fused:
-        return None
-    probe = source.rows(adapter.up, part.start, part.start + PROBE)
-    if (probe != 0).any(axis=0).all():
-        return None
-    used = (source.rows(adapter.up, part.start, part.stop) != 0).any(axis=0)
-    return None if used.all() else tuple(int(rank) for rank in np.flatnonzero(used))
+    return min(counts, key=lambda rank: (-counts[rank], rank), default=None)

@@ -2,7 +2,8 @@
 
 `MODULES` is the canonical table (diffusers' names and shapes). `BY_PATH` and `BY_BFL` say, for a
 name in either vocabulary, which modules it holds: Black Forest Labs' own names fuse some. Formats
-build their spellings on these two, and composing addresses modules by their diffusers path.
+build their spellings on these two, and composing addresses modules by their diffusers path. The
+norms beside them are no LoRA's business, but BFL's control LoRAs bring new ones along.
 """
 
 from __future__ import annotations
@@ -57,6 +58,19 @@ _TOP = (
 # BFL keeps (shift, scale) there, diffusers (scale, shift): the halves of the rows change places.
 _SWAPPED = "norm_out.linear"
 
+# Control and fill models read more channels than the 64 of the base: a LoRA for them is wider.
+WIDER = {"x_embedder": (128, 384)}
+
+# diffusers name, BFL name of the norms over a head's 128 numbers.
+HEAD = 128
+_DOUBLE_NORMS = (
+    ("attn.norm_q", "img_attn.norm.query_norm"),
+    ("attn.norm_k", "img_attn.norm.key_norm"),
+    ("attn.norm_added_q", "txt_attn.norm.query_norm"),
+    ("attn.norm_added_k", "txt_attn.norm.key_norm"),
+)
+_SINGLE_NORMS = (("attn.norm_q", "norm.query_norm"), ("attn.norm_k", "norm.key_norm"))
+
 
 @dataclass(frozen=True, slots=True)
 class Module:
@@ -66,6 +80,11 @@ class Module:
     bfl: str
     inputs: int
     outputs: int
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """How many inputs a LoRA on it may have."""
+        return (self.inputs, *WIDER.get(self.path, ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +113,43 @@ class Site:
         return len(self.parts) > 1
 
 
+def _blocks() -> Iterator[tuple[str, str, bool]]:
+    """Each block's name, BFL's name of it, and whether it is a double block."""
+    for n in range(DOUBLE_BLOCKS):
+        yield f"transformer_blocks.{n}", f"double_blocks.{n}", True
+    for n in range(SINGLE_BLOCKS):
+        yield f"single_transformer_blocks.{n}", f"single_blocks.{n}", False
+
+
 def _modules() -> Iterator[Module]:
-    blocks = (
-        ("transformer_blocks", "double_blocks", DOUBLE_BLOCKS, _DOUBLE),
-        ("single_transformer_blocks", "single_blocks", SINGLE_BLOCKS, _SINGLE),
-    )
-    for ours, bfl, count, rows in blocks:
-        for n in range(count):
-            for path, name, inputs, outputs in rows:
-                yield Module(f"{ours}.{n}.{path}", f"{bfl}.{n}.{name}", inputs, outputs)
+    for block, bfl, double in _blocks():
+        for path, name, inputs, outputs in _DOUBLE if double else _SINGLE:
+            yield Module(f"{block}.{path}", f"{bfl}.{name}", inputs, outputs)
     for row in _TOP:
         yield Module(*row)
+
+
+def _norms() -> Iterator[tuple[str, str]]:
+    for block, bfl, double in _blocks():
+        for path, name in _DOUBLE_NORMS if double else _SINGLE_NORMS:
+            yield f"{block}.{path}", f"{bfl}.{name}"
+
+
+def group_of(path: str) -> str:
+    """The kind of layer that the module of this path is, for a report."""
+    block, _, rest = path.partition(".")
+    if block == "single_transformer_blocks":
+        return f"single blocks, {'modulation' if '.norm.' in rest else 'attention and MLP'}"
+    if block != "transformer_blocks":
+        return "text encoder" if block.startswith("text_encoder") else "embedders and head"
+    if ".norm1" in rest:
+        return "double blocks, modulation"
+    return f"double blocks, {'MLP' if '.ff' in rest else 'attention'}"
+
+
+def alone(module: Module) -> Site:
+    """The site that is one module."""
+    return Site(module.inputs, module.outputs, (Part(module),))
 
 
 def _bfl_sites() -> dict[str, Site]:
@@ -117,7 +162,6 @@ def _bfl_sites() -> dict[str, Site]:
 
 
 MODULES: tuple[Module, ...] = tuple(_modules())
-BY_PATH: Mapping[str, Site] = {
-    module.path: Site(module.inputs, module.outputs, (Part(module),)) for module in MODULES
-}
+BY_PATH: Mapping[str, Site] = {module.path: alone(module) for module in MODULES}
 BY_BFL: Mapping[str, Site] = _bfl_sites()
+NORMS: Mapping[str, str] = dict(_norms())  # diffusers' path -> BFL's

@@ -6,61 +6,51 @@ works on the `LoraFile` that comes out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from composer.engine.lora import refusals
+from composer.engine.lora.adapters import adapters
 from composer.engine.lora.container import Header, Source
-from composer.engine.lora.dtypes import NUMPY, finite
+from composer.engine.lora.dtypes import WEIGHTS
+from composer.engine.lora.encoders import CLIP_MODULES, T5_MODULES
 from composer.engine.lora.flaw import Flaw
-from composer.engine.lora.formats import DIFFUSERS, FORMATS, KEYS, Piece
-from composer.engine.lora.modules import MODULES
-from composer.engine.lora.scaling import AdapterConfig
+from composer.engine.lora.formats import ENCODERS, FORMATS, NORM_KEYS
+from composer.engine.lora.modules import HEAD, MODULES
+from composer.engine.lora.scaling import Configs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from composer.engine.lora.adapters import Adapter
     from composer.engine.lora.container import Tensor
-    from composer.engine.lora.formats import Stem
-    from composer.engine.lora.modules import Site
 
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """One LoRA of a file: delta = factor * up @ down, on the site of its stem."""
-
-    stem: Stem
-    down: Tensor
-    up: Tensor
-    factor: float
-
-    @property
-    def site(self) -> Site:
-        return self.stem.site
-
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
+ORDER = tuple(module.path for module in (*MODULES, *CLIP_MODULES, *T5_MODULES))
 
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
     """A LoRA file that can be composed.
 
-    `format` joins the names of several by `+`; `ranks` are those of the tensors as stored, and
-    `dtypes` the safetensors names of the weights', both sorted; `modules` are diffusers paths.
+    `format` joins the names of several by `+`, and `kinds` are LoRA, LoHa and LoKr; `ranks` are
+    those of the tensors as stored, `alphas` what is said about them (none: the factor is 1), and
+    `dtypes` the safetensors names of the weights', all sorted; `modules` are diffusers paths.
+    `norms` are scales that take the place of the base model's, by diffusers path.
     """
 
     path: Path
     title: str | None
     format: str
+    kinds: tuple[str, ...]
     ranks: tuple[int, ...]
+    alphas: tuple[float, ...]
     dtypes: tuple[str, ...]
     modules: tuple[str, ...]
     metadata: Mapping[str, str]
     adapters: tuple[Adapter, ...]
     header: Header
+    norms: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def read(path: Path) -> LoraFile:
@@ -74,20 +64,36 @@ def read(path: Path) -> LoraFile:
 
 def _read(path: Path, source: Source) -> LoraFile:
     header = source.header
-    adapters = _adapters(source)
-    used = {part.module.path for adapter in adapters for part in adapter.site.parts}
-    names = {adapter.stem.format for adapter in adapters}
+    refusals.check(header.tensors, header.metadata)
+    made = adapters(source, _configs(path, header))
+    deltas = [adapter.delta for adapter in made if adapter.delta]
+    used = {part.module.path for adapter in made for part in adapter.site.parts}
     return LoraFile(
         path=path,
         title=_title(header.metadata),
-        format="+".join(format.name for format in FORMATS if format.name in names),
-        ranks=tuple(sorted({adapter.rank for adapter in adapters})),
-        dtypes=tuple(sorted({t.dtype for a in adapters for t in (a.down, a.up)})),
-        modules=tuple(module.path for module in MODULES if module.path in used),
+        format=_format({adapter.stem.format for adapter in made}),
+        kinds=tuple(sorted({delta.kind for delta in deltas})),
+        ranks=tuple(sorted({delta.rank for delta in deltas})),
+        alphas=tuple(sorted({a.alpha for a in made if a.alpha is not None})),
+        dtypes=tuple(sorted({t.dtype for adapter in made for t in adapter.tensors})),
+        modules=tuple(path for path in ORDER if path in used),
         metadata=header.metadata,
-        adapters=adapters,
+        adapters=made,
         header=header,
+        norms=_norms(header.tensors),
     )
+
+
+def _configs(path: Path, header: Header) -> Configs:
+    """PEFT's configuration: in the metadata, or beside a file that PEFT itself saved."""
+    inside = Configs.of(header.metadata)
+    return inside if inside.by_prefix else Configs.beside(path)
+
+
+def _format(names: set[str]) -> str:
+    """The formats' names in the order of the tables; the encoders' counts only if it is alone."""
+    known = [format.name for format in FORMATS if format.name in names]
+    return "+".join([name for name in known if name != ENCODERS.name] or known)
 
 
 def _title(metadata: Mapping[str, str]) -> str | None:
@@ -96,96 +102,16 @@ def _title(metadata: Mapping[str, str]) -> str | None:
     return next((title for title in titles if title not in ("", "None")), None)
 
 
-def _adapters(source: Source) -> tuple[Adapter, ...]:
-    tensors = source.header.tensors
-    refusals.check(tensors, source.header.metadata)
-    found: dict[Stem, dict[Piece, Tensor]] = {}
+def _norms(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        stem, piece = KEYS[key]
-        found.setdefault(stem, {})[piece] = tensor
-    config = _config(source.header.metadata, found)
-    adapters = tuple(
-        _adapter(stem, found[stem], source, config)
-        for stem in sorted(found, key=lambda stem: (stem.text, stem.format))
-    )
-    _each_module_once(adapters)
-    return adapters
-
-
-def _config(
-    metadata: Mapping[str, str], found: Mapping[Stem, Mapping[Piece, Tensor]]
-) -> AdapterConfig | None:
-    """The `lora_adapter_metadata` of a file, which must be the only word about its factors."""
-    config = AdapterConfig.of(metadata)
-    if config is None:
-        return None
-    if any(Piece.ALPHA in pieces for pieces in found.values()):
-        raise Flaw(
-            "has both .alpha keys and lora_adapter_metadata: which one counts is anyone's guess"
-        )
-    if any(stem.format != DIFFUSERS.name for stem in found):
-        raise Flaw("has lora_adapter_metadata, but keys that aren't diffusers'")
-    return config
-
-
-def _adapter(
-    stem: Stem, pieces: Mapping[Piece, Tensor], source: Source, config: AdapterConfig | None
-) -> Adapter:
-    down, up = _pair(stem, pieces)
-    _fitting(stem, down, up)
-    rank = down.shape[0]
-    if config is not None:
-        factor = config.factor(stem.site.parts[0].module.path, rank)
-    elif Piece.ALPHA in pieces:
-        factor = _alpha(source, pieces[Piece.ALPHA]) / rank
-    else:
-        factor = 1.0  # as every loader does, whatever ss_network_alpha says
-    return Adapter(stem, down, up, factor)
-
-
-def _pair(stem: Stem, pieces: Mapping[Piece, Tensor]) -> tuple[Tensor, Tensor]:
-    missing = [piece.value for piece in (Piece.DOWN, Piece.UP) if piece not in pieces]
-    if missing:
-        raise Flaw(f"{stem.text} has no {' and no '.join(missing)} weight: the file is incomplete")
-    for tensor in pieces.values():
-        if tensor.dtype not in NUMPY:
-            raise Flaw(
-                f"{tensor.name} is stored as {tensor.dtype}, which this version doesn't read"
-                f" ({', '.join(NUMPY)} are read)"
-            )
-    return pieces[Piece.DOWN], pieces[Piece.UP]
-
-
-def _fitting(stem: Stem, down: Tensor, up: Tensor) -> None:
-    site = stem.site
-    for tensor, axis, size in ((down, 1, site.inputs), (up, 0, site.outputs)):
-        if len(tensor.shape) != 2:
-            raise Flaw(f"{tensor.name} has shape {list(tensor.shape)}: FLUX.1 has matrices only")
-        if tensor.shape[axis] != size:
-            raise Flaw(
-                f"{tensor.name} has shape {list(tensor.shape)}, where FLUX.1 has {size}"
-                f" {'inputs' if axis else 'outputs'}: made for another model"
-            )
-    if down.shape[0] != up.shape[1] or down.shape[0] < 1:
-        raise Flaw(
-            f"{down.name} and {up.name} disagree on the rank:"
-            f" {list(down.shape)} and {list(up.shape)}"
-        )
-
-
-def _alpha(source: Source, tensor: Tensor) -> float:
-    if tensor.shape not in ((), (1,)):
-        raise Flaw(f"{tensor.name} has shape {list(tensor.shape)}, and should be one number")
-    value = source.array(tensor).reshape(-1)
-    if not finite(value):
-        raise Flaw(f"{tensor.name} is {float(value[0])}: no finite number")
-    return float(value[0])
-
-
-def _each_module_once(adapters: Iterable[Adapter]) -> None:
-    seen: dict[str, str] = {}
-    for adapter in adapters:
-        for part in adapter.site.parts:
-            other = seen.setdefault(part.module.path, adapter.stem.text)
-            if other != adapter.stem.text:
-                raise Flaw(f"has {part.module.path} twice: as {other} and as {adapter.stem.text}")
+        path = NORM_KEYS.get(key)
+        if path is None:
+            continue
+        if tensor.shape != (HEAD,) or tensor.dtype not in WEIGHTS:
+            kind = f"{tensor.dtype} of shape {list(tensor.shape)}"
+            raise Flaw(f"has {key} as {kind}, where FLUX.1 has {HEAD} weights")
+        if path in found:
+            raise Flaw(f"has {path} twice: as {found[path].name} and as {key}")
+        found[path] = tensor
+    return found

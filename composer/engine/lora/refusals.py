@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from composer.engine.lora.flaw import Flaw, shown
-from composer.engine.lora.formats import KEYS
+from composer.engine.lora.formats import NORM_KEYS, spelled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,9 +24,7 @@ _BASES = (
 )
 _BASE_KEYS = ("modelspec.architecture", "ss_base_model_version")
 
-_NOT_READ = "which this version doesn't read"
 _OTHER = "made for another model, not for FLUX.1"
-_FORMAT = f"keys of a format {_NOT_READ}; diffusers/PEFT and kohya (sd-scripts) are read"
 
 
 def _table(*rows: tuple[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
@@ -45,29 +43,24 @@ _REASONS = _table(
     (
         r"^(model\.diffusion_model\.|transformer\.)?"
         r"(double_blocks|single_blocks|transformer_blocks|single_transformer_blocks)\.\d+\."
-        r"(?!.*(lora|processor|lokr|hada|oft|_norm|norm_)).*\.(weight|bias)$",
+        r"(?!.*(lora|processor|lokr|hada|oft|_norm|norm_|\.down\.|\.up\.)).*\.(weight|bias)$",
         "weights of a whole model: a checkpoint, not a LoRA",
     ),
     (
         r"\.(dora_scale|magnitude|lora_magnitude_vector)\b",
         "DoRA, which needs the base model's weights",
     ),
-    (r"\.lokr_", f"LoKr, {_NOT_READ}"),
-    (r"\.hada_", f"LoHa, {_NOT_READ}"),
-    (r"\.(oft_|boft_)|\.oft\b", f"OFT, {_NOT_READ}"),
+    (r"\.(hada|lokr)_t\d?$", "of a convolution (a Tucker core), and FLUX.1 has none"),
+    (r"\.(oft_|boft_)|\.oft\b", "OFT, which turns the base model's weights: it has no delta"),
+    (r"\.(a1|a2|b1|b2)\.weight$", "GLoRA, which needs the base model's weights"),
     (r"\.lora_mid\.", "of a convolution (lora_mid), and FLUX.1 has none"),
-    (r"\.(diff|diff_b|set_weight|w_norm|b_norm)$", f"a full difference, {_NOT_READ}"),
-    (r"\.lora_B\.bias$|\.bias$", f"a bias, {_NOT_READ}"),
-    (r"_norm\.scale$|\.norm_(added_)?[qk]\.", f"a norm's scale, {_NOT_READ}"),
     (
-        r"^(lora_te\d?_|text_encoders?(_\d)?\.|te\d?\.|bundle_emb)",
-        f"of a text encoder, {_NOT_READ}",
+        r"\.(diff|set_weight|w_norm|b_norm)$",
+        "a full difference, which is no LoRA: extract one from it first",
     ),
-    (r"\.processor\.", f"XLabs: {_FORMAT}"),
-    (r"^lora_transformer_", f"OneTrainer: {_FORMAT}"),
-    (r"^(base_model|transformer\.base_model|diffusion_model|lycoris_)", _FORMAT),
-    (r"^(double_blocks|single_blocks|transformer_blocks|single_transformer_blocks)\.", _FORMAT),
-    (r"\.lora(_|\.)(down|up)\.weight$|\.default\.weight$", f"of a spelling {_NOT_READ}"),
+    (r"\.lora_A\.bias$", "a bias of the down projection, which no trainer makes"),
+    (r"^bundle_emb", "a bundled embedding (textual inversion), which a LoRA can't hold"),
+    (r"^(lora_te\d?_|text_encoders?(_\d)?\.|te\d?\.)", f"of a text encoder {_OTHER}"),
 )
 
 
@@ -75,9 +68,11 @@ def check(keys: Mapping[str, object], metadata: Mapping[str, str]) -> None:
     """Raise `Flaw` if the file is for another model, holds nothing, or has a key nobody knows."""
     if not keys:
         raise Flaw("has no tensors")
-    unknown = [key for key in keys if key not in KEYS]
+    unknown = [key for key in keys if key not in NORM_KEYS and spelled(key) is None]
     if unknown:
         raise _refusal(unknown)
+    if all(key in NORM_KEYS for key in keys):
+        raise Flaw("has scales of norms and nothing else: no LoRA")
     for field in _BASE_KEYS:
         for pattern, words in _BASES:
             if pattern.search(metadata.get(field, "")):

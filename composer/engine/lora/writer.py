@@ -8,7 +8,6 @@ through this, and so does the script that makes the sample LoRAs.
 from __future__ import annotations
 
 import json
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ import numpy as np
 from composer.engine.lora.dtypes import BITS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -59,30 +58,57 @@ def header(specs: Iterable[Spec], metadata: Mapping[str, str]) -> bytes:
     return len(padded).to_bytes(8, "little") + padded
 
 
-@contextmanager
-def writing(
-    path: Path, specs: Iterable[Spec], metadata: Mapping[str, str]
-) -> Iterator[Callable[[NDArray[Any]], None]]:
-    """A file being written; the value is the function that appends an array's bytes.
+class Output:
+    """A file being written; tensors may come in any order, each once."""
 
-    `specs` must be in `order`, and the arrays come in the same. When the context ends, the file is
-    complete and on the disk; if it ends with an error, the file is gone.
+    def __init__(self, file: BinaryIO, specs: Sequence[Spec], metadata: Mapping[str, str]) -> None:
+        self._file = file
+        self._specs = specs
+        beginning = header(specs, metadata)
+        self._length = len(beginning)
+        self._places: dict[str, tuple[int, Spec]] = {}
+        end = self._length
+        for spec in specs:
+            self._places[spec.name] = (end, spec)
+            end += spec.size
+        file.write(beginning)
+
+    def put(self, name: str, values: NDArray[Any]) -> None:
+        """Write the tensor of this name."""
+        start, spec = self._places.pop(name)
+        if values.shape != spec.shape or values.nbytes != spec.size:
+            raise ValueError(f"{name} isn't what the header announces")
+        if self._file.tell() != start:
+            self._file.seek(start)
+        self._file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+
+    def annotate(self, metadata: Mapping[str, str]) -> None:
+        """Put other metadata into the header: as long as what was there, to the byte."""
+        beginning = header(self._specs, metadata)
+        if len(beginning) != self._length:
+            raise ValueError("the metadata has another length")
+        self._file.seek(0)
+        self._file.write(beginning)
+
+    @property
+    def missing(self) -> list[str]:
+        return list(self._places)
+
+
+@contextmanager
+def writing(path: Path, specs: Iterable[Spec], metadata: Mapping[str, str]) -> Iterator[Output]:
+    """A new file at `path`, with tensors in the given `order`.
+
+    When the context ends, the file is complete; that it is on the disk too is the caller's to see
+    to. If it ends with an error, the file is gone.
     """
-    ordered = list(specs)
-    beginning = header(ordered, metadata)
     file = open(path, "wb")  # noqa: SIM115 - closed below, before it is removed
     try:
         with file:
-            file.write(beginning)
-            yield lambda values: _append(file, values)
-            if file.tell() != len(beginning) + sum(spec.size for spec in ordered):
-                raise ValueError("the tensors written aren't those that the header announces")
-            file.flush()
-            os.fsync(file.fileno())
+            output = Output(file, list(specs), metadata)
+            yield output
+            if output.missing:
+                raise ValueError(f"{output.missing[0]} was announced and not written")
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-
-
-def _append(file: BinaryIO, values: NDArray[Any]) -> None:
-    file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)

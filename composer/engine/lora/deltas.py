@@ -1,0 +1,133 @@
+"""From the pieces of one LoRA to the change of the weights that they are, if they are all there and
+fit each other and FLUX.1.
+
+`adapters` calls `delta_of` for every stem of a file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from composer.engine.lora.factors import Hadamard, Kronecker, LowRank, Side
+from composer.engine.lora.flaw import Flaw
+from composer.engine.lora.formats import Piece
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from composer.engine.lora.container import Tensor
+    from composer.engine.lora.factors import Delta
+    from composer.engine.lora.formats import Stem
+
+    Pieces = Mapping[Piece, Tensor]
+
+_LOHA = (Piece.HADA_W1A, Piece.HADA_W1B, Piece.HADA_W2A, Piece.HADA_W2B)
+_LOKR = (
+    (Piece.LOKR_W1, Piece.LOKR_W1A, Piece.LOKR_W1B),
+    (Piece.LOKR_W2, Piece.LOKR_W2A, Piece.LOKR_W2B),
+)
+
+
+def delta_of(stem: Stem, pieces: Pieces) -> Delta | None:
+    """What these pieces are together; None for a bias alone. Raises `Flaw`."""
+    kinds = {
+        "LoRA": any(piece in pieces for piece in (Piece.DOWN, Piece.UP)),
+        "LoHa": any(piece in pieces for piece in _LOHA),
+        "LoKr": any(piece in pieces for side in _LOKR for piece in side),
+    }
+    present = [kind for kind, there in kinds.items() if there]
+    if len(present) > 1:
+        raise Flaw(f"{stem.text} is {' and '.join(present)} at once: which one counts?")
+    if not present:
+        _check_bias_alone(stem, pieces)
+        return None
+    delta = _MAKERS[present[0]](stem, pieces)
+    _check_shape(stem, delta)
+    return delta
+
+
+def _plain(stem: Stem, pieces: Pieces) -> LowRank:
+    down, up = _all(stem, pieces, (Piece.DOWN, Piece.UP))
+    _check_rank(down, up)
+    return LowRank(down, up)
+
+
+def _loha(stem: Stem, pieces: Pieces) -> Hadamard:
+    w1a, w1b, w2a, w2b = _all(stem, pieces, _LOHA)
+    _check_rank(w1b, w1a)
+    _check_rank(w2b, w2a)
+    if w1a.shape[0] != w2a.shape[0] or w1b.shape[1] != w2b.shape[1]:
+        raise Flaw(f"{stem.text} has two products of different shapes")
+    return Hadamard(w1a, w1b, w2a, w2b)
+
+
+def _lokr(stem: Stem, pieces: Pieces) -> Kronecker:
+    one, two = (_side(stem, pieces, side) for side in _LOKR)
+    return Kronecker(one, two)
+
+
+def _side(stem: Stem, pieces: Pieces, names: tuple[Piece, Piece, Piece]) -> Side:
+    whole, *parts = names
+    if whole not in pieces:
+        a, b = _all(stem, pieces, parts)
+        _check_rank(b, a)
+        return Side(None, a, b)
+    if any(part in pieces for part in parts):
+        raise Flaw(f"{stem.text} has {whole.value} both whole and in parts: which one counts?")
+    return Side(_matrix(pieces[whole]))
+
+
+_MAKERS: Mapping[str, Callable[[Stem, Pieces], Delta]] = {
+    "LoRA": _plain,
+    "LoHa": _loha,
+    "LoKr": _lokr,
+}
+
+
+def _check_bias_alone(stem: Stem, pieces: Pieces) -> None:
+    if Piece.BIAS in pieces:
+        _missing(stem, (Piece.DOWN, Piece.UP))
+    if Piece.DIFF_B not in pieces:
+        raise Flaw(f"{stem.text} has an alpha and no weights: the file is incomplete")
+
+
+def _all(stem: Stem, pieces: Pieces, wanted: Sequence[Piece]) -> list[Tensor]:
+    missing = [piece for piece in wanted if piece not in pieces]
+    if missing:
+        _missing(stem, missing)
+    return [_matrix(pieces[piece]) for piece in wanted]
+
+
+def _missing(stem: Stem, pieces: Iterable[Piece]) -> None:
+    said = " and no ".join(piece.value for piece in pieces)
+    raise Flaw(f"{stem.text} has no {said} weight: the file is incomplete")
+
+
+def _matrix(tensor: Tensor) -> Tensor:
+    if len(tensor.shape) != 2:
+        raise Flaw(f"{tensor.name} has shape {list(tensor.shape)}: FLUX.1 has matrices only")
+    return tensor
+
+
+def _check_shape(stem: Stem, delta: Delta) -> None:
+    outputs, inputs = delta.shape
+    widths = stem.site.parts[0].module.widths
+    if outputs != stem.site.outputs:
+        raise _misfit(delta.tensors[-1], outputs, f"{stem.site.outputs} outputs")
+    if inputs not in widths:
+        raise _misfit(delta.tensors[0], inputs, f"{' or '.join(map(str, widths))} inputs")
+
+
+def _misfit(tensor: Tensor, found: int, wanted: str) -> Flaw:
+    return Flaw(
+        f"{tensor.name} has shape {list(tensor.shape)}, which makes {found}, where FLUX.1 has"
+        f" {wanted}: made for another model"
+    )
+
+
+def _check_rank(down: Tensor, up: Tensor) -> None:
+    if down.shape[0] != up.shape[1] or down.shape[0] < 1:
+        raise Flaw(
+            f"{down.name} and {up.name} disagree on the rank:"
+            f" {list(down.shape)} and {list(up.shape)}"
+        )

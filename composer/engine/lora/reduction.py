@@ -1,0 +1,80 @@
+"""The best LoRA of a given rank for a sum of LoRAs, from their factors alone.
+
+By Eckart and Young the best approximation of ΔW of rank r keeps its r largest singular values.
+ΔW = B A is never built: its singular vectors come from the QR of each side and the SVD of the
+small core between them (G. W. Stewart, "Matrix Algorithms" I, 5.4). All in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """A product of lower rank: `up` (outputs, rank) @ `down` (rank, inputs).
+
+    `kept` and `whole` are the squared Frobenius norms of what is left, and of what there was.
+    """
+
+    down: Matrix
+    up: Matrix
+    kept: float
+    whole: float
+
+
+def reduced(down: Matrix, up: Matrix, rank: int) -> Reduced:
+    """The best approximation of up @ down with `rank` at most its own; the rows of the new down
+    are orthogonal.
+
+    With V, the first right singular vectors, it is (ΔW V) Vᵀ: no division by singular values, so
+    factors that depend on each other do no harm.
+    """
+    outer = np.linalg.qr(up, mode="r")
+    basis, inner = np.linalg.qr(down.T)
+    core = outer @ inner.T
+    values, right = _right_singular(core)
+    vectors = basis @ right[:, :rank]
+    squares = values**2
+    kept, whole = float(squares[:rank].sum()), float(squares.sum())
+    return _even(vectors.T, up @ (down @ vectors), kept, whole)
+
+
+def reduced_dense(change: Matrix, rank: int) -> Reduced:
+    """The same for a matrix (outputs, inputs), where its factors would be larger than itself;
+    with a rank that holds all of it, it comes back as it is, beside an identity."""
+    if change.shape[0] < change.shape[1]:
+        turned = reduced_dense(change.T, rank)
+        return Reduced(turned.up.T, turned.down.T, turned.kept, turned.whole)
+    if rank >= change.shape[1]:
+        whole = float((change**2).sum())
+        return _even(np.eye(rank), change, whole, whole)
+    squares, vectors = np.linalg.eigh(change.T @ change)
+    first = vectors[:, ::-1][:, :rank]
+    up = change @ first
+    return _even(first.T, up, float((up**2).sum()), float(squares.sum()))
+
+
+def _even(down: Matrix, up: Matrix, kept: float, whole: float) -> Reduced:
+    """With rows of down and columns of up about equally long, for float16 loses what is small.
+
+    They are shifted by powers of two, so no digit changes.
+    """
+    sizes = np.linalg.norm(up, axis=0), np.linalg.norm(down, axis=1)
+    up_bits, down_bits = (np.frexp(size)[1] for size in sizes)  # 0 for a size of 0
+    shift = (up_bits - down_bits) // 2
+    return Reduced(np.ldexp(down, shift[:, None]), np.ldexp(up, -shift), kept, whole)
+
+
+def _right_singular(core: Matrix) -> tuple[Matrix, Matrix]:
+    """Singular values, descending, and right singular vectors as columns."""
+    _, values, rows = np.linalg.svd(core, full_matrices=False)
+    return values, rows.T

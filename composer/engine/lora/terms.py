@@ -1,0 +1,235 @@
+"""What each part of a composition adds to each layer of the result, with its two factors.
+
+`layout` and `analysis` ask `terms` for them. A term reads from its file when it is asked to, and
+holds nothing itself; its files stay open as long as the caller's `ExitStack` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from composer.engine.lora.container import Source
+from composer.engine.lora.dtypes import NUMPY
+from composer.engine.lora.factors import LowRank, read, read_into
+from composer.engine.lora.flaw import Flaw, Naming, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from composer.engine.lora.adapters import Adapter
+    from composer.engine.lora.container import Tensor
+    from composer.engine.lora.factors import Delta
+    from composer.engine.lora.forms import Form, Place
+    from composer.engine.lora.modules import Part
+    from composer.engine.lora.reading import LoraFile
+
+    Array = NDArray[Any]
+
+PROBE = 64  # rows looked at before a fused B is searched for columns that are zero throughout
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Rows of a file's layer, `first` up to `last`, and the row of the result's where they go."""
+
+    first: int
+    last: int
+    start: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.last - self.first
+
+    def chunks(self, rows: int) -> Iterator[Run]:
+        """The same in runs of at most so many rows."""
+        for first in range(self.first, self.last, rows):
+            start = self.start + first - self.first
+            yield Run(first, min(first + rows, self.last), start)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One adapter's share in a layer: factor * up @ down, the part's scale in the factor.
+
+    `keep` are the ranks that count, None for all of them.
+    """
+
+    source: Source
+    path: Path
+    adapter: Adapter
+    delta: Delta
+    runs: tuple[Run, ...]
+    factor: float
+    keep: tuple[int, ...] | None = None
+
+    @property
+    def rank(self) -> int:
+        return self.delta.rank if self.keep is None else len(self.keep)
+
+    @property
+    def inputs(self) -> int:
+        return self.delta.shape[1]
+
+    @property
+    def label(self) -> str:
+        """What a message calls it: the file and the weight that is scaled."""
+        return f"{shown(self.path.name)}: {self.delta.tensors[-1].name}"
+
+    def down(self) -> Array:
+        """A, (rank, inputs); raises `BadLora` for values that aren't finite, as all verbs do."""
+        with Naming(self.path):
+            values = self.delta.down(self.source)
+        return values if self.keep is None else values[list(self.keep)]
+
+    def down_into(self, place: Array) -> bool:
+        """Read A straight into its place, if it stays as it is in the file; else do nothing."""
+        if not isinstance(self.delta, LowRank) or self.keep is not None:
+            return False
+        stored = self.delta.a
+        if stored.shape != place.shape or NUMPY[stored.dtype] != place.dtype:
+            return False
+        with Naming(self.path):
+            read_into(self.source, stored, place)
+        return True
+
+    def up(self, run: Run) -> Array:
+        """The rows of B that go into one run, (rows, rank)."""
+        with Naming(self.path):
+            values = self.delta.up(self.source, run.first, run.last)
+        return values if self.keep is None else values[:, list(self.keep)]
+
+    def dense(self, run: Run) -> Array:
+        """The rows of up @ down that go into one run, (rows, inputs), in float64."""
+        with Naming(self.path):
+            return self.delta.dense(self.source, run.first, run.last)
+
+
+@dataclass(frozen=True, slots=True)
+class BiasTerm:
+    """One adapter's share in a layer's bias: factor * values, the part's scale in the factor."""
+
+    source: Source
+    path: Path
+    tensor: Tensor
+    runs: tuple[Run, ...]
+    factor: float
+
+    def values(self, run: Run) -> Array:
+        """(rows,), in float64."""
+        with Naming(self.path):
+            return read(self.source, self.tensor, run.first, run.last).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What goes into one layer of the result."""
+
+    terms: tuple[Term, ...] = ()
+    biases: tuple[BiasTerm, ...] = ()
+
+    @property
+    def any(self) -> bool:
+        return bool(self.terms or self.biases)
+
+
+def opened(lora: LoraFile, stack: ExitStack) -> Source:
+    """The file, open; raises `BadLora` if it isn't the one that was read."""
+    with Naming(lora.path):
+        return stack.enter_context(Source(lora.path, lora.header))
+
+
+def terms(
+    parts: Sequence[tuple[LoraFile, float]], form: Form, stack: ExitStack
+) -> dict[Place, Shares]:
+    """What these parts, each a file and its scale, add to the layers of a form, in their order.
+
+    Parts and adapters of factor 0 add nothing. Raises `BadLora` for a file that changed, or has a
+    part for a layer that the form doesn't have.
+    """
+    found: dict[Place, Shares] = {}
+    places = form.by_path()
+    for lora, scale in parts:
+        if not scale:
+            continue
+        source = opened(lora, stack)
+        with Naming(lora.path):
+            for adapter in lora.adapters:
+                for place, runs in _runs(adapter, places, form).items():
+                    before = found.get(place, Shares())
+                    found[place] = Shares(
+                        (*before.terms, *_term(source, lora.path, adapter, runs, scale)),
+                        (*before.biases, *_biases(source, lora.path, adapter, runs, scale)),
+                    )
+    return {place: found[place] for place in form.places if place in found and found[place].any}
+
+
+def _runs(
+    adapter: Adapter, places: Mapping[str, tuple[Place, Any]], form: Form
+) -> dict[Place, tuple[Run, ...]]:
+    """Where the rows of an adapter's layer go."""
+    found: dict[Place, tuple[Run, ...]] = {}
+    for part in adapter.site.parts:
+        if part.module.path not in places:
+            raise Flaw(
+                f"{adapter.stem.text} is a part for T5, which the {form.name} form can't hold",
+                hint="`compose merge --format kohya` keeps it",
+            )
+        place, there = places[part.module.path]
+        found[place] = (*found.get(place, ()), *_rows(part, there))
+    return found
+
+
+def _rows(here: Part, there: Part) -> Iterator[Run]:
+    """The rows of a module, from a file's layer to the result's; in two halves where one of the
+    two keeps them the other way round."""
+    if here.swapped == there.swapped:
+        yield Run(here.start, here.stop, there.start)
+        return
+    half = here.module.outputs // 2
+    yield Run(here.start, here.start + half, there.start + half)
+    yield Run(here.start + half, here.stop, there.start)
+
+
+def _term(
+    source: Source, path: Path, adapter: Adapter, runs: tuple[Run, ...], scale: float
+) -> Iterator[Term]:
+    """The adapter's weights on one layer; none where they are zero throughout."""
+    delta = adapter.delta
+    if delta is None or not adapter.factor:
+        return
+    keep = _kept(source, delta, runs) if adapter.site.fused else None
+    if keep is None or keep:
+        yield Term(source, path, adapter, delta, runs, scale * adapter.factor, keep)
+
+
+def _biases(
+    source: Source, path: Path, adapter: Adapter, runs: tuple[Run, ...], scale: float
+) -> Iterator[BiasTerm]:
+    for bias in adapter.biases:
+        if bias.factor:
+            yield BiasTerm(source, path, bias.tensor, runs, scale * bias.factor)
+
+
+def _kept(source: Source, delta: Delta, runs: tuple[Run, ...]) -> tuple[int, ...] | None:
+    """The ranks of a fused LoRA whose columns of B aren't zero in these rows; None means all.
+
+    Files that were trained split and then fused are block-diagonal: each module uses its own
+    ranks alone, and gets its true rank back. The probe spares dense files the search.
+    """
+    if not isinstance(delta, LowRank):
+        return None
+    used = np.zeros(delta.rank, bool)
+    for rows in (PROBE, None):
+        for run in runs:
+            last = run.last if rows is None else min(run.first + rows, run.last)
+            used |= (delta.up(source, run.first, last) != 0).any(axis=0)
+        if used.all():
+            return None
+    return tuple(int(rank) for rank in np.flatnonzero(used))

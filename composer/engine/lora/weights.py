@@ -1,0 +1,129 @@
+"""The tensors of one layer of the result: concatenated, or reduced to the rank that was asked.
+
+`composition` calls `weights_of` for each layer, from several threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from composer.engine.lora.dtypes import F32, NUMPY
+from composer.engine.lora.reduction import reduced, reduced_dense
+from composer.engine.lora.rounding import rounded, scale_into
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from composer.engine.lora.layout import Block, Layer, Layout
+    from composer.engine.lora.terms import Run, Term
+
+    Array = NDArray[Any]
+
+ROWS = 4096  # of B at a time: larger pieces cost more in fresh memory than they save in calls
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A layer's tensors by key; `kept` and `whole` are the squared norms of a reduced one."""
+
+    layer: Layer
+    tensors: Mapping[str, Array]
+    kept: float | None = None
+    whole: float | None = None
+
+
+def weights_of(layout: Layout, dtype: str, layer: Layer) -> Weights:
+    """The tensors of one layer, in the type of the result. Raises `BadLora`, `TooNarrow`."""
+    stem, form = layer.place.stem, layout.form
+    kept = whole = None
+    if layer.total <= layer.rank:
+        down, up = _concatenated(layer, layout.stretch(layer), dtype)
+    else:
+        down, up, kept, whole = _reduced(layer, layout.stretch(layer), dtype)
+    tensors = {stem + form.down: down, stem + form.up: up}
+    if (alpha := layout.alpha_of(layer)) is not None:
+        tensors[f"{stem}.alpha"] = np.full((), alpha, NUMPY[F32])
+    if layout.has_bias(layer):
+        bias = _bias(layer) * layout.stretch(layer)  # a loader scales both alike
+        tensors[stem + form.bias] = rounded(bias, dtype, f"the bias of {stem}")
+    return Weights(layer, tensors, kept, whole)
+
+
+# --- side by side ------------------------------------------------------------------------
+
+
+def _concatenated(layer: Layer, stretch: float, dtype: str) -> tuple[Array, Array]:
+    down = np.zeros((layer.rank, layer.inputs), NUMPY[dtype])
+    up = np.zeros((layer.outputs, layer.rank), NUMPY[dtype])
+    for block, ranks in _placed(layer):
+        first = block.terms[0]
+        if not first.down_into(down[ranks]):
+            down[ranks, : first.inputs] = rounded(first.down(), dtype, first.label)
+        for term, run in _runs(block):
+            place = up[run.start : run.stop, ranks]
+            scale_into(place, term.up(run), term.factor * stretch, term.label)
+    return down, up
+
+
+# --- reduced -----------------------------------------------------------------------------
+
+
+def _reduced(layer: Layer, stretch: float, dtype: str) -> tuple[Array, Array, float, float]:
+    if layer.total <= layer.shortest:
+        found = reduced(*_factors(layer), layer.rank)
+    else:
+        found = reduced_dense(_change(layer), layer.rank)
+    down = rounded(found.down, dtype, layer.place.stem)
+    return down, rounded(found.up * stretch, dtype, layer.place.stem), found.kept, found.whole
+
+
+def _factors(layer: Layer) -> tuple[Array, Array]:
+    """A and B of all blocks together, in float64."""
+    down = np.zeros((layer.total, layer.inputs))
+    up = np.zeros((layer.outputs, layer.total))
+    for block, ranks in _placed(layer):
+        values = block.terms[0].down()
+        down[ranks, : values.shape[1]] = values
+        for term, run in _runs(block):
+            place = up[run.start : run.stop, ranks]
+            np.multiply(term.up(run), term.factor, out=place, dtype=up.dtype)
+    return down, up
+
+
+def _runs(block: Block) -> Iterator[tuple[Term, Run]]:
+    """Every term and run, in pieces that fit into the processor's cache."""
+    for term in block.terms:
+        for run in term.runs:
+            for chunk in run.chunks(ROWS):
+                yield term, chunk
+
+
+def _placed(layer: Layer) -> Iterator[tuple[Block, slice]]:
+    """The blocks, and the ranks of the whole that are theirs."""
+    first = 0
+    for block in layer.blocks:
+        yield block, slice(first, first + block.rank)
+        first += block.rank
+
+
+def _change(layer: Layer) -> Array:
+    """ΔW, (outputs, inputs), in float64: smaller than its factors here."""
+    change = np.zeros((layer.outputs, layer.inputs))
+    for term in layer.shares.terms:
+        for run in term.runs:
+            change[run.start : run.stop, : term.inputs] += term.factor * term.dense(run)
+    return change
+
+
+def _bias(layer: Layer) -> Array:
+    """The change of the layer's bias, (outputs,), in float64."""
+    total = np.zeros(layer.outputs)
+    for bias in layer.shares.biases:
+        for run in bias.runs:
+            total[run.start : run.stop] += bias.factor * bias.values(run)
+    return total
