@@ -132,6 +132,8 @@ class Model:
     remaining: float | None = None  # seconds that its training still takes
     error: str | None = None  # why its training failed
     aliases: tuple[str, ...] = ()  # other names of the same bytes (the engine's)
+    updated_at: str = field(default="", compare=False)  # as `created_at`; empty: not said
+    epoch: str | None = field(default=None, compare=False)  # which one a LoRA stands for now
 
     @property
     def gone(self) -> bool:

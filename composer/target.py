@@ -49,7 +49,7 @@ class Target(Protocol):
 
     @property
     def ignores_training(self) -> bool:
-        """Whether other training parameters have no effect on what it makes."""
+        """Whether no training parameter but `rank` and `precision` has an effect."""
 
     @property
     def rejected(self) -> Mapping[str, str]:

@@ -1,7 +1,8 @@
 """Small helpers for sentences that people read. Every room may use them; they know nothing of ours.
 
 Whatever comes from a file or an answer goes through `visible` before it is printed, so that a
-name can't move the cursor, change colours or turn the reading direction of a terminal.
+name can't move the cursor, change colours or turn the reading direction of a terminal, nor give
+orders to the machine that runs a workflow and reads its log.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufff9-\ufffb\ufffe\u
 BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f]")
 
 UNSAFE = re.compile(f"{CONTROL.pattern}|{BIDI.pattern}")
+# What CI runners obey in a log: `::error` where a line begins, `##[error]` and `##vso[` anywhere.
+_ORDER = r"(?<=#)#|\A\s*:(?=:)"
+_HIDDEN = re.compile(f"{UNSAFE.pattern}|{_ORDER}")
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _LONGEST_WORD = 80  # a longer one is no slip of the pen, and comparing it costs time
 
 
 def visible(text: str) -> str:
     """The text with control and bidi characters as escapes: one line, safe to print."""
-    return UNSAFE.sub(lambda match: _escaped(match[0]), text)
+    return _HIDDEN.sub(lambda match: "".join(map(_escaped, match[0])), text)
 
 
 def _escaped(character: str) -> str:

@@ -19,7 +19,13 @@ PATIENCE = 60  # seconds after which a test gives up
 
 
 def write_lora(
-    path: Path, seed: int = 0, *, rank: int = 1, title: str | None = None, output: str | None = None
+    path: Path,
+    seed: int = 0,
+    *,
+    rank: int = 1,
+    title: str | None = None,
+    output: str | None = None,
+    prefix: str = "transformer",
 ) -> Path:
     """A LoRA of FLUX.1's two smallest layers; equal arguments give equal bytes, anywhere."""
     notes = {"modelspec.title": title, "ss_output_name": output}
@@ -27,7 +33,7 @@ def write_lora(
         "__metadata__": {key: value for key, value in notes.items() if value is not None}
     }
     data = b""
-    for name, shape in _shapes(rank).items():
+    for name, shape in _shapes(rank, prefix).items():
         count = shape[0] * shape[1]
         noise = np.frombuffer(shake_256(f"{seed} {name}".encode()).digest(count), np.int8)
         start, data = len(data), data + (noise.astype("<f4") / 512).tobytes()
@@ -39,9 +45,18 @@ def write_lora(
     return path
 
 
-def _shapes(rank: int) -> dict[str, tuple[int, int]]:
+def write_peft(folder: Path, seed: int = 0, *, alpha: float = 1.0, rank: int = 1) -> Path:
+    """The two files that PEFT itself saves; the path is that of the weights."""
+    path = folder / "adapter_model.safetensors"
+    write_lora(path, seed, rank=rank, prefix="base_model.model")
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha}
+    path.with_name("adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return path
+
+
+def _shapes(rank: int, prefix: str) -> dict[str, tuple[int, int]]:
     return {
-        f"transformer.{module}.lora_{side}.weight": shape
+        f"{prefix}.{module}.lora_{side}.weight": shape
         for module, inputs, outputs in (("proj_out", 3072, 64), ("x_embedder", 64, 3072))
         for side, shape in (("A", (rank, inputs)), ("B", (outputs, rank)))
     }

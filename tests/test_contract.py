@@ -185,7 +185,7 @@ def test_only_the_engine_grants_a_wish(kind: str, granted: bool, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("kind", "remote", "refused"),
-    [("engine", False, {"rank", "precision", "modelEpoch"}), ("scenario", True, {"precision"})],
+    [("engine", False, {"modelEpoch"}), ("scenario", True, {"precision"})],
 )
 def test_what_differs_by_design(kind: str, remote: bool, refused: set[str], tmp_path: Path) -> None:
     with ExitStack() as stack:

@@ -11,6 +11,8 @@ from engine_files import snapshot, trained, write_lora
 from safetensors import safe_open
 
 from composer import __version__
+from composer.engine.disk import MARGIN
+from composer.engine.lora import read
 from composer.engine.service import Engine
 from composer.entities import COMPOSITION, LORA, Concept, parameters
 from composer.errors import NotFound, TargetError
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from composer.entities import Value
     from composer.target import Target
 
 # What `write_lora` writes with the seeds 1, 2 and 3: ids of bytes, the same anywhere.
@@ -59,7 +62,7 @@ def test_it_is_a_target_on_this_machine(engine: Engine) -> None:
     target: Target = engine
     assert (target.key, target.remote, target.grace, target.owner()) == ("local", False, 0.0, None)
     assert (target.poll_interval, target.ignores_training) == (0.2, True)
-    assert set(target.unsupported) == {"rank", "precision", "modelEpoch"}
+    assert set(target.unsupported) == {"modelEpoch"}
 
 
 def test_loras_and_compositions_are_listed_newest_first(engine: Engine, library: Path) -> None:
@@ -250,7 +253,11 @@ def test_training_makes_a_file_that_says_where_it_comes_from(engine: Engine) -> 
         ranks = {file.get_slice(key).get_shape()[0] for key in file.keys() if "lora_A" in key}  # noqa: SIM118
     assert ranks == {2}
     assert notes["modelspec.title"] == model.id
+    assert notes["modelspec.sai_model_spec"] == "1.0.0"
     assert notes["modelspec.architecture"] == "flux-1-dev/lora"
+    assert notes["modelspec.implementation"] == "diffusers"
+    assert notes["modelspec.merged_from"] == ", ".join(c.model_id for c in model.concepts or ())
+    assert not [key for key in notes if key in ("compose.rank", "compose.precision")]
     assert notes["compose.version"] == __version__
     assert [(c["modelId"], c["scale"]) for c in json.loads(notes["compose.concepts"])] == [
         (c.model_id, c.scale) for c in model.concepts or ()
@@ -283,12 +290,76 @@ def test_training_twice(engine: Engine) -> None:
         engine.train(model.id)
 
 
-@pytest.mark.parametrize("name", ["rank", "precision"])
-def test_parameters_it_cant_honour_are_refused_by_name(engine: Engine, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rank", 0),
+        ("rank", -1),
+        ("rank", 8.5),
+        ("rank", True),
+        ("rank", "8"),
+        ("rank", (8,)),
+        ("precision", "int8"),
+        ("precision", "F32"),
+        ("precision", 16),
+        ("precision", "\x1b[31m" * 100),
+        ("modelEpoch", "000010"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_parameters_that_cant_be_are_refused_by_name(
+    engine: Engine, name: str, value: Value, dry_run: bool
+) -> None:
     model = engine.create("K", concepts(engine, 0.5))
-    with pytest.raises(TargetError, match=name):
-        engine.train(model.id, parameters({name: 8}))
+    with pytest.raises(TargetError, match=f"the training parameter {name} is ") as refused:
+        engine.start(model.id, ((name, value),), dry_run=dry_run)
+    assert refused.value.message.isprintable()
+    assert len(refused.value.message) < 200
     assert engine.get_models([model.id])[model.id].status == "new"
+
+
+def test_a_result_of_a_rank_and_a_precision(engine: Engine, library: Path) -> None:
+    for seed in (1, 2):
+        write_lora(library / f"{seed}.safetensors", seed, rank=3, title=TITLES[seed - 1])
+    wished = parameters({"rank": 4, "precision": "bfloat16", "seed": 7})
+    model = engine.create("K", concepts(engine, 0.25, 0.5, 0.75))
+    engine.train(model.id, wished)
+    model = trained(engine, model.id)
+    assert (model.status, model.error, model.parameters) == ("trained", None, wished)
+    result = read(engine.result(model.id))
+    assert (result.ranks, result.dtypes) == ((4,), ("BF16",))
+    notes = result.metadata
+    assert (notes["compose.rank"], notes["compose.precision"]) == ("4", "bfloat16")
+    assert 0 < float(json.loads(notes["compose.kept"])["embedders and head"]) < 1
+    assert "compose.seed" not in notes
+
+
+def test_without_a_wish_the_ranks_add_up(engine: Engine) -> None:
+    model = engine.create("K", concepts(engine, 0.25, 0.5, 0.75))
+    engine.train(model.id)
+    assert trained(engine, model.id).trained
+    result = read(engine.result(model.id))
+    assert (result.ranks, result.dtypes) == ((3,), ("F32",))
+    assert not [key for key in result.metadata if key in ("compose.rank", "compose.kept")]
+
+
+def test_space_is_asked_for_what_the_wish_needs(tmp_path: Path) -> None:
+    """A reduced result in half the bytes fits where the whole one doesn't."""
+    for seed in (1, 2):
+        write_lora(tmp_path / "loras" / f"{seed}.safetensors", seed, rank=32)
+    asked: list[Path] = []
+
+    def space(folder: Path) -> int:
+        asked.append(folder)
+        return MARGIN + 150_000  # the whole has 1.6 MB, that of rank 2 in float16 some 26 KB
+
+    with Engine(tmp_path / ".compose", tmp_path / "loras", free_space=space) as engine:
+        for wish, status in (({}, "failed"), ({"rank": 2, "precision": "float16"}, "trained")):
+            model = engine.create("K", concepts(engine, 0.5, 0.5))
+            engine.train(model.id, parameters(wish))
+            model = trained(engine, model.id)
+            assert (model.status, "disk space" in str(model.error)) == (status, status == "failed")
+    assert asked == [tmp_path / ".compose" / "models"] * 2
 
 
 @pytest.mark.parametrize("harm", ["gone", "cut"])

@@ -11,13 +11,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from engine_files import write_lora
+from engine_files import write_lora, write_peft
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sizes import size
 
-from composer.engine.ids import composition_ids, job_id, lora_id
+from composer.engine.ids import composition_ids, job_id, lora_id, pair_id
 from composer.engine.library import Library
+from composer.engine.readings import Hashes, unchanged
 from composer.engine.times import iso
 from composer.entities import Concept, is_id
 from composer.errors import TargetError
@@ -68,7 +69,7 @@ def test_an_id_follows_the_bytes(tmp_path: Path) -> None:
     path = write_lora(tmp_path / "a.safetensors")
     (lora,) = Library(tmp_path, Notes()).scan().loras.values()
     assert lora.id == lora_id(hashlib.sha256(path.read_bytes()).digest())
-    assert lora.reading.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert lora.reading.hashes.weights == hashlib.sha256(path.read_bytes()).hexdigest()
     assert is_id(lora.id)
     assert len(lora.id) == len("model_") + 22
 
@@ -116,6 +117,119 @@ def test_created_at_is_the_files_time(tmp_path: Path) -> None:
 @settings(max_examples=size(50, 2000))
 def test_any_time_is_answered(ms: int) -> None:
     assert iso(ms).endswith("Z")
+
+
+# --- what PEFT saves ---------------------------------------------------------------------
+
+
+def ids(folder: Path) -> dict[str, str]:
+    return {lora.name: lora.id for lora in Library(folder, Notes()).scan().loras.values()}
+
+
+def digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def test_the_id_follows_the_weights_and_the_configuration_beside_them(tmp_path: Path) -> None:
+    """The configuration says how strong the LoRA is: another one makes another LoRA."""
+    path = write_peft(tmp_path / "knight", 1, alpha=8)
+    config = path.with_name("adapter_config.json")
+    paired = ids(tmp_path)["knight"]
+    assert paired == pair_id(digest(path), digest(config))
+    assert is_id(paired)
+    write_peft(tmp_path / "knight", 1, alpha=16)
+    assert ids(tmp_path)["knight"] not in (paired, lora_id(digest(path)))
+    config.unlink()
+    assert ids(tmp_path)["knight"] == lora_id(digest(path))
+
+
+def test_pairs_are_pinned() -> None:
+    """Locks hold these ids: they may never come out otherwise."""
+    assert pair_id(bytes(32), bytes(31) + b"\1") == "model_kPSzlUjfVa1hh6HSDXMezu"
+
+
+def test_a_configuration_beside_another_file_says_nothing(tmp_path: Path) -> None:
+    path = write_lora(tmp_path / "ink.safetensors", 1)
+    (tmp_path / "adapter_config.json").write_text("no JSON")
+    assert ids(tmp_path) == {"ink": lora_id(digest(path))}
+
+
+def test_equal_weights_of_two_strengths_are_two_models(tmp_path: Path) -> None:
+    for name, alpha in (("a", 8), ("b", 16), ("c", 8)):
+        write_peft(tmp_path / name, 1, alpha=alpha)
+    assert scan(tmp_path)[0] == {"a": ("c",), "b": ()}
+
+
+def test_a_file_whose_name_says_nothing_is_named_after_its_folder(tmp_path: Path) -> None:
+    write_peft(tmp_path / "styles/Ink Lines", 1)
+    write_lora(tmp_path / "castle/pytorch_lora_weights.safetensors", 2)
+    write_lora(tmp_path / "dust/pytorch_lora_weights.safetensors", 3, title="Pixel Dust")
+    write_lora(tmp_path / "pytorch_lora_weights.safetensors", 4)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/adapter_model.safetensors").write_bytes(b"x" * 40)
+    names, rejected = scan(tmp_path)
+    assert set(names) == {"Ink Lines", "castle", "Pixel Dust", "pytorch_lora_weights"}
+    assert set(rejected) == {"broken"}
+
+
+@pytest.mark.parametrize("settled", [True, False])
+@pytest.mark.parametrize("harm", ["other", "gone", "new"])
+def test_a_change_of_the_configuration_is_seen(tmp_path: Path, settled: bool, harm: str) -> None:
+    config = write_peft(tmp_path / "knight", 1, alpha=8).with_name("adapter_config.json")
+    if harm == "new":
+        config.unlink()
+    ahead = 3_000_000_000 if settled else 0
+    library = Library(tmp_path, Notes(), clock=lambda: time.time_ns() + ahead)
+    (before,) = library.scan().loras.values()
+    assert (before.reading.settled, unchanged(before.reading)) == (settled, True)
+    if harm == "gone":
+        config.unlink()
+    else:
+        write_peft(tmp_path / "knight", 1, alpha=32)
+    assert not unchanged(before.reading)
+    (after,) = library.scan().loras
+    assert after != before.id
+
+
+def test_a_note_holds_for_weights_and_configuration(tmp_path: Path) -> None:
+    path, notes = write_peft(tmp_path / "knight", 1, alpha=8), Notes()
+
+    def looked() -> str:
+        library = Library(tmp_path, notes, clock=lambda: time.time_ns() + 3_000_000_000)
+        (id,) = library.scan().loras
+        return id
+
+    before = looked()
+    ((key, (stamp, hashes, title)),) = notes.noted.items()
+    assert hashes == f"{digest(path).hex()} {digest(path.with_name('adapter_config.json')).hex()}"
+    assert looked() == before
+    notes.noted[key] = (stamp, f"{hashes[:64]} {'00' * 32}", title)
+    assert looked() == pair_id(digest(path), bytes(32))  # which shows that nothing is read again
+    write_peft(tmp_path / "knight", 1, alpha=16)
+    assert looked() not in (before, pair_id(digest(path), bytes(32)))
+
+
+@needs_links
+def test_a_configuration_that_leads_outside_is_not_opened(tmp_path: Path) -> None:
+    config = write_peft(tmp_path / "loras/knight", 1).with_name("adapter_config.json")
+    shutil.move(config, tmp_path / "secret.json")
+    config.symlink_to(tmp_path / "secret.json")
+    said = "knight/adapter_model.safetensors has an adapter_config.json that leads outside"
+    assert scan(tmp_path / "loras") == ({}, {"knight": f"{said} the library"})
+
+
+@needs_links
+def test_it_is_looked_for_beside_the_name_not_beside_what_that_leads_to(tmp_path: Path) -> None:
+    """As downloads are kept: names in one folder, the files themselves, by hash, in another."""
+    path = write_peft(tmp_path / "snapshots/knight", 1, alpha=8)
+    config = path.with_name("adapter_config.json")
+    expected = pair_id(digest(path), digest(config))
+    (tmp_path / "blobs").mkdir()
+    for file in (path, config):
+        blob = tmp_path / "blobs" / digest(file).hex()
+        shutil.move(file, blob)
+        file.symlink_to(blob)
+    assert ids(tmp_path) == {"knight": expected}
 
 
 # --- what is no LoRA ---------------------------------------------------------------------
@@ -246,15 +360,15 @@ def test_unchanged_sees_a_change_of_bytes_or_stamp(tmp_path: Path) -> None:
     path = write_lora(tmp_path / "a.safetensors", 1)
     library = Library(tmp_path, Notes())
     (lora,) = library.scan().loras.values()
-    assert library.unchanged(lora.reading)
+    assert unchanged(lora.reading)
     status = path.stat()
     with path.open("r+b") as file:
         file.seek(-4, os.SEEK_END)
         file.write(b"\0\0\0\0")
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert not library.unchanged(lora.reading)
+    assert not unchanged(lora.reading)
     path.unlink()
-    assert not library.unchanged(lora.reading)
+    assert not unchanged(lora.reading)
 
 
 def test_unchanged_hashes_again_what_was_fresh_when_it_was_read(tmp_path: Path) -> None:
@@ -263,6 +377,6 @@ def test_unchanged_hashes_again_what_was_fresh_when_it_was_read(tmp_path: Path) 
     library = Library(tmp_path, Notes())
     (lora,) = library.scan().loras.values()
     assert not lora.reading.settled
-    other = replace(lora.reading, sha256="00" * 32)
-    assert not library.unchanged(other)
-    assert library.unchanged(replace(other, settled=True))
+    other = replace(lora.reading, hashes=Hashes("00" * 32))
+    assert not unchanged(other)
+    assert unchanged(replace(other, settled=True))

@@ -13,9 +13,9 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command("schema")
-@click.argument("name", type=click.Choice(["recipe", "lock", "plan"]))
+@click.argument("name", type=click.Choice(["recipe", "lock", "plan", "inspect"]))
 def schema_command(name: str) -> int:
-    """Print the JSON Schema that validates a recipe, the lock or a plan's JSON."""
+    """Print the JSON Schema of a recipe, the lock, or what plan and inspect print as JSON."""
     click.echo(schema(name), nl=False)
     return 0
 

@@ -118,3 +118,46 @@ class Progress:
                 f"{left:.0f}s left" if left is not None and done < 1 else "",
             )
         return table
+
+
+class Meter:
+    """Shows how far one piece of work is: a bar on a terminal, elsewhere a line now and then."""
+
+    def __init__(self, what: str, stream: TextIO | None = None) -> None:
+        self._what = what
+        self._stream = stream or sys.stderr
+        self._began = self._spoke = time.monotonic()
+        self._live: Any = None
+
+    def __enter__(self) -> Meter:
+        if is_live(self._stream):
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(file=self._stream, highlight=False, markup=False)
+            self._live = Live(console=console, transient=True, refresh_per_second=8)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, share: float) -> None:
+        """That this share of the work, 0..1, is done."""
+        if self._live is not None:
+            self._live.update(f"{self._what} {bar(share)} {share:4.0%}{self._left(share)}")
+        elif time.monotonic() - self._spoke > HEARTBEAT:
+            self._spoke = time.monotonic()
+            click.echo(f"{self._what} {share:.0%}{self._left(share)}", file=self._stream)
+
+    def _left(self, share: float) -> str:
+        if not 0.05 < share < 1:
+            return ""
+        elapsed = time.monotonic() - self._began
+        return f" {elapsed * (1 - share) / share:.0f}s left"

@@ -9,6 +9,7 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from composer.engine.training import wanted
 from composer.entities import is_id
 from composer.errors import TargetError
 
@@ -20,11 +21,7 @@ if TYPE_CHECKING:
 # The limits of the wire, which any client of the API knows.
 NAME_LIMIT, DESCRIPTION_LIMIT, CONCEPTS_LIMIT, SCALE_LIMIT = 64, 256, 5, 2.0
 UNSUPPORTED = MappingProxyType(
-    {
-        "rank": "this version composes exactly, and the ranks of the LoRAs add up",
-        "precision": "this version keeps the precision of the LoRAs",
-        "modelEpoch": "a file has no epochs: put that epoch's file into the library",
-    }
+    {"modelEpoch": "a file has no epochs: put that epoch's file into the library"}
 )
 DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.IGNORECASE)  # no file names on Windows
 
@@ -65,7 +62,8 @@ def _check_concept(concept: Concept) -> None:
 
 
 def check_parameters(parameters: Parameters) -> None:
-    """Refuse training parameters that would have to mean something, and don't yet."""
+    """Refuse training parameters that would have to mean something, and can't."""
+    wanted(parameters)
     for name, _ in parameters:
         if name in UNSUPPORTED:
             raise TargetError(

@@ -63,7 +63,14 @@ PROJECTS = (  # what the server keeps apart; in process there is one project, th
         created_at INTEGER NOT NULL
     )""",
 )
-STEPS = (TABLES, PROJECTS)  # each brings a store to the next version
+OVERLAPS = (
+    """CREATE TABLE overlaps (        -- what two LoRAs do to each other, computed once
+        pair TEXT PRIMARY KEY,        -- their ids, in order
+        version TEXT NOT NULL,        -- of compose, which computed it
+        numbers TEXT NOT NULL         -- JSON object: block -> inner product at scale 1
+    )""",
+)
+STEPS = (TABLES, PROJECTS, OVERLAPS)  # each brings a store to the next version
 VERSION = len(STEPS)  # of the tables, kept in `user_version`
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from composer.engine import lora
 from composer.errors import TargetError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safetensors"
 PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin"})
+# What PEFT and diffusers call every file that they save: the folder's name says more.
+NAMELESS = frozenset({"adapter_model", "pytorch_lora_weights"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +28,15 @@ class Found:
     """A file (or a link to one) in a library; with a `flaw`, it is to be passed over."""
 
     place: str  # relative to the library, with `/`
-    path: Path  # after resolving links
+    path: Path  # in a folder without links on the way; it may itself be one
     flaw: str | None = None
 
     @property
-    def stem(self) -> str:
-        return self.place.rpartition("/")[2].rpartition(".")[0]
+    def name(self) -> str:
+        """What it is called if it says nothing itself: its own name, else that of its folder."""
+        folder, _, name = self.place.rpartition("/")
+        stem = name.rpartition(".")[0]
+        return folder.rpartition("/")[2] if folder and stem in NAMELESS else stem
 
     @property
     def shown(self) -> str:
@@ -61,23 +67,21 @@ def _walk(folder: Path, top: Path, place: str) -> Iterator[Found]:
     for name in os.listdir(folder):
         if name.startswith("."):
             continue
-        path = folder / name
-        real = Path(os.path.realpath(path))
-        found = Found(place + name, real)
-        if real.is_dir():
-            yield from _folder(found, top, is_link=real != path)
+        found = Found(place + name, folder / name)
+        if found.path.is_dir():
+            yield from _folder(found, top)
         else:
             yield from _file(found, top)
 
 
-def _folder(found: Found, top: Path, *, is_link: bool) -> Iterator[Found]:
+def _folder(found: Found, top: Path) -> Iterator[Found]:
     """A folder below. A link to one within the library leads where we come by anyway."""
-    if not is_link:
+    if _real(found.path) == found.path:
         try:
             yield from _walk(found.path, top, f"{found.place}/")
         except OSError as error:
             yield _flawed(found, f"can't be read: {error.strerror or error}")
-    elif not found.path.is_relative_to(top):
+    elif not _within(found.path, top):
         yield _flawed(found, "leads outside the library")
 
 
@@ -85,10 +89,23 @@ def _file(found: Found, top: Path) -> Iterator[Found]:
     suffix = os.path.splitext(found.place)[1].lower()
     if suffix in PICKLES:
         yield _flawed(found, "is a pickle, which can run code when read: convert it to safetensors")
-    elif suffix == SUFFIX and not found.path.is_relative_to(top):
+    elif suffix == SUFFIX and not _within(found.path, top):
         yield _flawed(found, "leads outside the library")
     elif suffix == SUFFIX:
-        yield found
+        config = lora.companion(found.path)
+        if config is not None and not _within(config, top):
+            yield _flawed(found, f"has an {config.name} that leads outside the library")
+        else:
+            yield found
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _within(path: Path, top: Path) -> bool:
+    """Whether it lies in the library after resolving links."""
+    return _real(path).is_relative_to(top)
 
 
 def _flawed(found: Found, flaw: str) -> Found:

@@ -92,16 +92,6 @@ class Folder:
             ) from error
 
 
-def sync(folder: Path) -> None:
-    """Bring a rename in this folder to the disk, where the system knows how to."""
-    with suppress(OSError):  # Windows opens no folder, and some file systems don't sync one
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def _is_link(path: Path) -> bool:
     try:
         status = path.lstat()

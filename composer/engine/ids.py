@@ -25,6 +25,11 @@ def lora_id(sha256: bytes) -> str:
     return "model_" + _short(sha256)
 
 
+def pair_id(sha256: bytes, config: bytes) -> str:
+    """The same for a file that counts together with PEFT's configuration beside it: of both."""
+    return lora_id(hashlib.sha256(sha256 + config).digest())
+
+
 def composition_ids(name: str, concepts: tuple[Concept, ...]) -> Iterator[str]:
     """The ids that a composition may have, the preferred one first; twins take the next.
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from composer.engine import checks
+from composer.engine import checks, lora
 from composer.engine.answers import (
     TRAINING,
     composition_model,
@@ -19,19 +19,23 @@ from composer.engine.answers import (
     lora_model,
     status_of,
 )
+from composer.engine.disk import free_space
 from composer.engine.folder import Folder
 from composer.engine.ids import composition_ids, job_id
+from composer.engine.inspecting import Overlaps, portrait
 from composer.engine.library import Library
 from composer.engine.store import Store
-from composer.engine.worker import Worker, free_space
+from composer.engine.worker import Worker
 from composer.entities import COMPOSITION, LORA, TRAINED, in_order
 from composer.errors import NotFound, TargetError
+from composer.inspection import Inspection, headline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
 
+    from composer.engine.library import Lora
     from composer.engine.records import Download, JobRecord, Record
     from composer.entities import Concept, Job, Model, Parameters
 
@@ -161,6 +165,24 @@ class Engine:
         """Bytes of all results."""
         return sum(self._folder.results().values())
 
+    def inspect(self, concepts: Iterable[Concept]) -> Inspection:
+        """What these LoRAs are, and do together at their scales.
+
+        Raises `TargetError` for one that the library doesn't have, `BadLora` for one that can't
+        be used.
+        """
+        parts = self._parts(concepts)
+        portraits = tuple(portrait(lora.read(part.reading.path)) for part, _ in parts)
+        return Inspection("", "", portraits, Overlaps(self.store).mix(parts))
+
+    def verdict(self, concepts: Iterable[Concept]) -> str | None:
+        """In one line, whether these LoRAs get into each other's way; None for one alone.
+
+        What two files do to each other is computed once. Raises as `inspect` does.
+        """
+        parts = self._parts(concepts)
+        return headline(Overlaps(self.store).mix(parts)) if len(parts) > 1 else None
+
     # --- what changes it -----------------------------------------------------------------
 
     def create(
@@ -210,7 +232,8 @@ class Engine:
         """Queue a composition's job. One that trains already is answered as it is.
 
         Raises `TargetError` for one that is trained (its content can't change, so there is
-        nothing to do) and for parameters that are `unsupported`.
+        nothing to do) and for a `rank` or `precision` that can't be. Other parameters belong to
+        what a composition is made of, and have no effect.
         """
         self.start(id, parameters)
         return self._model(self._composition(id))
@@ -300,6 +323,17 @@ class Engine:
         raise NotFound(
             f"the local target has no model {id}", hint="`compose models` lists what is there"
         )
+
+    def _parts(self, concepts: Iterable[Concept]) -> list[tuple[Lora, float]]:
+        loras = self._library.scan().loras
+        listed = list(concepts)
+        for concept in listed:
+            if concept.model_id not in loras:
+                raise TargetError(
+                    f"the library has no LoRA {concept.model_id}",
+                    hint="`compose models` lists what is there; `--library` takes another folder",
+                )
+        return [(loras[concept.model_id], concept.scale) for concept in listed]
 
     def _remove(self, id: str) -> None:
         try:

@@ -73,6 +73,12 @@ class Store:
                     db.execute("ROLLBACK")
                 raise
 
+    def flaws(self) -> list[str]:
+        """What SQLite finds wrong with the whole file; none if it is sound."""
+        with self._reading() as db:
+            rows = [str(row[0]) for row in db.execute("PRAGMA integrity_check")]
+        return [] if rows == ["ok"] else rows
+
     # --- compositions --------------------------------------------------------------------
 
     def records(self, *, deleted: bool = False) -> list[Record]:
@@ -273,7 +279,7 @@ class Store:
     # --- notes on LoRA files -------------------------------------------------------------
 
     def get_note(self, path: str, stamp: str) -> tuple[str, str | None] | None:
-        """The sha256 (hex) and the title noted for this file, if it still has this stamp."""
+        """The hashes and the title noted for this file, if it still has this stamp."""
         with self._reading() as db:
             sql = "SELECT sha256, title FROM notes WHERE path = ? AND stamp = ?"
             row = db.execute(sql, (path, stamp)).fetchone()
@@ -284,3 +290,18 @@ class Store:
         with self._reading() as db, suppress(sqlite3.OperationalError):
             sql = "INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?)"
             db.execute(sql, (path, stamp, sha256, title))
+
+    # --- what LoRAs do to each other -----------------------------------------------------
+
+    def get_overlap(self, pair: str, version: str) -> str | None:
+        """What this version of compose noted of two LoRAs, by their ids."""
+        with self._reading() as db:
+            sql = "SELECT numbers FROM overlaps WHERE pair = ? AND version = ?"
+            row = db.execute(sql, (pair, version)).fetchone()
+        return None if row is None else str(row["numbers"])
+
+    def put_overlap(self, pair: str, version: str, numbers: str) -> None:
+        """Note it; where the store can't be written, it is computed again."""
+        with self._reading() as db, suppress(sqlite3.OperationalError):
+            sql = "INSERT OR REPLACE INTO overlaps VALUES (?, ?, ?)"
+            db.execute(sql, (pair, version, numbers))

@@ -7,9 +7,7 @@ result's name only ever holds a whole file, and the next worker does the job aga
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import threading
 import time
 from contextlib import suppress
@@ -17,21 +15,20 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from composer import __version__
-from composer.engine import lora
-from composer.engine.folder import sync
-from composer.errors import BadLora, ComposeError, TargetError, Unreachable
+from composer.engine.disk import sync_folder
+from composer.engine.making import Making, Part, make
+from composer.engine.training import wanted
+from composer.errors import ComposeError, TargetError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from composer.engine.folder import Folder
-    from composer.engine.library import Library, Lora
+    from composer.engine.library import Library
     from composer.engine.records import Record
     from composer.engine.store import Store
 
-MARGIN = 64 * 1024 * 1024  # bytes that composing leaves free on the disk
 REPORTS = 0.1  # seconds between two notes of progress
 
 
@@ -123,24 +120,23 @@ class Worker:
             self._store.fail(record.id, job, f"unexpected {type(error).__name__}: {error}")
 
     def _compose(self, record: Record, job: str) -> None:
-        parts = self._parts(record)
-        weights = [(lora.read(part.reading.path), scale) for part, scale in parts]
-        self._check_space(lora.composed_size(weights))
+        making = Making(self._parts(record), record.id, wanted=wanted(record.parameters or ()))
         temporary = self._folder.temporary(record.id)
         try:
-            lora.compose(
-                weights,
+            make(
+                making,
+                making.files(),
                 temporary,
-                metadata=provenance(record.id, parts),
                 progress=self._reporter(job),
+                free_space=self._free_space,
+                hint="`compose prune --local` frees what no lock names",
             )
-            self._check_sources(parts)
             self._publish(record.id, job, temporary)
         finally:
             with suppress(OSError):  # what can't be removed now is swept later
                 temporary.unlink(missing_ok=True)
 
-    def _parts(self, record: Record) -> list[tuple[Lora, float]]:
+    def _parts(self, record: Record) -> tuple[Part, ...]:
         """The LoRAs and scales of a composition, in content order."""
         loras = self._library.scan().loras
         gone = [c.model_id for c in record.concepts if c.model_id not in loras]
@@ -149,31 +145,14 @@ class Worker:
                 f"the library no longer has {', '.join(gone)}",
                 hint="put the file back, then run `compose apply` again",
             )
-        return [(loras[concept.model_id], concept.scale) for concept in record.concepts]
-
-    def _check_space(self, size: int) -> None:
-        need, have = size + MARGIN, self._free_space(self._folder.models)
-        if have < need:
-            raise TargetError(
-                f"not enough disk space in {self._folder.models}: composing needs"
-                f" {need / 1e6:,.0f} MB, {have / 1e6:,.0f} MB are free",
-                hint="`compose prune --local` frees what no lock names",
-            )
-
-    def _check_sources(self, parts: list[tuple[Lora, float]]) -> None:
-        for part, _ in parts:
-            if not self._library.unchanged(part.reading):
-                raise BadLora(
-                    f"{part.reading.path.name} changed while it was read",
-                    hint="run `compose apply` again once it stays as it is",
-                )
+        return tuple(Part(c.model_id, loras[c.model_id].reading, c.scale) for c in record.concepts)
 
     def _publish(self, id: str, job: str, temporary: Path) -> None:
         result = self._folder.result(id)
 
         def replace() -> None:
             os.replace(temporary, result)
-            sync(result.parent)
+            sync_folder(result.parent)
 
         self._store.succeed(id, job, temporary.stat().st_size, replace)
 
@@ -193,21 +172,3 @@ class Worker:
                     raise _Cancel
 
         return report
-
-
-def provenance(id: str, parts: list[tuple[Lora, float]]) -> dict[str, str]:
-    """What a result says about itself: enough to make it again, and the same on any machine."""
-    concepts = [
-        {"modelId": part.id, "sha256": part.reading.sha256, "scale": scale} for part, scale in parts
-    ]
-    return {
-        "modelspec.title": id,
-        "modelspec.architecture": "flux-1-dev/lora",
-        "compose.concepts": json.dumps(concepts, separators=(",", ":")),
-        "compose.version": __version__,
-    }
-
-
-def free_space(folder: Path) -> int:
-    """Bytes free on the disk of this folder."""
-    return shutil.disk_usage(folder).free

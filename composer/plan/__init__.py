@@ -9,21 +9,40 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from composer.entities import Memory
 from composer.plan.decide import World, decide
-from composer.plan.guards import ALLOW_EMPTY, ALLOW_LARGE, dangers
+from composer.plan.drift import drift_of
+from composer.plan.edits import lock_edits
+from composer.plan.guards import ALLOW_EMPTY, ALLOW_LARGE, dangers, other_owner
 from composer.plan.importing import entry_of, recipe_of
 from composer.plan.intents import exact, found_intents, known_ids, with_found
 from composer.plan.match import holds, matches, same_concepts, trusted
 from composer.plan.meet import free_place, meet, own_entries
+from composer.plan.news import News, news
+from composer.plan.offline import as_the_lock_says, is_stand_in, unasked
+from composer.plan.orphans import orphans
 from composer.plan.outcome import arrived, left_behind, on_its_way, pruned
+from composer.plan.pinning import Pin, Pinning, pinned, unpinned
 from composer.plan.removal import Removal, repeated
+from composer.plan.repair import Mended, Mending, repaired
 from composer.plan.report import DONE, Outcome, Report, Step
-from composer.plan.values import CHANGES, Action, Guard, Options, Plan, Update, Verb
+from composer.plan.sides import corrected, in_their_places
+from composer.plan.values import (
+    CHANGES,
+    Action,
+    Guard,
+    LockEdit,
+    Options,
+    Plan,
+    Update,
+    Verb,
+    digest_of_changes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from composer.entities import Memory, Observed, Recipe
+    from composer.entities import Observed, Recipe, TargetLock
 
 __all__ = [
     "ALLOW_EMPTY",
@@ -32,8 +51,14 @@ __all__ = [
     "DONE",
     "Action",
     "Guard",
+    "LockEdit",
+    "Mended",
+    "Mending",
+    "News",
     "Options",
     "Outcome",
+    "Pin",
+    "Pinning",
     "Plan",
     "Removal",
     "Report",
@@ -42,25 +67,37 @@ __all__ = [
     "Verb",
     "arrived",
     "dangers",
+    "digest_of_changes",
     "entry_of",
     "exact",
     "found_intents",
     "holds",
+    "in_their_places",
+    "is_stand_in",
     "known_ids",
     "left_behind",
+    "lock_edits",
     "matches",
     "meet",
+    "news",
     "on_its_way",
+    "orphans",
+    "other_owner",
+    "pinned",
     "plan",
+    "plan_offline",
     "pruned",
     "recipe_of",
+    "repaired",
     "same_concepts",
     "trusted",
+    "unpinned",
     "with_found",
 ]
 
 
 EVERYTHING = Options()
+_HONOURED = {"rank", "precision"}  # even by a target that ignores all other parameters
 
 
 def plan(
@@ -71,6 +108,7 @@ def plan(
     `recipes` is every recipe under the root; `options.selected` narrows what is acted on, but
     moves, guards and what counts as gone look at the whole.
     """
+    memory = corrected(memory, observed)
     met = meet(recipes, memory.entries)
     owned = own_entries(met, memory.entries, observed)
     world = World.of(memory, observed, options, met=owned.values())
@@ -90,6 +128,7 @@ def plan(
         )
         for place, entry in rest.items()
     ]
+    kept = [replace(action, drift=drift_of(action, observed)) for action in kept]
     kept.sort(key=lambda action: (action.path, action.recipe is None))
     return Plan(
         target=observed.key,
@@ -100,6 +139,14 @@ def plan(
         owner=observed.owner,
         gone=frozenset(id for id in memory.made if observed.get(id) is None),
     )
+
+
+def plan_offline(
+    recipes: Sequence[Recipe], lock: TargetLock, key: str, options: Options = EVERYTHING
+) -> Plan:
+    """The recipes against one target's part of the lock alone; every reason says so."""
+    memory = Memory(lock.owner, lock.recipes)
+    return unasked(plan(recipes, memory, as_the_lock_says(recipes, lock, key), options))
 
 
 def _moves(places: dict[str, str]) -> dict[str, str]:
@@ -129,7 +176,9 @@ def _named(actions: list[Action]) -> set[str]:
 
 
 def _notes(actions: list[Action], observed: Observed) -> tuple[str, ...]:
-    trained = [action for action in actions if action.recipe and action.recipe.training]
-    if observed.ignores_training and trained:
-        return (f"training parameters mean nothing to the target {observed.key}",)
+    trainings = [action.recipe.training for action in actions if action.recipe]
+    idle = sorted({name for training in trainings for name, _ in training} - _HONOURED)
+    if observed.ignores_training and idle:
+        said = f"these training parameters mean nothing to the target {observed.key}"
+        return (f"{said}: {', '.join(idle)}",)
     return ()

@@ -23,17 +23,25 @@ def dangers(
     recipes: Sequence[Recipe], actions: Iterable[Action], memory: Memory, observed: Observed
 ) -> Iterator[Guard]:
     """All that apply would refuse, gravest first."""
-    if memory.owner and observed.owner and memory.owner != observed.owner:
-        yield Guard(
-            f"the lock belongs to {memory.owner}, but these credentials to {observed.owner}:"
-            " wrong credentials or project",
-            error=CredentialsError,
-        )
+    stranger = other_owner(memory, observed)
+    if stranger is not None:
+        yield stranger
     entries = len(memory.entries)
     if entries and not recipes:
         yield Guard(f"no recipe is left, but the lock has {entries} entries", ALLOW_EMPTY)
     yield from _large(list(actions), entries)
     yield from _all_gone(memory, observed)
+
+
+def other_owner(memory: Memory, observed: Observed) -> Guard | None:
+    """The danger of another team's credentials, which nothing allows."""
+    if not (memory.owner and observed.owner and memory.owner != observed.owner):
+        return None
+    return Guard(
+        f"the lock belongs to {memory.owner}, but these credentials to {observed.owner}:"
+        " wrong credentials or project",
+        error=CredentialsError,
+    )
 
 
 def _large(actions: list[Action], entries: int) -> Iterator[Guard]:

@@ -104,7 +104,7 @@ def _check_type(label: str, model: Model, found: Resolution) -> None:
 def _pinned(name: str, pin: str, observed: Observed, found: Resolution) -> str:
     """A concept by name keeps the id that the lock pins, whatever the name means by now."""
     model = observed.get(pin)
-    others = sorted(m.id for m in _named(name, observed) if m.id != pin)
+    others = sorted(m.id for m in named_loras(name, observed) if m.id != pin)
     if model is not None:
         _check_type(f"{name} ({pin})", model, found)
     said = f"{name} now means {others[0]}" if others else f"{name} names no LoRA any more"
@@ -115,14 +115,15 @@ def _pinned(name: str, pin: str, observed: Observed, found: Resolution) -> str:
     return pin
 
 
-def _named(name: str, observed: Observed) -> list[Model]:
+def named_loras(name: str, observed: Observed) -> list[Model]:
+    """The project's own LoRAs of this name."""
     own = (observed.models[id] for id in observed.own if id in observed.models)
     return [m for m in own if m.type == LORA and not m.gone and name in (m.name, *m.aliases)]
 
 
 def _looked_up(name: str, observed: Observed, found: Resolution) -> str | None:
     """Among the project's own LoRAs: exactly one of this name."""
-    models = _named(name, observed)
+    models = named_loras(name, observed)
     if len(models) == 1:
         return models[0].id
     ids = ", ".join(sorted(model.id for model in models))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from composer.errors import ComposeError, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from composer.entities import Content, Entry, Model, Recipe, Replaced
 
@@ -91,6 +91,7 @@ class Action:
     status: str = ""  # of the model that the entry names now, as the target says
     labels: Mapping[str, str] = field(default_factory=dict)  # LoRA id -> its name
     notes: tuple[str, ...] = ()
+    drift: str = ""  # what changed on the target behind the lock's back, in words
 
     @property
     def shown(self) -> Verb:
@@ -130,6 +131,15 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True)
+class LockEdit:
+    """Ids that differ from the base's lock though the recipe's content did not change."""
+
+    path: str
+    name: str
+    words: str  # composition model_a -> model_b, pin of Ink Lines lora_a -> lora_b
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How to plan. `selected` None means every recipe; `upgrade` holds LoRA names."""
 
@@ -153,6 +163,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     owner: str | None = None
     gone: frozenset[str] = frozenset()  # what our journal made, and is there no more
+    lock_edits: tuple[LockEdit, ...] = ()  # where a base's lock was given
+    asked: bool = True  # False: the lock alone was looked at, so there is nothing to approve
 
     @property
     def changes(self) -> tuple[Action, ...]:
@@ -173,7 +185,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """64 hex digits: the same for equal changes, whatever their order."""
-        return _hash(list(self.change_digests))
+        return digest_of_changes(self.change_digests)
 
     def guard(self, allowed: Collection[str] = ()) -> None:
         """Raise the first danger that no flag in `allowed` allows."""
@@ -184,6 +196,11 @@ class Plan:
 
     def refused(self, allowed: Collection[str] = ()) -> tuple[Guard, ...]:
         return tuple(guard for guard in self.guards if guard.flag not in allowed)
+
+
+def digest_of_changes(digests: Iterable[str]) -> str:
+    """A plan's digest, from those of its changes in any order."""
+    return _hash(sorted(digests))
 
 
 def _hash(value: object) -> str:

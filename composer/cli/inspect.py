@@ -1,0 +1,101 @@
+"""`compose inspect`: what LoRAs are, and what they do to each other in a mix."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from composer.cli import options as opt
+from composer.cli.advice import concepts_of
+from composer.cli.planning import looked_at, options_of
+from composer.cli.project import open_project
+from composer.cli.targets import open_engine
+from composer.cli.terminal import emit
+from composer.cli.weighted import weighted
+from composer.errors import ComposeError, UsageError
+from composer.render.inspect_html import page
+from composer.render.inspect_json import as_json
+from composer.render.inspect_text import text
+from composer.words import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from composer.inspection import Inspection
+
+RECIPES = (".yaml", ".yml")
+
+
+@click.command("inspect")
+@click.argument("what", nargs=-1, required=True, metavar="RECIPE|FILE[:SCALE]...")
+@click.option(
+    "--library",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The folder of LoRA files that recipes mean [COMPOSE_LIBRARY].",
+)
+@opt.output_option("text", "json")
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page for browsers too."
+)
+def inspect_command(
+    what: tuple[str, ...], library: Path | None, form: str, html: Path | None
+) -> int:
+    """Show what LoRAs are, and whether they get into each other's way: before anything is made.
+
+    A RECIPE (a file or folder) is looked up in the local target's library, whatever the target;
+    all FILEs together are one mix, each at its SCALE, or 1. For each LoRA: its form, trigger words
+    and training notes, and its share of the change, block by block. For each pair: how far both
+    pull the same way, block by block, and what to expect of it.
+    """
+    recipes = [Path(text) for text in what if _is_recipe(Path(text))]
+    files = [weighted(text) for text in what if not _is_recipe(Path(text))]
+    for path in [*recipes, *(path for path, _ in files)]:
+        if not path.exists():
+            raise UsageError(
+                f"there is no file {visible(str(path))}", hint="name recipes or .safetensors files"
+            )
+    found = [*_of_recipes(recipes, library), *_of_files(files)]
+    if html:
+        html.write_text(page(found), encoding="utf-8")
+    if form == "json":
+        click.echo(as_json(found), nl=False)
+    else:
+        emit(lambda color: text(found, color=color))
+    return 0
+
+
+def _is_recipe(path: Path) -> bool:
+    return path.suffix.lower() in RECIPES or path.is_dir()
+
+
+def _of_files(files: Sequence[tuple[Path, float]]) -> Iterator[Inspection]:
+    if not files:
+        return
+    try:
+        from composer.engine import lora
+        from composer.engine.inspecting import inspect
+    except ModuleNotFoundError as missing:
+        raise UsageError(
+            f"inspecting needs {missing.name}", hint="pip install 'lora-compose[local]'"
+        ) from missing
+    yield inspect([(lora.read(path), scale) for path, scale in files])
+
+
+def _of_recipes(recipes: Sequence[Path], library: Path | None) -> Iterator[Inspection]:
+    """Their concepts as the local target resolves them: by the lock's pins, else by name."""
+    if not recipes:
+        return
+    project = open_project(opt.Selection(tuple(recipes), (), ()))
+    with open_engine(project, opt.Wish(None, None, library), run_jobs=False) as engine:
+        planned = looked_at(project, engine, options_of(project))
+        for action in planned.actions:
+            if action.recipe is None:
+                continue
+            if action.content is None:
+                raise ComposeError(f"{action.path}: {action.reason}")
+            found = engine.inspect(concepts_of(action))
+            yield replace(found, title=action.name, source=action.path)

@@ -1,0 +1,33 @@
+"""`PATH[:SCALE]`: a LoRA file and its scale, as `inspect` and `merge` take them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from composer.errors import UsageError
+from composer.words import visible
+
+LIMIT = 2.0  # as for a concept of the engine: -2..2
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+
+
+def weighted(text: str) -> tuple[Path, float]:
+    """A path and a scale, 1 if none is given. Raises `UsageError` for a scale not within -2..2.
+
+    Only a number after the last colon is a scale: `C:\\loras\\ink.safetensors` is a path, and
+    `C:\\loras\\ink.safetensors:0.65` has a scale of 0.65.
+    """
+    path, colon, number = text.rpartition(":")
+    if not colon or not _NUMBER.fullmatch(number):
+        return _path(text, text), 1.0
+    scale = float(number)
+    if not -LIMIT <= scale <= LIMIT:
+        raise UsageError(f"{visible(text)}: the scale {number} is not within -2..2")
+    return _path(path, text), scale
+
+
+def _path(path: str, text: str) -> Path:
+    if not path:
+        raise UsageError(f"{visible(text)!r} names no file", hint="write FILE or FILE:SCALE")
+    return Path(path)

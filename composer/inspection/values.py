@@ -1,0 +1,63 @@
+"""What is known of inspected LoRAs: what each file is and says of itself, and the mix of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from composer.inspection.verdicts import headline, verdicts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from composer.inspection.mix import Mix
+    from composer.inspection.verdicts import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredient:
+    """A LoRA that a result was composed of, as the result says."""
+
+    label: str
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """A LoRA file: its form, and what its maker noted. All texts are a stranger's.
+
+    `modules`: kind of layer -> how many are changed. `notes`: label and text, in the order to show
+    them. `made_of` and `kept` (group of layers -> share of its norm) are those of a result of ours.
+    """
+
+    file: str
+    format: str
+    kinds: tuple[str, ...]
+    ranks: tuple[int, ...]
+    alphas: tuple[float, ...]
+    dtypes: tuple[str, ...]
+    modules: Mapping[str, int]
+    triggers: tuple[str, ...] = ()
+    tags: tuple[tuple[str, int], ...] = ()  # with how often each occurs, the commonest first
+    notes: tuple[tuple[str, str], ...] = ()
+    made_of: tuple[Ingredient, ...] = ()
+    kept: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A recipe (or files that were named together): its LoRAs, in the order of the mix."""
+
+    title: str
+    source: str  # the recipe's path; empty for files
+    portraits: tuple[Portrait, ...]
+    mix: Mix
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        return verdicts(self.mix)
+
+    @property
+    def headline(self) -> str | None:
+        """The verdict in one line, as a plan shows it."""
+        return headline(self.mix)
