@@ -25,7 +25,7 @@ STATUSES = """\
 |---|---|
 | 0 | done, or nothing to do |
 | 1 | something failed, or a recipe is blocked by a problem on the target |
-| 2 | changes are pending (`plan --detailed-exitcode`) |
+| 2 | changes are pending (`plan --detailed-exitcode`), or drift (`status --detailed-exitcode`) |
 | 3 | refused by a guard, `--expect` or `--locked` |
 | 64 | the command line is wrong |
 | 65 | a recipe, the lock or the journal is invalid |
@@ -78,8 +78,8 @@ def recipes() -> str:
             _fields(concept),
             "### training.parameters\n",
             "They belong to what a composition is made of: changing one makes a new model. The"
-            " local target refuses `rank` and `precision`, which it doesn't do yet, and the others"
-            " mean nothing to it.\n",
+            " local target honours `rank` and `precision`, and the others mean nothing to it;"
+            " Scenario refuses `precision`.\n",
             _fields(parameters),
             "## Problems\n",
             "Each problem has a code that never changes its meaning.\n",

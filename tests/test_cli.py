@@ -15,6 +15,7 @@ from cli import compose, edit, samples, snapshot
 from engine_files import write_lora
 
 from composer.cli.main import COMMANDS
+from composer.engine.lora import read
 from composer.lockfile import read_lock
 from composer.resources import schema
 
@@ -64,6 +65,7 @@ def test_results_are_where_output_says(applied: Path) -> None:
 
 def test_plan_explains_a_change_and_writes_nothing(applied: Path) -> None:
     edit(applied / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    compose("plan", at=applied)  # what the LoRAs do to each other is noted once
     before = snapshot(applied)
     shown = compose("plan", at=applied)
     assert shown.status == 0
@@ -338,19 +340,41 @@ def test_a_missing_lora_blocks_its_recipe_alone(project: Path) -> None:
     assert set(ids(project)) == {"Castle Keep", "Storybook Knight", "Tutorial Slime"}
 
 
-@pytest.mark.parametrize(("name", "value"), [("rank", "32"), ("precision", "bfloat16")])
-def test_the_engine_names_what_it_does_not_do(name: str, value: str, project: Path) -> None:
+def test_a_rank_and_a_precision_make_another_model_and_are_no_news(project: Path) -> None:
+    assert compose("apply", ROGUE, at=project).status == 0
     with (project / ROGUE).open("a", encoding="utf-8") as file:
-        file.write(f"training: {{parameters: {{{name}: {value}}}}}\n")
+        file.write("training: {parameters: {rank: 2, precision: float16}}\n")
     done = compose("apply", ROGUE, at=project)
-    assert (done.status, f"training.{name}" in done.out) == (1, True)
+    assert (done.status, "mean nothing" in done.err) == (0, False)
+    assert "replaced  Pixel Rogue" in done.out
+    id = ids(project)["Pixel Rogue"]
+    made = read(project / ".compose" / "models" / f"{id}.safetensors")
+    assert (made.ranks, made.dtypes) == ((2,), ("F16",))
+    assert "No changes" in compose("apply", ROGUE, at=project).out
+
+
+@pytest.mark.parametrize("wish", ["rank: 0", "rank: 2.5", "rank: x", "precision: int8"])
+def test_a_rank_or_precision_that_cant_be_stops_everything(project: Path, wish: str) -> None:
+    with (project / ROGUE).open("a", encoding="utf-8") as file:
+        file.write(f"training: {{parameters: {{{wish}}}}}\n")
+    for command in ("plan", "apply"):
+        ran = compose(command, at=project)
+        assert (ran.status, f"training.parameters.{wish.split(':')[0]}" in ran.err) == (65, True)
+    assert not (project / "compose.lock").exists()
+
+
+def test_the_engine_names_what_it_does_not_do(project: Path) -> None:
+    edit(project / ROGUE, "scale: 0.6\n", 'scale: 0.6\n    modelEpoch: "000010"\n')
+    done = compose("apply", ROGUE, at=project)
+    assert (done.status, "modelEpoch: a file has no epochs" in done.out) == (1, True)
 
 
 def test_other_training_parameters_mean_nothing_to_it_and_that_is_said(project: Path) -> None:
     with (project / ROGUE).open("a", encoding="utf-8") as file:
-        file.write("training: {parameters: {learningRate: 0.0001}}\n")
+        file.write("training: {parameters: {learningRate: 0.0001, rank: 2}}\n")
     done = compose("apply", ROGUE, at=project)
-    assert (done.status, "mean nothing to the target local" in done.err) == (0, True)
+    assert done.status == 0
+    assert "mean nothing to the target local: learningRate\n" in done.err
     assert "learningRate: 0.0001" in (project / "compose.lock").read_text()
     assert "No changes" in compose("apply", ROGUE, at=project).out
 

@@ -44,6 +44,14 @@ targets:
     recipes:
       "recipes/storybook-knight.yaml":
         name: "Storybook Knight"
+        next:
+          composition: "model_next"
+          job: "job_next"
+          content:
+            concepts:
+              - modelId: "model_V2anp75qTuKmmHOeInzQhg"
+                scale: 1
+          state: "training"
         pins:
           "Storybook Watercolour": "model_V2anp75qTuKmmHOeInzQhg"
         composition: "model_eyVcnFJcR92BxBkz7N6g5w"
@@ -59,14 +67,6 @@ targets:
             rank: 32
         tags: ["knights", "tutorial"]
         protect: false
-        next:
-          composition: "model_next"
-          job: "job_next"
-          content:
-            concepts:
-              - modelId: "model_V2anp75qTuKmmHOeInzQhg"
-                scale: 1
-          state: "training"
         replaced:
           - id: "model_old"
             name: "Storybook Knight"
@@ -130,6 +130,15 @@ def test_absent_values_are_left_out() -> None:
         '        name: "Knight"\n'
         "        protect: false\n"
     )
+
+
+def test_an_older_order_of_keys_is_read() -> None:
+    """`next` once stood after `protect`."""
+    start, end = SAMPLE.index("        next:"), SAMPLE.index("        pins:")
+    older = SAMPLE[:start] + SAMPLE[end:].replace(
+        "        replaced:", SAMPLE[start:end] + "        replaced:"
+    )
+    assert older != SAMPLE and parse(older) == parse(SAMPLE)
 
 
 def test_an_empty_lock() -> None:

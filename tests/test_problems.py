@@ -131,6 +131,21 @@ def test_visible_leaves_what_people_write() -> None:
     assert visible("a\x1b[2J\n\u202e\x9b\udc80") == "a\\x1b[2J\\n\\u202e\\x9b\\udc80"
 
 
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("::error::x", "\\x3a:error::x"),
+        (" ::x", "\\x20\\x3a:x"),
+        ("##[add-mask]x", "#\\x23[add-mask]x"),
+        ("a ##vso[x]", "a #\\x23vso[x]"),
+        ("a::b, #1 and : too", "a::b, #1 and : too"),
+    ],
+)
+def test_nothing_is_an_order_to_a_ci_runner(raw: str, shown: str) -> None:
+    assert visible(raw) == shown
+    assert visible(shown) == shown
+
+
 @given(st.lists(st.sampled_from("\x1b\u202e\n\x00\x9bax: \"'[]{}-\\")).map("".join))
 def test_no_problem_of_a_file_can_steer_a_terminal(raw: str) -> None:
     quoted = json.dumps(raw)

@@ -11,6 +11,7 @@ import pytest
 import serving
 from cli import compose, edit, samples, snapshot
 
+from composer.engine.lora import read
 from composer.lockfile import read_lock
 from composer.resources import schema
 
@@ -178,6 +179,16 @@ def test_precision_is_refused_before_any_write(project: Path, served: Served) ->
     status, out, _ = apply(project, ROGUE)
     assert (status, "training.precision" in out) == (1, True)
     assert writes(served) == []
+
+
+def test_a_rank_reaches_what_is_behind_the_door(
+    project: Path, served: Served, tmp_path: Path
+) -> None:
+    with (project / ROGUE).open("a", encoding="utf-8") as file:
+        file.write("training: {parameters: {rank: 2}}\n")
+    assert apply(project, ROGUE)[0] == 0
+    id = entries(project)["Pixel Rogue"]
+    assert read(tmp_path / "server" / ".compose" / "models" / f"{id}.safetensors").ranks == (2,)
 
 
 def test_two_projects_keep_apart(project: Path, served: Served) -> None:

@@ -12,6 +12,7 @@ import serving
 from engine_files import PATIENCE, write_lora
 from shapes import check_answer, check_model, refused
 
+from composer.engine.lora import read
 from composer.engine.server.wire import OWNER, PRICE
 
 if TYPE_CHECKING:
@@ -351,7 +352,10 @@ def test_a_dry_run_answers_269_and_runs_nothing(served: Served) -> None:
     "parameters",
     [
         7,
-        {"rank": 8},  # this engine composes exactly
+        {"rank": 0},
+        {"rank": 8.5},
+        {"precision": "int8"},
+        {"precision": 16},
         {"batchSize": "8"},
         {"learningRate": True},
         {"conceptPrompt": 7},
@@ -367,6 +371,16 @@ def test_parameters_of_the_wrong_type_are_refused(served: Served, parameters: ob
     id = served.create()
     refused(served.call("PUT", f"/models/{id}/train", {"parameters": parameters}), 400)
     assert served.ok("GET", f"/models/{id}")["model"]["status"] == "new"
+
+
+def test_rank_and_precision_are_honoured(served: Served, tmp_path: Path) -> None:
+    id = served.create()
+    wish = {"rank": 1, "precision": "float16"}
+    started = served.ok("PUT", f"/models/{id}/train", {"parameters": wish})
+    assert started["model"]["parameters"] == wish
+    assert served.finished(id)["status"] == "trained"
+    result = read(tmp_path / ".compose" / "models" / f"{id}.safetensors")
+    assert (result.ranks, result.dtypes) == ((1,), ("F16",))
 
 
 def test_training_twice_is_refused_and_cancel_ends_it(tmp_path: Path, library: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from composer.cli.planning import check_expected, check_locked, looked_at, optio
 from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.cli.terminal import Progress, emit
+from composer.errors import UsageError
 from composer.lockfile import Ledger, only_one
 from composer.plan import plan
 from composer.render import plan as render_plan
@@ -39,6 +41,7 @@ SIGNALLED = 128
 @opt.target_options
 @opt.output_option("text", "json")
 @click.option("--expect", metavar="DIGEST|PLAN.json", help="Run only the plan that was approved.")
+@click.option("--digest", metavar="HEX", help="The digest that PLAN.json must have; all 64 digits.")
 @click.option("--locked", is_flag=True, help="Refuse if a pin would be added or moved.")
 @opt.upgrading
 @opt.pruning
@@ -62,6 +65,7 @@ def apply_command(
     wish: Wish,
     form: str,
     expect: str | None,
+    digest: str | None,
     locked: bool,
     upgrade: tuple[str, ...],
     prune: bool,
@@ -80,6 +84,8 @@ def apply_command(
 
     PATHS are recipe files or folders; without any, the folder recipes/.
     """
+    if digest is not None and (expect is None or not re.fullmatch("[0-9a-f]{64}", digest)):
+        raise UsageError("--digest is all 64 hex digits of the plan in --expect PLAN.json")
     project = open_project(selection)
     options = options_of(project, upgrade=upgrade, prune=prune)
     allowed = opt.allowed(allow_empty=allow_empty, allow_large=allow_large)
@@ -100,7 +106,7 @@ def apply_command(
             no_wait=no_wait,
             max_cost=max_cost,
         )
-        checks = _Checks(allowed, expect, locked)
+        checks = _Checks(allowed, expect, digest, locked)
         report = _applied(project, target, options, settings, checks, stop)
     if form == "json":
         click.echo(results.report_json(report), nl=False)
@@ -119,8 +125,10 @@ def _only_shown(project: Project, wish: Wish, options: Options, allowed: frozens
 class _Checks:
     """What may refuse a plan before the first write."""
 
-    def __init__(self, allowed: frozenset[str], expect: str | None, locked: bool) -> None:
-        self.allowed, self.expect, self.locked = allowed, expect, locked
+    def __init__(
+        self, allowed: frozenset[str], expect: str | None, digest: str | None, locked: bool
+    ) -> None:
+        self.allowed, self.expect, self.digest, self.locked = allowed, expect, digest, locked
 
 
 def _applied(
@@ -150,7 +158,7 @@ def _applied(
     if checks.locked:
         check_locked(planned)
     if checks.expect is not None:
-        check_expected(planned, checks.expect)
+        check_expected(planned, checks.expect, checks.digest)
     with Progress() as progress:
         return apply(planned, target, ledger, settings, say=progress.say, stop=stop)
 

@@ -1,25 +1,163 @@
-"""`compose plan`: what apply would do, and why."""
+"""`compose plan`: what apply would do, and why, in every form that a review needs."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from composer.cli import options as opt
+from composer.cli.advice import advice
+from composer.cli.base import base_lock
+from composer.cli.offline import offline_key
 from composer.cli.planning import check_locked, looked_at, options_of
 from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
+from composer.errors import InvalidInput, Problem, UsageError
+from composer.lockfile import NAME as LOCK
+from composer.plan import lock_edits, plan_offline
+from composer.render import findings, problems
 from composer.render import plan as render
+from composer.render.budget import BUDGETS, COMMENT, SUMMARY, Budget
+from composer.render.markdown import WHOLE, markdown
+from composer.render.plan_json import as_json
+from composer.words import visible
 
 if TYPE_CHECKING:
-    from composer.cli.options import Selection, Wish
-    from composer.plan import Plan
+    from collections.abc import Callable
+
+    from composer.cli.options import Command, Selection, Wish
+    from composer.cli.project import Project
+    from composer.entities import Lock
+    from composer.plan import Options, Plan
     from composer.target import Target
 
+    _Asked = tuple[Plan, dict[str, float], dict[str, str]]  # with prices and advice, by recipe
+
 CHANGES, BLOCKED = 2, 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A plan, and what is shown with it."""
+
+    plan: Plan
+    allowed: frozenset[str]
+    prices: dict[str, float]
+    advice: dict[str, str]
+    whole: str  # the command or the file that has all of it
+
+
+@dataclass(frozen=True, slots=True)
+class _Copies:
+    """Files that get the plan too, each in its own form and size."""
+
+    json: Path | None
+    markdown: Path | None
+    summary: Path | None
+
+    def write(self, render: Callable[[str, Budget], str]) -> None:
+        """What `render` gives for a form and a budget; nothing where it gives nothing."""
+        for file, form, budget in (
+            (self.json, "json", COMMENT),
+            (self.markdown, "markdown", COMMENT),
+            (self.summary, "markdown", SUMMARY),
+        ):
+            text = render(form, budget) if file else ""
+            if file and text:
+                file.write_text(text, encoding="utf-8")
+
+
+def _into(form: str, help: str) -> Callable[[Command], Command]:
+    kind = click.Path(path_type=Path)
+    return click.option(f"--{form}-into", type=kind, metavar="FILE", help=help)
+
+
+@click.command("plan")
+@opt.selection_options
+@opt.target_options
+@opt.output_option("text", "json", "markdown", "github", "sarif")
+@_into("json", "Write the JSON here too.")
+@_into("markdown", "Write the Markdown of a comment here too.")
+@_into("summary", "Write the Markdown of a job's summary, up to 1 MiB, here too.")
+@click.option(
+    "--budget",
+    type=click.Choice([*BUDGETS]),
+    default="comment",
+    show_default=True,
+    help="How large the Markdown may be: 60,000 characters, or 1 MiB.",
+)
+@click.option("--base", metavar="FILE|GIT_REF", help="Tell lock-only edits against the lock there.")
+@click.option("--offline", is_flag=True, help="Recipes against the lock alone; nothing is sent.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if there are changes.")
+@click.option("--locked", is_flag=True, help="Refuse if a pin would be added or moved.")
+@opt.upgrading
+@opt.pruning
+@opt.allowing
+@opt.allowing_large
+def plan_command(
+    selection: Selection,
+    wish: Wish,
+    form: str,
+    json_into: Path | None,
+    markdown_into: Path | None,
+    summary_into: Path | None,
+    budget: str,
+    base: str | None,
+    offline: bool,
+    detailed_exitcode: bool,
+    locked: bool,
+    upgrade: tuple[str, ...],
+    prune: bool,
+    allow_empty: bool,
+    allow_large: bool,
+) -> int:
+    """Show what apply would do for every recipe, and why. Nothing is written.
+
+    PATHS are recipe files or folders; without any, the folder recipes/.
+    """
+    if offline and upgrade:
+        raise UsageError("--upgrade asks the target, and --offline doesn't")
+    room, copies = BUDGETS[budget], _Copies(json_into, markdown_into, summary_into)
+    try:
+        project = open_project(selection)
+        options = options_of(project, upgrade=upgrade, prune=prune)
+        before = base_lock(base, project.root) if base is not None else None
+        planned, prices, advised = (
+            _offline(project, wish, options) if offline else _asked(project, wish, options)
+        )
+        planned = _compared(planned, project, before) if before is not None else planned
+    except InvalidInput as bad:
+        copies.write(partial(_invalid, bad))
+        click.echo(_invalid(bad, form, room), nl=False)
+        raise
+    allowed = opt.allowed(allow_empty=allow_empty, allow_large=allow_large)
+    look = _Look(planned, allowed, prices, advised, json_into.name if json_into else WHOLE)
+    copies.write(partial(_shown, look))
+    if form == "text":
+        emit(
+            lambda color: render.text(
+                planned, allowed=allowed, color=color, prices=prices, advice=advised
+            )
+        )
+    else:
+        click.echo(_shown(look, form, room), nl=False)
+    if locked:
+        check_locked(planned)
+    if planned.blocked:
+        return BLOCKED
+    return CHANGES if detailed_exitcode and planned.changes else 0
+
+
+def _asked(project: Project, wish: Wish, options: Options) -> _Asked:
+    with open_target(project, wish, run_jobs=False) as target:
+        planned = looked_at(project, target, options)
+        return planned, _prices(planned, target), advice(planned, target)
 
 
 def _prices(planned: Plan, target: Target) -> dict[str, float]:
@@ -33,49 +171,45 @@ def _prices(planned: Plan, target: Target) -> dict[str, float]:
     return prices
 
 
-@click.command("plan")
-@opt.selection_options
-@opt.target_options
-@opt.output_option("text", "json")
-@click.option(
-    "--json-into", type=click.Path(path_type=Path), metavar="FILE", help="Write the JSON here too."
-)
-@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if there are changes.")
-@click.option("--locked", is_flag=True, help="Refuse if a pin would be added or moved.")
-@opt.upgrading
-@opt.pruning
-@opt.allowing
-@opt.allowing_large
-def plan_command(
-    selection: Selection,
-    wish: Wish,
-    form: str,
-    json_into: Path | None,
-    detailed_exitcode: bool,
-    locked: bool,
-    upgrade: tuple[str, ...],
-    prune: bool,
-    allow_empty: bool,
-    allow_large: bool,
-) -> int:
-    """Show what apply would do for every recipe, and why. Nothing is written.
+def _offline(project: Project, wish: Wish, options: Options) -> _Asked:
+    key, reason = offline_key(wish, project.lock, os.environ)
+    click.echo(f"target: {visible(key)} ({reason}), not asked: --offline\n", err=True)
+    return plan_offline(project.recipes, project.lock.target(key), key, options), {}, {}
 
-    PATHS are recipe files or folders; without any, the folder recipes/.
-    """
-    project = open_project(selection)
-    allowed = opt.allowed(allow_empty=allow_empty, allow_large=allow_large)
-    with open_target(project, wish, run_jobs=False) as target:
-        planned = looked_at(project, target, options_of(project, upgrade=upgrade, prune=prune))
-        prices = _prices(planned, target)
-    printed = render.as_json(planned, allowed=allowed, prices=prices)
-    if json_into:
-        json_into.write_text(printed, encoding="utf-8")
+
+def _compared(planned: Plan, project: Project, base: Lock) -> Plan:
+    """The plan with the edits that its lock has over the base's though no recipe changed."""
+    before, after = (lock.target(planned.target) for lock in (base, project.lock))
+    return replace(planned, lock_edits=lock_edits(project.recipes, before, after))
+
+
+def _shown(look: _Look, form: str, budget: Budget) -> str:
+    plan, allowed = look.plan, look.allowed
     if form == "json":
-        click.echo(printed, nl=False)
-    else:
-        emit(lambda color: render.text(planned, allowed=allowed, color=color, prices=prices))
-    if locked:
-        check_locked(planned)
-    if planned.blocked:
-        return BLOCKED
-    return CHANGES if detailed_exitcode and planned.changes else 0
+        return as_json(plan, allowed=allowed, prices=look.prices, advice=look.advice)
+    if form == "github":
+        return findings.github(plan, allowed=allowed, whole=look.whole)
+    if form == "sarif":
+        return findings.sarif(plan, allowed=allowed)
+    return markdown(
+        plan,
+        allowed=allowed,
+        prices=look.prices,
+        advice=look.advice,
+        budget=budget,
+        whole=look.whole,
+    )
+
+
+def _invalid(bad: InvalidInput, form: str, budget: Budget) -> str:
+    """What is wrong with recipes or lock, where a review looks; stderr has it as text besides."""
+    hint = visible(bad.hint or "")
+    unread = Problem(LOCK, 0, 0, findings.UNREADABLE, visible(bad.message), hint)
+    found = bad.problems or (unread,)
+    if form == "github":
+        return problems.github(found)
+    if form == "sarif":
+        return problems.sarif(found, findings.RULES)
+    if form == "markdown":
+        return problems.markdown(found, files=bad.files, budget=budget)
+    return ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput, Refused, UsageError
 from composer.lockfile import remember
-from composer.plan import Options, Plan, Verb, plan, with_found
+from composer.plan import Options, Plan, Verb, digest_of_changes, plan, with_found
 from composer.target import observe
 
 if TYPE_CHECKING:
@@ -51,8 +51,11 @@ def check_locked(planned: Plan) -> None:
                 )
 
 
-def check_expected(planned: Plan, expected: str) -> None:
-    """`--expect`: run only what was approved, by digest or by a plan's JSON. Raises `Refused`."""
+def check_expected(planned: Plan, expected: str, digest: str | None = None) -> None:
+    """`--expect`: run only what was approved, by digest or by a plan's JSON. Raises `Refused`.
+
+    `digest`: the one that the file must have by its changes, whatever it says of itself.
+    """
     if not planned.changes:
         return
     if re.fullmatch("[0-9a-fA-F]{8,64}", expected.removeprefix("sha256:")):
@@ -63,16 +66,20 @@ def check_expected(planned: Plan, expected: str) -> None:
             )
         return
     approved = _approved(Path(expected))
+    if digest is not None and digest_of_changes(approved) != digest:
+        raise Refused(
+            f"--digest: the changes in {expected} are not those of sha256:{digest[:8]}…",
+            hint="it is not the plan that was approved",
+        )
     for change in planned.changes:
-        digest = planned.digest_of(change)
-        if digest not in approved:
+        if planned.digest_of(change) not in approved:
             raise Refused(
                 f"--expect: {change.shown} {change.name} ({change.path}) is not in {expected}",
                 hint="something changed since it was approved: look at compose plan again",
             )
 
 
-def _approved(file: Path) -> set[str]:
+def _approved(file: Path) -> list[str]:
     import json
 
     if not file.is_file():
@@ -83,9 +90,9 @@ def _approved(file: Path) -> set[str]:
         if file.stat().st_size > MAX_PLAN_BYTES:
             raise ValueError("it is too large")
         digests = json.loads(file.read_text(encoding="utf-8"))["changeDigests"]
-        if not all(isinstance(digest, str) for digest in digests):
+        if not isinstance(digests, list) or not all(isinstance(one, str) for one in digests):
             raise ValueError("its digests are no text")
-        return set(digests)
+        return list(digests)
     except (ValueError, KeyError, TypeError) as bad:
         raise InvalidInput(
             f"--expect: {file} is not a plan's JSON ({bad})", hint="compose plan --json-into FILE"

@@ -13,6 +13,8 @@ from composer.recipes import Loaded, default_paths, discover, find_root, load, r
 from composer.words import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from composer.cli.options import Selection
     from composer.entities import Lock, Recipe
 
@@ -49,10 +51,10 @@ def find(selection: Selection) -> tuple[Path, list[Path]]:
     return root, chosen
 
 
-def open_project(selection: Selection) -> Project:
+def open_project(selection: Selection, *, read: Callable[[Path], Lock] = read_lock) -> Project:
     """Read lock and recipes. Raises `InvalidInput` with every problem of every file."""
     root, chosen = find(selection)
-    lock = read_lock(root)
+    lock = read(root)
     files = _whole(root, lock, chosen, selection)
     loaded = load(files, root=root)
     if loaded.problems:

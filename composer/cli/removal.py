@@ -13,9 +13,10 @@ from composer.cli.output import find_path
 from composer.cli.project import open_project
 from composer.cli.targets import choose, open_engine, open_target
 from composer.cli.terminal import Progress, emit
+from composer.entities import Entry
 from composer.errors import Refused, UsageError
 from composer.lockfile import Ledger, only_one
-from composer.plan import Plan, Removal, dangers, meet, pruned
+from composer.plan import Plan, Removal, dangers, meet, orphans, pruned
 from composer.render import plan as render_plan
 from composer.render import results
 from composer.target import observe
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from composer.cli.options import Selection, Wish
     from composer.cli.project import Project
-    from composer.entities import Memory, Observed
+    from composer.entities import Memory, Model, Observed
     from composer.plan import Action
 
 _ALL = opt.Selection((), (), ())
@@ -84,6 +85,7 @@ def destroy_command(
 ) -> int:
     """Delete the compositions of recipes (by path or name) on the target, earlier ones too.
 
+    An id deletes one composition that compose made and no lock names: compose doctor lists those.
     Only what compose made is deleted, and nothing that is protected.
     """
     if bool(what) == everything:
@@ -91,17 +93,26 @@ def destroy_command(
     project = open_project(_ALL)
 
     def actions(memory: Memory, observed: Observed) -> list[Action]:
-        chosen = [*memory.entries] if everything else [find_path(memory.entries, w) for w in what]
+        loose = {model.id: model for model in orphans(memory, observed)}
+        named = [thing for thing in what if thing not in loose]
+        chosen = [*memory.entries] if everything else [find_path(memory.entries, w) for w in named]
         others = {id for p, e in memory.entries.items() if p not in chosen for id in e.ids}
         removal = Removal(memory, observed, taken=others)
         found = [
             removal.everything(path, memory.entries[path], reason="destroy") for path in chosen
         ]
+        found += [_without_entry(removal, loose[id]) for id in dict.fromkeys(what) if id in loose]
         _refuse_protected(found)
         return found
 
     allowed = opt.allowed(allow_empty=True, allow_large=allow_large)
     return _delete(project, wish, actions, allowed, dry_run=dry_run, lock_timeout=lock_timeout)
+
+
+def _without_entry(removal: Removal, orphan: Model) -> Action:
+    """Its id stands for the path that it doesn't have."""
+    entry = Entry(orphan.name, composition=orphan.id)
+    return removal.everything(orphan.id, entry, reason="destroy; no lock names it")
 
 
 @click.command("prune")

@@ -12,9 +12,12 @@ from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
 from composer.render import results
+from composer.render import status as render
 
 if TYPE_CHECKING:
     from composer.cli.options import Selection, Wish
+
+DRIFT = 2
 
 
 @runtime_checkable
@@ -29,15 +32,22 @@ class Sized(Protocol):
 @opt.selection_options
 @opt.target_options
 @opt.output_option("text", "json")
-def status_command(selection: Selection, wish: Wish, form: str) -> int:
+@click.option(
+    "--detailed-exitcode",
+    is_flag=True,
+    help="Exit 2 if the target drifted from the lock; a changed recipe is no drift.",
+)
+def status_command(selection: Selection, wish: Wish, form: str, detailed_exitcode: bool) -> int:
     """Show for each recipe whether it, the lock and the target agree, and its model's state."""
     project = open_project(selection)
     with open_target(project, wish, run_jobs=False) as target:
         planned = looked_at(project, target, options_of(project))
         size = target.size() if isinstance(target, Sized) else 0
+    drifted = any(action.drift for action in planned.actions)
     if form == "json":
-        click.echo(results.status_json(planned), nl=False)
-        return 0
-    footer = [f"results: {size / 1e6:,.1f} MB in .compose/models"] if size else []
-    emit(lambda color: results.status(planned, footer=footer, color=color))
-    return 0
+        click.echo(render.as_json(planned), nl=False)
+    else:
+        sizes = [f"results: {size / 1e6:,.1f} MB in .compose/models"] if size else []
+        footer = [*render.drift(planned), *sizes]
+        emit(lambda color: results.status(planned, footer=footer, color=color))
+    return DRIFT if detailed_exitcode and drifted else 0

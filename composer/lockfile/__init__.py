@@ -1,10 +1,14 @@
 """The lock: `compose.lock`, the journal beside it, and the folder `.compose/`.
 
-`read_lock` and `remember` read; `Ledger` is what an apply writes to, under `only_one`.
+`read_lock` and `remember` read; `Ledger` is what an apply writes to, under `only_one`; `salvage`
+reads what only a repair can use.
 """
 
 from composer.lockfile.codec import Plain, plain_content, plain_entry, plain_parameters
-from composer.lockfile.ledger import NAME, Ledger, read_lock, remember
+from composer.lockfile.ledger import Ledger
+from composer.lockfile.reading import NAME, lock_text, read_lock, remember, write_lock
+from composer.lockfile.salvage import Salvaged, is_conflicted, salvage
+from composer.lockfile.sides import flat
 from composer.lockfile.state import only_one, state_dir, write_atomically
 from composer.lockfile.text import dump, parse, quoted
 
@@ -12,7 +16,11 @@ __all__ = [
     "NAME",
     "Ledger",
     "Plain",
+    "Salvaged",
     "dump",
+    "flat",
+    "is_conflicted",
+    "lock_text",
     "only_one",
     "parse",
     "plain_content",
@@ -21,6 +29,8 @@ __all__ = [
     "quoted",
     "read_lock",
     "remember",
+    "salvage",
     "state_dir",
     "write_atomically",
+    "write_lock",
 ]

@@ -69,13 +69,14 @@ def plain_entry(entry: Entry) -> Plain:
     """An entry as the lock shows it: keys in order, absent values left out."""
     plain: Plain = {
         "name": entry.name,
+        # Beside a line that no other entry has: a merge of lines can't put it below another one.
+        "next": _plain_next(entry.next) if entry.next else None,
         "pins": dict(entry.pins),
         "composition": entry.composition,
         "job": entry.job,
         "content": plain_content(entry.content) if entry.content else None,
         "tags": list(entry.tags),
         "protect": entry.protect,
-        "next": _plain_next(entry.next) if entry.next else None,
         "replaced": [_plain_replaced(old) for old in entry.replaced],
     }
     return {key: value for key, value in plain.items() if value not in (None, [], {})}

@@ -5,7 +5,7 @@
     found    the model of an intent whose answer was lost (token, recipe, made, at)
     expired  an intent's model did not appear within the grace, or was refused (token, recipe)
     entry    a recipe's entry as it now is; `settles` an intent, `made` the id of its model, `at`
-             when it was answered
+             when it was answered; `upgraded` the pins that this run moved, each with the id before
 
 It is what heals a run that was killed. Its cost doesn't depend on the lock's size.
 """
@@ -38,6 +38,7 @@ class Story:
     made: dict[str, Made] = field(default_factory=dict)
     made_for: dict[str, str] = field(default_factory=dict)  # id -> recipe path
     intents: dict[str, Intent] = field(default_factory=dict)  # open ones, by token
+    upgraded: dict[str, dict[str, str]] = field(default_factory=dict)  # path -> pin -> id before
 
 
 class Journal:
@@ -133,6 +134,7 @@ def _tell(story: Story, event: Plain) -> None:
 def _tell_entry(story: Story, event: Plain) -> None:
     path = checked_path(event["recipe"])
     before = story.sides.pop(path, None)
+    story.upgraded[path] = {name: checked_id(id) for name, id in event.get("upgraded", {}).items()}
     if event["entry"] is not None:
         entry = read_entry(event["entry"])
         story.sides[path] = combined(entry, before) if before else entry

@@ -1,7 +1,7 @@
-"""The ledger: lock and journal of one project for one target, as an apply reads and writes them.
+"""The ledger: lock and journal of one project for one target, as an apply writes them.
 
-`remember` reads both without writing, for the commands that only look. `Ledger` records what an
-apply does, each event on disk before the next request, and folds it all into the lock at the end.
+It records what an apply does, each event on disk before the next request, and folds it all into the
+lock at the end.
 """
 
 from __future__ import annotations
@@ -12,73 +12,44 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from composer.entities import Entry, Intent, Lock, Memory, Replaced, TargetLock
-from composer.errors import InvalidInput
+from composer.entities import Entry, Intent, Lock, TargetLock
 from composer.lockfile.codec import Plain, plain_entry, plain_intent
-from composer.lockfile.journal import Journal, Story
-from composer.lockfile.sides import merged, overtaken, texts
-from composer.lockfile.state import state_dir, write_atomically
-from composer.lockfile.text import dump, parse
+from composer.lockfile.journal import Journal
+from composer.lockfile.reading import memory_of, read_lock, write_lock
+from composer.lockfile.sides import flat, retired
+from composer.lockfile.state import state_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
-    from composer.entities import Candidate, Content
+    from composer.entities import Content
 
 T = TypeVar("T")
-NAME = "compose.lock"
-
-
-def read_lock(root: Path) -> Lock:
-    """The lock of this root, the sides of a conflict brought together; empty if there is none.
-
-    Raises `InvalidInput`.
-    """
-    text = _text(root)
-    return merged(parse(side) for side in texts(text)) if text is not None else Lock()
-
-
-def _text(root: Path) -> str | None:
-    if (root / NAME).exists() and not (root / NAME).is_file():
-        raise InvalidInput(f"{NAME}: not a file", hint="move it away; restore it from git")
-    try:
-        return (root / NAME).read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as bad:
-        raise InvalidInput(f"{NAME}: not UTF-8", hint="restore it from git") from bad
-
-
-def remember(root: Path, key: str) -> Memory:
-    """What lock and journal know about one target; nothing is written. Raises `InvalidInput`."""
-    return _memory(read_lock(root).target(key), Journal(state_dir(root)).story(key))
-
-
-def _memory(lock: TargetLock, story: Story) -> Memory:
-    entries = dict(lock.recipes)
-    for path, side in story.sides.items():
-        entries[path] = overtaken(entries[path], side) if path in entries else side
-    marked = {path: _with_posts(path, entry, story) for path, entry in sorted(entries.items())}
-    return Memory(lock.owner, marked, story.made, tuple(story.intents.values()))
-
-
-def _with_posts(path: str, entry: Entry, story: Story) -> Entry:
-    """The entry, with each candidate marked whose POST the journal recorded."""
-    candidates = (replace(c, ours=c.ours or c.id in story.made) for c in entry.candidates)
-    return replace(entry, candidates=tuple(candidates))
 
 
 class Ledger:
     """Records one run; the caller holds the file lock. All methods may be called by any thread."""
 
-    def __init__(self, root: Path, key: str, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        root: Path,
+        key: str,
+        *,
+        lock: Lock | None = None,
+        write: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`lock` is what its text says, where only a repair can read that.
+
+        Without `write` it is only asked, and no folder is made.
+        """
         self.root = root
         self.key = key
         self.clock = clock
-        self._state = state_dir(root, create=True)
+        self._state = state_dir(root, create=write)
         self._journal = Journal(self._state)
-        self._lock = read_lock(root)
+        self._lock = read_lock(root) if lock is None else lock
         self._before = dict(self._lock.target(key).recipes)
         self._marked: set[str] = set()
         self._unsettled: set[str] = set()
@@ -88,7 +59,7 @@ class Ledger:
     def refresh(self) -> None:
         """Read again what lock and journal say, after intents were settled."""
         story = self._journal.story(self.key)
-        self.memory = _memory(self._lock.target(self.key), story)
+        self.memory = memory_of(self._lock.target(self.key), story)
         self._entries = dict(self.memory.entries)
         self._made_for = dict(story.made_for)
         self._others = {path: e.candidates for path, e in self.memory.entries.items()}
@@ -137,11 +108,18 @@ class Ledger:
         event: Plain = {"event": "entry", "recipe": path, "entry": plain_entry(entry)}
         if settles:
             event.update(settles=settles.token, made=made, at=self.clock())
+        if moved := self._moved_pins(path, entry):
+            event["upgraded"] = moved
         self._append(event)
         with self._guard:
             self._entries[path] = replace(entry, candidates=())
             if settles:
                 self._made_for[made] = path
+
+    def _moved_pins(self, path: str, entry: Entry) -> dict[str, str]:
+        """The pins that are others than in the lock, each with the lock's id."""
+        before = dict(self._before[path].pins) if path in self._before else {}
+        return {n: before[n] for n, id in entry.pins if n in before and before[n] != id}
 
     def forget(self, path: str) -> None:
         """Take an entry out; what it named is not touched."""
@@ -198,16 +176,11 @@ class Ledger:
             self._journal.replace(kept)
 
     def _write_lock(self, owner: str | None, done: Collection[str]) -> bool:
-        targets = dict(self._lock.targets)
+        targets = {key: flat(target) for key, target in self._lock.targets.items()}
         targets[self.key] = TargetLock(owner or self.memory.owner, self._final_entries(done))
         if not targets[self.key].recipes:
             del targets[self.key]
-        text, before = dump(Lock(targets)), _text(self.root)
-        unchanged = before is not None and before.replace("\r\n", "\n") == text
-        if unchanged or (before is None and not targets):
-            return False
-        write_atomically(self.root / NAME, text.encode(), through=self._state)
-        return True
+        return write_lock(self.root, Lock(targets))
 
     def _final_entries(self, done: Collection[str]) -> dict[str, Entry]:
         """Entries in order; an id that is an entry's own is in no entry's `replaced`.
@@ -221,7 +194,9 @@ class Ledger:
         for path, entry in sorted(self._entries.items()):
             before = self._before.get(path) if path not in done else None
             named = [*before.current, *before.candidates] if before else []
-            known = {c.id: _kept(c, entry) for c in named if c.id not in self._marked}
+            known = {
+                c.id: retired(c, protect=entry.protect) for c in named if c.id not in self._marked
+            }
             known |= {old.id: old for old in entry.replaced}
             kept = tuple(known[id] for id in sorted(known) if id not in own)
             final[path] = replace(entry, replaced=kept)
@@ -230,8 +205,3 @@ class Ledger:
 
 def _move(by_path: dict[str, T], moves: Mapping[str, str]) -> None:
     by_path.update({new: by_path.pop(old) for old, new in moves.items() if old in by_path})
-
-
-def _kept(candidate: Candidate, entry: Entry) -> Replaced:
-    training = candidate.content.training if candidate.content else ()
-    return Replaced(candidate.id, candidate.name, training, entry.protect)

@@ -102,20 +102,23 @@ def quoted(text: str) -> str:
 
 def parse(text: str, *, source: str = "compose.lock") -> Lock:
     """A lock from its text. Raises `InvalidInput`, naming `source` and the line if there is one."""
-    plain = _plain_yaml(text, source)
-    if plain is None:
-        return Lock()
+    plain = read_yaml(text, source)
+    return Lock() if plain is None else read_plain(plain, source)
+
+
+def read_plain(plain: object, source: str) -> Lock:
+    """A lock from plain values. Raises `InvalidInput`."""
     if not isinstance(plain, dict):
-        raise InvalidInput(f"{source}: not a lock: its top level is no mapping", hint=_RESTORE)
+        raise InvalidInput(f"{source}: not a lock: its top level is no mapping", hint=RESTORE)
     _check_version(plain, source)
     _check_schema(plain, source)
     try:
         return Lock({key: _read_target(target) for key, target in plain["targets"].items()})
     except InvalidInput as bad:
-        raise InvalidInput(f"{source}: {bad.message}", hint=_RESTORE) from bad
+        raise InvalidInput(f"{source}: {bad.message}", hint=RESTORE) from bad
 
 
-_RESTORE = "restore it from git"
+RESTORE = "compose lock --repair mends it, or restore it from git"
 
 
 def _read_target(plain: Plain) -> TargetLock:
@@ -138,12 +141,16 @@ def _check_schema(plain: Plain, source: str) -> None:
     worst = jsonschema.exceptions.best_match(validator.iter_errors(plain))
     if worst is not None:
         place = ".".join(str(part) for part in worst.absolute_path) or "the top level"
-        raise InvalidInput(f"{source}: {place}: {worst.message[:200]}", hint=_RESTORE)
+        raise InvalidInput(f"{source}: {place}: {worst.message[:200]}", hint=RESTORE)
 
 
-def _plain_yaml(text: str, source: str) -> Any:
+def read_yaml(text: str, source: str, *, twice: str = "") -> Any:
+    """The plain values of a lock's YAML. Raises `InvalidInput`.
+
+    `twice` is which one counts where a key stands twice: `first` or `last`; else it is refused.
+    """
     if len(text) > MAX_BYTES:
-        raise InvalidInput(f"{source}: larger than {MAX_BYTES} bytes", hint=_RESTORE)
+        raise InvalidInput(f"{source}: larger than {MAX_BYTES} bytes", hint=RESTORE)
     try:
         _walk(text, source)
         node = yaml.compose(text, Loader=_LOADER)
@@ -151,8 +158,8 @@ def _plain_yaml(text: str, source: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         why = getattr(error, "problem", None) or "it can't be read"
-        raise InvalidInput(f"{source}{line}: not YAML: {why}", hint=_RESTORE) from error
-    return None if node is None else _value(node, source)
+        raise InvalidInput(f"{source}{line}: not YAML: {why}", hint=RESTORE) from error
+    return None if node is None else _value(node, source, twice)
 
 
 def _walk(text: str, source: str) -> None:
@@ -163,18 +170,20 @@ def _walk(text: str, source: str) -> None:
         depth -= isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent)
         odd = getattr(event, "anchor", None) or getattr(event, "tag", None)
         if odd or depth > MAX_DEPTH:
-            raise InvalidInput(f"{source}{_line(event)}: not written by compose", hint=_RESTORE)
+            raise InvalidInput(f"{source}{_line(event)}: not written by compose", hint=RESTORE)
 
 
-def _value(node: yaml.Node, source: str) -> Any:
+def _value(node: yaml.Node, source: str, twice: str) -> Any:
     if isinstance(node, yaml.MappingNode):
-        pairs = [(_value(key, source), _value(value, source)) for key, value in node.value]
+        pairs = [tuple(_value(part, source, twice) for part in pair) for pair in node.value]
+        if twice == "first":
+            pairs.reverse()
         plain = {str(key): value for key, value in pairs}
-        if len(plain) != len(pairs):
-            raise InvalidInput(f"{source}{_line(node)}: a key stands twice below", hint=_RESTORE)
+        if len(plain) != len(pairs) and not twice:
+            raise InvalidInput(f"{source}{_line(node)}: a key stands twice below", hint=RESTORE)
         return plain
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, source) for item in node.value]
+        return [_value(item, source, twice) for item in node.value]
     assert isinstance(node, yaml.ScalarNode)
     return node.value if node.style else _plain_scalar(node.value)
 

@@ -1,25 +1,25 @@
-"""Plans as text and as JSON: pure strings, which `cli` prints."""
+"""Plans as text for a terminal; and the signs and counts that every form of a plan shares."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from composer.lockfile import Plain, plain_content
-from composer.plan import Action, Plan, Verb
+from composer.plan import Verb
+from composer.render.concepts import rows_of
 from composer.render.style import aligned, painted
 from composer.words import counted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from composer.entities import Concept
+    from composer.plan import Action, Plan
 
-FORMAT_VERSION = 1
 SHORT_DIGEST = 8
 NO_PRICES: Mapping[str, float] = MappingProxyType({})
+NO_ADVICE: Mapping[str, str] = MappingProxyType({})
+LOCK_ONLY = "the lock names another id, and no recipe changed"
+UNASKED = "the target was not asked: this is the recipes against the lock alone, nothing to approve"
 
 SIGNS = {
     Verb.CREATE: "+",
@@ -48,9 +48,7 @@ _COUNTED = {
     Verb.LEAVE: "left alone",
     Verb.FORGET: "to forget",
 }
-
-
-# --- text --------------------------------------------------------------------------------
+_MADE = (Verb.CREATE, Verb.REPLACE, Verb.ADOPT, Verb.TRAIN)
 
 
 def text(
@@ -60,25 +58,27 @@ def text(
     color: bool = False,
     next_step: str = "compose apply",
     prices: Mapping[str, float] = NO_PRICES,
+    advice: Mapping[str, str] = NO_ADVICE,
 ) -> str:
     """Every recipe with its answer and reason; what apply would refuse; the counts; the digest.
 
-    `prices`, by recipe path, are what trainings would cost where the target says so.
+    `prices`, by recipe path, are what trainings would cost where the target says so; `advice`,
+    likewise, is what it says of the mix.
     """
     heads = aligned([_head(action) for action in plan.actions])
     lines: list[str] = []
     for action, head in zip(plan.actions, heads, strict=True):
         lines.append(painted(head, COLOURS[SIGNS[action.shown]], color=color))
-        lines += [f"             {line}" for line in _details(action)]
-        if action.path in prices:
-            lines.append(f"             price {prices[action.path]:g}")
+        lines += [f"             {line}" for line in _details(action, prices)]
+        if action.path in advice and action.recipe is not None:
+            lines.append(f"             advice: {visible(advice[action.path])}")
     lines += [""] if lines else []
-    for guard in plan.refused(allowed):
-        way = f"; allow it with {guard.flag}" if guard.flag else ""
-        lines.append(painted(f"apply would refuse: {guard.message}{way}", "red", color=color))
-    lines += [f"note: {note}" for note in plan.notes]
+    lines += [painted(line, "red", color=color) for line in _warnings(plan, allowed)]
+    lines += [f"note: {visible(note)}" for note in plan.notes]
     lines.append(summary(plan))
-    if next_step and plan.changes:
+    if not plan.asked:
+        lines.append(f"{UNASKED}; next: compose plan")
+    elif next_step and plan.changes:
         lines.append(_next_step(plan, allowed, next_step))
     return "\n".join(lines) + "\n"
 
@@ -87,47 +87,47 @@ def _head(action: Action) -> tuple[str, ...]:
     path = visible(action.path)
     if action.moved_from:
         path = f"{visible(action.moved_from)} -> {path}"
-    reason = "" if action.shown is Verb.MOVE else visible(action.reason)
-    return (f"{SIGNS[action.shown]} {action.shown}", visible(action.name), path, reason)
+    said = "" if action.shown is Verb.MOVE and action.reason == "up to date" else action.reason
+    return (f"{SIGNS[action.shown]} {action.shown}", visible(action.name), path, visible(said))
 
 
-def _details(action: Action) -> Iterator[str]:
+def _details(action: Action, prices: Mapping[str, float]) -> Iterator[str]:
     """What it is made of: all concepts for a new one, before and after for a change."""
-    if action.verb in (Verb.CREATE, Verb.REPLACE, Verb.ADOPT, Verb.TRAIN) and action.content:
+    if action.verb in _MADE and action.content:
         yield from _concepts(action)
     for id in action.deletes:
         yield f"deletes {id}"
+    if action.drift and action.drift != action.reason:
+        yield f"drift: {visible(action.drift)}"
     for note in action.notes:
         yield f"note: {visible(note)}"
+    if action.path in prices:
+        yield f"price {prices[action.path]:g}"
 
 
 def _concepts(action: Action) -> Iterator[str]:
-    before = {} if action.before is None else {c.model_id: c for c in action.before.concepts}
-    after = {} if action.content is None else {c.model_id: c for c in action.content.concepts}
-    names = Counter(_label(action, id) for id in {*before, *after})
     rows = []
-    for id in sorted({*before, *after}, key=lambda id: (_label(action, id), id)):
-        label = _label(action, id)
-        shown = label if names[label] == 1 else f"{label} ({id})"
-        rows.append((_weights(before.get(id), after.get(id), compare=bool(before)), shown))
+    for row in rows_of(action, action.content):
+        old, new = weight(row.before), weight(row.after)
+        compared = action.before is not None and old != new
+        rows.append((f"{old} -> {new}" if compared else new, visible(row.label)))
     yield from aligned(rows)
 
 
-def _weights(before: Concept | None, after: Concept | None, *, compare: bool) -> str:
-    old, new = _weight(before), _weight(after)
-    return new if not compare or old == new else f"{old} -> {new}"
+def weight(scale: float | None) -> str:
+    """A scale with two decimals, or with as many as it needs; `none` where there is no concept."""
+    if scale is None:
+        return "none"
+    return f"{scale:.2f}" if round(scale, 2) == scale else f"{scale:g}"
 
 
-def _weight(concept: Concept | None) -> str:
-    return (
-        f"{concept.scale:.2f}"
-        if concept and round(concept.scale, 2) == concept.scale
-        else (f"{concept.scale:g}" if concept else "none")
-    )
-
-
-def _label(action: Action, id: str) -> str:
-    return visible(action.labels.get(id, id))
+def _warnings(plan: Plan, allowed: Collection[str]) -> Iterator[str]:
+    for guard in plan.refused(allowed):
+        way = f"; allow it with {guard.flag}" if guard.flag else ""
+        yield f"apply would refuse: {visible(guard.message)}{way}"
+    for edit in plan.lock_edits:
+        where = f"{visible(edit.name)} ({visible(edit.path)})"
+        yield f"lock-only edit: {where}: {visible(edit.words)}; {LOCK_ONLY}"
 
 
 def summary(plan: Plan) -> str:
@@ -137,7 +137,8 @@ def summary(plan: Plan) -> str:
         words: sum(action.shown is verb for action in plan.actions)
         for verb, words in _COUNTED.items()
     }
-    counts["up to date"] = sum(action.shown in (Verb.KEEP, Verb.MOVE) for action in plan.actions)
+    kept = "up to date" if plan.asked else "as the lock says"
+    counts[kept] = sum(action.shown in (Verb.KEEP, Verb.MOVE) for action in plan.actions)
     said = ", ".join(f"{n} {words}" for words, n in counts.items() if n)
     if not said:
         return "Nothing to do: no recipe."
@@ -148,51 +149,3 @@ def _next_step(plan: Plan, allowed: Collection[str], command: str) -> str:
     refused = "" if not plan.refused(allowed) else "   (refused as it stands)"
     short = plan.digest[:SHORT_DIGEST]
     return f"plan sha256:{short}…   next: {command} --expect {short}{refused}"
-
-
-# --- JSON --------------------------------------------------------------------------------
-
-
-def as_json(
-    plan: Plan, *, allowed: Collection[str] = (), prices: Mapping[str, float] = NO_PRICES
-) -> str:
-    """The plan for programs, as `compose schema plan` describes it."""
-    return json.dumps(_plain(plan, allowed, prices), indent=2, ensure_ascii=True) + "\n"
-
-
-def _plain(plan: Plan, allowed: Collection[str], prices: Mapping[str, float]) -> dict[str, Any]:
-    return {
-        "formatVersion": FORMAT_VERSION,
-        "target": plan.target,
-        "digest": plan.digest,
-        "changeDigests": list(plan.change_digests),
-        "hasChanges": bool(plan.changes),
-        "summary": summary(plan),
-        "actions": [_plain_action(a, prices.get(a.path)) for a in plan.actions],
-        "guards": [
-            {"message": guard.message, "flag": guard.flag} for guard in plan.refused(allowed)
-        ],
-        "notes": list(plan.notes),
-    }
-
-
-def _plain_action(action: Action, price: float | None) -> Plain:
-    plain: Plain = {
-        "action": str(action.shown),
-        "isChange": action.is_change,
-        "recipe": action.path,
-        "name": action.name,
-        "reason": action.reason,
-        "composition": action.model.id if action.model else None,
-        "movedFrom": action.moved_from,
-        "before": plain_content(action.before) if action.before else None,
-        "after": plain_content(action.content) if action.content else None,
-        "names": dict(sorted(action.labels.items())),
-        "update": action.update.words or None,
-        "price": price,
-        "movesAwayFrom": action.moves_away_from,
-        "deletes": list(action.deletes),
-        "drops": list(action.drops),
-        "notes": list(action.notes),
-    }
-    return {key: value for key, value in plain.items() if value not in (None, [], {})}

@@ -1,21 +1,21 @@
-"""Problems in files, as text, JSON, GitHub annotations and SARIF. Pure strings; `cli` prints them.
+"""Problems in files, as text, JSON, Markdown, annotations and SARIF: pure strings.
 
-A problem's texts are safe to print already: those who make problems see to that.
+`cli` prints them. A problem's texts are safe to print already: those who make problems see to that.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
 from composer.recipes.codes import CODES
+from composer.render.annotations import ERROR, Finding, annotated
+from composer.render.budget import COMMENT, Budget, Section, fitted
+from composer.render.escape import cell, dumped
+from composer.render.sarif import log
 from composer.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from composer.errors import Problem
 
@@ -62,92 +62,39 @@ def as_json(problems: Sequence[Problem]) -> str:
         }
         for problem in problems
     ]
-    return _json({"formatVersion": FORMAT_VERSION, "problems": listed})
+    return dumped({"formatVersion": FORMAT_VERSION, "problems": listed})
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, indent=2) + "\n"
+# --- for reviews -------------------------------------------------------------------------
 
 
-# --- GitHub ------------------------------------------------------------------------------
-
-
-def github(problems: Sequence[Problem]) -> str:
-    """Workflow commands, which GitHub shows as annotations beside the lines of a pull request.
-
-    The escapes are those of `@actions/core` (packages/core/src/command.ts): `%`, CR and LF
-    everywhere, `:` and `,` in properties too.
-    """
-    return "".join(f"{_command(problem)}\n" for problem in problems)
-
-
-def _command(problem: Problem) -> str:
-    properties = {"file": problem.file}
-    if problem.line:
-        properties |= {"line": str(problem.line), "col": str(problem.column)}
-    properties["title"] = problem.code
-    listed = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
-    return f"::error {listed}::{_data(_whole(problem))}"
+def findings(problems: Sequence[Problem]) -> list[Finding]:
+    """Problems as what annotations and SARIF show: all are errors."""
+    return [Finding(ERROR, p.code, _whole(p), p.file, p.line, p.column) for p in problems]
 
 
 def _whole(problem: Problem) -> str:
     return f"{problem.message} ({problem.hint})" if problem.hint else problem.message
 
 
-def _data(value: str) -> str:
-    return value.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+def github(problems: Sequence[Problem]) -> str:
+    """Annotations beside the lines of a pull request."""
+    return annotated(findings(problems), whole="compose validate")
 
 
-def _property(value: str) -> str:
-    return _data(value).replace(":", "%3A").replace(",", "%2C")
+def sarif(problems: Sequence[Problem], rules: Mapping[str, str] = CODES) -> str:
+    """A SARIF log; its rules are the codes of recipes, unless there are more."""
+    return log(findings(problems), rules)
 
 
-# --- SARIF -------------------------------------------------------------------------------
-
-
-def sarif(problems: Sequence[Problem]) -> str:
-    """A SARIF 2.1.0 log: https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html"""
-    rules = sorted({*CODES, *(problem.code for problem in problems)})
-    run = {
-        "tool": {"driver": {"name": "compose", "rules": [_rule(code) for code in rules]}},
-        "columnKind": "unicodeCodePoints",
-        "results": list(_results(problems, rules)),
-    }
-    log = {
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [run],
-    }
-    return _json(log)
-
-
-def _rule(code: str) -> dict[str, Any]:
-    return {"id": code, "shortDescription": {"text": CODES.get(code, code)}}
-
-
-def _results(problems: Sequence[Problem], rules: list[str]) -> Iterator[dict[str, Any]]:
-    seen: Counter[str] = Counter()
-    for problem in problems:
-        print_ = _fingerprint(problem)
-        seen[print_] += 1
-        yield {
-            "ruleId": problem.code,
-            "ruleIndex": rules.index(problem.code),
-            "level": "error",
-            "message": {"text": _whole(problem)},
-            "locations": [{"physicalLocation": _location(problem)}],
-            "partialFingerprints": {"composeProblem/v1": f"{print_}:{seen[print_]}"},
-        }
-
-
-def _fingerprint(problem: Problem) -> str:
-    """The same for a problem that only moved to another line."""
-    said = "\0".join((problem.file, problem.code, problem.message))
-    return hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()[:32]
-
-
-def _location(problem: Problem) -> dict[str, Any]:
-    location: dict[str, Any] = {"artifactLocation": {"uri": quote(problem.file, errors="replace")}}
-    if problem.line:
-        location["region"] = {"startLine": problem.line, "startColumn": problem.column}
-    return location
+def markdown(problems: Sequence[Problem], *, files: int, budget: Budget = COMMENT) -> str:
+    """A document for a comment: how many, then a table of them."""
+    bad = len({problem.file for problem in problems})
+    count = f"{counted(len(problems), 'problem')} in {bad} of {counted(max(files, bad), 'recipe')}"
+    rows = [
+        f"| {cell(_place(p))} | {p.code} | {cell(p.message)} | {cell(p.hint)} |" for p in problems
+    ]
+    lead = "| where | code | what | write instead |\n|---|---|---|---|"
+    table = Section("problems", 0, lead, rows)
+    head = f"## compose: {count}\n\nNothing was sent, and there is no plan.\n"
+    return fitted(head, [table], "", budget, whole="compose validate")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from composer.plan import Verb
+from composer.render.escape import dumped
 from composer.render.style import aligned, painted
 from composer.words import counted, visible
 
@@ -62,7 +62,7 @@ def report_json(report: Report) -> str:
         }
         for outcome in report.outcomes
     ]
-    return _json({"formatVersion": 1, "outcomes": outcomes, "interrupted": report.interrupted})
+    return dumped({"formatVersion": 1, "outcomes": outcomes, "interrupted": report.interrupted})
 
 
 # --- status ------------------------------------------------------------------------------
@@ -95,10 +95,6 @@ def status(plan: Plan, *, footer: Sequence[str] = (), color: bool = False) -> st
     return "\n".join([*lines, "", count, *footer]) + "\n"
 
 
-def status_json(plan: Plan) -> str:
-    return _json({"formatVersion": 1, "target": plan.target, "recipes": status_rows(plan)})
-
-
 # --- models and output -------------------------------------------------------------------
 
 
@@ -126,7 +122,7 @@ def models_json(listed: Sequence[Model], *, rejected: Mapping[str, str]) -> str:
         }
         for model in listed
     ]
-    return _json({"formatVersion": 1, "models": plain, "rejected": dict(rejected)})
+    return dumped({"formatVersion": 1, "models": plain, "rejected": dict(rejected)})
 
 
 def output(entry: Entry, *, use: str) -> str:
@@ -139,7 +135,3 @@ def output(entry: Entry, *, use: str) -> str:
     ]
     lines = [entry.composition, *aligned(rows), "", use]
     return "\n".join(lines) + "\n"
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2) + "\n"

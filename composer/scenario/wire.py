@@ -123,6 +123,8 @@ def read_model(raw: Mapping[str, Any], *, described: bool) -> Model:
         owner=_text(raw, "ownerId") or None,
         progress=progress if going else None,
         remaining=remaining if going else None,
+        updated_at=_moment(raw.get("updatedAt")),
+        epoch=str(raw["epoch"]) if is_id(raw.get("epoch")) else None,
     )
 
 

@@ -1,0 +1,124 @@
+"""`compose doctor`: whatever may be wrong with a project, each with what mends it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from composer.cli import options as opt
+from composer.cli.checkup import credentials, environment, library, project_of, store
+from composer.cli.planning import options_of
+from composer.cli.targets import open_target
+from composer.cli.terminal import emit
+from composer.entities import LORA
+from composer.errors import ComposeError
+from composer.lockfile import remember
+from composer.plan import Verb, orphans, plan, with_found
+from composer.render import doctor as render
+from composer.render.doctor import NOTE, OK, SKIPPED, WRONG, Check
+from composer.target import observe
+from composer.words import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from composer.cli.options import Wish
+    from composer.cli.project import Project
+    from composer.entities import Memory, Model, Observed
+    from composer.plan import Action, Plan
+
+GRAVEST_FIRST = (77, 69, 3, 1)
+TARGET, ORPHANS = "lock against target", "orphans"
+
+
+@click.command("doctor")
+@opt.target_options
+@opt.output_option("text", "json")
+@click.option("--offline", is_flag=True, help="Ask no target.")
+def doctor_command(wish: Wish, form: str, offline: bool) -> int:
+    """Look at environment, credentials, project, library, store and target for what is wrong.
+
+    Nothing is changed. Each finding comes with the command that mends it.
+    """
+    statuses = {0}
+    checks = [*environment(), *credentials()]
+    project, found = project_of(statuses)
+    checks += found
+    if project is not None:
+        checks += [*library(project, wish), *store(project, wish)]
+        checks += _offline() if offline else _asked(project, wish, statuses)
+    if form == "json":
+        click.echo(render.as_json(checks), nl=False)
+    else:
+        emit(lambda color: render.text(checks, color=color))
+    statuses |= {1} if any(check.state == WRONG for check in checks) else set()
+    known = [status for status in GRAVEST_FIRST if status in statuses]
+    return known[0] if known else 0
+
+
+def _offline() -> list[Check]:
+    return [Check(TARGET, SKIPPED, "not asked: --offline")]
+
+
+def _asked(project: Project, wish: Wish, statuses: set[int]) -> list[Check]:
+    """What the target says; an error is a finding too, and the rest has been looked at by then."""
+    try:
+        with open_target(project, wish, run_jobs=False) as target:
+            memory = remember(project.root, target.key)
+            observed = observe(target, project.recipes, memory, grace=target.grace)
+    except ComposeError as error:
+        statuses.add(error.exit_status)
+        return [Check(TARGET, WRONG, error.message, error.hint or "")]
+    memory = with_found(memory, observed)
+    planned = plan(project.recipes, memory, observed, options_of(project))
+    statuses |= {guard.error.exit_status for guard in planned.guards if guard.flag is None}
+    return [*_agreement(planned, observed), *_orphans(planned, memory, observed)]
+
+
+def _agreement(planned: Plan, observed: Observed) -> Iterator[Check]:
+    loras = sum(model.type == LORA for model in observed.models.values())
+    others = counted(len(observed.models) - loras, "composition")
+    words = f"{planned.target} answers: {counted(loras, 'LoRA')}, {others}"
+    yield Check(TARGET, OK, words)
+    for guard in planned.guards:
+        state, hint = (WRONG, "") if guard.flag is None else (NOTE, f"allow it with {guard.flag}")
+        yield Check(TARGET, state, f"apply would refuse: {guard.message}", hint)
+    for action in planned.actions:
+        yield from _disagreement(action)
+    if planned.changes:
+        words = f"waiting to be applied: {counted(len(planned.changes), 'change')}"
+        yield Check(TARGET, NOTE, words, "compose plan shows it")
+
+
+def _disagreement(action: Action) -> Iterator[Check]:
+    where = f"{action.name} ({action.path})"
+    if action.drift:
+        yield Check(TARGET, WRONG, f"{where} drifted: {action.drift}", "compose plan, then apply")
+    if action.verb is Verb.BLOCKED:
+        yield Check(TARGET, WRONG, f"{where} is blocked: {action.reason}")
+    for note in action.notes:
+        yield Check(TARGET, NOTE, f"{where}: {note}")
+
+
+def _orphans(planned: Plan, memory: Memory, observed: Observed) -> Iterator[Check]:
+    found = orphans(memory, observed)
+    asked_for = {a.model.id: a.path for a in planned.actions if a.model and a.verb is Verb.ADOPT}
+    for model in found:
+        words = f"{model.id} ({model.name}, {model.status})"
+        yield Check(ORPHANS, NOTE, words, _ways(model, asked_for.get(model.id)))
+    if found and observed.remote:
+        yield Check(ORPHANS, NOTE, _NOT_ALONE)
+    elif not found:
+        yield Check(ORPHANS, OK, "the lock names every composition with our tag")
+
+
+_NOT_ALONE = "another repository may have made them: look before you delete"
+
+
+def _ways(model: Model, recipe: str | None) -> str:
+    """What adopts it, and what deletes it; only a trained one can become a recipe."""
+    delete = f"delete it: compose destroy {model.id}"
+    if recipe is not None:
+        return f"adopt it: compose apply '{recipe}'; {delete}"
+    return f"adopt it: compose import {model.id}; {delete}" if model.trained else delete

@@ -1,0 +1,133 @@
+"""Reading a lock that only `compose lock --repair` can read: torn markers, hand edits.
+
+What is whole is kept, field by field; what isn't is said in words, and found again on the target
+where it is there. A newer lock is refused here as everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from composer.entities import Lock
+from composer.errors import InvalidInput
+from composer.lockfile.reading import read_sides
+from composer.lockfile.sides import merged, texts, without_markers
+from composer.lockfile.text import VERSION, read_plain, read_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from composer.lockfile.codec import Plain
+
+_SOURCE = "compose.lock"
+_TWICE = ("first", "last")  # of two that stand under one key, each is a side
+
+
+@dataclass(frozen=True, slots=True)
+class Salvaged:
+    """A lock, and what of its text could not be read.
+
+    `torn`: it is of several sides, or of what was left, so that a line may stand below another's.
+    """
+
+    lock: Lock
+    torn: bool = False
+    lost: tuple[str, ...] = ()
+
+
+def is_conflicted(text: str) -> bool:
+    """Whether git left conflict markers in it. Raises `InvalidInput` where they are torn."""
+    return len(texts(text)) > 1
+
+
+def salvage(text: str) -> Salvaged:
+    """All of a lock's text that can be read. Raises `InvalidInput` for a newer lock alone."""
+    try:
+        return Salvaged(read_sides(text), torn=is_conflicted(text))
+    except InvalidInput:
+        pass
+    lost: list[str] = []
+    sides = [lock for side in _texts(text, lost) for lock in _read(side, lost)]
+    lock = merged(sides) if sides else Lock()
+    return Salvaged(lock, torn=True, lost=tuple(dict.fromkeys(lost)))
+
+
+def _texts(text: str, lost: list[str]) -> list[str]:
+    try:
+        return texts(text)
+    except InvalidInput as torn:
+        lost.append(torn.message)
+        return [without_markers(text)]
+
+
+def _read(text: str, lost: list[str]) -> Iterator[Lock]:
+    for twice in _TWICE:
+        try:
+            plain = read_yaml(text, _SOURCE, twice=twice)
+        except InvalidInput as bad:
+            lost.append(bad.message)
+            return
+        yield _whole(plain, lost)
+
+
+def _whole(plain: object, lost: list[str]) -> Lock:
+    """What is valid of it."""
+    if not isinstance(plain, dict):
+        lost.append(f"{_SOURCE}: its top level is no mapping")
+        return Lock()
+    version = plain.get("version")
+    if isinstance(version, int) and version > VERSION:
+        read_plain(plain, _SOURCE)  # it says what to do
+    targets = {key: _target(key, raw, lost) for key, raw in _items(plain.get("targets"))}
+    return _lock({key: target for key, target in targets.items() if target["recipes"]})
+
+
+def _target(key: str, raw: object, lost: list[str]) -> Plain:
+    plain = raw if isinstance(raw, dict) else {}
+    entries = {path: _entry(path, entry, lost) for path, entry in _items(plain.get("recipes"))}
+    found: Plain = {"recipes": {path: entry for path, entry in entries.items() if entry}}
+    if "owner" in plain:
+        if _is_valid({key: {"owner": plain["owner"], "recipes": {}}}):
+            found = {"owner": plain["owner"], **found}
+        else:
+            lost.append(f"{_SOURCE}: the owner of {key}")
+    return found
+
+
+def _entry(path: str, raw: object, lost: list[str]) -> Plain:
+    """The fields of an entry that are valid; none if its path or its name isn't."""
+    plain = raw if isinstance(raw, dict) else {}
+    name = plain.get("name")
+    if not _is_valid(_one(path, {"name": name})):
+        lost.append(f"{_SOURCE}: {path}")
+        return {}
+    if _is_valid(_one(path, plain)):
+        return plain
+    kept: Plain = {}
+    for field, value in plain.items():
+        if _is_valid(_one(path, {"name": name, field: value})):
+            kept[field] = value
+        else:
+            lost.append(f"{_SOURCE}: {path}: {field}")
+    return kept
+
+
+def _items(raw: object) -> list[tuple[str, Any]]:
+    return [*raw.items()] if isinstance(raw, dict) else []
+
+
+def _one(path: str, entry: Plain) -> Plain:
+    return {"any": {"recipes": {path: entry}}}
+
+
+def _is_valid(targets: Plain) -> bool:
+    try:
+        _lock(targets)
+    except InvalidInput:
+        return False
+    return True
+
+
+def _lock(targets: Plain) -> Lock:
+    return read_plain({"version": VERSION, "targets": targets}, _SOURCE)

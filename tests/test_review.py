@@ -1,0 +1,281 @@
+"""What a review rests on: drift, lock-only edits, and plans offline."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import jsonschema
+import pytest
+from fake_target import lora
+from golden_cases import (
+    COMING,
+    ENTRIES,
+    KNIGHT,
+    LORAS,
+    MODELS,
+    ROGUE,
+    URL,
+    made_of,
+    planned,
+    there,
+    wants,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rehearsal import recipe
+from sizes import size
+from test_plan import entry_maps, model_lists, recipe_lists
+
+from composer.entities import (
+    Concept,
+    Content,
+    Entry,
+    Memory,
+    Model,
+    Next,
+    Observed,
+    Recipe,
+    Replaced,
+    TargetLock,
+)
+from composer.plan import Options, Verb, lock_edits, plan, plan_offline
+from composer.render.plan import text
+from composer.render.plan_json import as_json
+from composer.resources import schema
+
+# --- drift: target against lock ----------------------------------------------------------
+
+
+def drift_of(recipe: Recipe, locked: Entry, *models: Model, remote: bool = True) -> str:
+    every = {m.id: m for m in (*(lora(id, name) for id, name in LORAS.items()), *models)}
+    seen = Observed("fake", every, frozenset(every), remote=remote)
+    (action,) = plan([recipe], Memory(entries={recipe.path: locked}), seen).actions
+    return action.drift
+
+
+LOCKED = replace(ENTRIES[ROGUE.path], tags=("fast", "slow"))
+TAGGED = replace(ROGUE, tags=("fast", "slow"))
+TAGS = frozenset({"managed-by:compose", "fast", "slow"})
+OURS = replace(MODELS[1], tags=TAGS)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "model", "drift"),
+    [
+        (TAGGED, OURS, ""),
+        (TAGGED, replace(OURS, name="Scout"), "renamed on the target: Rogue -> Scout"),
+        (
+            TAGGED,
+            replace(OURS, concepts=(Concept("lora_dust", 0.45),)),
+            "changed on the target: scale of Pixel Dust 0.6 -> 0.45",
+        ),
+        (TAGGED, replace(OURS, tags=TAGS - {"slow"}), "tag slow taken off on the target"),
+        (TAGGED, replace(OURS, tags=TAGS | {"new"}), ""),  # somebody else's, left alone
+        (TAGGED, replace(OURS, tags=None, concepts=None), ""),  # the target doesn't say
+        (TAGGED, replace(OURS, status="deleted"), "gone from the target"),
+        # What the recipe changes is a change; what it asks for already is nothing to take back.
+        (replace(TAGGED, name="Scout"), OURS, ""),
+        (replace(TAGGED, name="Scout"), replace(OURS, name="Scout"), ""),
+        (
+            replace(TAGGED, name="Scout"),
+            replace(OURS, name="Spy"),
+            "renamed on the target: Rogue -> Spy",
+        ),
+        (wants("Rogue", dust=0.45), replace(OURS, concepts=(Concept("lora_dust", 0.45),)), ""),
+        (
+            wants("Rogue", dust=0.7),
+            replace(OURS, concepts=(Concept("lora_dust", 0.45),)),
+            "changed on the target: scale of Pixel Dust 0.6 -> 0.45",
+        ),
+        (replace(ROGUE, tags=("fast",)), replace(OURS, tags=TAGS - {"slow"}), ""),
+    ],
+)
+def test_drift_is_what_neither_lock_nor_recipe_asks_for(
+    wanted: Recipe, model: Model, drift: str
+) -> None:
+    assert drift_of(wanted, LOCKED, model) == drift
+
+
+def test_an_epoch_that_the_target_leaves_out_is_no_drift() -> None:
+    content = Content.of([Concept("lora_dust", 0.6, "000010")])
+    moved = replace(OURS, concepts=(Concept("lora_dust", 0.5),))
+    said = drift_of(ROGUE, replace(LOCKED, content=content), moved)
+    assert said == "changed on the target: scale of Pixel Dust 0.6 -> 0.5"
+
+
+def test_a_local_target_that_is_empty_is_a_fresh_clone() -> None:
+    assert drift_of(TAGGED, LOCKED, remote=False) == ""
+    assert drift_of(TAGGED, LOCKED, remote=True) == "gone from the target"
+
+
+@settings(max_examples=size(150, 5000), deadline=None)
+@given(recipe_lists, entry_maps, model_lists)
+def test_nothing_is_taken_back_without_a_word(
+    recipes: list[Recipe], entries: dict[str, Entry], models: list[Model]
+) -> None:
+    """A name or a content that somebody else gave it, and that a change replaces, is named."""
+    loras = [lora("lora_ink", "Ink"), lora("lora_dust", "Dust")]
+    every = {model.id: model for model in (*loras, *models)}
+    seen = Observed("fake", every, frozenset(every), remote=True)
+    for action in plan(recipes, Memory(entries=entries), seen).actions:
+        locked = action.entry
+        model = seen.get(locked.composition) if locked else None
+        if locked is None or model is None or not action.is_change:
+            continue
+        if model.name not in (locked.name, action.name):
+            assert f"-> {model.name}" in action.drift
+        known = [c.concepts for c in (locked.content, action.content) if c]
+        assert model.concepts in known or "changed on the target" in action.drift
+
+
+# --- lock-only edits: the lock against its base ------------------------------------------
+
+
+def edits(recipes: list[Recipe], base: dict[str, Entry], head: dict[str, Entry]) -> list[str]:
+    found = lock_edits(recipes, TargetLock(recipes=base), TargetLock(recipes=head))
+    return [edit.words for edit in found]
+
+
+BASE = ENTRIES[ROGUE.path]
+CHANGED = wants("Rogue", dust=0.7)
+NEW = replace(BASE, composition="model_new")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "base", "head", "said"),
+    [
+        (ROGUE, BASE, BASE, []),
+        (ROGUE, BASE, replace(BASE, job="job_x", tags=("x",), protect=True), []),  # no ids
+        (ROGUE, BASE, NEW, ["composition model_rogue -> model_new"]),
+        (ROGUE, BASE, replace(BASE, composition=None), ["composition model_rogue -> nothing"]),
+        (ROGUE, BASE, None, ["the entry is gone, with model_rogue"]),
+        (ROGUE, None, NEW, []),  # the recipe may be as new
+        (CHANGED, BASE, NEW, []),  # a change of the recipe
+        (replace(ROGUE, description="x"), BASE, NEW, ["composition model_rogue -> model_new"]),
+        (
+            ROGUE,
+            BASE,
+            replace(BASE, next=Next("model_next", made_of(dust=0.6), "created")),
+            ["next nothing -> model_next"],
+        ),
+        (
+            ROGUE,
+            replace(BASE, replaced=(Replaced("model_a", "Rogue"),)),
+            replace(BASE, replaced=(Replaced("model_b", "Rogue"),)),
+            ["replaced gains model_b, replaced loses model_a"],
+        ),
+        (
+            ROGUE,
+            BASE,
+            replace(BASE, pins=(("Pixel Dust", "lora_evil"),)),
+            ["pin of Pixel Dust lora_dust -> lora_evil"],
+        ),
+        (
+            CHANGED,
+            BASE,
+            replace(NEW, pins=(("Pixel Dust", "lora_evil"),)),
+            ["pin of Pixel Dust lora_dust -> lora_evil"],
+        ),
+        # What was on its way has arrived.
+        (ROGUE, COMING, replace(BASE, pins=COMING.pins), []),
+        (
+            ROGUE,
+            replace(COMING, composition="model_old", content=made_of(dust=0.5)),
+            replace(BASE, replaced=(Replaced("model_old", "Rogue"),)),
+            [],
+        ),
+    ],
+)
+def test_edits_of_the_lock_alone(
+    wanted: Recipe, base: Entry | None, head: Entry | None, said: list[str]
+) -> None:
+    path = wanted.path
+    before, after = ({path: e} if e else {} for e in (base, head))
+    assert edits([wanted], before, after) == said
+
+
+def test_an_edit_is_found_where_the_recipe_moved_to() -> None:
+    moved = replace(ROGUE, path="recipes/scout.yaml")
+    assert edits([moved], {ROGUE.path: BASE}, {ROGUE.path: BASE}) == []
+    assert edits([moved], {ROGUE.path: BASE}, {moved.path: NEW}) == [
+        "composition model_rogue -> model_new"
+    ]
+
+
+def test_an_entry_without_a_recipe_and_another_owner_are_compared_too() -> None:
+    assert edits([], {ROGUE.path: BASE}, {ROGUE.path: NEW}) == [
+        "composition model_rogue -> model_new"
+    ]
+    (edit,) = lock_edits([], TargetLock("team_a"), TargetLock("team_b"))
+    assert (edit.path, edit.words) == ("compose.lock", "team_a -> team_b")
+
+
+@settings(max_examples=size(150, 5000), deadline=None)
+@given(recipe_lists, entry_maps, entry_maps)
+def test_equal_locks_have_no_edits(
+    recipes: list[Recipe], base: dict[str, Entry], head: dict[str, Entry]
+) -> None:
+    assert edits(recipes, base, base) == []
+    if edits(recipes, base, head):
+        assert base != head
+
+
+def test_the_digest_knows_nothing_of_drift() -> None:
+    """Whether somebody drifted there or not: what would be made is the same."""
+    drifted = planned([CHANGED], ENTRIES, [there("Rogue", "model_rogue", dust=0.45)])
+    assert drifted.digest == planned([CHANGED], ENTRIES, MODELS).digest
+
+
+# --- offline -----------------------------------------------------------------------------
+
+
+@settings(max_examples=size(150, 5000), deadline=None)
+@given(recipe_lists, entry_maps, st.booleans())
+def test_every_reason_says_that_nobody_was_asked(
+    recipes: list[Recipe], entries: dict[str, Entry], prune: bool
+) -> None:
+    found = plan_offline(recipes, TargetLock(recipes=entries), "local", Options(prune=prune))
+    assert [a.path for a in found.actions if a.recipe] == sorted(r.path for r in recipes)
+    assert all("the target was not asked" in a.reason and not a.drift for a in found.actions)
+    assert not found.asked
+    plain = json.loads(as_json(found))
+    jsonschema.Draft7Validator(json.loads(schema("plan"))).validate(plain)
+    assert (plain["digest"], plain["changeDigests"], plain["targetAsked"]) == (None, [], False)
+    assert "--expect" not in text(found)
+
+
+def test_a_lock_that_fits_has_nothing_to_do_offline() -> None:
+    found = plan_offline([KNIGHT, ROGUE], TargetLock(recipes=ENTRIES), URL)
+    assert [action.verb for action in found.actions] == [Verb.KEEP, Verb.KEEP]
+    assert "2 recipes: 2 as the lock says." in text(found)
+
+
+def test_a_name_without_a_pin_is_a_note_and_no_problem() -> None:
+    mage = recipe("recipes/mage.yaml", "Mage", {"Pixel Dust": 0.5, "Star Dust": 0.4})
+    found = plan_offline([mage, ROGUE], TargetLock(recipes=ENTRIES), URL)
+    action = next(action for action in found.actions if action.recipe == mage)
+    assert action.verb is Verb.CREATE
+    assert any("no pin for Star Dust" in note for note in action.notes)
+    plain = json.loads(as_json(found))["actions"][1]
+    assert plain["after"]["concepts"] == [
+        {"name": "Pixel Dust", "scale": 0.5},
+        {"name": "Star Dust", "scale": 0.4},
+    ]
+    assert "names" not in plain
+
+
+def test_offline_knows_what_the_lock_knows() -> None:
+    failed = replace(COMING, next=Next("model_rogue", made_of(dust=0.6), "mismatch"))
+    cases = {
+        "training": (COMING, Verb.WAIT),
+        "mismatch": (failed, Verb.BLOCKED),
+        "gone": (None, Verb.CREATE),
+    }
+    for name, (locked, verb) in cases.items():
+        lock = TargetLock(recipes={ROGUE.path: locked} if locked else {})
+        (action,) = plan_offline([ROGUE], lock, URL).actions
+        assert action.verb is verb, name
+    lock = TargetLock(recipes=ENTRIES)
+    verbs = {a.path: a.verb for a in plan_offline([KNIGHT], lock, URL, Options(prune=True)).actions}
+    assert verbs[ROGUE.path] is Verb.DELETE
