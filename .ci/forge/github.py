@@ -1,0 +1,200 @@
+"""GitHub, as a forge: REST, and GraphQL for the one question who we are."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from api import Api, ForgeError
+from forge import ARTIFACT, MOST_PLAN, Note, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_MOST_ARCHIVE = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class GitHub:
+    """One repository, `owner/name`; `web` is where its runs are seen."""
+
+    api: Api
+    graphql: Api
+    repository: str
+    web: str
+
+    @classmethod
+    def here(cls, env: Mapping[str, str] = os.environ) -> GitHub:
+        """As a runner's environment says. Raises `ForgeError` without a token."""
+        token = env.get("TOKEN")
+        if not token:
+            raise ForgeError("there is no token: give the action's input `token`")
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/vnd.github+json",
+            "X-GitHub-Api-Version": "2022-11-28",
+        }
+        repository = env["GITHUB_REPOSITORY"]
+        web = f"{env['GITHUB_SERVER_URL']}/{repository}"
+        graphql = Api(env["GITHUB_GRAPHQL_URL"], headers)
+        return cls(Api(env["GITHUB_API_URL"], headers), graphql, repository, web)
+
+    def _at(self, path: str) -> str:
+        return f"/repos/{self.repository}{path}"
+
+    def me(self) -> str:
+        """`github-actions[bot]`, an app's `name[bot]`, or a person; REST tells only the last."""
+        answer = self.graphql.call("POST", "", {"query": "{viewer{login}}"})
+        try:
+            return str(answer["data"]["viewer"]["login"])
+        except (KeyError, TypeError) as bad:
+            raise ForgeError("the API doesn't say who the token belongs to") from bad
+
+    # --- comments and issues -------------------------------------------------------------
+
+    def comments(self, number: int) -> Iterator[Note]:
+        for item in self.api.pages(self._at(f"/issues/{number}/comments")):
+            yield _note(item, int(item["id"]))
+
+    def add_comment(self, number: int, body: str) -> None:
+        self.api.call("POST", self._at(f"/issues/{number}/comments"), {"body": body})
+
+    def edit_comment(self, number: int, id: int, body: str) -> None:
+        self.api.call("PATCH", self._at(f"/issues/comments/{id}"), {"body": body})
+
+    def issues(self) -> Iterator[Note]:
+        listed = self.api.pages(self._at("/issues"), state="open", creator=self.me())
+        for item in listed:
+            if "pull_request" not in item:
+                yield _note(item, int(item["number"]))
+
+    def add_issue(self, title: str, body: str) -> None:
+        self.api.call("POST", self._at("/issues"), {"title": title, "body": body})
+
+    def edit_issue(self, id: int, body: str, *, close: bool = False) -> None:
+        closed = {"state": "closed", "state_reason": "completed"} if close else {}
+        self.api.call("PATCH", self._at(f"/issues/{id}"), {"body": body, **closed})
+
+    # --- what was planned, and approved --------------------------------------------------
+
+    def set_status(self, commit: str, name: str, status: Status) -> None:
+        said = {
+            "context": name,
+            "state": "success" if status.ok else "failure",
+            "description": status.description,
+            "target_url": status.url,
+        }
+        self.api.call("POST", self._at(f"/statuses/{commit}"), said)
+
+    def status(self, commit: str, name: str) -> Status | None:
+        me = self.me()
+        for item in self.api.pages(self._at(f"/commits/{commit}/statuses")):  # the newest first
+            if item["context"] == name and _login(item.get("creator")) == me:
+                description, url = item.get("description") or "", item.get("target_url") or ""
+                return Status(item["state"] == "success", description, url)
+        return None
+
+    def reviewed(self, commit: str) -> str | None:
+        for item in self.api.pages(self._at(f"/commits/{commit}/pulls")):
+            if item.get("merged_at") and item.get("merge_commit_sha") == commit:
+                return str(item["head"]["sha"])
+        return None
+
+    def plan(self, status: Status, name: str) -> bytes:
+        run = re.fullmatch(rf"{re.escape(self.web)}/actions/runs/(\d+)", status.url)
+        if run is None:
+            raise ForgeError("the status leads to no run of this repository")
+        return self.artifact(int(run[1]), ARTIFACT + name, "plan.json", MOST_PLAN)
+
+    def artifact(self, run: int, name: str, file: str, limit: int) -> bytes:
+        """One file of a run's newest artifact of this name, read in memory alone.
+
+        Nothing of the archive gets onto the disk, so its paths and links mean nothing.
+        """
+        answer = self.api.call("GET", self._at(f"/actions/runs/{run}/artifacts"), name=name)
+        found = [item for item in answer["artifacts"] if item["name"] == name]
+        newest = max(found, key=lambda item: int(item["id"]), default=None)
+        if newest is None or newest.get("expired"):
+            raise ForgeError(f"run {run} has no artifact {name}")
+        path = self._at(f"/actions/artifacts/{int(newest['id'])}/zip")
+        return member(self.api.download(path, min(limit, _MOST_ARCHIVE)), file, limit)
+
+    # --- pull requests of strangers ------------------------------------------------------
+
+    def pull_requests(self, run: Mapping[str, Any]) -> list[int]:
+        """The open pull requests that a workflow run was about, by its event.
+
+        The event names them only where they are of this repository; those of a fork are those
+        from the run's branch whose head is still the commit of the run.
+        """
+        owner = run["head_repository"]["owner"]["login"]
+        listed = self.api.pages(
+            self._at("/pulls"), state="open", head=f"{owner}:{run['head_branch']}"
+        )
+        return [
+            int(item["number"])
+            for item in listed
+            if item["head"]["sha"] == run["head_sha"]
+            and (item["head"].get("repo") or {}).get("id") == run["head_repository"]["id"]
+        ]
+
+
+def event(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What set the workflow off."""
+    parsed = json.loads(Path(env["GITHUB_EVENT_PATH"]).read_text(encoding="utf-8"))
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def own_pull_request(happened: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The pull request of an event, unless a fork's: our token may write nothing there."""
+    pull: Mapping[str, Any] | None = happened.get("pull_request")
+    if pull is None:
+        return None
+    head, base = pull["head"].get("repo"), pull["base"]["repo"]
+    return pull if head and head["id"] == base["id"] else None
+
+
+def _login(user: Mapping[str, Any] | None) -> str:
+    return str((user or {}).get("login") or "")
+
+
+def _note(item: Mapping[str, Any], id: int) -> Note:
+    return Note(id, _login(item.get("user")), item.get("body") or "")
+
+
+def member(archive: bytes, name: str, limit: int) -> bytes:
+    """A file of a ZIP archive that anybody may have made. Raises `ForgeError`."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+            if opened.getinfo(name).compress_type not in _BOUNDED:
+                raise ForgeError(f"{name} in the artifact is packed in an unusual way")
+            with opened.open(name) as file:
+                raw = file.read(limit + 1)
+    except _TORN as bad:
+        raise ForgeError(f"the artifact has no {name} that can be read") from bad
+    if len(raw) > limit:
+        raise ForgeError(f"{name} in the artifact has more than {limit:,} bytes")
+    return raw
+
+
+# The others are unpacked without a bound by the library.
+_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_TORN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    KeyError,
+    ValueError,
+    RuntimeError,
+    OSError,
+    EOFError,
+)
