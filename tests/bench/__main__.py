@@ -1,0 +1,48 @@
+"""How fast, how large and how exact, beside its peers: `python tests/bench [SECTION…]`.
+
+Every ratio is of two figures from the same run on the same machine. Sections: `concatenate`,
+`reduce`, `inspect`, `growth`, `fidelity`; all but `reduce`, which takes minutes, by default. Needs
+the extra `oracle`: the peers are torch and PEFT, installed from PyPI.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+import concatenation  # noqa: E402 - found by the line above
+import fidelity  # noqa: E402
+import growth  # noqa: E402
+import reducing  # noqa: E402
+
+SECTIONS = {
+    "concatenate": concatenation.run,
+    "inspect": concatenation.run_inspect,
+    "growth": growth.run,
+    "fidelity": fidelity.run,
+    "reduce": reducing.run,
+}
+SLOW = {"reduce"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python tests/bench", description=__doc__)
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
+    parser.add_argument("--folder", type=Path, help="where the files go; 3 GB are needed")
+    given = parser.parse_args()
+    if unknown := set(given.sections) - set(SECTIONS):
+        parser.error(f"no such section: {', '.join(sorted(unknown))}")
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        for name in given.sections or [name for name in SECTIONS if name not in SLOW]:
+            print(f"## {name}\n", flush=True)
+            SECTIONS[name](Path(folder))
+            print(flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""What is measured, each in a process of its own: `python children.py NAME OUT FILE…`.
+
+A user runs a script once: so the time of a peer is that of its whole process, imports included.
+The last line printed is the time of the work alone, in seconds.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SCALES = (0.65, 0.8, 0.5, 0.9, 0.4)
+
+
+def nothing(out: Path, files: list[Path]) -> Callable[[], None]:
+    return lambda: None
+
+
+def copy(out: Path, files: list[Path]) -> Callable[[], None]:
+    """The same bytes, as the operating system copies them."""
+
+    def work() -> None:
+        for number, file in enumerate(files):
+            shutil.copyfile(file, f"{out}.{number}")
+
+    return work
+
+
+def ours(out: Path, files: list[Path], *, rank: int | None = None) -> Callable[[], None]:
+    from composer.engine import lora
+
+    def work() -> None:
+        parts = [(lora.read(file), scale) for file, scale in zip(files, SCALES, strict=False)]
+        lora.compose(parts, out, metadata={}, rank=rank)
+
+    return work
+
+
+def ours_to_32(out: Path, files: list[Path]) -> Callable[[], None]:
+    return ours(out, files, rank=32)
+
+
+def inspect(out: Path, files: list[Path]) -> Callable[[], None]:
+    from composer.engine import inspecting, lora
+
+    def work() -> None:
+        parts = [(lora.read(file), scale) for file, scale in zip(files, SCALES, strict=False)]
+        inspecting.inspect(parts)
+
+    return work
+
+
+def torch_script(out: Path, files: list[Path]) -> Callable[[], None]:
+    """What people write: load, concatenate, save. Right for plain files of the same layers only."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    def work() -> None:
+        parts = [load_file(file) for file in files]
+        merged = {}
+        for key in parts[0]:
+            if "lora_A" in key:
+                merged[key] = torch.cat([part[key] for part in parts], dim=0)
+            else:
+                scaled = [part[key] * s for part, s in zip(parts, SCALES, strict=False)]
+                merged[key] = torch.cat(scaled, dim=1)
+        save_file(merged, out)
+
+    return work
+
+
+CHILDREN = {
+    "nothing": nothing,
+    "copy": copy,
+    "ours": ours,
+    "ours_to_32": ours_to_32,
+    "inspect": inspect,
+    "torch_script": torch_script,
+}
+
+
+def main() -> None:
+    name, out, *files = sys.argv[1:]
+    work = CHILDREN[name](Path(out), [Path(file) for file in files])
+    start = time.perf_counter()
+    work()
+    print(time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()
