@@ -5,10 +5,8 @@ Warnings stay errors for our own code; torch, diffusers and peft may warn about 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pytest
+import pytest
+from oracle.judge import Judge
 
 THIRD_PARTY = ("torch", "diffusers", "peft", "transformers", "accelerate", "huggingface_hub")
 
@@ -16,3 +14,8 @@ THIRD_PARTY = ("torch", "diffusers", "peft", "transformers", "accelerate", "hugg
 def pytest_configure(config: pytest.Config) -> None:
     for package in THIRD_PARTY:
         config.addinivalue_line("filterwarnings", rf"ignore:::{package}(\..*)?")
+
+
+@pytest.fixture(scope="session")
+def judge() -> Judge:
+    return Judge()

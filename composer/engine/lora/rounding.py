@@ -50,14 +50,19 @@ def rounded(exact: NDArray[Any], dtype: str, name: str) -> NDArray[Any]:
 def scale_into(place: NDArray[Any], values: NDArray[Any], factor: float, name: str) -> None:
     """Put factor * values, computed in float64 and rounded once, into `place`.
 
-    Raises `TooNarrow`, or `BadLora` where a value is too large. In one pass without copies, as
-    numpy's buffered loops do it; to bfloat16 they round as the way through float32 would.
+    In one pass without copies, as numpy's buffered loops do it; to bfloat16 they round as the way
+    through float32 would. Raises `TooNarrow`. Other types' range is for `check_range` to look at,
+    once for all that lies side by side: a slice takes several times as long.
     """
     if place.dtype == NUMPY[F16]:
         place[...] = rounded(values.astype(np.float64) * factor, F16, name)
         return
     with np.errstate(over="ignore"):
         np.multiply(values, factor, out=place, dtype=np.float64, casting="unsafe")
+
+
+def check_range(place: NDArray[Any], name: str) -> None:
+    """Raise `BadLora` where scaling brought a value out of range."""
     if not finite(place):
         raise _too_large(name, place.dtype)
 

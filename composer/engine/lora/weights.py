@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from composer.engine.lora.dtypes import F32, NUMPY
+from composer.engine.lora.dtypes import F32, NUMPY, finite
 from composer.engine.lora.reduction import reduced, reduced_dense
-from composer.engine.lora.rounding import rounded, scale_into
+from composer.engine.lora.rounding import check_range, rounded, scale_into
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,6 +67,9 @@ def _concatenated(layer: Layer, stretch: float, dtype: str) -> tuple[Array, Arra
         for term, run in _runs(block):
             place = up[run.start : run.stop, ranks]
             scale_into(place, term.up(run), term.factor * stretch, term.label)
+    if not finite(up):
+        for block, ranks in _placed(layer):
+            check_range(up[:, ranks], block.terms[0].label)
     return down, up
 
 
