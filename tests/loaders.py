@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs/formats.md"
 TORCH = "torch==2.13.0"
-# Versions of diffusers, each with the libraries of its time; what is newest isn't pinned. Before
-# 0.40 no part for CLIP loads under transformers 5, whoever made the file.
+# Versions of diffusers, each with the libraries of its time; what is newest isn't pinned.
+# Under transformers 5, diffusers 0.39 fails on parts for CLIP, whoever wrote them.
 VERSIONS: Mapping[str, Sequence[str]] = {
     "0.36.0": ("diffusers==0.36.0", "transformers==4.57.6", "peft==0.18.1"),
     "0.39.0": ("diffusers==0.39.0", "transformers==4.57.6", "peft==0.19.1"),

@@ -34,6 +34,7 @@ class World:
     taken: set[str] = field(default_factory=set)
     chosen: set[str] = field(default_factory=set)  # settled on, for good
     recorded: dict[str, Parameters] = field(default_factory=dict)  # id -> training parameters
+    namesakes: dict[str, set[str]] = field(default_factory=dict)  # name -> ids of compositions
 
     @classmethod
     def of(
@@ -47,6 +48,9 @@ class World:
             world.recorded |= {old.id: old.training for old in entry.replaced}
             held = [c for c in (*entry.candidates, *entry.current) if c.content]
             world.recorded |= {c.id: c.content.training for c in held if c.content}
+        for id in {*observed.own, *memory.made}:  # a list may lag behind
+            if (model := observed.get(id)) is not None and model.type == COMPOSITION:
+                world.namesakes.setdefault(model.name, set()).add(id)
         return world
 
 
@@ -181,7 +185,7 @@ class _Decision:
     def _exact_matches(self) -> Iterable[Model]:
         observed, world = self.world.observed, self.world
         earlier = {old.id: old.name for old in self.entry.replaced} if self.entry else {}
-        for id in sorted({*observed.own, *earlier, *world.memory.made}):  # a list may lag behind
+        for id in sorted(world.namesakes.get(self.recipe.name, set()) | earlier.keys()):
             model = observed.get(id)
             if model is None or id in world.taken or model.type != COMPOSITION:
                 continue
