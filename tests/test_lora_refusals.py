@@ -132,6 +132,7 @@ BROKEN: tuple[tuple[Tensors, str, str], ...] = (
     (pair(FC1, 1280, 5120), FC1, "3072 outputs: made for another model"),
     (pair(Q, rank=0), Q, "disagree on the rank"),
     ({**pair(Q), f"{Q}.lora_B.weight": zeros(3072, 3)}, Q, "disagree on the rank"),
+    (pair("transformer.proj_out", 3072, 64, rank=8193), "proj_out.lora_A", "rank 8,193"),
     ({**pair(Q), f"{Q}.lora_A.weight": zeros(2, 3072, 1, 1)}, Q, "matrices only"),
     ({**pair(Q), f"{Q}.lora_A.weight": zeros(2, 3072, dtype=np.int8)}, Q, "I8"),
     ({**pair(Q), f"{Q}.lora_A.weight": zeros(2, 3072, dtype=np.float64)}, Q, "F64"),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     Pieces = Mapping[Piece, Tensor]
 
+MOST_RANKS = 8192  # in a file; a small one of stray zeros could ask for gigabytes otherwise
 _LOHA = (Piece.HADA_W1A, Piece.HADA_W1B, Piece.HADA_W2A, Piece.HADA_W2B)
 _LOKR = (
     (Piece.LOKR_W1, Piece.LOKR_W1A, Piece.LOKR_W1B),
@@ -131,3 +132,5 @@ def _check_rank(down: Tensor, up: Tensor) -> None:
             f"{down.name} and {up.name} disagree on the rank:"
             f" {list(down.shape)} and {list(up.shape)}"
         )
+    if down.shape[0] > MOST_RANKS:
+        raise Flaw(f"{down.name} has rank {down.shape[0]:,}: no LoRA has more than {MOST_RANKS:,}")
