@@ -64,8 +64,8 @@ def test_a_recipe_is_looked_up_in_the_library(tmp_path: Path) -> None:
     assert re.fullmatch(r"0\.65  Storybook Watercolour  █+░+ \d+% of the change", lines[2])
     said = "\n".join(lines)
     for words in (
-        "kohya LoRA, rank 2 to 4, alpha 2, BF16",
-        "diffusers LoRA, rank 4, no alpha (factor 1), BF16",
+        "kohya LoRA, rank 2 to 4, alpha 2, bfloat16",
+        "diffusers LoRA, rank 4, no alpha (factor 1), bfloat16",
         "trigger     storybook watercolour",
         "soft wash (17)",
         "5: 4 in double blocks, attention; 1 in single blocks, modulation",

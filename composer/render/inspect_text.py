@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from composer.inspection import Level
+from composer.render.merged import number_types
 from composer.render.plan import weight
 from composer.render.style import aligned, bar, painted
 from composer.words import shorten, visible
@@ -94,11 +95,11 @@ def facts(portrait: Portrait) -> Iterator[tuple[str, str]]:
 def form(portrait: Portrait) -> str:
     """`kohya LoRA, rank 2 to 4, alpha 2, BF16`."""
     if not portrait.ranks:
-        return f"{portrait.format}, biases alone, {', '.join(portrait.dtypes)}"
+        return f"{portrait.format}, biases alone, {number_types(portrait.dtypes)}"
     rank = f"rank {_range(portrait.ranks)}"
     alpha = f"alpha {_range(portrait.alphas)}" if portrait.alphas else "no alpha (factor 1)"
     kinds = " and ".join(portrait.kinds)
-    return f"{portrait.format} {kinds}, {rank}, {alpha}, {', '.join(portrait.dtypes)}"
+    return f"{portrait.format} {kinds}, {rank}, {alpha}, {number_types(portrait.dtypes)}"
 
 
 def _range(values: Sequence[float]) -> str:

@@ -57,7 +57,7 @@ def text(made: Made) -> str:
     """A line on the file, one for each LoRA in it, and what a reduction kept."""
     size = f"{made.size / 1e6:,.1f} MB"
     verb, size = ("would write", f"at most {size}") if made.dry_run else ("wrote", size)
-    how = f"{made.form}, {_types([made.dtype])}, {_ranks(made.ranks)}"
+    how = f"{made.form}, {number_types([made.dtype])}, {_ranks(made.ranks)}"
     lines = [
         f"{verb} {visible(made.out)}: {how}, {size}",
         *aligned([_row(part) for part in made.parts]),
@@ -103,7 +103,7 @@ def as_json(made: Made) -> str:
 
 
 def _row(part: Part) -> list[str]:
-    known = [*part.kinds, _ranks(part.ranks), *_alphas(part.alphas), _types(part.dtypes)]
+    known = [*part.kinds, _ranks(part.ranks), *_alphas(part.alphas), number_types(part.dtypes)]
     told = f"{part.format}: {', '.join(known)}, {part.modules} layers"
     return [f"  {part.scale:g}", visible(part.file), told]
 
@@ -112,7 +112,8 @@ def _alphas(alphas: Sequence[float]) -> list[str]:
     return [f"alpha {_few([f'{alpha:g}' for alpha in alphas])}"] if alphas else []
 
 
-def _types(dtypes: Sequence[str]) -> str:
+def number_types(dtypes: Sequence[str]) -> str:
+    """Types as recipes and people name them, by their names in safetensors files."""
     return "+".join(_TYPES.get(dtype, dtype) for dtype in dtypes)
 
 
