@@ -163,6 +163,10 @@ class Runner:
             inner = f"success() && ({inner})"
         return bool(self._value(inner, context, ok=ok))
 
+    def job_runs(self, job: Mapping[str, Any], context: dict[str, str]) -> bool:
+        """Whether the `if` of a workflow's job holds."""
+        return self._holds(job["if"], context, ok=True)
+
     def _value(self, expression: str, context: Mapping[str, str], *, ok: bool) -> Any:
         parts, rest = [], expression.strip()
         while rest:

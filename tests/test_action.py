@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +20,6 @@ from github_api import AT, BOT, HEAD, GitHubApi, pull_request, workflow_run, zip
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
-    from pathlib import Path
 
     from action_runner import Done
 
@@ -184,6 +184,7 @@ def test_outputs_summary_and_annotations(runner: Runner) -> None:
         "summary": "4 recipes: 1 to replace, 3 up to date.",
         "plan": str(runner.temp / "compose-files-" / "plan.json"),
         "document": str(runner.temp / "compose-files-" / "plan.md"),
+        "artifact": "compose-plan",
     }
     assert rendered(done.summary).outline[0] == "h2 compose plan: 1 change"
     (notice,) = done.commands
@@ -307,10 +308,21 @@ def test_the_second_workflow_comments_on_the_pull_request_of_the_event(
     assert api.writes == [f"POST {AT}/issues/6/comments"]
 
 
-def test_a_fork_without_changes_is_silent(runner: Runner, api: GitHubApi) -> None:
+def test_a_fork_cannot_hide_its_pull_request_by_claiming_no_changes(
+    runner: Runner, api: GitHubApi
+) -> None:
     archive = zipped({"plan.md": b"## compose plan: no changes\n\nall as it was\n"})
     assert stranger(runner, api, archive).ok
-    assert api.writes == []
+    assert "nobody verified it" in api.comments[6][0]["body"]
+
+
+def test_a_run_that_left_no_artifact_is_a_notice(runner: Runner, api: GitHubApi) -> None:
+    stranger(runner, api, zipped({"plan.md": b"x"}))
+    done = runner.use(workflow_run(), command="comment", name="staging")
+    assert done.ok, done.log
+    (notice,) = done.commands
+    assert notice.startswith("::notice ")
+    assert "no artifact compose-plan-staging" in notice
 
 
 @pytest.mark.parametrize("event", [{"repository": 7}, {"event": "push"}])
@@ -380,13 +392,14 @@ def test_a_bomb_is_read_no_further_than_allowed(runner: Runner, api: GitHubApi) 
 # --- apply --------------------------------------------------------------------------------
 
 
-def planned_and_merged(runner: Runner, api: GitHubApi) -> dict[str, Any]:
+def planned_and_merged(runner: Runner, api: GitHubApi, name: str = "") -> dict[str, Any]:
     """A change whose plan ran on its pull request, was uploaded, and is merged now."""
     change(runner)
-    done = runner.use(PULL, command="plan")
+    done = runner.use(PULL, command="plan", name=name)
     assert done.ok, done.log
-    file = runner.temp / "compose-files-" / "plan.json"
-    api.artifacts[42] = {"compose-plan": zipped({"plan.json": file.read_bytes(), "plan.md": b""})}
+    file = Path(done.outputs["plan"])
+    archive = zipped({"plan.json": file.read_bytes(), "plan.md": b""})
+    api.artifacts[42] = {done.outputs["artifact"]: archive}
     api.was_merged()
     plan: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return plan
@@ -403,6 +416,23 @@ def test_a_merge_applies_the_plan_that_was_reviewed(runner: Runner, api: GitHubA
     assert rendered(done.summary).tables[0].rows[1][:3] == [ROGUE, "Pixel Rogue", "replaced"]
     again = runner.use({}, command="apply", expect="approved")
     assert (again.ok, again.outputs["has-changes"]) == (True, "false")
+
+
+def test_a_plan_with_a_name_is_approved_under_that_name_alone(
+    runner: Runner, api: GitHubApi
+) -> None:
+    planned_and_merged(runner, api, name="prod-eu")
+    assert [*api.artifacts[42]] == ["compose-plan-prod-eu"]
+    other = runner.use({}, command="apply", expect="approved", name="prod-us")
+    assert (other.ok, other.outputs["exit-code"]) == (False, "3"), other.log
+    done = runner.use({}, command="apply", expect="approved", name="prod-eu")
+    assert (done.ok, done.outputs["summary"]) == (True, "3 kept, 1 replaced"), done.log
+
+
+@pytest.mark.parametrize("command", ["plan", "apply", "drift", "comment"])
+def test_a_name_that_could_be_taken_for_another_is_refused(command: str, runner: Runner) -> None:
+    log = failed(runner.use(workflow_run(), command=command, name="prod_eu"))
+    assert "name: 'prod_eu' is not at most 60 letters, digits and hyphens" in log
 
 
 def test_an_artifact_of_other_changes_than_the_status_says_is_refused(

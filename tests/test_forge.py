@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from action_runner import ready_made
+from action_runner import Runner, ready_made
 from cli import REPO, compose, edit, samples
 from github_api import MERGE
 from gitlab_api import BOT, GitLabApi
@@ -94,6 +94,28 @@ def test_a_fork_has_no_secret_and_writes_nothing() -> None:
     assert uses(REPO / "docs/workflows/comment.yml", "actions/checkout") == []
 
 
+def test_dependabot_has_no_secrets_and_takes_the_forks_job(tmp_path: Path) -> None:
+    runner, plan = Runner(tmp_path, tmp_path), read(REPO / "docs/workflows/plan.yml")["jobs"]
+    for actor, repo, job in (
+        ("amy", "studio/models", "plan"),
+        ("amy", "stranger/models", "fork"),
+        ("dependabot[bot]", "studio/models", "fork"),
+    ):
+        context = {
+            "github.actor": actor,
+            "github.repository": "studio/models",
+            "github.event.pull_request.head.repo.full_name": repo,
+        }
+        assert [name for name in plan if runner.job_runs(plan[name], context)] == [job], actor
+    assert [s["with"].get("report") for s in plan["fork"]["steps"] if s.get("id")] == ["false"]
+
+
+def test_a_plans_artifact_has_the_name_that_an_approval_looks_for() -> None:
+    uploads = uses(REPO / "docs/workflows/plan.yml", "actions/upload-artifact")
+    wanted = "${{ steps.plan.outputs.artifact }}"
+    assert [upload["with"]["name"] for upload in uploads] == [wanted, wanted]
+
+
 def test_an_apply_waits_its_turn_and_leaves_the_lock() -> None:
     apply = read(REPO / "docs/workflows/apply.yml")
     assert apply["concurrency"]["cancel-in-progress"] is False
@@ -123,6 +145,7 @@ class Pipeline:
             "PATH": os.pathsep.join([str(venv / "bin"), os.environ["PATH"]]),
             "HOME": os.environ["HOME"],
             "FORGE": str(FORGE),
+            "CI_PIPELINE_SOURCE": "push",
             "CI_MERGE_REQUEST_DIFF_BASE_SHA": str(at / "base.lock"),
             **api.env,
         }
@@ -193,6 +216,43 @@ def test_a_merge_applies_nothing_else(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="GitLab's jobs run in bash")
+def test_a_pipeline_by_hand_applies_the_digest_it_was_given(pipeline: Pipeline) -> None:
+    edit(pipeline.at / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    assert pipeline.run("compose-plan")[0] == 0
+    digest = json.loads((pipeline.at / "plan.json").read_bytes())["digest"]
+    by_hand = {"CI_PIPELINE_SOURCE": "web", "CI_COMMIT_SHA": MERGE}
+    for wrong, refused in (("plan.json", 64), (digest[:12], 64), ("0" * 64, 3)):
+        assert pipeline.run("compose-apply", DIGEST=wrong, **by_hand)[0] == refused
+    status, log = pipeline.run("compose-apply", DIGEST=digest, **by_hand)
+    assert (status, "replaced  Pixel Rogue" in log) == (0, True), log
+
+
+@pytest.mark.skipif(os.name == "nt", reason="GitLab's jobs run in bash")
+def test_no_job_writes_through_a_link_of_the_branch(pipeline: Pipeline) -> None:
+    victim = pipeline.at / "victim"
+    victim.write_text("mine", encoding="utf-8")
+    for name in ("plan.json", "plan.md", "approved.json"):
+        (pipeline.at / name).symlink_to(victim)
+    assert pipeline.run("compose-plan")[0] == 0
+    pipeline.run("compose-apply", CI_COMMIT_SHA=MERGE)
+    for name in ("plan.json", "plan.md"):
+        (pipeline.at / name).unlink()
+        (pipeline.at / name).symlink_to(victim)
+    assert pipeline.run("compose-drift")[0] == 0
+    assert victim.read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="GitLab's jobs run in bash")
+def test_a_plan_that_is_nested_without_end_is_refused(pipeline: Pipeline) -> None:
+    (pipeline.at / "plan.json").write_text("[" * 200_000, encoding="utf-8")
+    forge = [sys.executable, "-I", str(FORGE), "gitlab-report"]
+    ran = subprocess.run(
+        forge, cwd=pipeline.at, env=pipeline.env, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (1, "plan.json holds no JSON of a plan\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="GitLab's jobs run in bash")
 def test_a_plan_that_fails_fails_its_job(pipeline: Pipeline) -> None:
     edit(pipeline.at / ROGUE, "scale: 0.6\n", "scale: 1.7\n")
     status, log = pipeline.run("compose-plan")
@@ -253,3 +313,10 @@ def test_a_torn_archive_is_read_or_refused(whole: bytes, changes: dict[int, int]
     torn = bytes(changes.get(at, byte) for at, byte in enumerate(whole))
     with contextlib.suppress(API.ForgeError):
         assert len(GITHUB.member(torn, "plan.md", 1000)) <= 1000
+
+
+def test_an_answer_that_is_nested_without_end_is_refused() -> None:
+    with GitLabApi() as api:
+        api.plans[1] = b"[" * 200_000
+        with pytest.raises(API.ForgeError, match="the answer is no JSON"):
+            API.Api(api.url, {}).call("GET", "/projects/7/jobs/1/artifacts/plan.json")

@@ -15,7 +15,8 @@ import gitlab
 import reviewing
 import running
 import stranger
-from api import ForgeError
+from api import ForgeError, Refusal
+from forge import plan_name
 from github import GitHub, event, own_pull_request
 from runner import annotate, outputs, say
 from texts import visible
@@ -34,7 +35,8 @@ def main(arguments: list[str]) -> int:
     except ForgeError as error:
         words = visible(str(error))
         if "GITHUB_ACTIONS" in os.environ:
-            annotate("error", "compose", f"{words}; docs/gitops.md lists the permissions")
+            hint = "; docs/gitops.md lists the permissions" if isinstance(error, Refusal) else ""
+            annotate("error", "compose", words + hint)
         else:
             sys.stderr.write(f"{words}\n")
         return 1
@@ -46,7 +48,7 @@ def approve() -> int:
     files = running.Files.of(env)
     files.folder.mkdir(parents=True, exist_ok=True)
     into = files.folder / "approved.json"
-    name = env.get("INPUT_NAME", "")
+    name = plan_name(env.get("INPUT_NAME", ""))
     digest, words = reviewing.approved(GitHub.here(env), env["GITHUB_SHA"], name, into)
     annotate("notice", "compose apply", f"approved: {words if digest else f'nothing: {words}'}")
     outputs({"expect": str(into), "digest": digest})
@@ -56,7 +58,7 @@ def approve() -> int:
 def report() -> int:
     """After a plan or a look for drift: comment and status, or the issue."""
     env = os.environ
-    files, name = running.Files.of(env), env.get("INPUT_NAME", "")
+    files, name = running.Files.of(env), plan_name(env.get("INPUT_NAME", ""))
     ok = int(env["EXIT_CODE"]) in (0, running.CHANGES)
     if env["INPUT_COMMAND"] == "drift":
         if ok:
@@ -76,7 +78,8 @@ def report() -> int:
 def gitlab_report() -> int:
     """In a merge request's pipeline, after `compose plan`: note and status."""
     env, forge = os.environ, gitlab.GitLab.here(os.environ)
-    name, plan, document = env.get("COMPOSE_NAME", ""), Path("plan.json"), Path("plan.md")
+    name = plan_name(env.get("COMPOSE_NAME", ""))
+    plan, document = Path("plan.json"), Path("plan.md")
     ok = env.get("COMPOSE_STATUS", "0") in ("0", "2")
     url = env["CI_JOB_URL"]
     # Where results are merged before the pipeline, CI_COMMIT_SHA is of that merge.
@@ -89,7 +92,7 @@ def gitlab_report() -> int:
 def gitlab_approve() -> int:
     """After a merge: approved.json; its digest on stdout, the talk on stderr."""
     env = os.environ
-    forge, name = gitlab.GitLab.here(env), env.get("COMPOSE_NAME", "")
+    forge, name = gitlab.GitLab.here(env), plan_name(env.get("COMPOSE_NAME", ""))
     into = Path("approved.json")
     digest, words = reviewing.approved(forge, env["CI_COMMIT_SHA"], name, into)
     sys.stderr.write(f"approved: {words if digest else f'nothing: {words}'}\n")
@@ -100,7 +103,7 @@ def gitlab_approve() -> int:
 def gitlab_drift() -> int:
     """On a schedule, after `compose plan`: the issue."""
     env, forge = os.environ, gitlab.GitLab.here(os.environ)
-    name = env.get("COMPOSE_NAME", "")
+    name = plan_name(env.get("COMPOSE_NAME", ""))
     say(reviewing.drift(forge, name, Path("plan.json"), Path("plan.md")))
     return 0
 

@@ -51,7 +51,7 @@ class Api:
         raw = self._send(method, path + _query(query), body, _MOST_JSON)
         try:
             return json.loads(raw) if raw else None
-        except ValueError as bad:
+        except (ValueError, RecursionError) as bad:
             raise ForgeError(f"{method} {path}: the answer is no JSON") from bad
 
     def pages(self, path: str, **query: str | int) -> Iterator[dict[str, Any]]:
@@ -125,7 +125,7 @@ def _refused(asked: str, error: urllib.error.HTTPError) -> NoReturn:
     with error:
         try:
             said = str(json.loads(error.read(64 * 1024))["message"])
-        except (ValueError, KeyError, TypeError, OSError):
+        except (ValueError, RecursionError, KeyError, TypeError, OSError):
             said = str(error.reason)
     words = " ".join(shortened(visible(said), 300).split())
     location = error.headers.get("Location") or ""

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from api import ForgeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MOST_PLAN = 64 * 1024 * 1024  # bytes of a plan's JSON, as `compose apply --expect` reads
-ARTIFACT = "compose-plan"  # with `-NAME` for a plan that has a name
+
+
+def plan_name(given: str) -> str:
+    """A plan's name as it stands in files, markers, statuses and artifacts: as it was given.
+
+    Nothing is translated, so two names are never one. Raises `ForgeError`.
+    """
+    if not re.fullmatch("[A-Za-z0-9-]{0,60}", given):
+        raise ForgeError(f"name: {given!r} is not at most 60 letters, digits and hyphens")
+    return given
+
+
+def artifact_name(name: str) -> str:
+    """Of the artifact that holds the plan of this name."""
+    return f"compose-plan-{name}" if name else "compose-plan"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from api import Api, ForgeError
-from forge import ARTIFACT, MOST_PLAN, Note, Status
+from forge import MOST_PLAN, Note, Status, artifact_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _MOST_ARCHIVE = 16 * 1024 * 1024
+
+
+class NoArtifact(ForgeError):
+    """A run left no artifact of this name, or it is gone by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +116,19 @@ class GitHub:
         run = re.fullmatch(rf"{re.escape(self.web)}/actions/runs/(\d+)", status.url)
         if run is None:
             raise ForgeError("the status leads to no run of this repository")
-        return self.artifact(int(run[1]), ARTIFACT + name, "plan.json", MOST_PLAN)
+        return self.artifact(int(run[1]), artifact_name(name), "plan.json", MOST_PLAN)
 
     def artifact(self, run: int, name: str, file: str, limit: int) -> bytes:
         """One file of a run's newest artifact of this name, read in memory alone.
 
-        Nothing of the archive gets onto the disk, so its paths and links mean nothing.
+        Nothing of the archive gets onto the disk, so its paths and links mean nothing. Raises
+        `NoArtifact` if there is none.
         """
         answer = self.api.call("GET", self._at(f"/actions/runs/{run}/artifacts"), name=name)
         found = [item for item in answer["artifacts"] if item["name"] == name]
         newest = max(found, key=lambda item: int(item["id"]), default=None)
         if newest is None or newest.get("expired"):
-            raise ForgeError(f"run {run} has no artifact {name}")
+            raise NoArtifact(f"run {run} has no artifact {name}")
         path = self._at(f"/actions/artifacts/{int(newest['id'])}/zip")
         return member(self.api.download(path, min(limit, _MOST_ARCHIVE)), file, limit)
 

@@ -85,7 +85,7 @@ def approved(forge: Forge, commit: str, name: str, into: Path) -> tuple[str, str
         words = f"the plan of {head[:12]} failed, or would be refused"
     else:
         digest, words = said[1], f"the plan of {head[:12]}: sha256:{said[1]}"
-        raw = forge.plan(status, f"-{name}" if name else "")
+        raw = forge.plan(status, name)
     into.write_bytes(raw)
     return digest, words
 
@@ -95,6 +95,10 @@ def _read(plan: Path) -> dict[str, Any] | None:
         return None
     if plan.stat().st_size > MOST_PLAN:
         raise ForgeError(f"{plan.name} is too large to be a plan")
-    parsed = json.loads(plan.read_text(encoding="utf-8"))
-    assert isinstance(parsed, dict)
+    try:
+        parsed = json.loads(plan.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as bad:
+        raise ForgeError(f"{plan.name} holds no JSON of a plan") from bad
+    if not isinstance(parsed, dict):
+        raise ForgeError(f"{plan.name} holds no JSON of a plan")
     return parsed

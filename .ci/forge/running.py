@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forge import artifact_name, plan_name
 from runner import annotate, obeying_nothing, outputs, say, summary
 from texts import code, fenced, shortened, visible
 
@@ -35,12 +36,13 @@ class Files:
     """Where a run leaves what others read: the artifact's folder, and what is uploaded of it."""
 
     folder: Path
+    artifact: str  # its name
 
     @classmethod
     def of(cls, env: Mapping[str, str] = os.environ) -> Files:
-        """Those of this job; told apart by the action's input `name`."""
-        name = "".join(c if c.isalnum() else "_" for c in env.get("INPUT_NAME", ""))
-        return cls(Path(env["RUNNER_TEMP"], f"compose-files-{name}"))
+        """Those of this job; told apart by the action's input `name`. Raises `ForgeError`."""
+        name = plan_name(env.get("INPUT_NAME", ""))
+        return cls(Path(env["RUNNER_TEMP"], f"compose-files-{name}"), artifact_name(name))
 
     @property
     def plan(self) -> Path:
@@ -172,6 +174,7 @@ def _tell(wanted: str, ran: Ran, files: Files) -> int:
             "summary": counts,
             "plan": str(files.plan) if plan is not None else "",
             "document": str(files.document) if files.document.is_file() else "",
+            "artifact": files.artifact,
         }
     )
     return status

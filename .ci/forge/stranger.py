@@ -10,9 +10,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from api import ForgeError
-from forge import ARTIFACT
-from github import GitHub, event
-from runner import say
+from forge import artifact_name, plan_name
+from github import GitHub, NoArtifact, event
+from runner import annotate, say
 from texts import COMMENT, fenced, marker, shortened, visible
 from upkeep import keep_comment
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _MOST_DOCUMENT = 256 * 1024  # bytes
 _OURS = 2_000  # characters of the comment that are not the artifact's
-_NOTHING = b"## compose plan: no changes\n"  # a fork may hide its plan by it, but not ours
 _NOTICE = (
     "What the run of this fork printed at {commit}, recipes against the lock alone. It is "
     "untrusted text: **nobody verified it**, and it approves nothing.\n\n"
@@ -29,23 +28,28 @@ _NOTICE = (
 
 
 def comment(env: Mapping[str, str] = os.environ) -> int:
-    """Keep the comment on the pull request behind a `workflow_run`. Raises `ForgeError`."""
+    """Keep the comment on the pull request behind a `workflow_run`. Raises `ForgeError`.
+
+    It is never left out: a run that claims that nothing changes may say so to hide a change.
+    """
+    name = plan_name(env.get("INPUT_NAME", ""))
     run = _run_of_a_fork(event(env))
     if run is None:
         say("no run of a fork's pull request: nothing to comment")
         return 0
-    name = env.get("INPUT_NAME", "")
     forge = GitHub.here(env)
     numbers = forge.pull_requests(run)
     if not numbers:
         say("no open pull request has the commit of that run as its head")
         return 0
-    artifact = ARTIFACT + (f"-{name}" if name else "")
-    raw = forge.artifact(int(run["id"]), artifact, "plan.md", _MOST_DOCUMENT)
+    try:
+        raw = forge.artifact(int(run["id"]), artifact_name(name), "plan.md", _MOST_DOCUMENT)
+    except NoArtifact as none:
+        annotate("notice", "compose comment", f"{none}: nothing to comment")
+        return 0
     body = _NOTICE.format(commit=run["head_sha"]) + _as_text(raw)
-    quiet = raw.startswith(_NOTHING)
     for number in numbers:
-        done = keep_comment(forge, number, marker("plan", name), body, quiet=quiet)
+        done = keep_comment(forge, number, marker("plan", name), body, quiet=False)
         say(f"#{number}: {done}")
     return 0
 

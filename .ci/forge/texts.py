@@ -16,8 +16,11 @@ COMMENT = 60_000  # characters; a comment on GitHub holds 65,536
 
 
 def marker(kind: str, name: str) -> str:
-    """The hidden first line by which a comment or an issue of ours is found again."""
-    return f"<!-- compose:{kind}:{re.sub('[^A-Za-z0-9_.]', '_', name)} -->"
+    """The hidden first line by which a comment or an issue of ours is found again.
+
+    `name` is one by `plan_name`: nothing in it could end the marker.
+    """
+    return f"<!-- compose:{kind}:{name} -->"
 
 
 def visible(text: str) -> str:
