@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from contextlib import contextmanager
 from hashlib import shake_256
 from typing import TYPE_CHECKING
 
 import numpy as np
+from safetensors.numpy import save_file
+
+if sys.platform != "win32":
+    import resource
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from composer.engine.service import Engine
@@ -54,6 +61,21 @@ def write_peft(folder: Path, seed: int = 0, *, alpha: float = 1.0, rank: int = 1
     return path
 
 
+def write_t5(path: Path, *, title: str = "") -> Path:
+    """A LoRA of the transformer and of T5, in kohya's form."""
+    stems = {
+        "lora_unet_img_in": (64, 3072),
+        "lora_te3_encoder_block_0_layer_0_SelfAttention_q": (4096, 4096),
+    }
+    tensors = {}
+    for stem, (inputs, outputs) in stems.items():
+        tensors[f"{stem}.lora_down.weight"] = np.full((1, inputs), 0.5, np.float32)
+        tensors[f"{stem}.lora_up.weight"] = np.full((outputs, 1), 0.25, np.float32)
+    path.parent.mkdir(exist_ok=True)
+    save_file(tensors, path, metadata={"modelspec.title": title} if title else None)
+    return path
+
+
 def _shapes(rank: int, prefix: str) -> dict[str, tuple[int, int]]:
     return {
         f"{prefix}.{module}.lora_{side}.weight": shape
@@ -78,6 +100,19 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
         status = path.lstat()
         found[path.relative_to(folder).as_posix()] = (status.st_size, status.st_mtime_ns)
     return found
+
+
+@contextmanager
+def no_room(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes, as on a disk that fills up while it is written to."""
+    if sys.platform == "win32":
+        raise NotImplementedError
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def free(folder: Path) -> int:

@@ -6,12 +6,14 @@ import contextlib
 import json
 import re
 import sqlite3
+import sys
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import numpy as np
 import pytest
-from cli import compose, edit, samples
+from cli import compose, edit, samples, snapshot
+from engine_files import no_room, write_t5
 from hostile import HOSTILE
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,6 +140,11 @@ def test_equal_names_are_told_apart(tmp_path: Path) -> None:
         ([], 64, "Missing argument"),
         (["none.safetensors"], 64, "there is no file none.safetensors"),
         (["none.yaml"], 64, "there is no file none.yaml"),
+        (["empty"], 64, "there are no recipes in empty"),
+        (["recipes/loras"], 64, "name recipes or .safetensors files"),
+        (["text.safetensors:0,5"], 64, "0,5 is no scale"),
+        (["text.safetensors:nan"], 64, "nan is no scale"),
+        (["text.safetensors:"], 64, "no scale after the colon"),
         (["a.safetensors:3"], 64, "the scale 3 is not within -2..2"),
         (["text.safetensors"], 1, "text.safetensors: is no safetensors file"),
         ([KNIGHT, "--library", "empty"], 1, f"{KNIGHT}: no LoRA is named"),
@@ -152,6 +159,44 @@ def test_what_cannot_be_inspected(
     ran = compose("inspect", *arguments, at=project)
     assert (ran.status, ran.out) == (status, "")
     assert message in ran.err
+
+
+LOCK, INK = "compose.lock", "recipes/loras/ink-lines.safetensors"
+
+
+@pytest.mark.parametrize("page_", [INK, KNIGHT, LOCK, "page", "folder.html", "no/page.html"])
+def test_a_page_takes_the_place_of_pages_alone(tmp_path: Path, page_: str) -> None:
+    project = samples(tmp_path)
+    (project / LOCK).write_text("")
+    (project / "folder.html").mkdir()
+    before = snapshot(project)
+    ran = compose("inspect", INK, "--html", page_, at=project)
+    assert (ran.status, page_.partition("/")[0] in ran.err) == (64, True), ran.err
+    assert snapshot(project) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file's size")
+def test_a_page_that_finds_no_room_leaves_the_old_one(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    (project / "page.html").write_text("older")
+    before = snapshot(project)
+    with no_room(1000):
+        ran = compose("inspect", INK, "--html", "page.html", at=project)
+    assert (ran.status, "page.html can't be written: " in ran.err) == (1, True), ran.err
+    assert ("recorded" in ran.err, snapshot(project)) == (False, before)
+    assert compose("inspect", INK, "--html", "page.html", at=project).status == 0
+    assert (project / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_parts_for_t5_are_counted_apart_and_block_a_recipe(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    file = write_t5(project / "recipes" / "loras" / "wordy.safetensors", title="Wordy")
+    ran = compose("inspect", str(file), at=project)
+    assert "1 in embedders and head; 1 in T5" in ran.out
+    assert re.search(r"T5 +only kohya's form holds it: compose merge --format kohya", ran.out)
+    edit(project / KNIGHT, "name: Ink Lines", "name: Wordy")
+    ran = compose("plan", at=project)
+    assert "blocked" in ran.out and "a part for T5" in ran.out, ran.out
 
 
 # --- colours -----------------------------------------------------------------------------
@@ -242,6 +287,32 @@ def test_nonsense_in_the_metadata_is_passed_over(tmp_path: Path, junk: str) -> N
     path = made(tmp_path, "one", **dict.fromkeys(keys, junk))
     portrait = inspected(path).portraits[0]
     assert (portrait.tags, portrait.made_of) == ((), ())
+
+
+def test_numbers_that_no_result_of_ours_has_are_unreadable(tmp_path: Path) -> None:
+    concepts = '[{"modelId": "a", "scale": 1e308}, {"modelId": "b", "scale": 0.5}]'
+    path = made(
+        tmp_path, "one", **{"compose.concepts": concepts, "compose.kept": '{"x": 7, "y": "-0.1"}'}
+    )
+    portrait = inspected(path).portraits[0]
+    assert [one.label for one in portrait.made_of] == ["b"]
+    assert portrait.kept == {}
+    assert portrait.notes == (("made of", "unreadable"), ("kept", "unreadable"))
+
+
+def test_norms_and_biases_are_shown(tmp_path: Path) -> None:
+    tensors = {
+        "img_in.lora_A.weight": np.ones((1, 64), np.float32),
+        "img_in.lora_B.weight": np.ones((3072, 1), np.float32),
+        "img_in.lora_B.bias": np.ones(3072, np.float32),
+        "double_blocks.0.img_attn.norm.query_norm.scale": np.full(128, 2.0, np.float32),
+    }
+    save_file(tensors, tmp_path / "control.safetensors")
+    ran = compose("inspect", "control.safetensors", at=tmp_path)
+    assert re.search(r"norms +1, which take the place of the base model's", ran.out)
+    assert re.search(r"biases +of 1 layer\n", ran.out)
+    ran = compose("merge", "control.safetensors", "-o", "k.safetensors", at=tmp_path)
+    assert ", 1 layer\n" in ran.out
 
 
 def test_training_notes_of_two_trainers(tmp_path: Path) -> None:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from cli import compose, snapshot
-from engine_files import trained, write_lora, write_peft
+from cli import compose, snapshot, spawned
+from engine_files import no_room, trained, write_lora, write_peft, write_t5
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from composer.cli.terminal import Meter
 from composer.engine.delivery import STALE, sweep
+from composer.engine.disk import MARGIN, spare
 from composer.engine.lora import read
 from composer.engine.merging import merge
 from composer.engine.service import Engine
@@ -223,11 +224,17 @@ def control(path: Path) -> Path:
 def test_scales_of_norms_apply_in_full_and_that_is_said(tmp_path: Path) -> None:
     path = control(tmp_path / "control.safetensors")
     ran = compose("merge", f"{path}:0.5", "-o", "k.safetensors", at=tmp_path)
-    assert "note: control.safetensors brings scales of norms, which apply in full" in ran.out
+    said = "brings scales of norms, which take the place of the base model's"
+    assert f"note: control.safetensors {said} in full, whatever the scale" in ran.out
     (norm,) = (v for v in load_file(tmp_path / "k.safetensors").values() if v.shape == (128,))
     assert (norm == 2.0).all()
     ran = compose("merge", str(path), "-o", "k.safetensors", "--force", at=tmp_path)
-    assert (ran.status, "note:" in ran.out) == (0, False)
+    assert (ran.status, ran.out.endswith(f"note: control.safetensors {said}\n")) == (0, True)
+    ran = compose("merge", f"{path}:0", "-o", "k.safetensors", "--force", at=tmp_path)
+    assert "note: control.safetensors is left out, scales of norms and all: its scale is 0" in (
+        ran.out
+    )
+    assert not any(v.shape == (128,) for v in load_file(tmp_path / "k.safetensors").values())
 
 
 def test_float16_gives_way_where_values_leave_its_range(tmp_path: Path) -> None:
@@ -309,6 +316,29 @@ def named(word: str) -> bool:
     return word.partition(":")[0] in ("a", "b", "c", "gone")
 
 
+@pytest.mark.parametrize(
+    "report", ["a.safetensors", "k.safetensors", "new.safetensors", "r.yaml", "folder", "no/r.json"]
+)
+def test_a_report_takes_the_place_of_nothing_of_worth(tmp_path: Path, report: str) -> None:
+    write_lora(tmp_path / "a.safetensors", 1)
+    (tmp_path / "r.yaml").write_text("name: R\n")
+    (tmp_path / "folder").mkdir()
+    before = snapshot(tmp_path)
+    ran = compose(
+        "merge", "a.safetensors", "-o", "k.safetensors", "--json-into", report, at=tmp_path
+    )
+    assert (ran.status, report.partition("/")[0] in ran.err) == (64, True), ran.err
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no /dev")
+def test_a_report_may_go_to_a_pipe(tmp_path: Path) -> None:
+    write_lora(tmp_path / "a.safetensors", 1)
+    arguments = ("merge", "a.safetensors", "-o", "k.safetensors", "--json-into", "/dev/stdout")
+    out, err = spawned(*arguments, at=tmp_path).communicate()
+    assert (out.startswith("{"), err) == (True, ""), err
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
 def test_an_input_by_another_name_is_not_written_over(tmp_path: Path) -> None:
     path = write_lora(tmp_path / "a.safetensors", 1)
@@ -317,24 +347,9 @@ def test_an_input_by_another_name_is_not_written_over(tmp_path: Path) -> None:
     assert (ran.status, "is one of the LoRAs" in ran.err) == (64, True)
 
 
-def with_t5(path: Path) -> Path:
-    """A LoRA of the transformer and of T5, in kohya's form."""
-    stems = {
-        "lora_unet_img_in": (64, 3072),
-        "lora_te3_encoder_block_0_layer_0_SelfAttention_q": (4096, 4096),
-    }
-    tensors = {}
-    for stem, (inputs, outputs) in stems.items():
-        tensors[f"{stem}.lora_down.weight"] = np.full((1, inputs), 0.5, np.float32)
-        tensors[f"{stem}.lora_up.weight"] = np.full((outputs, 1), 0.25, np.float32)
-    path.parent.mkdir(exist_ok=True)
-    save_file(tensors, path)
-    return path
-
-
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
 def test_parts_for_t5_need_kohyas_form(tmp_path: Path, more: list[str]) -> None:
-    with_t5(tmp_path / "t5.safetensors")
+    write_t5(tmp_path / "t5.safetensors")
     ran = compose("merge", "t5.safetensors", "-o", "k.safetensors", *more, at=tmp_path)
     assert (ran.status, "a part for T5" in ran.err, "--format kohya" in ran.err) == (1, True, True)
     ran = compose(
@@ -343,17 +358,14 @@ def test_parts_for_t5_need_kohyas_form(tmp_path: Path, more: list[str]) -> None:
     assert (ran.status, (tmp_path / "k.safetensors").exists()) == (0, not more)
 
 
-def test_the_engine_says_the_same_of_t5(tmp_path: Path) -> None:
-    with_t5(tmp_path / "loras" / "t5.safetensors")
+def test_the_engine_says_the_same_of_t5_before_anything_is_made(tmp_path: Path) -> None:
+    write_t5(tmp_path / "loras" / "t5.safetensors", title="Wordy")
     with Engine(tmp_path / ".compose", tmp_path / "loras") as engine:
-        (lora,) = engine.list_models(LORA)
-        id = engine.create("K", [Concept(lora.id, 0.5)]).id
-        engine.train(id)
-        model = trained(engine, id)
-        assert model.status == "failed"
-        assert "t5.safetensors: " in str(model.error)
-        assert "a part for T5, which the diffusers form can't hold" in str(model.error)
-        assert "`compose merge --format kohya` keeps it" in str(model.error)
+        assert engine.list_models(LORA) == []
+        said = engine.rejected["Wordy"]
+    assert "t5.safetensors: " in said
+    assert "a part for T5, which the diffusers form can't hold" in said
+    assert "`compose merge --format kohya` keeps it" in said
 
 
 # --- whole or absent ---------------------------------------------------------------------
@@ -387,7 +399,7 @@ def test_a_file_that_comes_up_meanwhile_is_not_replaced(tmp_path: Path, loras: P
 def test_a_full_disk_is_seen_before_anything_is_written(tmp_path: Path, loras: Path) -> None:
     before = snapshot(tmp_path)
     for dry_run in (True, False):
-        with pytest.raises(TargetError, match="not enough disk space"):
+        with pytest.raises(TargetError, match=r"needs 0\.\d MB and 0\.\d MB to spare"):
             merge(
                 parts(loras),
                 tmp_path / "k.safetensors",
@@ -396,6 +408,25 @@ def test_a_full_disk_is_seen_before_anything_is_written(tmp_path: Path, loras: P
                 free_space=lambda folder: 1000,
             )
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file's size")
+def test_a_disk_that_fills_up_meanwhile(tmp_path: Path, loras: Path) -> None:
+    before = snapshot(tmp_path)
+    with no_room(4096):
+        ran = compose("merge", *words(loras), "-o", "k.safetensors", at=tmp_path)
+    assert (ran.status, ran.err.startswith("compose: k.safetensors can't be written: ")) == (
+        1,
+        True,
+    )
+    assert "free some space, or write to another disk" in ran.err
+    assert "recorded" not in ran.err
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(("size", "margin"), [(1_000_000, 100_000), (10**10, MARGIN)])
+def test_what_stays_free_is_a_tenth_and_has_a_limit(size: int, margin: int) -> None:
+    assert spare(size) == margin
 
 
 def raise_interrupt(path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cli import Ran, compose, edit, samples, snapshot
-from engine_files import free
+from engine_files import free, no_room
 
 from composer.engine.delivery import THERE, copy, deliver, hard_link, reflink
 from composer.errors import Refused, TargetError, UsageError
@@ -145,6 +145,22 @@ def test_one_that_cant_be_pulled_doesnt_stop_the_others(project: Path) -> None:
     assert ran.status == 3
     assert [line.split()[0] for line in ran.out.splitlines()] == ["not", "not", "pulled", "pulled"]
     assert (project / "dist" / FILES[0]).read_bytes() == b"other"
+
+
+def test_a_lora_of_the_library_is_never_replaced(project: Path) -> None:
+    before = snapshot(project)
+    out = "recipes/loras/ink-lines.safetensors"
+    ran = pull(project, ROGUE, "-o", out, "--force")
+    assert (ran.status, f"{out} is a LoRA of the library" in ran.out) == (1, True), ran.out
+    assert snapshot(project) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file's size")
+def test_a_disk_that_fills_up_meanwhile(tmp_path: Path) -> None:
+    path, out = source(tmp_path), tmp_path / "out.safetensors"
+    with no_room(1 << 20), pytest.raises(TargetError, match=r"out\.safetensors can't be written"):
+        deliver(path, out, sharing=[], free_space=free)
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_dry_run_writes_nothing(project: Path) -> None:

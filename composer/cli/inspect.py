@@ -10,8 +10,9 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.advice import concepts_of
+from composer.cli.copies import check_page, write_copy
 from composer.cli.planning import looked_at, options_of
-from composer.cli.project import open_project
+from composer.cli.project import find, open_project
 from composer.cli.targets import open_engine
 from composer.cli.terminal import emit
 from composer.cli.weighted import weighted
@@ -51,6 +52,8 @@ def inspect_command(
     and training notes, and its share of the change, block by block. For each pair: how far both
     pull the same way, block by block, and what to expect of it.
     """
+    if html:
+        check_page(html)
     recipes = [Path(text) for text in what if _is_recipe(Path(text))]
     files = [weighted(text) for text in what if not _is_recipe(Path(text))]
     for path in [*recipes, *(path for path, _ in files)]:
@@ -58,9 +61,14 @@ def inspect_command(
             raise UsageError(
                 f"there is no file {visible(str(path))}", hint="name recipes or .safetensors files"
             )
+        if path.is_dir() and not find(opt.Selection((path,), (), ()))[1]:
+            raise UsageError(
+                f"there are no recipes in {visible(str(path))}",
+                hint="name recipes or .safetensors files",
+            )
     found = [*_of_recipes(recipes, library), *_of_files(files)]
     if html:
-        html.write_text(page(found), encoding="utf-8")
+        write_copy(html, page(found))
     if form == "json":
         click.echo(as_json(found), nl=False)
     else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
+from composer.cli.copies import check_report, write_copy
 from composer.cli.terminal import Meter
 from composer.cli.weighted import weighted
 from composer.errors import UsageError
@@ -72,6 +73,8 @@ def merge_command(
     LoRA alone is converted, reduced or scaled. No recipe, lock or project is read or written.
     """
     parts = [weighted(text) for text in loras]
+    if json_into:
+        check_report(json_into, [out, *(path for path, _ in parts)])
     try:
         from composer.engine.merging import merge
         from composer.engine.training import Wanted
@@ -91,7 +94,7 @@ def merge_command(
         )
     made = _made(done, [path for path, _ in parts], out, form, dry_run=dry_run)
     if json_into:
-        json_into.write_text(render.as_json(made), encoding="utf-8")
+        write_copy(json_into, render.as_json(made))
     click.echo(render.text(made), nl=False)
     return 0
 

@@ -70,12 +70,21 @@ def pull_command(recipes: tuple[str, ...], out: str, force: bool, wish: Wish, dr
     found = _found(project, remember(project.root, key).entries, recipes)
     wanted = _placed(found, out, alone=len(recipes) == 1)
     if out.endswith(SLASHES) and not dry_run:
-        Path(out).mkdir(parents=True, exist_ok=True)
+        _make_folder(Path(out))
     with open_engine(project, wish, run_jobs=False) as engine:
         done = [_pulled(engine, one, force=force, dry_run=dry_run) for one in wanted]
     click.echo("\n".join(aligned([row for row, _ in done])))
     statuses = {status for _, status in done}
     return next((status for status in (REFUSED, FAILED, TRAINING) if status in statuses), 0)
+
+
+def _make_folder(place: Path) -> None:
+    from composer.engine.delivery import unwritable
+
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(place, error) from error
 
 
 def _found(
@@ -122,7 +131,7 @@ def _pulled(engine: Engine, one: _Wanted, *, force: bool, dry_run: bool) -> tupl
         source = _result(engine, one.entry)
         if source is None:
             return ["training", name, "compose apply waits for it"], TRAINING
-        how = deliver(source, one.out, force=force, dry_run=dry_run)
+        how = deliver(source, one.out, force=force, dry_run=dry_run, held=engine.holds)
     except ComposeError as error:
         status = error.exit_status if error.exit_status == REFUSED else FAILED
         return ["not pulled", name, visible(str(error))], status

@@ -20,11 +20,19 @@ def weighted(text: str) -> tuple[Path, float]:
     """
     path, colon, number = text.rpartition(":")
     if not colon or not _NUMBER.fullmatch(number):
+        _check_typo(text, path, number)
         return _path(text, text), 1.0
     scale = float(number)
     if not -LIMIT <= scale <= LIMIT:
         raise UsageError(f"{visible(text)}: the scale {number} is not within -2..2")
     return _path(path, text), scale
+
+
+def _check_typo(text: str, path: str, number: str) -> None:
+    """Raise `UsageError` where the file is there, and it is what follows it that is wrong."""
+    if path and Path(path).is_file() and not Path(text).exists():
+        said = f"{visible(number)} is no scale" if number else "no scale after the colon"
+        raise UsageError(f"{visible(text)}: {said}", hint="write FILE:SCALE, as in FILE:0.5")
 
 
 def _path(path: str, text: str) -> Path:

@@ -1,7 +1,8 @@
 """Putting a file where a user wants it: whole or not at all, and over nothing without leave.
 
-`compose merge` writes through `appearing`; `compose pull` hands out results with `deliver`, which
-costs no room where the file system can share what two files have in common.
+`compose merge` writes through `appearing`, pages and reports through `replacing`; `compose pull`
+hands out results with `deliver`, which costs no room where the file system can share what two
+files have in common.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from composer.engine.disk import check_space, free_space, sync_file, sync_folder
-from composer.errors import Refused, UsageError
+from composer.engine.disk import check_space, free_space, spare, sync_file, sync_folder
+from composer.errors import Refused, TargetError, UsageError
 from composer.words import visible
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ CHUNK = 1024 * 1024  # bytes
 STALE = 3600.0  # seconds without a write after which a temporary file is a killed process's
 FICLONE = 0x40049409  # the ioctl by which Linux shares a file's blocks (linux/fs.h)
 THERE = "there already"
+HINT = "free some space, or write to another disk"
 
 
 def check_place(out: Path, *, force: bool) -> None:
@@ -39,32 +41,53 @@ def check_place(out: Path, *, force: bool) -> None:
         raise UsageError(f"{name} is a folder", hint=f"name a {SUFFIX} file in it")
     if out.suffix.lower() != SUFFIX:
         raise UsageError(f"{name} is no name for weights", hint=f"name a {SUFFIX} file")
-    if not out.parent.is_dir():
-        raise UsageError(f"there is no folder {visible(str(out.parent))}", hint="make it first")
+    check_folder(out)
     if out.exists() and not out.is_file():
         raise UsageError(f"{name} is no regular file")
     if os.path.lexists(out) and not force:
         raise Refused(f"{name} is there already", hint="--force replaces it")
 
 
+def check_folder(out: Path) -> None:
+    """Raise `UsageError` where there is no folder to write `out` in."""
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {visible(str(out.parent))}", hint="make it first")
+
+
 @contextmanager
 def appearing(out: Path, *, force: bool) -> Iterator[Path]:
+    """As `replacing`; raises as `check_place` does too, before and once more at the end."""
+    check_place(out, force=force)
+    with replacing(out, name=out) as temporary:
+        yield temporary
+        check_place(out, force=force)
+
+
+@contextmanager
+def replacing(out: Path, *, name: Path) -> Iterator[Path]:
     """A path for a temporary file, which takes the place of `out` when the context ends.
 
     If it ends with an error, no file is left; what a killed process left is swept by the next.
-    Raises as `check_place` does, before and once more at the end.
+    Raises `TargetError` for an `OSError`, with the `name` that the user gave to `out`.
     """
-    check_place(out, force=force)
     sweep(out, now=time.time())
     temporary = out.with_name(f"{_beginning(out)}{os.getpid()}.compose.tmp")
     try:
         yield temporary
-        check_place(out, force=force)
         os.replace(temporary, out)
         sync_folder(out.parent)
+    except OSError as error:
+        raise unwritable(name, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def unwritable(out: Path, error: OSError) -> TargetError:
+    """In words, that the disk is full, or whatever else the system says of it."""
+    return TargetError(
+        f"{visible(str(out))} can't be written: {error.strerror or error}", hint=HINT
+    )
 
 
 def reflink(source: Path, out: Path) -> str:
@@ -103,15 +126,20 @@ def deliver(
     dry_run: bool = False,
     sharing: Sequence[Callable[[Path, Path], str]] = SHARING,
     free_space: Callable[[Path], int] = free_space,
+    held: Callable[[Path], bool] = lambda out: False,
 ) -> str:
     """Make `out` a file with the bytes of `source`; how, in words.
 
     Nothing is written where that is so already. The ways of `sharing` are tried in their order
-    before a copy is made. Raises as `check_place` does, `TargetError` where a copy doesn't fit on
-    the disk, and `OSError`.
+    before a copy is made. Raises as `check_place` does, `UsageError` where `out` is `held` by the
+    library, `TargetError` where a copy doesn't fit on the disk, and `OSError`.
     """
     if _same(source, out):
         return THERE
+    if held(out):
+        raise UsageError(
+            f"{visible(str(out))} is a LoRA of the library", hint="name another file with -o"
+        )
     if dry_run and not out.parent.exists():
         return "dry run"
     check_place(out, force=force)
@@ -121,9 +149,8 @@ def deliver(
         for way in sharing:
             with suppress(OSError, NotImplementedError):
                 return way(source, temporary)
-        check_space(
-            out.parent, source.stat().st_size, free_space, hint="free some, or take another disk"
-        )
+        size = source.stat().st_size
+        check_space(out.parent, size, free_space, hint=HINT, margin=spare(size))
         return copy(source, temporary)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-MARGIN = 64 * 1024 * 1024  # bytes that stay free on the disk
+MARGIN = 64 * 1024 * 1024  # bytes that stay free on the disk, for the store and its journal
 
 
 def free_space(folder: Path) -> int:
@@ -24,15 +24,31 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def check_space(folder: Path, size: int, free_space: Callable[[Path], int], *, hint: str) -> None:
+def spare(size: int) -> int:
+    """Bytes that stay free beside a single file of `size` bytes: a tenth, up to `MARGIN`."""
+    return min(MARGIN, size // 10)
+
+
+def check_space(
+    folder: Path,
+    size: int,
+    free_space: Callable[[Path], int],
+    *,
+    hint: str,
+    margin: int = MARGIN,
+) -> None:
     """Raise `TargetError` with this hint unless `size` bytes, and a margin, fit into the folder."""
-    need, have = size + MARGIN, free_space(folder)
-    if have < need:
+    have = free_space(folder)
+    if have < size + margin:
         raise TargetError(
-            f"not enough disk space in {folder}: this needs {need / 1e6:,.0f} MB,"
-            f" {have / 1e6:,.0f} MB are free",
+            f"not enough disk space in {folder}: this needs {_megabytes(size)} and"
+            f" {_megabytes(margin)} to spare, {_megabytes(have)} are free",
             hint=hint,
         )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.{1 if size < 1e7 else 0}f} MB"
 
 
 def sync_file(path: Path) -> None:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 from composer import __version__
 from composer.engine import lora, training_notes
 from composer.engine.lora.analysis import BLOCKS, grams
+from composer.engine.lora.encoders import CLIP, T5, encoder_of
 from composer.engine.lora.modules import group_of
 from composer.engine.readings import unchanged
 from composer.errors import BadLora
-from composer.inspection import Inspection, Mix, Portrait
+from composer.inspection import T5_PART, Inspection, Mix, Portrait
 from composer.words import visible
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from composer.inspection.mix import Gram
 
     Overlap = Mapping[str, float]
+
+
+ENCODERS = {CLIP: "CLIP", T5: T5_PART}
 
 
 class Memory(Protocol):
@@ -57,13 +61,19 @@ def portrait(file: LoraFile) -> Portrait:
         ranks=file.ranks,
         alphas=file.alphas,
         dtypes=file.dtypes,
-        modules=dict(Counter(map(group_of, file.modules))),
+        modules=dict(Counter(map(_group, file.modules))),
+        norms=len(file.norms),
+        biases=sum(bool(adapter.biases) for adapter in file.adapters),
         triggers=training_notes.triggers(file.metadata),
         tags=training_notes.tags(file.metadata),
         notes=training_notes.notes(file.metadata),
         made_of=training_notes.made_of(file.metadata),
         kept=training_notes.kept(file.metadata),
     )
+
+
+def _group(path: str) -> str:
+    return ENCODERS.get(encoder_of(path) or "") or group_of(path)
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from composer import __version__
 from composer.engine.files import find
+from composer.engine.lora.encoders import T5, encoder_of
+from composer.engine.lora.forms import DIFFUSERS
 from composer.engine.lora.metadata import plain
+from composer.engine.lora.refusals import homeless
 from composer.engine.readings import Hashes, Reading, Stamp, look
 from composer.engine.times import iso
 from composer.errors import BadLora
@@ -25,8 +28,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from composer.engine.files import Found
+    from composer.engine.lora import LoraFile
 
 LONGEST = 256  # characters of a LoRA's name
+
+
+class _Unfit(BadLora):
+    """A sound LoRA that the engine can't compose; `title` is the name that it gives itself."""
+
+    def __init__(self, error: BadLora, title: str | None) -> None:
+        super().__init__(error.message, hint=error.hint)
+        self.title = title
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a file can't be used, and the name by which a recipe may mean it."""
+
+    name: str
+    reason: str
 
 
 class Notes(Protocol):
@@ -79,16 +99,26 @@ class Library:
         with self._lock:
             return _catalog((found, self._judge(found)) for found in find(self._folder))
 
-    def _judge(self, found: Found) -> Reading | str:
+    def holds(self, path: Path) -> bool:
+        """Whether this is one of the files in the folder, by whatever name."""
+        if not path.exists():
+            return False
+        files = (found.path for found in find(self._folder))
+        return any(file.exists() and os.path.samefile(file, path) for file in files)
+
+    def _judge(self, found: Found) -> Reading | _Refusal:
         """The file, or the reason why it can't be used."""
+        name = plain(found.name, LONGEST) or found.shown
         if found.flaw:
-            return found.flaw
+            return _Refusal(name, found.flaw)
         try:
             return self._known_or_read(found.path)
+        except _Unfit as error:
+            return _Refusal(plain(error.title or "", LONGEST) or name, str(error))
         except BadLora as error:
-            return str(error)
+            return _Refusal(name, str(error))
         except OSError as error:
-            return f"{found.shown} can't be read: {error.strerror or error}"
+            return _Refusal(name, f"{found.shown} can't be read: {error.strerror or error}")
 
     def _known_or_read(self, path: Path) -> Reading:
         stamp = Stamp.of(path)
@@ -109,22 +139,29 @@ class Library:
         return Reading(path, stamp.text, True, hashes, noted[1], stamp.modified)
 
     def _read(self, path: Path) -> Reading:
-        reading = look(path, clock=self._clock)
+        reading = look(path, clock=self._clock, check=_check_fit)
         if reading.settled:
             stamp = _stamp(reading.stamp)
             self._notes.put_note(_key(path), stamp, str(reading.hashes), reading.title)
         return reading
 
 
-def _catalog(outcomes: Iterable[tuple[Found, Reading | str]]) -> Catalog:
+def _check_fit(file: LoraFile) -> None:
+    """A composition is in diffusers' form, which can't hold all that a LoRA may have."""
+    for adapter in file.adapters:
+        if any(encoder_of(part.module.path) == T5 for part in adapter.site.parts):
+            raise _Unfit(homeless(adapter.stem.text, DIFFUSERS.name).of(file.path), file.title)
+
+
+def _catalog(outcomes: Iterable[tuple[Found, Reading | _Refusal]]) -> Catalog:
     copies: dict[str, list[tuple[Found, Reading]]] = {}
     rejected: dict[str, str] = {}
     for found, outcome in outcomes:
         if isinstance(outcome, Reading):
             copies.setdefault(outcome.hashes.id, []).append((found, outcome))
         else:
-            name = plain(found.name, LONGEST) or found.shown
-            rejected[name] = "; ".join(filter(None, (rejected.get(name), outcome)))
+            name = outcome.name
+            rejected[name] = "; ".join(filter(None, (rejected.get(name), outcome.reason)))
     return Catalog({id: _lora(id, same) for id, same in copies.items()}, rejected)
 
 

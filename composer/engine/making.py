@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from composer.engine import lora
-from composer.engine.disk import check_space, free_space, sync_file
+from composer.engine.disk import MARGIN, check_space, free_space, sync_file
 from composer.engine.lora.metadata import Origin, described
 from composer.engine.readings import unchanged
 from composer.engine.training import Wanted
@@ -73,13 +73,15 @@ def make(
     progress: Callable[[float], None] = lambda share: None,
     free_space: Callable[[Path], int] = free_space,
     hint: str,
+    margin: int = MARGIN,
 ) -> Report:
     """Compose `making.files()` into `out`, which is whole and on the disk when this returns.
 
-    Raises `TargetError`, with this hint, where there isn't enough space, `BadLora` for parts that
-    can't be used or changed since they were hashed, and `OSError`; `out` may be there then.
+    Raises `TargetError`, with this hint, where there isn't enough space (and a margin, in bytes),
+    `BadLora` for parts that can't be used or changed since they were hashed, and `OSError`; `out`
+    may be there then.
     """
-    check_space(out.parent, making.size(files), free_space, hint=hint)
+    check_space(out.parent, making.size(files), free_space, hint=hint, margin=margin)
     report = lora.compose(
         files,
         out,

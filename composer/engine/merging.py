@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from composer.engine import lora
-from composer.engine.delivery import appearing, check_place
-from composer.engine.disk import check_space, free_space
+from composer.engine.delivery import HINT, appearing, check_place
+from composer.engine.disk import check_space, free_space, spare
 from composer.engine.making import Making, Part, make
 from composer.engine.readings import look
 from composer.errors import BadLora, UsageError
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from composer.engine.readings import Reading
     from composer.engine.training import Wanted
 
-HINT = "free some, or write to another disk"
-NORMS = "brings scales of norms, which apply in full whatever the scale"
+NORMS = "brings scales of norms, which take the place of the base model's"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +58,28 @@ def merge(
     """Write the sum of these files, each with its scale, to `out`, whole or not at all.
 
     Raises `UsageError` for what can't be meant (a file twice, `out` among the files), `Refused`
-    where `out` is there and not to be replaced, `BadLora`, `TargetError` where there isn't enough
-    space, and `OSError`.
+    where `out` is there and not to be replaced, `BadLora`, and `TargetError` where there isn't
+    enough space or `out` can't be written.
     """
     check_place(out, force=force)
     _refuse_inputs(out, [path for path, _ in weighted])
     making = Making(_parts(weighted), out.stem, form, wanted)
     files = making.files()
     foreseen = lora.foreseen(files, form=form, rank=wanted.rank, dtype=wanted.dtype)
+    size = making.size(files)
+    check_space(out.parent, size, free_space, hint=HINT, margin=spare(size))
     if dry_run:
-        size = making.size(files)
-        check_space(out.parent, size, free_space, hint=HINT)
         return _merged(making, files, foreseen, foreseen, size)
     with appearing(out, force=force) as temporary:
-        report = make(making, files, temporary, progress=progress, free_space=free_space, hint=HINT)
+        report = make(
+            making,
+            files,
+            temporary,
+            progress=progress,
+            free_space=free_space,
+            hint=HINT,
+            margin=spare(size),
+        )
         size = temporary.stat().st_size
     return _merged(making, files, foreseen, report, size)
 
@@ -116,11 +123,14 @@ def _merged(
     report: Report,
     size: int,
 ) -> Merged:
-    notes = [
-        f"{visible(file.path.name)} {NORMS}"
-        for file, scale in files
-        if file.norms and scale not in (0.0, 1.0)
-    ]
+    notes = [_on_norms(file, scale) for file, scale in files if file.norms]
     if report.dtype != foreseen.dtype:
         notes.append(f"written as {report.dtype}: some values are beyond {foreseen.dtype}'s range")
     return Merged(making.parts, tuple(file for file, _ in files), report, size, tuple(notes))
+
+
+def _on_norms(file: LoraFile, scale: float) -> str:
+    name = visible(file.path.name)
+    if not scale:
+        return f"{name} is left out, scales of norms and all: its scale is 0"
+    return f"{name} {NORMS}{'' if scale == 1 else ' in full, whatever the scale'}"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from composer.engine.lora import LoraFile
+
 RACY = 2_000_000_000  # nanoseconds; the coarsest clock of a file system (FAT) ticks this slowly
 
 
@@ -97,12 +99,22 @@ class Reading:
     modified: int  # milliseconds since 1970
 
 
-def look(path: Path, *, clock: Callable[[], int] = time.time_ns) -> Reading:
-    """Read and hash the file. Raises `BadLora` if it can't be used, or changes meanwhile, and
-    `OSError`. `clock` gives nanoseconds, as `time.time_ns` does."""
+def look(
+    path: Path,
+    *,
+    clock: Callable[[], int] = time.time_ns,
+    check: Callable[[LoraFile], None] = lambda file: None,
+) -> Reading:
+    """Read and hash the file, unless `check` raises something of what was read.
+
+    Raises `BadLora` if it can't be used, or changes meanwhile, and `OSError`. `clock` gives
+    nanoseconds, as `time.time_ns` does.
+    """
     stamp = Stamp.of(path)
     settled = stamp.settled(clock)
-    title = lora.read(path).title
+    file = lora.read(path)
+    check(file)
+    title = file.title
     hashes = Hashes.of(path)
     if not settled:  # the title must not be older than the hash
         title = lora.read(path).title

@@ -161,6 +161,10 @@ class Engine:
             raise TargetError(f"{id} ({record.name}) is not trained", hint="run `compose apply`")
         return self._folder.result(id)
 
+    def holds(self, path: Path) -> bool:
+        """Whether this file is one of the library's, by whatever name."""
+        return self._library.holds(path)
+
     def size(self) -> int:
         """Bytes of all results."""
         return sum(self._folder.results().values())

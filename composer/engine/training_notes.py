@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 LONGEST = 300  # characters of a text
 TAGS = 10  # the commonest ones
+SCALE_LIMIT = 2.0  # of a concept: -2..2
+UNREADABLE = "unreadable"
 CONCEPTS = "compose.concepts"  # what a result of ours is made of
 
 # Label -> the keys that may say it, the first one that does counts.
@@ -72,7 +74,7 @@ def notes(metadata: Metadata) -> tuple[tuple[str, str], ...]:
         for label, keys in _SAID
         if (text := next(filter(None, (_text(metadata, key) for key in keys)), ""))
     }
-    return tuple({**found, **dict(_ai_toolkit(metadata))}.items())
+    return tuple({**found, **dict(_ai_toolkit(metadata)), **dict(_unreadable(metadata))}.items())
 
 
 def _ai_toolkit(metadata: Metadata) -> Iterator[tuple[str, str]]:
@@ -95,7 +97,8 @@ def made_of(metadata: Metadata) -> tuple[Ingredient, ...]:
     listed = _json(metadata, CONCEPTS)
     found = []
     for item in listed if isinstance(listed, list) else ():
-        if isinstance(item, dict) and (scale := _number(item.get("scale"))) is not None:
+        scale = _number(item.get("scale")) if isinstance(item, dict) else None
+        if scale is not None and abs(scale) <= SCALE_LIMIT:
             labels = (item.get(key) for key in ("name", "title", "file", "modelId", "sha256"))
             label = next((label for label in labels if isinstance(label, str) and label), "?")
             found.append(Ingredient(_cut(label), scale))
@@ -107,7 +110,18 @@ def kept(metadata: Metadata) -> dict[str, float]:
     said = _json(metadata, KEPT)
     shares = said.items() if isinstance(said, dict) else ()
     numbers = {_cut(group): _number(share) for group, share in shares}
-    return {group: share for group, share in numbers.items() if share is not None}
+    return {group: s for group, s in numbers.items() if s is not None and 0 <= s <= 1}
+
+
+def _unreadable(metadata: Metadata) -> Iterator[tuple[str, str]]:
+    """What a result of ours would say, where the file says something that none of them does."""
+    for label, key, found in (
+        ("made of", CONCEPTS, made_of(metadata)),
+        ("kept", KEPT, kept(metadata)),
+    ):
+        said = _json(metadata, key)
+        if key in metadata and (not isinstance(said, list | dict) or len(found) < len(said)):
+            yield label, UNREADABLE
 
 
 # --- a stranger's text -------------------------------------------------------------------

@@ -4,10 +4,11 @@ The engine fills the values from LoRA files, the plan and the renderers show the
 """
 
 from composer.inspection.mix import Mix
-from composer.inspection.values import Ingredient, Inspection, Portrait
+from composer.inspection.values import T5_PART, Ingredient, Inspection, Portrait
 from composer.inspection.verdicts import Level, Verdict, headline, verdicts
 
 __all__ = [
+    "T5_PART",
     "Ingredient",
     "Inspection",
     "Level",

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from composer.inspection.verdicts import Verdict
 
 
+T5_PART = "T5"  # the kind of layer that only kohya's form holds
+
+
 @dataclass(frozen=True, slots=True)
 class Ingredient:
     """A LoRA that a result was composed of, as the result says."""
@@ -26,8 +29,10 @@ class Ingredient:
 class Portrait:
     """A LoRA file: its form, and what its maker noted. All texts are a stranger's.
 
-    `modules`: kind of layer -> how many are changed. `notes`: label and text, in the order to show
-    them. `made_of` and `kept` (group of layers -> share of its norm) are those of a result of ours.
+    `modules`: kind of layer -> how many are changed. `norms` and `biases` are how many scales of
+    norms it brings, and of how many layers it changes the bias. `notes`: label and text, in the
+    order to show them. `made_of` and `kept` (group of layers -> share of its norm) are those of a
+    result of ours.
     """
 
     file: str
@@ -37,6 +42,8 @@ class Portrait:
     alphas: tuple[float, ...]
     dtypes: tuple[str, ...]
     modules: Mapping[str, int]
+    norms: int = 0
+    biases: int = 0
     triggers: tuple[str, ...] = ()
     tags: tuple[tuple[str, int], ...] = ()  # with how often each occurs, the commonest first
     notes: tuple[tuple[str, str], ...] = ()

@@ -53,6 +53,8 @@ def _concept(one: Inspection, number: int, portrait: Portrait) -> dict[str, Any]
         "alphas": list(portrait.alphas),
         "dtypes": list(portrait.dtypes),
         "modules": dict(portrait.modules),
+        "normScales": portrait.norms,
+        "biases": portrait.biases,
         "triggers": list(portrait.triggers),
         "tags": [{"tag": tag, "count": count} for tag, count in portrait.tags],
         "notes": [{"label": label, "text": said} for label, said in portrait.notes],

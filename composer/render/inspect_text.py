@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from composer.inspection import Level
+from composer.inspection import T5_PART, Level
 from composer.render.merged import number_types
 from composer.render.plan import weight
 from composer.render.style import aligned, bar, painted
@@ -80,6 +80,12 @@ def facts(portrait: Portrait) -> Iterator[tuple[str, str]]:
     yield "form", form(portrait)
     kinds = "; ".join(f"{n} in {kind}" for kind, n in portrait.modules.items())
     yield "modules", f"{sum(portrait.modules.values())}: {kinds}"
+    if T5_PART in portrait.modules:
+        yield "T5", "only kohya's form holds it: compose merge --format kohya"
+    if portrait.norms:
+        yield "norms", f"{portrait.norms}, which take the place of the base model's"
+    if portrait.biases:
+        yield "biases", f"of {portrait.biases} {'layer' if portrait.biases == 1 else 'layers'}"
     if portrait.triggers:
         yield "trigger", ", ".join(portrait.triggers)
     if portrait.tags:

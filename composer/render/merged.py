@@ -104,7 +104,8 @@ def as_json(made: Made) -> str:
 
 def _row(part: Part) -> list[str]:
     known = [*part.kinds, _ranks(part.ranks), *_alphas(part.alphas), number_types(part.dtypes)]
-    told = f"{part.format}: {', '.join(known)}, {part.modules} layers"
+    layers = "1 layer" if part.modules == 1 else f"{part.modules} layers"
+    told = f"{part.format}: {', '.join(known)}, {layers}"
     return [f"  {part.scale:g}", visible(part.file), told]
 
 

@@ -127,7 +127,9 @@ def _misfit(tensor: Tensor, found: int, wanted: str) -> Flaw:
 
 
 def _check_rank(down: Tensor, up: Tensor) -> None:
-    if down.shape[0] != up.shape[1] or down.shape[0] < 1:
+    if down.shape[0] == up.shape[1] == 0:
+        raise Flaw(f"{down.name} and {up.name} have rank 0: there is nothing in them")
+    if down.shape[0] != up.shape[1]:
         raise Flaw(
             f"{down.name} and {up.name} disagree on the rank:"
             f" {list(down.shape)} and {list(up.shape)}"

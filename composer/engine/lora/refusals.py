@@ -59,6 +59,10 @@ _REASONS = _table(
         "a full difference, which is no LoRA: extract one from it first",
     ),
     (r"\.lora_A\.bias$", "a bias of the down projection, which no trainer makes"),
+    (
+        r"\.lora_linear_layer\.",
+        "an old spelling of diffusers, from before PEFT, which is not read: convert it first",
+    ),
     (r"^bundle_emb", "a bundled embedding (textual inversion), which a LoRA can't hold"),
     (r"^(lora_te\d?_|text_encoders?(_\d)?\.|te\d?\.)", f"of a text encoder {_OTHER}"),
 )
@@ -77,6 +81,14 @@ def check(keys: Mapping[str, object], metadata: Mapping[str, str]) -> None:
         for pattern, words in _BASES:
             if pattern.search(metadata.get(field, "")):
                 raise Flaw(f"is for {words}, says its metadata ({field}): not for FLUX.1")
+
+
+def homeless(stem: str, form: str) -> Flaw:
+    """What is wrong with a part for T5 where the result's form has no place for it."""
+    return Flaw(
+        f"{stem} is a part for T5, which the {form} form can't hold",
+        hint="`compose merge --format kohya` keeps it",
+    )
 
 
 def _refusal(unknown: list[str]) -> Flaw:

@@ -14,7 +14,8 @@ import numpy as np
 from composer.engine.lora.container import Source
 from composer.engine.lora.dtypes import NUMPY
 from composer.engine.lora.factors import LowRank, read, read_into
-from composer.engine.lora.flaw import Flaw, Naming, shown
+from composer.engine.lora.flaw import Naming, shown
+from composer.engine.lora.refusals import homeless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -177,10 +178,7 @@ def _runs(
     found: dict[Place, tuple[Run, ...]] = {}
     for part in adapter.site.parts:
         if part.module.path not in places:
-            raise Flaw(
-                f"{adapter.stem.text} is a part for T5, which the {form.name} form can't hold",
-                hint="`compose merge --format kohya` keeps it",
-            )
+            raise homeless(adapter.stem.text, form.name)
         place, there = places[part.module.path]
         found[place] = (*found.get(place, ()), *_rows(part, there))
     return found
