@@ -12,11 +12,21 @@ from fake_target import composition, lora
 from hostile import HOSTILE
 from rehearsal import recipe
 
-from composer.entities import MARK, Concept, Content, Entry, Memory, Next, Observed, TargetLock
+from composer.entities import (
+    MARK,
+    Concept,
+    Content,
+    Entry,
+    Lock,
+    Memory,
+    Next,
+    Observed,
+    TargetLock,
+)
 from composer.plan import (
     Options,
     Plan,
-    lock_edits,
+    lock_news,
     plan,
     plan_offline,
 )
@@ -91,8 +101,9 @@ def planned(
     found = plan(recipes, Memory(entries=entries), seen, Options(**options))
     if base is None:
         return found
-    edits = lock_edits(recipes, TargetLock(recipes=base), TargetLock(recipes=entries))
-    return replace(found, lock_edits=edits)
+    was, now = (Lock({URL: TargetLock(recipes=part)}) for part in (base, entries))
+    news = lock_news(recipes, was, now, URL)
+    return replace(found, lock_edits=tuple(news.edits), notes=(*found.notes, *news.notes))
 
 
 KNIGHT = wants("Knight", wash=0.65, ink=0.8)

@@ -148,6 +148,32 @@ def test_expect_runs_only_what_was_approved(project: Path) -> None:
 # --- flags -------------------------------------------------------------------------------
 
 
+def test_a_dry_run_refuses_what_an_apply_would(project: Path) -> None:
+    compose("plan", "--json-into", "plan.json", at=project)
+    digest = json.loads((project / "plan.json").read_text())["digest"]
+    good = ["--expect", "plan.json", "--digest", digest]
+    (project / "bad.json").write_text("{}", encoding="utf-8")
+    cases = [
+        (good, 0),
+        (["--expect", "0" * 64], 3),
+        (["--expect", "plan.json", "--digest", "0" * 64], 3),
+        (["--expect", "nowhere.json"], 64),
+        (["--expect", "bad.json"], 65),
+        (["--locked"], 3),
+    ]
+    for options, status in cases:
+        assert compose("apply", "--dry-run", *options, at=project).status == status, options
+        if status:
+            assert compose("apply", *options, at=project).status == status, options
+    assert not (project / "compose.lock").exists()
+
+
+def test_a_deep_plan_is_no_plan(project: Path) -> None:
+    (project / "deep.json").write_text("[" * 100_000 + "]" * 100_000, encoding="utf-8")
+    ran = compose("apply", "--expect", "deep.json", at=project)
+    assert (ran.status, "deep.json is not a plan's JSON" in ran.err) == (65, True), ran
+
+
 def test_locked_refuses_a_new_pin(project: Path) -> None:
     refused = compose("apply", "--locked", at=project)
     assert (refused.status, "is new in the lock" in refused.err) == (3, True)

@@ -107,6 +107,12 @@ def test_credentials_are_named_and_never_shown(
     assert (ran.status, "nobody-may-see" in ran.out + ran.err) == (1, False)
 
 
+def test_a_remote_target_without_credentials_is_not_told_that_it_needs_none(applied: Path) -> None:
+    ran = compose("doctor", "--offline", "--target", "scenario", at=applied)
+    assert "needs none" not in ran.out
+    assert "none are set, and the target scenario needs some" in ran.out
+
+
 def test_a_file_that_can_t_be_used_is_named_with_the_reason(applied: Path) -> None:
     (applied / "recipes/loras/broken.safetensors").write_bytes(b"no LoRA at all")
     assert "broken.safetensors" in said(found(applied)["library"], "note")

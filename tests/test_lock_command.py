@@ -391,3 +391,113 @@ def rename_there(project: Path, id: str, name: str) -> None:
 
     with Engine(project / ".compose", project / "recipes/loras") as engine:
         engine.update(id, name=name)
+
+
+# --- repairs of what is no YAML any more -------------------------------------------------
+
+PROD, STAGE = "https://api.test/v1#production", "https://api.test/v1#staging"
+
+
+def two_targets(project: Path, first: str = PROD, second: str = STAGE) -> Lock:
+    """A lock of two remote targets, with the entries that the local one has."""
+    target = read_lock(project).target("local")
+    lock = Lock({first: replace(target, owner="team_a"), second: target})
+    (project / NAME).write_text(dump(lock), encoding="utf-8")
+    return lock
+
+
+GARBAGE = "garbage: [\n"
+
+
+@pytest.mark.parametrize("flags", [["--offline"], ["--target", "local"]])
+def test_garbage_at_the_end_costs_no_entry(applied: Path, flags: list[str]) -> None:
+    lock = two_targets(applied, second="local")
+    with (applied / NAME).open("a", encoding="utf-8") as file:
+        file.write(GARBAGE)
+    done = compose("lock", "--repair", *flags, at=applied)
+    assert (done.status, "0 entries" in done.out) == (0, False), done
+    assert read_lock(applied) == lock
+
+
+BREAKS = {
+    "a bracket": ("          concepts:\n", "          concepts: [\n"),
+    "a tab": ("          concepts:\n", "\t\t  concepts:\n"),
+    "a quote": ('        name: "Pixel Rogue"', '        name: "Pixel Rogue'),
+    "its key": (f'      "{ROGUE}":\n', f'      "{ROGUE}\n'),
+    "an outdented field": ('        composition: "', 'composition: ["'),
+}
+
+
+def broken(project: Path, key: str, how: str) -> bytes:
+    """The rogue's entry of this target with one line broken."""
+    text = (project / NAME).read_text(encoding="utf-8")
+    start = text.index(f'      "{ROGUE}":', text.index(f'  "{key}":'))
+    before, after = BREAKS[how]
+    assert before in text[start:]
+    (project / NAME).write_text(text[:start] + text[start:].replace(before, after, 1), "utf-8")
+    return (project / NAME).read_bytes()
+
+
+@pytest.mark.parametrize("how", BREAKS)
+@pytest.mark.parametrize("key", [PROD, STAGE])
+def test_offline_nothing_is_lost_that_nobody_could_find_again(
+    applied: Path, key: str, how: str
+) -> None:
+    two_targets(applied)
+    text = broken(applied, key, how)
+    refused = compose("lock", "--repair", "--offline", at=applied)
+    assert (refused.status, key in refused.err, "(line " in refused.err) == (65, True, True)
+    assert "--target" in refused.err
+    assert (applied / NAME).read_bytes() == text
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_another_target_s_broken_entry_refuses_and_the_asked_one_s_is_found_again(
+    applied: Path, how: str
+) -> None:
+    lock = two_targets(applied, second="local")
+    text = broken(applied, PROD, how)
+    refused = compose("lock", "--repair", "--target", "local", at=applied)
+    assert (refused.status, f"of {PROD} (line " in refused.err) == (65, True), refused
+    assert (applied / NAME).read_bytes() == text
+    (applied / NAME).write_text(dump(lock), encoding="utf-8")
+    broken(applied, "local", how)
+    done = compose("lock", "--repair", "--target", "local", at=applied)
+    assert (done.status, "of local (line " in done.out) == (0, True), done
+    assert read_lock(applied) == lock
+
+
+def test_what_was_lost_and_is_not_found_again_is_1(applied: Path) -> None:
+    lock = two_targets(applied, second="local")
+    (applied / ROGUE).unlink()
+    broken(applied, "local", "a quote")
+    done = compose("lock", "--repair", "--target", "local", at=applied)
+    assert (done.status, f"entry {ROGUE} of local (line " in done.out) == (1, True), done
+    assert read_lock(applied).target(PROD) == lock.target(PROD)
+
+
+def test_half_a_file_keeps_the_other_half(applied: Path) -> None:
+    lock = two_targets(applied, second="local")
+    text = (applied / NAME).read_text(encoding="utf-8")
+    cut = text.index('"', text.index("modelId", text.index('  "local":'))) + 4
+    (applied / NAME).write_text(text[:cut], encoding="utf-8")
+    done = compose("lock", "--repair", "--target", "local", at=applied)
+    assert (done.status, "no end" in done.out) == (1, True), done
+    assert read_lock(applied) == lock
+    (applied / NAME).write_text(text[: text.index("modelId") + 12], encoding="utf-8")
+    refused = compose("lock", "--repair", "--target", "local", at=applied)
+    assert (refused.status, PROD in refused.err) == (65, True)
+
+
+@pytest.mark.parametrize("text", ["lol: [\n", 'target:\n  - "https://x/v1": [\n'])
+def test_a_text_in_which_no_entry_is_seen_is_not_overwritten(applied: Path, text: str) -> None:
+    (applied / NAME).write_text(text, encoding="utf-8")
+    assert compose("lock", "--repair", "--offline", at=applied).status == 65
+    assert (applied / NAME).read_text(encoding="utf-8") == text
+
+
+def test_a_misspelt_top_costs_no_entry(applied: Path) -> None:
+    lock = two_targets(applied)
+    edit(applied / NAME, "\ntargets:", "\ntarget:")
+    assert compose("lock", "--repair", "--offline", at=applied).status == 0
+    assert read_lock(applied) == lock

@@ -181,6 +181,49 @@ def test_a_base_that_is_no_lock_is_invalid(applied: Path) -> None:
     assert (ran.status, "the base's lock (other.lock)" in ran.err) == (65, True)
 
 
+def test_an_edit_of_what_is_not_an_id_is_told_in_every_form(applied: Path) -> None:
+    edit(applied / "compose.lock", "        protect: true\n", "        protect: false\n")
+    said = "protect true -> false"
+    for form in ("text", "markdown", "json", "github", "sarif"):
+        for more in ([], ["--offline"]):
+            ran = compose("plan", "--base", "HEAD", "-o", form, *more, at=applied)
+            assert said in ran.out.replace("&gt;", ">"), (form, ran)
+
+
+def test_what_came_with_a_change_is_noted(applied: Path) -> None:
+    edit(applied / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    compose("apply", at=applied)
+    for form in ("text", "markdown", "json"):
+        ran = compose("plan", "--base", "HEAD", "-o", form, at=applied)
+        assert "the lock names another id" in ran.out
+
+
+def test_a_bad_base_is_no_fault_of_the_lock_s(applied: Path) -> None:
+    (applied / "README.md").write_text("# no lock\n\n- [\n", encoding="utf-8")
+    ran = compose("plan", "--base", "README.md", at=applied)
+    assert (ran.status, "--repair" in ran.err, "--base takes" in ran.err) == (65, False, True)
+
+
+# --- copies ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["--json-into", "--markdown-into", "--summary-into"])
+def test_a_copy_never_overwrites_the_lock_or_a_recipe(option: str, applied: Path) -> None:
+    before = snapshot(applied)
+    (applied / "link").symlink_to(applied / KEEP)
+    for file in ("compose.lock", "./recipes/../compose.lock", ROGUE, "link"):
+        ran = compose("plan", option, file, at=applied)
+        assert (ran.status, "the lock or a recipe" in ran.err) == (64, True), ran
+    (applied / "link").unlink()
+    assert snapshot(applied) == before
+
+
+@pytest.mark.parametrize("file", ["nowhere/x.json", "recipes"])
+def test_a_copy_that_can_t_be_written_is_said(file: str, applied: Path) -> None:
+    ran = compose("plan", "--json-into", file, at=applied)
+    assert (ran.status, "can't be written" in ran.err, "recorded" in ran.err) == (1, True, False)
+
+
 # --- --offline ---------------------------------------------------------------------------
 
 

@@ -31,6 +31,7 @@ from composer.entities import (
     Concept,
     Content,
     Entry,
+    Lock,
     Memory,
     Model,
     Next,
@@ -39,7 +40,7 @@ from composer.entities import (
     Replaced,
     TargetLock,
 )
-from composer.plan import Options, Verb, lock_edits, plan, plan_offline
+from composer.plan import LockNews, Options, Verb, lock_news, plan, plan_offline
 from composer.render.plan import text
 from composer.render.plan_json import as_json
 from composer.resources import schema
@@ -109,6 +110,10 @@ def test_a_local_target_that_is_empty_is_a_fresh_clone() -> None:
     assert drift_of(TAGGED, LOCKED, remote=True) == "gone from the target"
 
 
+def test_a_composition_that_is_gone_has_its_line_of_drift() -> None:
+    assert "drift: gone from the target" in text(planned([ROGUE], ENTRIES, []))
+
+
 @settings(max_examples=size(150, 5000), deadline=None)
 @given(recipe_lists, entry_maps, model_lists)
 def test_nothing_is_taken_back_without_a_word(
@@ -133,13 +138,22 @@ def test_nothing_is_taken_back_without_a_word(
 
 
 def edits(recipes: list[Recipe], base: dict[str, Entry], head: dict[str, Entry]) -> list[str]:
-    found = lock_edits(recipes, TargetLock(recipes=base), TargetLock(recipes=head))
-    return [edit.words for edit in found]
+    return [edit.words for edit in news(recipes, base, head).edits]
+
+
+def notes(recipes: list[Recipe], base: dict[str, Entry], head: dict[str, Entry]) -> list[str]:
+    return news(recipes, base, head).notes
+
+
+def news(recipes: list[Recipe], base: dict[str, Entry], head: dict[str, Entry]) -> LockNews:
+    was, now = (Lock({URL: TargetLock(recipes=part)}) for part in (base, head))
+    return lock_news(recipes, was, now, URL)
 
 
 BASE = ENTRIES[ROGUE.path]
 CHANGED = wants("Rogue", dust=0.7)
 NEW = replace(BASE, composition="model_new")
+SHIELDED = replace(ROGUE, protect=True)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +191,37 @@ NEW = replace(BASE, composition="model_new")
             replace(NEW, pins=(("Pixel Dust", "lora_evil"),)),
             ["pin of Pixel Dust lora_dust -> lora_evil"],
         ),
+        (ROGUE, BASE, replace(BASE, pins=()), ["pin of Pixel Dust lora_dust -> nothing"]),
+        (
+            ROGUE,
+            BASE,
+            replace(BASE, pins=(("Ink Lines", "lora_ink"), *BASE.pins)),
+            ["pin of Ink Lines nothing -> lora_ink"],  # for a recipe that names it one day
+        ),
+        (SHIELDED, replace(BASE, protect=True), BASE, ["protect true -> false"]),
+        (ROGUE, replace(BASE, protect=True), BASE, []),  # the recipe says so
+        (ROGUE, BASE, replace(BASE, content=made_of(dust=0.5)), ["content is not the base's"]),
+        (
+            ROGUE,
+            BASE,
+            replace(NEW, content=made_of(dust=0.5)),
+            ["composition model_rogue -> model_new, content is not the base's"],
+        ),
+        (
+            ROGUE,
+            COMING,
+            replace(COMING, next=Next("model_rogue", made_of(dust=0.5), "training")),
+            ["content of next is not the base's"],
+        ),
+        (CHANGED, BASE, None, ["the entry is gone, with model_rogue"]),
+        (ROGUE, Entry("Rogue", BASE.pins), BASE, []),  # pinned, then made
+        # An upgrade moves the pin, and then makes another.
+        (
+            ROGUE,
+            BASE,
+            replace(NEW, pins=(("Pixel Dust", "lora_ink"),), content=made_of(ink=0.6)),
+            ["pin of Pixel Dust lora_dust -> lora_ink, composition model_rogue -> model_new"],
+        ),
         # What was on its way has arrived.
         (ROGUE, COMING, replace(BASE, pins=COMING.pins), []),
         (
@@ -207,8 +252,46 @@ def test_an_entry_without_a_recipe_and_another_owner_are_compared_too() -> None:
     assert edits([], {ROGUE.path: BASE}, {ROGUE.path: NEW}) == [
         "composition model_rogue -> model_new"
     ]
-    (edit,) = lock_edits([], TargetLock("team_a"), TargetLock("team_b"))
+    was, now = (Lock({URL: TargetLock(owner)}) for owner in ("team_a", "team_b"))
+    (edit,) = lock_news([], was, now, URL).edits
     assert (edit.path, edit.words) == ("compose.lock", "team_a -> team_b")
+
+
+def test_what_an_apply_may_have_written_is_a_note() -> None:
+    made = replace(NEW, content=made_of(dust=0.7), replaced=(Replaced("model_rogue", "Rogue"),))
+    (moved,) = notes([CHANGED], {ROGUE.path: BASE}, {ROGUE.path: made})
+    assert "names another id, along with a change of its recipe: composition model_rogue" in moved
+    (arrived,) = notes([ROGUE], {}, {ROGUE.path: BASE})
+    assert "no model of Rogue (model_rogue); an apply elsewhere writes that" in arrived
+    (gone,) = notes([], {ROGUE.path: BASE}, {})
+    assert "its entry is gone, with model_rogue: a prune elsewhere does that" in gone
+    assert notes([ROGUE], {ROGUE.path: COMING}, {ROGUE.path: replace(BASE, pins=COMING.pins)}) == []
+
+
+def test_an_entry_that_no_recipe_has_is_an_edit_unless_it_only_made_way() -> None:
+    said = edits([], {}, {ROGUE.path: BASE})
+    assert said == ["an entry that no recipe has is new, with model_rogue"]
+    assert edits([], {ROGUE.path: BASE}, {"recipes/elsewhere.yaml": BASE}) == []
+    assert edits([], {ROGUE.path: replace(BASE, protect=True)}, {ROGUE.path: BASE}) == [
+        "protect true -> false"
+    ]
+
+
+def test_every_target_s_part_is_compared() -> None:
+    part, other = TargetLock(recipes={ROGUE.path: BASE}), TargetLock(recipes={ROGUE.path: NEW})
+
+    def said(base: dict[str, TargetLock], head: dict[str, TargetLock]) -> list[tuple[str, str]]:
+        found = lock_news([ROGUE], Lock(base), Lock(head), "local")
+        return [(edit.name, edit.words) for edit in found.edits]
+
+    both = {"local": part, URL: part}
+    moved = ("Rogue", f"at {URL}: composition model_rogue -> model_new")
+    assert said(both, {"local": part, URL: other}) == [moved]
+    assert said(both, {"local": part}) == [(URL, "the target is gone, with 1 entry")]
+    (new,) = said({"local": part}, both)
+    assert new == (URL, "the target is new, with 1 entry; a first apply there adds it, too")
+    assert said({"local": part}, {URL: part}) == [("local", f"the target is renamed to {URL}")]
+    assert said({}, both) == []
 
 
 @settings(max_examples=size(150, 5000), deadline=None)

@@ -89,8 +89,9 @@ def apply_command(
     project = open_project(selection)
     options = options_of(project, upgrade=upgrade, prune=prune)
     allowed = opt.allowed(allow_empty=allow_empty, allow_large=allow_large)
+    checks = _Checks(allowed, expect, digest, locked)
     if dry_run:
-        return _only_shown(project, wish, options, allowed)
+        return _only_shown(project, wish, options, checks)
     with (
         only_one(project.root, wait=lock_timeout),
         _signals() as (stop, caught),
@@ -106,7 +107,6 @@ def apply_command(
             no_wait=no_wait,
             max_cost=max_cost,
         )
-        checks = _Checks(allowed, expect, digest, locked)
         report = _applied(project, target, options, settings, checks, stop)
     if form == "json":
         click.echo(results.report_json(report), nl=False)
@@ -115,10 +115,11 @@ def apply_command(
     return SIGNALLED + caught[0] if caught else report.exit_status
 
 
-def _only_shown(project: Project, wish: Wish, options: Options, allowed: frozenset[str]) -> int:
+def _only_shown(project: Project, wish: Wish, options: Options, checks: _Checks) -> int:
     with open_target(project, wish, run_jobs=False) as target:
         planned = looked_at(project, target, options)
-    emit(lambda color: render_plan.text(planned, allowed=allowed, color=color))
+    emit(lambda color: render_plan.text(planned, allowed=checks.allowed, color=color))
+    checks.approve(planned)
     return 1 if planned.blocked else 0
 
 
@@ -129,6 +130,13 @@ class _Checks:
         self, allowed: frozenset[str], expect: str | None, digest: str | None, locked: bool
     ) -> None:
         self.allowed, self.expect, self.digest, self.locked = allowed, expect, digest, locked
+
+    def approve(self, planned: Plan) -> None:
+        """Raises `Refused` for what was not approved, and for pins where they are locked."""
+        if self.locked:
+            check_locked(planned)
+        if self.expect is not None:
+            check_expected(planned, self.expect, self.digest)
 
 
 def _applied(
@@ -155,10 +163,7 @@ def _applied(
     else:
         _say_notes(planned)
     planned.guard(checks.allowed)
-    if checks.locked:
-        check_locked(planned)
-    if checks.expect is not None:
-        check_expected(planned, checks.expect, checks.digest)
+    checks.approve(planned)
     with Progress() as progress:
         return apply(planned, target, ledger, settings, say=progress.say, stop=stop)
 

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from composer.errors import UsageError
+from composer.errors import InvalidInput, UsageError
 from composer.lockfile import NAME, parse
 from composer.words import shorten, visible
 
@@ -39,7 +39,11 @@ def base_lock(base: str, root: Path) -> Lock:
 
 
 def _read(data: bytes, base: str) -> Lock:
-    return parse(data.decode("utf-8", "replace"), source=f"the base's lock ({visible(base)})")
+    try:
+        return parse(data.decode("utf-8", "replace"), source=f"the base's lock ({visible(base)})")
+    except InvalidInput as bad:
+        hint = "--base takes a compose.lock, or a revision that has a good one"
+        raise InvalidInput(bad.message, hint=hint) from bad
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:

@@ -14,7 +14,7 @@ import yaml
 from composer import __version__
 from composer.cli.options import Selection
 from composer.cli.project import Project, check, find
-from composer.cli.targets import open_engine
+from composer.cli.targets import LOCAL, open_engine
 from composer.entities import LORA, Lock
 from composer.errors import ComposeError, CredentialsError, InvalidInput, UsageError
 from composer.lockfile import (
@@ -71,7 +71,7 @@ def environment() -> Iterator[Check]:
         yield Check(ENVIRONMENT, OK, "git is installed")
 
 
-def credentials() -> Iterator[Check]:
+def credentials(wish: Wish) -> Iterator[Check]:
     """Which variables are set; never what they hold."""
     given = [name for name in (KEY, SECRET, TOKEN) if os.environ.get(name)]
     try:
@@ -81,8 +81,7 @@ def credentials() -> Iterator[Check]:
         if given:
             yield Check(CREDENTIALS, WRONG, error.message, error.hint or "")
         else:
-            hint = f"for Scenario, set {KEY} and {SECRET}, or {TOKEN}"
-            yield Check(CREDENTIALS, OK, "none are set: the local target needs none", hint)
+            yield _no_credentials(wish)
     places = [name for name in PLACES if os.environ.get(name)]
     if places:
         yield Check(CREDENTIALS, OK, f"also set: {', '.join(places)}")
@@ -91,6 +90,14 @@ def credentials() -> Iterator[Check]:
         address(base, os.environ.get("SCENARIO_PROJECT_ID") or None) if base else None
     except UsageError as error:
         yield Check(CREDENTIALS, WRONG, f"SCENARIO_BASE_URL: {error.message}", error.hint or "")
+
+
+def _no_credentials(wish: Wish) -> Check:
+    hint = f"for Scenario, set {KEY} and {SECRET}, or {TOKEN}"
+    target = wish.target or os.environ.get("COMPOSE_TARGET")
+    if target and target != LOCAL:
+        return Check(CREDENTIALS, NOTE, f"none are set, and the target {target} needs some", hint)
+    return Check(CREDENTIALS, OK, "none are set: the local target needs none", hint)
 
 
 # --- the project -------------------------------------------------------------------------

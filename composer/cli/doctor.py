@@ -42,7 +42,7 @@ def doctor_command(wish: Wish, form: str, offline: bool) -> int:
     Nothing is changed. Each finding comes with the command that mends it.
     """
     statuses = {0}
-    checks = [*environment(), *credentials()]
+    checks = [*environment(), *credentials(wish)]
     project, found = project_of(statuses)
     checks += found
     if project is not None:

@@ -14,16 +14,17 @@ from composer.cli import options as opt
 from composer.cli.advice import advice
 from composer.cli.base import base_lock
 from composer.cli.offline import offline_key
+from composer.cli.plan_copies import Copies
 from composer.cli.planning import check_locked, looked_at, options_of
 from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
 from composer.errors import InvalidInput, Problem, UsageError
 from composer.lockfile import NAME as LOCK
-from composer.plan import lock_edits, plan_offline
+from composer.plan import lock_news, plan_offline
 from composer.render import findings, problems
 from composer.render import plan as render
-from composer.render.budget import BUDGETS, COMMENT, SUMMARY, Budget
+from composer.render.budget import BUDGETS, Budget
 from composer.render.markdown import WHOLE, markdown
 from composer.render.plan_json import as_json
 from composer.words import visible
@@ -51,26 +52,6 @@ class _Look:
     prices: dict[str, float]
     advice: dict[str, str]
     whole: str  # the command or the file that has all of it
-
-
-@dataclass(frozen=True, slots=True)
-class _Copies:
-    """Files that get the plan too, each in its own form and size."""
-
-    json: Path | None
-    markdown: Path | None
-    summary: Path | None
-
-    def write(self, render: Callable[[str, Budget], str]) -> None:
-        """What `render` gives for a form and a budget; nothing where it gives nothing."""
-        for file, form, budget in (
-            (self.json, "json", COMMENT),
-            (self.markdown, "markdown", COMMENT),
-            (self.summary, "markdown", SUMMARY),
-        ):
-            text = render(form, budget) if file else ""
-            if file and text:
-                file.write_text(text, encoding="utf-8")
 
 
 def _into(form: str, help: str) -> Callable[[Command], Command]:
@@ -123,8 +104,9 @@ def plan_command(
     """
     if offline and upgrade:
         raise UsageError("--upgrade asks the target, and --offline doesn't")
-    room, copies = BUDGETS[budget], _Copies(json_into, markdown_into, summary_into)
+    room, copies = BUDGETS[budget], Copies(json_into, markdown_into, summary_into)
     try:
+        copies.spare(selection)
         project = open_project(selection)
         options = options_of(project, upgrade=upgrade, prune=prune)
         before = base_lock(base, project.root) if base is not None else None
@@ -139,14 +121,7 @@ def plan_command(
     allowed = opt.allowed(allow_empty=allow_empty, allow_large=allow_large)
     look = _Look(planned, allowed, prices, advised, json_into.name if json_into else WHOLE)
     copies.write(partial(_shown, look))
-    if form == "text":
-        emit(
-            lambda color: render.text(
-                planned, allowed=allowed, color=color, prices=prices, advice=advised
-            )
-        )
-    else:
-        click.echo(_shown(look, form, room), nl=False)
+    _print(look, form, room)
     if locked:
         check_locked(planned)
     if planned.blocked:
@@ -178,9 +153,20 @@ def _offline(project: Project, wish: Wish, options: Options) -> _Asked:
 
 
 def _compared(planned: Plan, project: Project, base: Lock) -> Plan:
-    """The plan with the edits that its lock has over the base's though no recipe changed."""
-    before, after = (lock.target(planned.target) for lock in (base, project.lock))
-    return replace(planned, lock_edits=lock_edits(project.recipes, before, after))
+    """The plan with what every target's part of the lock says otherwise than the base's."""
+    news = lock_news(project.recipes, base, project.lock, planned.target)
+    notes = (*planned.notes, *news.notes)
+    return replace(planned, lock_edits=tuple(news.edits), notes=notes)
+
+
+def _print(look: _Look, form: str, budget: Budget) -> None:
+    if form != "text":
+        click.echo(_shown(look, form, budget), nl=False)
+        return
+    shown = partial(
+        render.text, look.plan, allowed=look.allowed, prices=look.prices, advice=look.advice
+    )
+    emit(lambda color: shown(color=color))
 
 
 def _shown(look: _Look, form: str, budget: Budget) -> str:

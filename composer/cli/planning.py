@@ -93,7 +93,7 @@ def _approved(file: Path) -> list[str]:
         if not isinstance(digests, list) or not all(isinstance(one, str) for one in digests):
             raise ValueError("its digests are no text")
         return list(digests)
-    except (ValueError, KeyError, TypeError) as bad:
+    except (ValueError, KeyError, TypeError, RecursionError) as bad:
         raise InvalidInput(
             f"--expect: {file} is not a plan's JSON ({bad})", hint="compose plan --json-into FILE"
         ) from bad

@@ -4,6 +4,7 @@
 reads what only a repair can use.
 """
 
+from composer.lockfile.blocks import Loss
 from composer.lockfile.codec import Plain, plain_content, plain_entry, plain_parameters
 from composer.lockfile.ledger import Ledger
 from composer.lockfile.reading import NAME, lock_text, read_lock, remember, write_lock
@@ -15,6 +16,7 @@ from composer.lockfile.text import dump, parse, quoted
 __all__ = [
     "NAME",
     "Ledger",
+    "Loss",
     "Plain",
     "Salvaged",
     "dump",

@@ -60,9 +60,9 @@ def _sides(text: str) -> dict[str, str]:
 
 
 def without_markers(text: str) -> str:
-    """The text without any line of a conflict marker: what is left of a conflict that is torn."""
+    """The text with each line of a conflict marker emptied: the others keep their numbers."""
     lines = text.splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith(tuple(_AFTER)))
+    return "".join("\n" if line.startswith(tuple(_AFTER)) else line for line in lines)
 
 
 _AFTER = {_OURS: ("",), _BASE: (_OURS,), _MIDDLE: (_OURS, _BASE), _THEIRS: (_MIDDLE,)}

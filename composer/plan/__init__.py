@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from composer.entities import Memory
 from composer.plan.decide import World, decide
 from composer.plan.drift import drift_of
-from composer.plan.edits import lock_edits
+from composer.plan.edits import LockNews, lock_news
 from composer.plan.guards import ALLOW_EMPTY, ALLOW_LARGE, dangers, other_owner
 from composer.plan.importing import entry_of, recipe_of
 from composer.plan.intents import exact, found_intents, known_ids, with_found
@@ -52,6 +52,7 @@ __all__ = [
     "Action",
     "Guard",
     "LockEdit",
+    "LockNews",
     "Mended",
     "Mending",
     "News",
@@ -76,7 +77,7 @@ __all__ = [
     "is_stand_in",
     "known_ids",
     "left_behind",
-    "lock_edits",
+    "lock_news",
     "matches",
     "meet",
     "news",

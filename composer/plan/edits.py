@@ -1,67 +1,179 @@
-"""Lock-only edits: the lock names other ids than its base does, and no recipe changed. Pure.
+"""Lock-only edits: what the lock says otherwise than its base, and no recipe asks for. Pure.
 
-Nobody but an apply has a reason to change an id, so a reviewer wants to see these before anything
-else. `compose plan --base` compares; a pin is compared whatever the recipe says, since a recipe
-can't change one.
+Nobody but a command has a reason to change the lock, so a reviewer wants to see these before
+anything else. `compose plan --base` compares all targets' parts. What an apply may have written for
+a change of the same recipe is a note only, as the lock can't tell that from a hand.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from composer.entities import Replaced
 from composer.plan.meet import contents, meet
 from composer.plan.resolve import under_pins
 from composer.plan.values import LockEdit
+from composer.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from composer.entities import Entry, Recipe, TargetLock
+    from composer.entities import Entry, Lock, Recipe, TargetLock
 
 LOCK = "compose.lock"
 _NOTHING = "nothing"
 
 
-def lock_edits(
-    recipes: Sequence[Recipe], base: TargetLock, head: TargetLock
-) -> tuple[LockEdit, ...]:
-    """Every such edit of one target's part of the lock, by path; another owner first.
+@dataclass(slots=True)
+class LockNews:
+    """`edits` that nobody should make by hand, and `notes` of what an apply may have written."""
 
-    An entry that the base doesn't have is none: its recipe may be as new as it is.
+    edits: list[LockEdit] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def lock_news(recipes: Sequence[Recipe], base: Lock, head: Lock, planned: str) -> LockNews:
+    """What differs, the `planned` target's first; another target's is told with its key.
+
+    A lock that is new has new targets, and that alone is no edit.
     """
-    found = []
+    news = LockNews()
+    gone, come = ({*a.targets} - {*b.targets} for a, b in ((base, head), (head, base)))
+    renamed = {
+        old: new
+        for old in sorted(gone)
+        for new in sorted(come)
+        if base.target(old).recipes == head.target(new).recipes
+    }
+    for key in sorted({*base.targets, *head.targets}, key=lambda key: (key != planned, key)):
+        before, after = base.target(key), head.target(key)
+        if key in renamed:
+            news.edits.append(LockEdit(LOCK, key, f"the target is renamed to {renamed[key]}"))
+        elif key in gone:
+            words = f"the target is gone, with {counted(len(before.recipes), 'entry')}"
+            news.edits.append(LockEdit(LOCK, key, words))
+        elif key in come and base.targets and key not in renamed.values():
+            words = f"the target is new, with {counted(len(after.recipes), 'entry')}"
+            news.edits.append(LockEdit(LOCK, key, f"{words}; a first apply there adds it, too"))
+        if key not in gone and key not in renamed.values():
+            _compare(recipes, before, after, "" if key == planned else f"at {key}: ", news)
+    return news
+
+
+def _compare(
+    recipes: Sequence[Recipe], base: TargetLock, head: TargetLock, where: str, news: LockNews
+) -> None:
+    """One target's part: another owner first, then every entry by its recipe's path."""
     if base.owner and base.owner != head.owner:
-        words = f"{base.owner} -> {head.owner or _NOTHING}"
-        found.append(LockEdit(LOCK, "owner", words))
+        words = f"{where}{base.owner} -> {head.owner or _NOTHING}"
+        news.edits.append(LockEdit(LOCK, "owner", words))
+    arrived: list[str] = []
+    for path, recipe, before, after in _pairs(recipes, base, head):
+        entry = after or before
+        name = recipe.name if recipe else entry.name if entry else path
+        compared = _Compared(recipe, before, after)
+        edits, notes = [*compared.edits()], [*compared.notes()]
+        if edits:
+            news.edits.append(LockEdit(path, name, where + ", ".join(edits)))
+        if notes:
+            news.notes.append(f"{where}{name} ({path}): {', '.join(notes)}")
+        if compared.is_arrival and after is not None and after.ids:
+            arrived.append(f"{name} ({', '.join(after.ids)})")
+    if arrived:
+        news.notes.append(
+            f"{where}the base's lock has no model of {', '.join(arrived)}; {_ARRIVAL}"
+        )
+
+
+_ARRIVAL = "an apply elsewhere writes that, and so may a hand"
+_Pair = tuple["str", "Recipe | None", "Entry | None", "Entry | None"]
+
+
+def _pairs(recipes: Sequence[Recipe], base: TargetLock, head: TargetLock) -> Iterator[_Pair]:
+    """Each recipe with its entries, then what no recipe asks for, by path or else by its ids."""
     was, now = meet(recipes, base.recipes), meet(recipes, head.recipes)
     for recipe in sorted(recipes, key=lambda recipe: recipe.path):
         before = base.recipes.get(was.get(recipe.path, ""))
         after = head.recipes.get(now.get(recipe.path, ""))
-        said = list(_edited(recipe, before, after)) if before else []
-        if said:
-            found.append(LockEdit(recipe.path, recipe.name, ", ".join(said)))
-    for path in sorted({*base.recipes} - {*was.values()} & {*head.recipes} - {*now.values()}):
-        said = list(_other_ids(base.recipes[path], head.recipes[path]))
-        if said:
-            found.append(LockEdit(path, head.recipes[path].name, ", ".join(said)))
-    return tuple(found)
+        yield recipe.path, recipe, before, after
+    old = {path: base.recipes[path] for path in sorted({*base.recipes} - {*was.values()})}
+    for path in sorted({*head.recipes} - {*now.values()}):
+        after = head.recipes[path]
+        same = [at for at, entry in old.items() if after.ids and entry.ids == after.ids]
+        at = path if path in old or not same else same[0]
+        yield path, None, old.pop(at, None), after
+    yield from ((path, None, before, None) for path, before in old.items())
 
 
-def _edited(recipe: Recipe, before: Entry, after: Entry | None) -> Iterator[str]:
-    pins = dict(after.pins) if after else {}
-    for name, id in before.pins:
-        if name in pins and pins[name] != id:
-            yield f"pin of {name} {id} -> {pins[name]}"
-    if under_pins(recipe, before) in contents(before):
-        yield from _other_ids(before, after)
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """One entry in the base's lock and in this one."""
+
+    recipe: Recipe | None
+    before: Entry | None
+    after: Entry | None
+
+    @property
+    def is_arrival(self) -> bool:
+        """A recipe's first model: it is as new as its entry, or was only pinned in the base."""
+        return self.recipe is not None and not (self.before and self.before.ids)
+
+    @property
+    def recipe_changed(self) -> bool:
+        if self.recipe is None or self.before is None:
+            return False
+        return under_pins(self.recipe, self.before) not in contents(self.before)
+
+    def edits(self) -> Iterator[str]:
+        before, after = self.before, self.after
+        if before is None:
+            if self.recipe is None and after is not None and after.ids:
+                yield f"an entry that no recipe has is new, with {', '.join(after.ids)}"
+            return
+        if after is None:
+            if self.recipe is not None:
+                yield f"the entry is gone, with {', '.join(before.ids) or _NOTHING}"
+            return
+        yield from self._pins(before, after)
+        if before.protect and not after.protect and (not self.recipe or self.recipe.protect):
+            yield "protect true -> false"
+        if not self.recipe_changed and not self.is_arrival:
+            yield from _other_ids(before, after)
+            yield from self._contents(before, after)
+
+    def notes(self) -> Iterator[str]:
+        before, after = self.before, self.after
+        if before is not None and after is None and self.recipe is None and before.ids:
+            yield f"its entry is gone, with {', '.join(before.ids)}: a prune elsewhere does that"
+        if before is not None and after is not None and self.recipe_changed and before.ids:
+            moved = [*_other_ids(before, after)]
+            if moved:
+                words = f"the lock names another id, along with a change of its recipe: {moved[0]}"
+                yield ", ".join([words, *moved[1:]])
+
+    def _pins(self, before: Entry, after: Entry) -> Iterator[str]:
+        """A recipe can't change a pin; a name that it has no more loses its pin in an apply."""
+        was, now = dict(before.pins), dict(after.pins)
+        names = {ref.name for ref in self.recipe.concepts} if self.recipe else {*was}
+        for name in sorted({*was, *now}):
+            id, new = was.get(name), now.get(name)
+            drops, adds = new is None and name not in names, id is None and name in names
+            if id != new and not drops and not adds:
+                yield f"pin of {name} {id or _NOTHING} -> {new or _NOTHING}"
+
+    def _contents(self, before: Entry, after: Entry) -> Iterator[str]:
+        """A record that differs though ids or pins, which are told already, don't say why."""
+        wanted = under_pins(self.recipe, after) if self.recipe else None
+        known = [*contents(before), *([wanted] if after.pins != before.pins else [])]
+        if before.content != after.content and after.content not in known:
+            yield "content is not the base's"
+        coming = after.next.content if after.next else None
+        if coming is not None and before.next and coming not in known:
+            yield "content of next is not the base's"
 
 
-def _other_ids(before: Entry, after: Entry | None) -> Iterator[str]:
-    if after is None:
-        yield f"the entry is gone, with {', '.join(before.ids) or _NOTHING}"
-        return
+def _other_ids(before: Entry, after: Entry) -> Iterator[str]:
     before = _arrived(before, after)
     for word, old, new in (
         ("composition", before.composition, after.composition),
@@ -86,6 +198,7 @@ def _arrived(before: Entry, after: Entry) -> Entry:
     return replace(
         before,
         composition=before.next.composition,
+        content=before.next.content,
         next=None,
         replaced=(*before.replaced, *old),
     )

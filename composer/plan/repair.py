@@ -63,13 +63,20 @@ class _Repair:
         return replace(in_use, next=coming, replaced=self._rest(own, base), pins=pins)
 
     def _base(self) -> Entry:
-        """The entry as it was; one that was lost gets what recipe and target have in common."""
+        """The entry as it was; what was lost of it is what recipe and target have in common."""
         action, recipe = self.action, self.action.recipe
         if action.entry is not None:
-            return replace(action.entry, candidates=())
+            tags = action.entry.tags or self._common_tags()
+            return replace(action.entry, tags=tags, candidates=())
         assert recipe is not None and action.model is not None, action.verb
-        ours = {*recipe.tags} & {*(action.model.tags or recipe.tags)}
-        return Entry(action.model.name, tags=tuple(sorted(ours)), protect=recipe.protect)
+        return Entry(action.model.name, tags=self._common_tags(), protect=recipe.protect)
+
+    def _common_tags(self) -> tuple[str, ...]:
+        recipe, model = self.action.recipe, self.action.model
+        if recipe is None or model is None:
+            return ()
+        there = recipe.tags if model.tags is None else model.tags
+        return tuple(sorted({*recipe.tags} & {*there}))
 
     def _in_use(self, base: Entry) -> Entry:
         """With the composition that is trained and has the content, else one that was in use."""

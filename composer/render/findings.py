@@ -27,7 +27,7 @@ RULES = MappingProxyType(
         UNREADABLE: "The lock or the journal can't be read",
         GUARD: "A plan that apply would refuse",
         BLOCKED: "A recipe that something on the target blocks",
-        LOCK_EDIT: "The lock names another id, and no recipe changed",
+        LOCK_EDIT: "The lock was changed, and no recipe asks for it",
         DELETION: "Compositions are deleted",
         UNPROTECTED: "A protection is taken off",
         DRIFT: "A composition changed on the target behind the lock's back",

@@ -71,6 +71,8 @@ def mending(mended: Mending, lost: Sequence[str], *, would: bool = False) -> str
 def _mended(mended: Mending) -> str:
     if not mended.changed:
         return "No changes: the lock is as it should be."
+    if not mended.mended:
+        return "Written anew: what could be read of each entry is as it was. next: compose plan"
     return f"Repaired: {counted(len(mended.mended), 'entry')}. next: compose plan"
 
 

@@ -139,7 +139,9 @@ def _drift(plan: Plan) -> Section:
 
 def _lock_edits(plan: Plan) -> Section:
     lead = "### Lock-only edits\n\n> [!CAUTION]\n"
-    lead += f"> **{LOCK_ONLY.capitalize()}.** Compose itself writes ids: see who wrote these.\n\n"
+    lead += (
+        f"> **{LOCK_ONLY.capitalize()}.** Compose itself writes the lock: see who wrote this.\n\n"
+    )
     lead += "| recipe | file | edit |\n|---|---|---|"
     rows = [f"| {cell(e.name)} | {cell(e.path)} | {cell(e.words)} |" for e in plan.lock_edits]
     return Section("lock-only edits", 1, lead, rows)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SHORT_DIGEST = 8
 NO_PRICES: Mapping[str, float] = MappingProxyType({})
 NO_ADVICE: Mapping[str, str] = MappingProxyType({})
-LOCK_ONLY = "the lock names another id, and no recipe changed"
+LOCK_ONLY = "the lock was changed, and no recipe asks for it"
 UNASKED = "the target was not asked: this is the recipes against the lock alone, nothing to approve"
 
 SIGNS = {
@@ -97,7 +97,7 @@ def _details(action: Action, prices: Mapping[str, float]) -> Iterator[str]:
         yield from _concepts(action)
     for id in action.deletes:
         yield f"deletes {id}"
-    if action.drift and action.drift != action.reason:
+    if action.drift:
         yield f"drift: {visible(action.drift)}"
     for note in action.notes:
         yield f"note: {visible(note)}"
