@@ -10,6 +10,7 @@ with the number or the size of the parts.
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from composer.engine.lora.layout import Layer
     from composer.engine.lora.reading import LoraFile
+    from composer.engine.lora.weights import Weights
+    from composer.engine.lora.writer import Output
 
 
 def compose(
@@ -103,17 +107,27 @@ def _write(
     progress: Callable[[float], None],
 ) -> Report:
     kept = Kept(layout.layers)
-    layer_weights = partial(weights_of, layout, dtype)
     noted = {**metadata, **layout.form.metadata(layout.ranks), "format": "pt"}
     with writing(out, layout.specs(dtype), {**noted, **kept.metadata()}) as output:
         for key, norm in layout.norms.items():
             output.put(key, norm.values())
-        with closing(in_order(layer_weights, layout.layers)) as results:
-            for number, weights in enumerate(results):
+        write = partial(_write_layer, layout, dtype, output)
+        with closing(in_order(write, layout.layers)) as results:
+            for number, done in enumerate(results):
                 progress(number / len(layout.layers))
-                for key, values in weights.tensors.items():
-                    output.put(key, values)
-                kept.add(weights)
+                kept.add(done)
         output.annotate({**noted, **kept.metadata()})
         progress(1.0)
     return Report(dtype, layout.ranks, kept.shares())
+
+
+def _write_layer(layout: Layout, dtype: str, output: Output, layer: Layer) -> Weights:
+    """Make a layer's tensors and write them; what comes back has them no more.
+
+    In one thread, so that their memory serves for its next layer too: memory that another thread
+    lets go of goes back to the system, and fresh pages cost as much as the arithmetic.
+    """
+    weights = weights_of(layout, dtype, layer)
+    for key, values in weights.tensors.items():
+        output.put(key, values)
+    return replace(weights, tensors={})

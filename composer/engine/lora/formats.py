@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -181,6 +182,7 @@ NORM_KEYS: Mapping[str, str] = {
 _ENDINGS = tuple({*SUFFIXES, *_XLABS_SUFFIXES})
 
 
+@lru_cache(maxsize=16384)  # a file's keys are looked up more than once
 def spelled(key: str) -> tuple[Stem, Piece] | None:
     """What a key means: a stem and a piece, or None if no format has it."""
     for ending in _ENDINGS:

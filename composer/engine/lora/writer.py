@@ -8,6 +8,7 @@ through this, and so does the script that makes the sample LoRAs.
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -59,10 +60,11 @@ def header(specs: Iterable[Spec], metadata: Mapping[str, str]) -> bytes:
 
 
 class Output:
-    """A file being written; tensors may come in any order, each once."""
+    """A file being written; tensors may come in any order and from any thread, each once."""
 
     def __init__(self, file: BinaryIO, specs: Sequence[Spec], metadata: Mapping[str, str]) -> None:
         self._file = file
+        self._turn = threading.Lock()  # a write moves the file's one place
         self._specs = specs
         beginning = header(specs, metadata)
         self._length = len(beginning)
@@ -78,9 +80,11 @@ class Output:
         start, spec = self._places.pop(name)
         if values.shape != spec.shape or values.nbytes != spec.size:
             raise ValueError(f"{name} isn't what the header announces")
-        if self._file.tell() != start:
-            self._file.seek(start)
-        self._file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+        data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+        with self._turn:
+            if self._file.tell() != start:
+                self._file.seek(start)
+            self._file.write(data)
 
     def annotate(self, metadata: Mapping[str, str]) -> None:
         """Put other metadata into the header: as long as what was there, to the byte."""
