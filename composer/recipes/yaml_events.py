@@ -58,14 +58,18 @@ def read_document(text: str, report: Report, *, loader: Any = LOADER) -> Documen
     return document
 
 
+_DEEP = ("E209", f"nested deeper than {MAX_DEPTH} levels", "a recipe has four levels")
 # What libyaml and PyYAML's own parser say in different words, and what it means.
 _SYNTAX = {
+    "exceeded maximum nesting depth": _DEEP,  # libyaml 0.2.6, which looks ahead of its events
     "cannot start any token": (
-        "a tab or a sign that nothing may begin with",
+        "E204",
+        "not YAML: a tab or a sign that nothing may begin with",
         "indent with spaces, and quote a text that begins with a special character",
     ),
     "mapping values are not allowed": (
-        "a colon where none may be",
+        "E204",
+        "not YAML: a colon where none may be",
         "quote a text that holds a colon, and check the indentation",
     ),
 }
@@ -77,8 +81,7 @@ def _report_syntax(error: yaml.YAMLError, report: Report) -> None:
     place = Place(mark.line + 1, mark.column + 1) if mark else Place()
     said_there = getattr(error, "problem", None) or str(error)
     known = (words for theirs, words in _SYNTAX.items() if theirs in said_there)
-    what, hint = next(known, (said_there, _CHECK))
-    report.add(place, "E204", f"not YAML: {visible(what)}", hint)
+    report.add(place, *next(known, ("E204", f"not YAML: {visible(said_there)}", _CHECK)))
 
 
 @dataclass(slots=True)
@@ -139,7 +142,7 @@ class _Walk:
             hint = "take it out, and quote the value if it is meant as text"
             self._end("E207", f"{_short(event.tag)} is a YAML tag", hint)
         if depth > MAX_DEPTH and isinstance(event, yaml.CollectionStartEvent):
-            self._end("E209", f"nested deeper than {MAX_DEPTH} levels", "a recipe has four levels")
+            self._end(*_DEEP)
         if self.count > MAX_VALUES:
             self._end("E209", f"more than {MAX_VALUES:,} values", "a recipe has some dozen")
 
