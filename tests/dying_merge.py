@@ -1,6 +1,6 @@
 """`compose merge` in a process of its own, to which something happens while it writes.
 
-dying_merge.py SIGNAL BYTES OUT LORA...     this signal, once so much of the file is written
+dying_merge.py SIGNAL COUNT OUT LORA...     this signal, once so many tensors are written
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
+import threading
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,25 +20,24 @@ if TYPE_CHECKING:
 
 
 class Fate:
-    """Looks whenever the module that writes calls something: a profiler, as Python has it."""
+    """Counts what `Output.put` has written, in whichever thread: a profiler, as Python has it."""
 
-    def __init__(self, folder: Path, size: int, number: int) -> None:
-        self._folder = folder
-        self._size = size
+    def __init__(self, tensors: int, number: int) -> None:
+        self._tensors = tensors
         self._number = number
+        self._written = count(1)  # one step of it is never shared by two threads
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> None:
-        if Path(frame.f_code.co_filename).name != "writer.py":
+        if event != "return" or frame.f_code.co_qualname != "Output.put":
             return
-        with suppress(OSError):
-            there = max((path.stat().st_size for path in self._folder.glob(".*.tmp")), default=0)
-            if there >= self._size:
-                sys.setprofile(None)
-                os.kill(os.getpid(), self._number)
+        if next(self._written) == self._tensors:
+            os.kill(os.getpid(), self._number)
 
 
-def main(name: str, size: int, out: Path, *loras: str) -> int:
-    sys.setprofile(Fate(out.parent, size, getattr(signal, name, signal.SIGTERM)))
+def main(name: str, tensors: int, out: Path, *loras: str) -> int:
+    fate = Fate(tensors, getattr(signal, name, signal.SIGTERM))
+    threading.setprofile(fate)
+    sys.setprofile(fate)
     return guarded(["merge", *loras, "-o", str(out)])
 
 
