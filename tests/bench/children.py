@@ -58,6 +58,24 @@ def inspect(out: Path, files: list[Path]) -> Callable[[], None]:
     return work
 
 
+def command(*before: str) -> Callable[[Path, list[Path]], Callable[[], None]]:
+    """A command as its users run it, on these files."""
+
+    def prepare(out: Path, files: list[Path]) -> Callable[[], None]:
+        from composer.cli.failing import guarded
+
+        weighted = [f"{file}:{scale}" for file, scale in zip(files, SCALES, strict=False)]
+        last = ["-o", f"{out}.safetensors"] if "merge" in before else []
+
+        def work() -> None:
+            if status := guarded([*before, *weighted, *last]):
+                raise SystemExit(status)
+
+        return work
+
+    return prepare
+
+
 def torch_script(out: Path, files: list[Path]) -> Callable[[], None]:
     """What people write: load, concatenate, save. Right for plain files of the same layers only."""
     import torch
@@ -83,6 +101,8 @@ CHILDREN = {
     "ours": ours,
     "ours_to_32": ours_to_32,
     "inspect": inspect,
+    "compose inspect": command("inspect"),
+    "compose merge": command("merge"),
     "torch_script": torch_script,
 }
 

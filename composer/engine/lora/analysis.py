@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from composer.engine.lora.dtypes import finite
 from composer.engine.lora.encoders import T5_MODULES
-from composer.engine.lora.factors import LowRank
-from composer.engine.lora.flaw import Flaw
 from composer.engine.lora.forms import DIFFUSERS, Place
 from composer.engine.lora.modules import DOUBLE_BLOCKS, SINGLE_BLOCKS, alone
-from composer.engine.lora.terms import Run, Term, terms
+from composer.engine.lora.terms import Run, Term, opened, terms
 from composer.engine.lora.threads import in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from composer.engine.lora.reading import LoraFile
+    from composer.engine.lora.terms import Opened
 
     Array = NDArray[Any]
     Terms = Mapping[int, Term]  # of one layer, by the number of the file
@@ -42,8 +42,7 @@ BLOCKS = (
     ENCODER,
 )
 
-ROWS = 4096  # of B at a time: what is made of them fits into the processor's cache
-VALUES = 1 << 20  # of each ΔW at a time, where it is built
+VALUES = 1 << 18  # of the B's of a layer, or of each ΔW where it is built, at a time
 SMALLEST, LARGEST = 1e-24, 1e24  # sums of squares that float32 adds up without loss
 
 # Every layer that any file can have a part for; diffusers has no slot for T5.
@@ -83,19 +82,22 @@ def grams(loras: Sequence[LoraFile]) -> Grams:
     """
     sums: dict[str, NDArray[np.float64]] = {}
     with ExitStack() as stack:
-        layers = _layers(loras, stack)
+        parts = opened([(lora, 1.0) for lora in loras], stack)
+        layers = _layers(parts)
         found = in_order(partial(_layer, count=len(loras)), layers.values())
         for place, gram in zip(layers, found, strict=True):
             block = block_of(place.site.parts[0].module.path)
             sums[block] = sums.get(block, 0) + gram
+        for part in parts:
+            part.check()
     return Grams(len(loras), {block: sums[block] for block in BLOCKS if block in sums})
 
 
-def _layers(loras: Sequence[LoraFile], stack: ExitStack) -> dict[Place, dict[int, Term]]:
+def _layers(parts: Sequence[Opened]) -> dict[Place, dict[int, Term]]:
     """The terms of each layer, by the number of the file; no file has two on one module."""
     layers: dict[Place, dict[int, Term]] = {}
-    for number, lora in enumerate(loras):
-        for place, shares in terms([(lora, 1.0)], _EVERYWHERE, stack).items():
+    for number, part in enumerate(parts):
+        for place, shares in terms([part], _EVERYWHERE).items():
             for term in shares.terms:
                 layers.setdefault(place, {})[number] = term
     return layers
@@ -128,41 +130,18 @@ def _dense_is_cheaper(there: Sequence[Term]) -> bool:
 def _from_factors(there: Sequence[Term]) -> NDArray[np.float64]:
     """Σ (A Aᵀ) * (BᵀB) for each pair of terms, without their factors.
 
-    In float32, and once more in float64, with every value checked, where a square doesn't fit or
-    is no number.
+    In float32, and once more in float64 where a square doesn't fit; if it is no number, one of the
+    values isn't.
     """
-    ends = list(accumulate(term.rank for term in there))
-    spans = [slice(end - term.rank, end) for end, term in zip(ends, there, strict=True)]
-    starts = [span.start for span in spans]
+    starts = list(accumulate((term.rank for term in there[:-1]), initial=0))
     with np.errstate(over="ignore", invalid="ignore"):
-        inner = _inner(there, spans, _down, np.float32)
-        outer = _outer(there, spans, _up, np.float32)
+        inner, outer = _inner(there, np.float32), _outer(there, np.float32)
     if not (_in_range(inner, starts) and _in_range(outer, starts)):
-        inner = _inner(there, spans, Term.down, np.float64)
-        outer = _outer(there, spans, Term.up, np.float64)
+        _check(there)
+        inner, outer = _inner(there, np.float64), _outer(there, np.float64)
     products = np.multiply(inner, outer, dtype=np.float64)
     sums: NDArray[np.float64] = np.add.reduceat(np.add.reduceat(products, starts), starts, axis=1)
     return sums
-
-
-def _down(term: Term) -> Array:
-    """A as the file has it; values that are no numbers show in the product."""
-    if not isinstance(term.delta, LowRank) or term.keep is not None:
-        return term.down()
-    try:
-        return term.source.array(term.delta.a)
-    except Flaw as flaw:
-        raise flaw.of(term.path) from None
-
-
-def _up(term: Term, run: Run) -> Array:
-    """Rows of B, likewise."""
-    if not isinstance(term.delta, LowRank) or term.keep is not None:
-        return term.up(run)
-    try:
-        return term.source.rows(term.delta.b, run.first, run.last)
-    except Flaw as flaw:
-        raise flaw.of(term.path) from None
 
 
 def _in_range(gram: Array, starts: Sequence[int]) -> bool:
@@ -174,34 +153,45 @@ def _in_range(gram: Array, starts: Sequence[int]) -> bool:
     return bool(safe.all() and np.maximum.reduceat(squares, starts).all())
 
 
-def _inner(
-    there: Sequence[Term], spans: Sequence[slice], down: Callable[[Term], Array], dtype: type
-) -> Array:
+def _inner(there: Sequence[Term], dtype: type) -> Array:
     """A Aᵀ of the A's above each other, (ranks, ranks).
 
     One for fewer inputs is a LoRA for another model of the family: the other inputs are 0 to it.
     """
     widths = {term.inputs for term in there}
     make = np.empty if len(widths) == 1 else np.zeros
-    stacked: Array = make((spans[-1].stop, max(widths)), dtype)
-    for span, term in zip(spans, there, strict=True):
-        stacked[span, : term.inputs] = down(term)
+    stacked: Array = make((sum(term.rank for term in there), max(widths)), dtype)
+    first = 0
+    for term in there:
+        stacked[first : first + term.rank, : term.inputs] = term.down()
+        first += term.rank
     product: Array = stacked @ stacked.T
     return product
 
 
-def _outer(
-    there: Sequence[Term], spans: Sequence[slice], up: Callable[[Term, Run], Array], dtype: type
-) -> Array:
-    """BᵀB of the B's side by side, (ranks, ranks), a few rows at a time."""
-    ranks = spans[-1].stop
+def _outer(there: Sequence[Term], dtype: type) -> Array:
+    """BᵀB of the B's side by side, (ranks, ranks), as many rows at a time as there is room for."""
+    ranks = sum(term.rank for term in there)
     total = np.zeros((ranks, ranks))
-    for start, stop in _slices(there, max(1, min(ROWS, VALUES // ranks))):
-        beside: Array = np.empty((stop - start, ranks), dtype)
-        for span, term in zip(spans, there, strict=True):
-            beside[:, span] = up(term, _cut(term, start, stop)).astype(dtype, copy=False)
+    for start, stop in _slices(there, max(1, VALUES // ranks)):
+        beside = _beside([term.up(_cut(term, start, stop)) for term in there], dtype)
         total += beside.T @ beside
     return total
+
+
+def _beside(ups: Sequence[Array], dtype: type) -> Array:
+    """Matrices side by side, converted.
+
+    As records of which each field is a row of one of them, that takes half the time of copying
+    number after number; and so do they wait for their conversion, if they have one type.
+    """
+    kinds = {up.dtype for up in ups}
+    kind = kinds.pop() if len(kinds) == 1 else np.dtype(dtype)
+    fields = [(f"{n}", f"V{up.shape[1] * kind.itemsize}") for n, up in enumerate(ups)]
+    rows = np.empty(len(ups[0]), fields)
+    for (name, field), up in zip(fields, ups, strict=True):
+        rows[name] = np.ascontiguousarray(up, kind).view(field)[:, 0]
+    return rows.view(kind).reshape(len(rows), -1).astype(dtype, copy=False)
 
 
 # --- from the changes themselves ---------------------------------------------------------
@@ -217,7 +207,14 @@ def _from_dense(there: Sequence[Term]) -> NDArray[np.float64]:
             change[:, : term.inputs] = term.dense(_cut(term, start, stop))
         flat = changes.reshape(len(there), -1)
         total += flat @ flat.T
+    if not finite(total):
+        _check(there)
     return total
+
+
+def _check(there: Sequence[Term]) -> None:
+    for term in there:
+        term.check()
 
 
 def _slices(there: Sequence[Term], rows: int) -> Iterator[tuple[int, int]]:

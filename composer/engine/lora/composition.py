@@ -2,9 +2,9 @@
 
 For every layer A = [A1; A2; …] and B = [s1 c1 B1, s2 c2 B2, …], in the caller's order of the
 parts: the product is the sum of the parts' deltas, with no cross terms. A is copied bit for bit
-(or widened); B is computed in float64 and rounded once. With a rank, the product is replaced by
-the best one of that rank. Layers are worked on one by one, by a few threads: memory doesn't grow
-with the number or the size of the parts.
+(or widened); B is computed in float64 (for bfloat16 in float32) and rounded. With a rank, the
+product is replaced by the best one of that rank. Layers are worked on one by one, by a few threads:
+memory doesn't grow with the number or the size of the parts.
 """
 
 from __future__ import annotations
@@ -116,6 +116,7 @@ def _write(
             for number, done in enumerate(results):
                 progress(number / len(layout.layers))
                 kept.add(done)
+        layout.check()
         output.annotate({**noted, **kept.metadata()})
         progress(1.0)
     return Report(dtype, layout.ranks, kept.shares())

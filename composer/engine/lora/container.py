@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import threading
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -19,13 +18,14 @@ import numpy as np
 
 from composer.engine.lora.dtypes import BITS, NUMPY
 from composer.engine.lora.flaw import Flaw, shown
+from composer.engine.lora.positioned import Positioned
 from composer.engine.lora.strictjson import bounded, parsed, strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from io import FileIO
     from pathlib import Path
     from types import TracebackType
-    from typing import BinaryIO
 
     from numpy.typing import NDArray
 
@@ -73,17 +73,17 @@ class Header:
 class Source:
     """An open safetensors file: its checked header, and its tensors as arrays, for any thread.
 
-    Raises `Flaw` where the file is no sound safetensors file, can't be read, or changes between
-    its opening and a read: what was read before came from the same bytes. `known` is the header
+    Raises `Flaw` where the file is no sound safetensors file or can't be read. Whoever has read all
+    that it needs asks `check` whether all of it came from the same bytes. `known` is the header
     that an earlier look found; then another one is a `Flaw` too.
     """
 
     def __init__(self, path: Path, known: Header | None = None) -> None:
         self._file = _opened(path)
-        self._turn = threading.Lock()  # a read moves the file's one place
+        self._bytes = Positioned(self._file)
         try:
             self._stamp = _stamp(self._file)
-            self.header = _header(self._file, known)
+            self.header = _header(self._bytes, self._stamp[0], known)
         except BaseException:
             self._file.close()
             raise
@@ -101,26 +101,27 @@ class Source:
 
     def array(self, tensor: Tensor) -> NDArray[Any]:
         """A tensor's values, in the file's own type."""
-        return self._filled(tensor.start, np.empty(tensor.shape, _numpy(tensor)))
+        array = np.empty(tensor.shape, _numpy(tensor))
+        self.fill(tensor, array)
+        return array
 
     def rows(self, tensor: Tensor, first: int, last: int) -> NDArray[Any]:
         """The values of the rows from `first` up to `last`, which isn't among them."""
         array = np.empty((last - first, *tensor.shape[1:]), _numpy(tensor))
-        before = first * prod(tensor.shape[1:]) * array.itemsize
-        return self._filled(tensor.start + before, array)
-
-    def fill(self, tensor: Tensor, place: NDArray[Any]) -> None:
-        """Put a tensor's values into an array of its type and shape, in one piece."""
-        self._filled(tensor.start, place)
-
-    def _filled(self, start: int, array: NDArray[Any]) -> NDArray[Any]:
-        with self._turn:
-            _read_into(self._file, start, array.reshape(-1).view(np.uint8).data)
-            if _stamp(self._file) != self._stamp:
-                raise Flaw(
-                    "was changed while it was read", hint="run the same again once it is at rest"
-                )
+        self.fill(tensor, array, first)
         return array
+
+    def fill(self, tensor: Tensor, place: NDArray[Any], first: int = 0) -> None:
+        """Put rows of a tensor, from `first` on, into an array of its type, in one piece."""
+        before = first * prod(tensor.shape[1:]) * place.itemsize
+        _read_into(self._bytes, tensor.start + before, place.reshape(-1).view(np.uint8).data)
+
+    def check(self) -> None:
+        """Raise `Flaw` if the file was written to since it was opened."""
+        if _stamp(self._file) != self._stamp:
+            raise Flaw(
+                "was changed while it was read", hint="run the same again once it is at rest"
+            )
 
 
 def _numpy(tensor: Tensor) -> np.dtype[Any]:
@@ -129,13 +130,13 @@ def _numpy(tensor: Tensor) -> np.dtype[Any]:
     return NUMPY[tensor.dtype]
 
 
-def _stamp(file: BinaryIO) -> tuple[int, int, int]:
+def _stamp(file: FileIO) -> tuple[int, int, int]:
     """What differs once an open file was written to: size, and times in nanoseconds."""
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> FileIO:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe would block for ever
             raise Flaw("is no regular file")
@@ -144,22 +145,15 @@ def _opened(path: Path) -> BinaryIO:
         raise Flaw(f"can't be read: {error.strerror or error}") from error
 
 
-def _read_into(file: BinaryIO, start: int, buffer: memoryview) -> None:
-    """Fill the buffer from the file at `start`, in as many reads as the system wants."""
+def _read_into(file: Positioned, start: int, buffer: memoryview) -> None:
     try:
-        file.seek(start)
-        filled = 0
-        while filled < len(buffer):
-            count = file.readinto(buffer[filled:])  # type: ignore[attr-defined]
-            if not count:
-                raise Flaw("ends too early: it was cut short while it was read")
-            filled += count
+        if not file.read_into(start, buffer):
+            raise Flaw("ends too early: it was cut short while it was read")
     except OSError as error:
         raise Flaw(f"can't be read: {error.strerror or error}") from error
 
 
-def _header(file: BinaryIO, known: Header | None) -> Header:
-    size = os.fstat(file.fileno()).st_size
+def _header(file: Positioned, size: int, known: Header | None) -> Header:
     beginning = bytearray(min(size, 32))
     _read_into(file, 0, memoryview(beginning))
     if size == 0:

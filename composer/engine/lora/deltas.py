@@ -31,12 +31,8 @@ _LOKR = (
 
 def delta_of(stem: Stem, pieces: Pieces) -> Delta | None:
     """What these pieces are together; None for a bias alone. Raises `Flaw`."""
-    kinds = {
-        "LoRA": any(piece in pieces for piece in (Piece.DOWN, Piece.UP)),
-        "LoHa": any(piece in pieces for piece in _LOHA),
-        "LoKr": any(piece in pieces for side in _LOKR for piece in side),
-    }
-    present = [kind for kind, there in kinds.items() if there]
+    kinds = {_KINDS[piece] for piece in pieces if piece in _KINDS}
+    present = [kind for kind in _MAKERS if kind in kinds]
     if len(present) > 1:
         raise Flaw(f"{stem.text} is {' and '.join(present)} at once: which one counts?")
     if not present:
@@ -82,6 +78,11 @@ _MAKERS: Mapping[str, Callable[[Stem, Pieces], Delta]] = {
     "LoRA": _plain,
     "LoHa": _loha,
     "LoKr": _lokr,
+}
+_KINDS: Mapping[Piece, str] = {
+    **dict.fromkeys((Piece.DOWN, Piece.UP), "LoRA"),
+    **dict.fromkeys(_LOHA, "LoHa"),
+    **dict.fromkeys((*_LOKR[0], *_LOKR[1]), "LoKr"),
 }
 
 

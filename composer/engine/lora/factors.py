@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Delta(Protocol):
     """A change of one layer's weights, (outputs, inputs), as a product of `rank` columns and rows.
 
-    All verbs read from the open file, raise `Flaw` for values that aren't finite, and give arrays
-    of the file's own type where the values stand there as they are, else float64.
+    All verbs read from the open file, and give arrays of the file's own type where the values stand
+    there as they are, else float64. A value that is no number makes each that it has a part in one.
     """
 
     @property
@@ -61,25 +61,23 @@ class Delta(Protocol):
 
 
 def read(source: Source, tensor: Tensor, first: int = 0, last: int | None = None) -> Array:
-    """Rows of a matrix in a file, all by default; raises `Flaw` if they aren't finite."""
+    """Rows of a tensor in a file, all by default; raises `Flaw` if they aren't finite."""
     values = source.rows(tensor, first, tensor.shape[0] if last is None else last)
-    _check(tensor, values)
+    if not finite(values):
+        check_finite(source, tensor)
     return values
 
 
-def read_into(source: Source, tensor: Tensor, place: Array) -> None:
-    """Read a whole tensor into an array of its type and shape; raises `Flaw` likewise."""
-    source.fill(tensor, place)
-    _check(tensor, place)
-
-
-def _check(tensor: Tensor, values: Array) -> None:
+def check_finite(source: Source, tensor: Tensor) -> None:
+    """Raise `Flaw` if the tensor has values that aren't finite, or the file was written to."""
+    values = source.array(tensor)
+    source.check()
     if not finite(values):
         raise Flaw(f"{tensor.name} holds values that are not finite (NaN or infinity)")
 
 
 def _wide(source: Source, tensor: Tensor) -> NDArray[np.float64]:
-    return read(source, tensor).astype(np.float64)
+    return source.array(tensor).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +106,10 @@ class LowRank:
         return self.a, self.b
 
     def down(self, source: Source) -> Array:
-        return read(source, self.a)
+        return source.array(self.a)
 
     def up(self, source: Source, first: int, last: int) -> Array:
-        return read(source, self.b, first, last)
+        return source.rows(self.b, first, last)
 
     def dense(self, source: Source, first: int, last: int) -> Array:
         return self.up(source, first, last).astype(np.float64) @ _wide(source, self.a)
@@ -153,13 +151,13 @@ class Hadamard:
 
     def up(self, source: Source, first: int, last: int) -> Array:
         one, two = (
-            read(source, tensor, first, last).astype(np.float64) for tensor in (self.w1a, self.w2a)
+            source.rows(tensor, first, last).astype(np.float64) for tensor in (self.w1a, self.w2a)
         )
         return (one[:, :, None] * two[:, None, :]).reshape(last - first, -1)
 
     def dense(self, source: Source, first: int, last: int) -> Array:
         one, two = (
-            read(source, a, first, last).astype(np.float64) @ _wide(source, b)
+            source.rows(a, first, last).astype(np.float64) @ _wide(source, b)
             for a, b in ((self.w1a, self.w1b), (self.w2a, self.w2b))
         )
         product: Array = one * two

@@ -46,5 +46,7 @@ class Naming:
 
 def shown(text: str) -> str:
     """A stranger's text, fit for a message: printable and short."""
+    if len(text) <= SHOWN and text.isprintable():
+        return text
     plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: SHOWN + 1])
     return plain if len(text) <= SHOWN else plain[:SHOWN] + "…"

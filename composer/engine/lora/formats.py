@@ -8,7 +8,7 @@ that has a key is the format of that key, and mixed files need no rule of their 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
-class Piece(Enum):
+class Piece(StrEnum):
     """What a tensor is. A LoRA's change of the weights is factor * up @ down, and so on."""
 
     DOWN = "down"  # A, (rank, inputs)

@@ -15,7 +15,7 @@ from composer.engine.lora.dtypes import F32
 from composer.engine.lora.encoders import CLIP, encoder_of
 from composer.engine.lora.modules import HEAD
 from composer.engine.lora.norms import norms
-from composer.engine.lora.terms import Shares, terms
+from composer.engine.lora.terms import Shares, opened, terms
 from composer.engine.lora.writer import Spec, order
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from composer.engine.lora.forms import Form, Place
     from composer.engine.lora.norms import Norm
     from composer.engine.lora.reading import LoraFile
-    from composer.engine.lora.terms import Term
+    from composer.engine.lora.terms import Opened, Term
 
     Parts = Sequence[tuple[LoraFile, float]]
 
@@ -72,8 +72,10 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What will be written: the layers, the norms by key, and the one alpha if ranks are mixed."""
+    """What will be written: the layers, the norms by key, and the one alpha if ranks are mixed;
+    and of which open files it is made."""
 
+    parts: tuple[Opened, ...]
     form: Form
     layers: tuple[Layer, ...]
     norms: Mapping[str, Norm]
@@ -86,16 +88,23 @@ class Layout:
 
         `rank` is the most that a layer may have; None keeps what there is. Raises `BadLora`.
         """
-        found = terms(parts, form, stack)
+        files = opened(parts, stack)
+        found = terms(files, form)
         layers = [_layer(place, shares, rank) for place, shares in found.items()]
         layers = _filled(layers, form)
         return cls(
+            files,
             form,
             tuple(layers),
-            norms=norms(parts, form, stack),
+            norms=norms(files, form),
             alpha=_one_alpha(layers, form),
             biased=any(layer.shares.biases for layer in layers),
         )
+
+    def check(self) -> None:
+        """Raise `BadLora` if one of the files was written to since it was opened."""
+        for part in self.parts:
+            part.check()
 
     @property
     def ranks(self) -> tuple[int, ...]:

@@ -13,18 +13,16 @@ import numpy as np
 
 from composer.engine.lora.factors import read
 from composer.engine.lora.flaw import Flaw, Naming
-from composer.engine.lora.terms import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import ExitStack
+    from collections.abc import Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from composer.engine.lora.container import Source, Tensor
     from composer.engine.lora.forms import Form
-    from composer.engine.lora.reading import LoraFile
+    from composer.engine.lora.terms import Opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +39,26 @@ class Norm:
             return read(self.source, self.tensor).astype(np.float32)
 
 
-def norms(parts: Sequence[tuple[LoraFile, float]], form: Form, stack: ExitStack) -> dict[str, Norm]:
-    """By key of the form, those of the parts whose scale isn't 0.
+def norms(parts: Iterable[Opened], form: Form) -> dict[str, Norm]:
+    """By key of the form, those of these parts.
 
     Raises `BadLora` where two parts bring different ones, or the form can't hold any.
     """
     found: dict[str, Norm] = {}
-    for lora, scale in parts:
-        if scale and lora.norms:
-            for key, norm in _of(lora, form, stack).items():
-                if not np.array_equal(found.setdefault(key, norm).values(), norm.values()):
-                    other = f"brings another {norm.tensor.name} than {found[key].path.name}"
-                    raise Flaw(other).of(lora.path)
+    for part in parts:
+        for key, norm in _of(part, form).items():
+            if not np.array_equal(found.setdefault(key, norm).values(), norm.values()):
+                other = f"brings another {norm.tensor.name} than {found[key].path.name}"
+                raise Flaw(other).of(part.lora.path)
     return found
 
 
-def _of(lora: LoraFile, form: Form, stack: ExitStack) -> dict[str, Norm]:
-    if form.norm is None:
+def _of(part: Opened, form: Form) -> dict[str, Norm]:
+    path, brought = part.lora.path, part.lora.norms
+    if brought and form.norm is None:
         raise Flaw(
             f"brings scales of norms, which the {form.name} form can't hold",
             hint="compose it in diffusers' form",
-        ).of(lora.path)
-    source = opened(lora, stack)
-    return {
-        form.norm.format(path): Norm(source, lora.path, tensor)
-        for path, tensor in lora.norms.items()
-    }
+        ).of(path)
+    key = form.norm or ""
+    return {key.format(name): Norm(part.source, path, tensor) for name, tensor in brought.items()}

@@ -57,7 +57,9 @@ def read(path: Path) -> LoraFile:
     """The LoRA file at `path`; raises `BadLora`, naming the file and why it can't be used."""
     try:
         with Source(path) as source:
-            return _read(path, source)
+            file = _read(path, source)
+            source.check()
+            return file
     except Flaw as flaw:
         raise flaw.of(path) from None
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from composer.engine.lora.container import Source
-from composer.engine.lora.dtypes import NUMPY
-from composer.engine.lora.factors import LowRank, read, read_into
+from composer.engine.lora.dtypes import NUMPY, finite
+from composer.engine.lora.factors import LowRank, check_finite, read
 from composer.engine.lora.flaw import Naming, shown
 from composer.engine.lora.refusals import homeless
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
     from contextlib import ExitStack
     from pathlib import Path
 
@@ -34,6 +34,33 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 PROBE = 64  # rows looked at before a fused B is searched for columns that are zero throughout
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A part of a composition: an open file, and its scale."""
+
+    lora: LoraFile
+    source: Source
+    scale: float
+
+    def check(self) -> None:
+        """Raise `BadLora` if the file was written to since it was opened."""
+        with Naming(self.lora.path):
+            self.source.check()
+
+
+def opened(parts: Iterable[tuple[LoraFile, float]], stack: ExitStack) -> tuple[Opened, ...]:
+    """The parts that have a say, in their order: those whose scale isn't 0.
+
+    Raises `BadLora` for a file that isn't the one that was read.
+    """
+    return tuple(_opened(lora, scale, stack) for lora, scale in parts if scale)
+
+
+def _opened(lora: LoraFile, scale: float, stack: ExitStack) -> Opened:
+    with Naming(lora.path):
+        return Opened(lora, stack.enter_context(Source(lora.path, lora.header)), scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +86,8 @@ class Run:
 class Term:
     """One adapter's share in a layer: factor * up @ down, the part's scale in the factor.
 
-    `keep` are the ranks that count, None for all of them.
+    `keep` are the ranks that count, None for all of them. The verbs don't look whether the values
+    are numbers: what is none shows in all that is made of it, and `check` finds out where it is.
     """
 
     source: Source
@@ -84,10 +112,14 @@ class Term:
         return f"{shown(self.path.name)}: {self.delta.tensors[-1].name}"
 
     def down(self) -> Array:
-        """A, (rank, inputs); raises `BadLora` for values that aren't finite, as all verbs do."""
+        """A, (rank, inputs)."""
         with Naming(self.path):
             values = self.delta.down(self.source)
-        return values if self.keep is None else values[list(self.keep)]
+        if self.keep is None:
+            return values
+        if not finite(values):  # what isn't kept would not show
+            self.check()
+        return values[list(self.keep)]
 
     def down_into(self, place: Array) -> bool:
         """Read A straight into its place, if it stays as it is in the file; else do nothing."""
@@ -97,7 +129,7 @@ class Term:
         if stored.shape != place.shape or NUMPY[stored.dtype] != place.dtype:
             return False
         with Naming(self.path):
-            read_into(self.source, stored, place)
+            self.source.fill(stored, place)
         return True
 
     def up(self, run: Run) -> Array:
@@ -110,6 +142,12 @@ class Term:
         """The rows of up @ down that go into one run, (rows, inputs), in float64."""
         with Naming(self.path):
             return self.delta.dense(self.source, run.first, run.last)
+
+    def check(self) -> None:
+        """Raise `BadLora` with the name of a tensor that has values that aren't finite, if any."""
+        with Naming(self.path):
+            for tensor in self.delta.tensors:
+                check_finite(self.source, tensor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,33 +178,22 @@ class Shares:
         return bool(self.terms or self.biases)
 
 
-def opened(lora: LoraFile, stack: ExitStack) -> Source:
-    """The file, open; raises `BadLora` if it isn't the one that was read."""
-    with Naming(lora.path):
-        return stack.enter_context(Source(lora.path, lora.header))
+def terms(parts: Iterable[Opened], form: Form) -> dict[Place, Shares]:
+    """What these parts add to the layers of a form, in their order.
 
-
-def terms(
-    parts: Sequence[tuple[LoraFile, float]], form: Form, stack: ExitStack
-) -> dict[Place, Shares]:
-    """What these parts, each a file and its scale, add to the layers of a form, in their order.
-
-    Parts and adapters of factor 0 add nothing. Raises `BadLora` for a file that changed, or has a
-    part for a layer that the form doesn't have.
+    Adapters of factor 0 add nothing. Raises `BadLora` for a part for a layer that the form doesn't
+    have.
     """
     found: dict[Place, Shares] = {}
     places = form.by_path()
-    for lora, scale in parts:
-        if not scale:
-            continue
-        source = opened(lora, stack)
-        with Naming(lora.path):
-            for adapter in lora.adapters:
+    for part in parts:
+        with Naming(part.lora.path):
+            for adapter in part.lora.adapters:
                 for place, runs in _runs(adapter, places, form).items():
                     before = found.get(place, Shares())
                     found[place] = Shares(
-                        (*before.terms, *_term(source, lora.path, adapter, runs, scale)),
-                        (*before.biases, *_biases(source, lora.path, adapter, runs, scale)),
+                        (*before.terms, *_term(part, adapter, runs)),
+                        (*before.biases, *_biases(part, adapter, runs)),
                     )
     return {place: found[place] for place in form.places if place in found and found[place].any}
 
@@ -195,24 +222,22 @@ def _rows(here: Part, there: Part) -> Iterator[Run]:
     yield Run(here.start + half, here.stop, there.start)
 
 
-def _term(
-    source: Source, path: Path, adapter: Adapter, runs: tuple[Run, ...], scale: float
-) -> Iterator[Term]:
+def _term(part: Opened, adapter: Adapter, runs: tuple[Run, ...]) -> Iterator[Term]:
     """The adapter's weights on one layer; none where they are zero throughout."""
     delta = adapter.delta
     if delta is None or not adapter.factor:
         return
+    source, factor = part.source, part.scale * adapter.factor
     keep = _kept(source, delta, runs) if adapter.site.fused else None
     if keep is None or keep:
-        yield Term(source, path, adapter, delta, runs, scale * adapter.factor, keep)
+        yield Term(source, part.lora.path, adapter, delta, runs, factor, keep)
 
 
-def _biases(
-    source: Source, path: Path, adapter: Adapter, runs: tuple[Run, ...], scale: float
-) -> Iterator[BiasTerm]:
+def _biases(part: Opened, adapter: Adapter, runs: tuple[Run, ...]) -> Iterator[BiasTerm]:
     for bias in adapter.biases:
         if bias.factor:
-            yield BiasTerm(source, path, bias.tensor, runs, scale * bias.factor)
+            factor = part.scale * bias.factor
+            yield BiasTerm(part.source, part.lora.path, bias.tensor, runs, factor)
 
 
 def _kept(source: Source, delta: Delta, runs: tuple[Run, ...]) -> tuple[int, ...] | None:

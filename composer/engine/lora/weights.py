@@ -12,7 +12,8 @@ import numpy as np
 
 from composer.engine.lora.dtypes import F32, NUMPY, finite
 from composer.engine.lora.reduction import reduced, reduced_dense
-from composer.engine.lora.rounding import check_range, rounded, scale_into
+from composer.engine.lora.rounding import TooNarrow, check_range, rounded, scale_into
+from composer.errors import BadLora
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from composer.engine.lora.layout import Block, Layer, Layout
+    from composer.engine.lora.reduction import Reduced
     from composer.engine.lora.terms import Run, Term
 
     Array = NDArray[Any]
@@ -39,6 +41,15 @@ class Weights:
 
 def weights_of(layout: Layout, dtype: str, layer: Layer) -> Weights:
     """The tensors of one layer, in the type of the result. Raises `BadLora`, `TooNarrow`."""
+    try:
+        return _weights_of(layout, dtype, layer)
+    except (BadLora, TooNarrow):
+        for term in layer.shares.terms:
+            term.check()  # if its values are no numbers to begin with, that is the reason
+        raise
+
+
+def _weights_of(layout: Layout, dtype: str, layer: Layer) -> Weights:
     stem, form = layer.place.stem, layout.form
     kept = whole = None
     if layer.total <= layer.rank:
@@ -67,7 +78,8 @@ def _concatenated(layer: Layer, stretch: float, dtype: str) -> tuple[Array, Arra
         for term, run in _runs(block):
             place = up[run.start : run.stop, ranks]
             scale_into(place, term.up(run), term.factor * stretch, term.label)
-    if not finite(up):
+    check_range(down, layer.place.stem)
+    if not finite(up):  # looked at once: a slice takes several times as long
         for block, ranks in _placed(layer):
             check_range(up[:, ranks], block.terms[0].label)
     return down, up
@@ -77,12 +89,20 @@ def _concatenated(layer: Layer, stretch: float, dtype: str) -> tuple[Array, Arra
 
 
 def _reduced(layer: Layer, stretch: float, dtype: str) -> tuple[Array, Array, float, float]:
-    if layer.total <= layer.shortest:
-        found = reduced(*_factors(layer), layer.rank)
-    else:
-        found = reduced_dense(_change(layer), layer.rank)
-    down = rounded(found.down, dtype, layer.place.stem)
-    return down, rounded(found.up * stretch, dtype, layer.place.stem), found.kept, found.whole
+    stem, found = layer.place.stem, _best(layer)
+    down = rounded(found.down, dtype, stem)
+    return down, rounded(found.up * stretch, dtype, stem), found.kept, found.whole
+
+
+def _best(layer: Layer) -> Reduced:
+    if layer.total > layer.shortest:
+        change = _change(layer)
+        check_range(change, layer.place.stem)
+        return reduced_dense(change, layer.rank)
+    down, up = _factors(layer)
+    for values in (down, up):
+        check_range(values, layer.place.stem)
+    return reduced(down, up, layer.rank)
 
 
 def _factors(layer: Layer) -> tuple[Array, Array]:

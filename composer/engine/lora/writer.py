@@ -8,7 +8,6 @@ through this, and so does the script that makes the sample LoRAs.
 from __future__ import annotations
 
 import json
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from composer.engine.lora.dtypes import BITS
+from composer.engine.lora.positioned import Positioned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from io import FileIO
     from pathlib import Path
-    from typing import BinaryIO
 
     from numpy.typing import NDArray
 
@@ -62,9 +62,8 @@ def header(specs: Iterable[Spec], metadata: Mapping[str, str]) -> bytes:
 class Output:
     """A file being written; tensors may come in any order and from any thread, each once."""
 
-    def __init__(self, file: BinaryIO, specs: Sequence[Spec], metadata: Mapping[str, str]) -> None:
-        self._file = file
-        self._turn = threading.Lock()  # a write moves the file's one place
+    def __init__(self, file: FileIO, specs: Sequence[Spec], metadata: Mapping[str, str]) -> None:
+        self._file = Positioned(file)
         self._specs = specs
         beginning = header(specs, metadata)
         self._length = len(beginning)
@@ -73,26 +72,22 @@ class Output:
         for spec in specs:
             self._places[spec.name] = (end, spec)
             end += spec.size
-        file.write(beginning)
+        self._file.reserve(end)
+        self._file.write(0, memoryview(beginning))
 
     def put(self, name: str, values: NDArray[Any]) -> None:
         """Write the tensor of this name."""
         start, spec = self._places.pop(name)
         if values.shape != spec.shape or values.nbytes != spec.size:
             raise ValueError(f"{name} isn't what the header announces")
-        data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
-        with self._turn:
-            if self._file.tell() != start:
-                self._file.seek(start)
-            self._file.write(data)
+        self._file.write(start, np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
 
     def annotate(self, metadata: Mapping[str, str]) -> None:
         """Put other metadata into the header: as long as what was there, to the byte."""
         beginning = header(self._specs, metadata)
         if len(beginning) != self._length:
             raise ValueError("the metadata has another length")
-        self._file.seek(0)
-        self._file.write(beginning)
+        self._file.write(0, memoryview(beginning))
 
     @property
     def missing(self) -> list[str]:
@@ -106,7 +101,7 @@ def writing(path: Path, specs: Iterable[Spec], metadata: Mapping[str, str]) -> I
     When the context ends, the file is complete; that it is on the disk too is the caller's to see
     to. If it ends with an error, the file is gone.
     """
-    file = open(path, "wb")  # noqa: SIM115 - closed below, before it is removed
+    file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed below, before it is removed
     try:
         with file:
             output = Output(file, list(specs), metadata)
