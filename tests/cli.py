@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import jsonschema
+
 from composer.cli.failing import guarded
+from composer.resources import schema
+
+# Which published schema describes what a command prints with `-o json`; `output`'s is a plain map.
+SCHEMAS = {
+    "validate": "problems",
+    "apply": "outcomes",
+    "lock": "pins",
+    **{name: name for name in ("plan", "status", "models", "inspect", "doctor")},
+}
 
 REPO = Path(__file__).parents[1]
 
@@ -34,7 +47,29 @@ def compose(*arguments: str, at: Path) -> Ran:
         contextlib.redirect_stderr(err),
     ):
         status = guarded(arguments)
-    return Ran(status, out.getvalue(), err.getvalue())
+    ran = Ran(status, out.getvalue(), err.getvalue())
+    hold_to_its_schema(arguments, ran)
+    return ran
+
+
+def hold_to_its_schema(arguments: tuple[str, ...], ran: Ran) -> None:
+    """Whatever test it is: JSON on stdout is as its published schema says."""
+    name = schema_of(arguments)
+    if name and ran.out.startswith("{"):
+        validator(name).validate(json.loads(ran.out))
+
+
+def schema_of(arguments: tuple[str, ...]) -> str | None:
+    if "json" not in arguments or arguments[0] not in SCHEMAS:
+        return None
+    if arguments[0] == "apply" and "--dry-run" in arguments:
+        return "plan"
+    return "repair" if "--repair" in arguments else SCHEMAS[arguments[0]]
+
+
+@cache
+def validator(name: str) -> jsonschema.Draft7Validator:
+    return jsonschema.Draft7Validator(json.loads(schema(name)))
 
 
 def spawned(*arguments: str, at: Path, **env: str) -> subprocess.Popen[str]:

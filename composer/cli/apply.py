@@ -21,7 +21,7 @@ from composer.errors import UsageError
 from composer.lockfile import Ledger, only_one
 from composer.plan import plan
 from composer.render import plan as render_plan
-from composer.render import results
+from composer.render import plan_json, results
 from composer.words import visible
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def apply_command(
     allowed = opt.allowed(allow_empty=allow_empty, allow_large=allow_large)
     checks = _Checks(allowed, expect, digest, locked)
     if dry_run:
-        return _only_shown(project, wish, options, checks)
+        return _only_shown(project, wish, options, checks, form)
     with (
         only_one(project.root, wait=lock_timeout),
         _signals() as (stop, caught),
@@ -115,10 +115,13 @@ def apply_command(
     return SIGNALLED + caught[0] if caught else report.exit_status
 
 
-def _only_shown(project: Project, wish: Wish, options: Options, checks: _Checks) -> int:
+def _only_shown(project: Project, wish: Wish, options: Options, checks: _Checks, form: str) -> int:
     with open_target(project, wish, run_jobs=False) as target:
         planned = looked_at(project, target, options)
-    emit(lambda color: render_plan.text(planned, allowed=checks.allowed, color=color))
+    if form == "json":
+        click.echo(plan_json.as_json(planned, allowed=checks.allowed), nl=False)
+    else:
+        emit(lambda color: render_plan.text(planned, allowed=checks.allowed, color=color))
     checks.approve(planned)
     return 1 if planned.blocked else 0
 

@@ -9,13 +9,21 @@ from composer.cli.main import compose
 from composer.errors import UsageError
 from composer.resources import schema
 
+SCHEMAS = (
+    *("recipe", "lock", "plan", "outcomes", "status", "models", "inspect"),
+    *("problems", "pins", "repair", "doctor", "merge"),
+)
 SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command("schema")
-@click.argument("name", type=click.Choice(["recipe", "lock", "plan", "inspect"]))
+@click.argument("name", type=click.Choice(SCHEMAS))
 def schema_command(name: str) -> int:
-    """Print the JSON Schema of a recipe, the lock, or what plan and inspect print as JSON."""
+    """Print the JSON Schema of a recipe, the lock, or what a command prints as JSON.
+
+    validate: problems; apply: outcomes; lock: pins, and with --repair: repair; merge --json-into:
+    merge; the others have their command's name.
+    """
     click.echo(schema(name), nl=False)
     return 0
 

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from composer import __version__
 from composer.render.annotations import NOTICE
 from composer.render.escape import dumped
 
@@ -24,9 +25,9 @@ _LEVELS = {NOTICE: "note"}  # the others have the same name
 def log(findings: Sequence[Finding], rules: Mapping[str, str]) -> str:
     """One run with these results; `rules` are all that there are, by their stable ids."""
     ids = sorted({*rules, *(finding.rule for finding in findings)})
-    driver = {"name": "compose", "rules": [_rule(id, rules.get(id, id)) for id in ids]}
+    told = [_rule(id, rules.get(id, id)) for id in ids]
     run = {
-        "tool": {"driver": driver},
+        "tool": {"driver": {"name": "compose", "version": __version__, "rules": told}},
         "columnKind": "unicodeCodePoints",
         "results": list(_results(findings, ids)),
     }
