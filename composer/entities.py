@@ -272,9 +272,13 @@ class TargetLock:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """The whole `compose.lock`: targets by key."""
+    """The whole `compose.lock`: targets by key.
+
+    `conflicted`: git's conflict markers are in it, and several sides were brought together.
+    """
 
     targets: Mapping[str, TargetLock] = field(default_factory=dict)
+    conflicted: bool = field(default=False, compare=False)
 
     def target(self, key: str) -> TargetLock:
         return self.targets.get(key, TargetLock())

@@ -59,6 +59,9 @@ def runner(tmp_path: Path, api: GitHubApi, venv: Path, applied: Path) -> Runner:
     return Runner(workspace, temp, env=api.env)
 
 
+LOST = "name: Lost\nconcepts: [{name: Nobody Knows It, scale: 0.5}]\n"
+
+
 def change(runner: Runner, before: str = "0.6", after: str = "0.7") -> None:
     edit(runner.workspace / ROGUE, f"scale: {before}\n", f"scale: {after}\n")
 
@@ -224,6 +227,24 @@ def test_what_only_the_talk_says_becomes_an_error(runner: Runner) -> None:
 
 def test_an_unknown_command_is_refused(runner: Runner) -> None:
     assert "frobnicate is none of" in failed(runner.use(PULL, command="frobnicate"))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({"command": "plan", "arguments": "--upgrade 'x"}, "arguments: No closing quotation"),
+        ({"command": "plan", "working_directory": "nope"}, "working-directory: nope is no folder"),
+        ({"command": "apply", "expect": "12226ad7"}, "all 64 digits"),
+    ],
+)
+def test_inputs_that_cannot_be_meant_are_a_line(
+    runner: Runner, inputs: dict[str, str], said: str
+) -> None:
+    done = runner.use(**inputs)
+    assert said in failed(done)
+    assert "Traceback" not in done.log
+    assert done.outputs["exit-code"] == "64"
+    assert sum(line.startswith("::error") for line in done.commands) == 1
 
 
 def test_an_unknown_extra_is_refused(runner: Runner) -> None:
@@ -541,8 +562,20 @@ def test_one_issue_follows_the_drift(runner: Runner, tmp_path: Path, api: GitHub
         served.ok("PUT", f"/models/{second}", {"name": "Renamed too"})
         assert runner.use(command="drift").ok
         assert api.writes[writes:] == [f"PATCH {AT}/issues/1"]
+        (runner.workspace / "recipes/lost.yaml").write_text(LOST)
+        served.ok("PUT", f"/models/{second}", {"name": "Renamed again"})
+        blocked = runner.use(
+            command="drift"
+        )  # one recipe is blocked: the drift is told all the same
+        assert (blocked.ok, blocked.outputs["exit-code"]) == (False, "1"), blocked.log
+        assert "Renamed again" in api.all_issues[0]["body"]
+        (runner.workspace / "recipes/lost.yaml").unlink()
         assert runner.use(command="apply", arguments="--grace 0.3").ok
+        (runner.workspace / "recipes/lost.yaml").write_text(LOST)
+        assert not runner.use(command="drift").ok
+        assert api.all_issues[0]["state"] == "open", "that there is no drift, it can't tell"
+        (runner.workspace / "recipes/lost.yaml").unlink()
         assert runner.use(command="drift").ok
         assert [(i["number"], i["state"]) for i in api.all_issues] == [(1, "closed")]
         assert runner.use(command="drift").ok
-        assert len(api.writes) == writes + 2
+        assert len(api.writes) == writes + 3

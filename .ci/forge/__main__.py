@@ -61,8 +61,7 @@ def report() -> int:
     files, name = running.Files.of(env), plan_name(env.get("INPUT_NAME", ""))
     ok = int(env["EXIT_CODE"]) in (0, running.CHANGES)
     if env["INPUT_COMMAND"] == "drift":
-        if ok:
-            say(reviewing.drift(GitHub.here(env), name, files.plan, files.document))
+        say(reviewing.drift(GitHub.here(env), name, files.plan, files.document, ok=ok))
         return 0
     pull = own_pull_request(event(env))
     if pull is None:
@@ -104,7 +103,8 @@ def gitlab_drift() -> int:
     """On a schedule, after `compose plan`: the issue."""
     env, forge = os.environ, gitlab.GitLab.here(os.environ)
     name = plan_name(env.get("COMPOSE_NAME", ""))
-    say(reviewing.drift(forge, name, Path("plan.json"), Path("plan.md")))
+    ok = env.get("COMPOSE_STATUS", "0") == "0"
+    say(reviewing.drift(forge, name, Path("plan.json"), Path("plan.md"), ok=ok))
     return 0
 
 

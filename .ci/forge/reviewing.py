@@ -56,11 +56,16 @@ def attest(forge: Forge, commit: str, name: str, plan: Path, *, ok: bool, url: s
     return "the commit's status has the digest"
 
 
-def drift(forge: Forge, name: str, plan: Path, document: Path) -> str:
-    """Keep one issue about drift: opened, brought up to date, closed; what was done."""
-    made = _read(plan)
-    assert made is not None
-    drifted = any(action.get("drift") for action in made["actions"])
+def drift(forge: Forge, name: str, plan: Path, document: Path, *, ok: bool) -> str:
+    """Keep one issue about drift: opened, brought up to date, closed; what was done.
+
+    A plan in which a recipe is blocked, which is not `ok`, may tell of drift; that there is none
+    it doesn't tell.
+    """
+    made = _read(plan) or {}
+    drifted = any(action.get("drift") for action in made.get("actions", ()))
+    if not ok and not drifted:
+        return "the look for drift failed: no issue was touched"
     body = document.read_text(encoding="utf-8") if drifted else None
     title = "The target has drifted" + (f" ({name})" if name else "")
     return keep_issue(forge, marker("drift", name), title, body)

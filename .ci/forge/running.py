@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from runner import annotate, obeying_nothing, outputs, say, summary
 from texts import code, fenced, shortened, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 COMMANDS = ("validate", "plan", "apply", "drift")
 CHANGES = 2  # no failure of a plan or a look for drift
@@ -74,19 +75,37 @@ def run(env: Mapping[str, str] = os.environ) -> int:
     """The action's step: `compose` by the inputs; its exit status, but 0 for pending changes."""
     wanted = env["INPUT_COMMAND"]
     if wanted not in COMMANDS:
-        annotate("error", "compose", f"command: {wanted} is none of {', '.join(COMMANDS)}, comment")
-        return _USAGE
+        return _refused(f"command: {wanted} is none of {', '.join(COMMANDS)}, comment")
+    if wanted == "apply" and re.fullmatch("[0-9a-fA-F]{1,63}", env.get("INPUT_EXPECT", "")):
+        return _refused("expect: a workflow names all 64 digits of a digest")
+    if not Path(_folder(env)).is_dir():
+        return _refused(f"working-directory: {visible(_folder(env))} is no folder")
+    try:
+        arguments = shlex.split(env.get("INPUT_ARGUMENTS", ""))
+    except ValueError as bad:
+        return _refused(f"arguments: {bad}")
     files = Files.of(env)
     files.folder.mkdir(parents=True, exist_ok=True)
     for old in (files.plan, files.document):
         old.unlink(missing_ok=True)
     with obeying_nothing():
-        ran = _compose(_arguments(wanted, files, env), env)
+        ran = _compose(_arguments(wanted, files, env, arguments), _folder(env))
     status = _tell(wanted, ran, files)
     return 0 if status == CHANGES else status
 
 
-def _arguments(wanted: str, files: Files, env: Mapping[str, str]) -> list[str]:
+def _refused(words: str) -> int:
+    """The inputs can't be meant: nothing is run."""
+    annotate("error", "compose", words)
+    outputs({"exit-code": str(_USAGE)})
+    return _USAGE
+
+
+def _folder(env: Mapping[str, str]) -> str:
+    return env.get("INPUT_WORKING_DIRECTORY") or "."
+
+
+def _arguments(wanted: str, files: Files, env: Mapping[str, str], more: Sequence[str]) -> list[str]:
     """The command line of `compose`; an input that is empty is left out."""
 
     def given(*names: str) -> list[str]:
@@ -103,14 +122,13 @@ def _arguments(wanted: str, files: Files, env: Mapping[str, str]) -> list[str]:
         "apply": ["apply", "-o", "json", *given("expect", "digest")],
     }[wanted]
     arguments += [] if wanted == "validate" else given("target", "project", "library")
-    arguments += shlex.split(env.get("INPUT_ARGUMENTS", ""))
+    arguments += more
     paths = [line.strip() for line in env.get("INPUT_PATHS", "").splitlines() if line.strip()]
     return [*arguments, "--", *paths]
 
 
-def _compose(arguments: list[str], env: Mapping[str, str]) -> Ran:
+def _compose(arguments: list[str], folder: str) -> Ran:
     """Run it: stdout is kept for later, stderr told line by line."""
-    folder = env.get("INPUT_WORKING_DIRECTORY") or "."
     last = deque[str](maxlen=_LAST_LINES)
     say(shlex.join(["compose", *arguments]))
     with tempfile.TemporaryFile() as out:

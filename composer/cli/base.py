@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from composer.entities import Lock
 from composer.errors import InvalidInput, UsageError
-from composer.lockfile import NAME, parse
+from composer.lockfile import NAME, read_sides
 from composer.words import shorten, visible
 
-if TYPE_CHECKING:
-    from composer.entities import Lock
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A lock to compare with; `flaw` is why it can't be read, and there is nothing to compare."""
+
+    lock: Lock
+    flaw: str = ""
 
 
-def base_lock(base: str, root: Path) -> Lock:
+def base_lock(base: str, root: Path) -> Base:
     """The lock in this file, or the one at the root in this revision; empty if it has none there.
 
-    Raises `UsageError` for what is neither, `InvalidInput` for a lock that can't be read.
+    A revision is what it is: where its lock can't be read, that is told, and stops nobody from
+    mending it. Raises `UsageError` for what is neither, `InvalidInput` for a file that is no lock.
     """
     if Path(base).is_file():
-        return _read(Path(base).read_bytes(), base)
+        return Base(_read(Path(base).read_bytes(), base))
     if base.startswith("-") or not base:
         raise UsageError(f"--base: {visible(base)!r} is neither a file nor a git revision")
     commit = _git(root, "rev-parse", "--verify", f"{base}^{{commit}}")
@@ -34,16 +41,19 @@ def base_lock(base: str, root: Path) -> Lock:
     path = f"{commit.stdout.decode().strip()}:./{NAME}"
     blob = _git(root, "rev-parse", "--verify", "--quiet", path)
     if blob.returncode:
-        return _read(b"", base)
-    return _read(_git(root, "cat-file", "blob", blob.stdout.decode().strip()).stdout, base)
+        return Base(Lock())
+    data = _git(root, "cat-file", "blob", blob.stdout.decode().strip()).stdout
+    try:
+        return Base(_read(data, base))
+    except InvalidInput as bad:
+        return Base(Lock(), bad.message)
 
 
 def _read(data: bytes, base: str) -> Lock:
     try:
-        return parse(data.decode("utf-8", "replace"), source=f"the base's lock ({visible(base)})")
+        return read_sides(data.decode("utf-8", "replace"), f"the base's lock ({visible(base)})")
     except InvalidInput as bad:
-        hint = "--base takes a compose.lock, or a revision that has a good one"
-        raise InvalidInput(bad.message, hint=hint) from bad
+        raise InvalidInput(bad.message, hint="--base takes a compose.lock, or a revision") from bad
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:

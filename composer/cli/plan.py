@@ -21,7 +21,7 @@ from composer.cli.targets import open_target
 from composer.cli.terminal import emit
 from composer.errors import InvalidInput, Problem, UsageError
 from composer.lockfile import NAME as LOCK
-from composer.plan import lock_news, plan_offline
+from composer.plan import MARKERS, lock_news, plan_offline, unreadable
 from composer.render import findings, problems
 from composer.render import plan as render
 from composer.render.budget import BUDGETS, Budget
@@ -32,9 +32,9 @@ from composer.words import visible
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from composer.cli.base import Base
     from composer.cli.options import Command, Selection, Wish
     from composer.cli.project import Project
-    from composer.entities import Lock
     from composer.plan import Options, Plan
     from composer.target import Target
 
@@ -113,7 +113,7 @@ def plan_command(
         planned, prices, advised = (
             _offline(project, wish, options) if offline else _asked(project, wish, options)
         )
-        planned = _compared(planned, project, before) if before is not None else planned
+        planned = _compared(planned, project, before)
     except InvalidInput as bad:
         copies.write(partial(_invalid, bad))
         click.echo(_invalid(bad, form, room), nl=False)
@@ -152,11 +152,15 @@ def _offline(project: Project, wish: Wish, options: Options) -> _Asked:
     return plan_offline(project.recipes, project.lock.target(key), key, options), {}, {}
 
 
-def _compared(planned: Plan, project: Project, base: Lock) -> Plan:
+def _compared(planned: Plan, project: Project, base: Base | None) -> Plan:
     """The plan with what every target's part of the lock says otherwise than the base's."""
-    news = lock_news(project.recipes, base, project.lock, planned.target)
-    notes = (*planned.notes, *news.notes)
-    return replace(planned, lock_edits=tuple(news.edits), notes=notes)
+    edits, notes = [MARKERS] if project.lock.conflicted else [], planned.notes
+    if base is not None and base.flaw:
+        edits.append(unreadable(base.flaw))
+    elif base is not None:
+        news = lock_news(project.recipes, base.lock, project.lock, planned.target)
+        edits, notes = [*edits, *news.edits], (*notes, *news.notes)
+    return replace(planned, lock_edits=tuple(edits), notes=notes)
 
 
 def _print(look: _Look, form: str, budget: Budget) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from composer.errors import InvalidInput
 from composer.lockfile import NAME as LOCK
 from composer.lockfile import read_lock
@@ -51,6 +53,12 @@ def find(selection: Selection) -> tuple[Path, list[Path]]:
     return root, chosen
 
 
+def warn_of_markers(lock: Lock) -> None:
+    """Say on stderr that the lock is of several sides, which a plan can bring together."""
+    if lock.conflicted:
+        click.echo(f"note: {LOCK} has git's conflict markers: compose lock --repair", err=True)
+
+
 def open_project(selection: Selection, *, read: Callable[[Path], Lock] = read_lock) -> Project:
     """Read lock and recipes. Raises `InvalidInput` with every problem of every file."""
     root, chosen = find(selection)
@@ -70,7 +78,9 @@ def check(selection: Selection) -> tuple[Loaded, int]:
     Names must be unique in the whole project, so all of it is read.
     """
     root, chosen = find(selection)
-    loaded = load(_whole(root, read_lock(root), chosen, selection), root=root)
+    lock = read_lock(root)
+    warn_of_markers(lock)
+    loaded = load(_whole(root, lock, chosen, selection), root=root)
     meant = {visible(relative(file, root) or file.as_posix()) for file in chosen}
     problems = tuple(p for p in loaded.problems if p.file in meant or p.code in _WHOLE_PROJECT)
     return Loaded(loaded.recipes, problems), len(chosen)

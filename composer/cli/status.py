@@ -8,7 +8,7 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.planning import looked_at, options_of
-from composer.cli.project import open_project
+from composer.cli.project import open_project, warn_of_markers
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
 from composer.render import results
@@ -40,6 +40,7 @@ class Sized(Protocol):
 def status_command(selection: Selection, wish: Wish, form: str, detailed_exitcode: bool) -> int:
     """Show for each recipe whether it, the lock and the target agree, and its model's state."""
     project = open_project(selection)
+    warn_of_markers(project.lock)
     with open_target(project, wish, run_jobs=False) as target:
         planned = looked_at(project, target, options_of(project))
         size = target.size() if isinstance(target, Sized) else 0

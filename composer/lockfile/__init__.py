@@ -7,7 +7,14 @@ reads what only a repair can use.
 from composer.lockfile.blocks import Loss
 from composer.lockfile.codec import Plain, plain_content, plain_entry, plain_parameters
 from composer.lockfile.ledger import Ledger
-from composer.lockfile.reading import NAME, lock_text, read_lock, remember, write_lock
+from composer.lockfile.reading import (
+    NAME,
+    lock_text,
+    read_lock,
+    read_sides,
+    remember,
+    write_lock,
+)
 from composer.lockfile.salvage import Salvaged, is_conflicted, salvage
 from composer.lockfile.sides import flat
 from composer.lockfile.state import only_one, state_dir, write_atomically
@@ -30,6 +37,7 @@ __all__ = [
     "plain_parameters",
     "quoted",
     "read_lock",
+    "read_sides",
     "remember",
     "salvage",
     "state_dir",

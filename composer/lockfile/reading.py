@@ -34,13 +34,13 @@ def read_lock(root: Path) -> Lock:
     return read_sides(text) if text is not None else Lock()
 
 
-def read_sides(text: str) -> Lock:
+def read_sides(text: str, source: str = NAME) -> Lock:
     """A lock's text as one lock, whatever git left in it. Raises `InvalidInput`."""
-    sides, base = [parse(side) for side in texts(text)], None
+    sides, base = [parse(side, source=source) for side in texts(text)], None
     with suppress(InvalidInput):  # a base may be torn where its sides aren't: we can do without
         before = base_of(text)
         base = parse(before) if before is not None else None
-    return merged(sides, base=base)
+    return replace(merged(sides, base=base), conflicted=len(sides) > 1)
 
 
 def lock_text(root: Path) -> str | None:

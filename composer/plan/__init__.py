@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from composer.entities import Memory
 from composer.plan.decide import World, decide
 from composer.plan.drift import drift_of
-from composer.plan.edits import LockNews, lock_news
+from composer.plan.edits import MARKERS, LockNews, lock_news, unreadable
 from composer.plan.guards import ALLOW_EMPTY, ALLOW_LARGE, dangers, other_owner
 from composer.plan.importing import entry_of, recipe_of
 from composer.plan.intents import exact, found_intents, known_ids, with_found
@@ -49,6 +49,7 @@ __all__ = [
     "ALLOW_LARGE",
     "CHANGES",
     "DONE",
+    "MARKERS",
     "Action",
     "Guard",
     "LockEdit",
@@ -93,6 +94,7 @@ __all__ = [
     "same_concepts",
     "trusted",
     "unpinned",
+    "unreadable",
     "with_found",
 ]
 

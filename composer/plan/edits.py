@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from composer.entities import Entry, Lock, Recipe, TargetLock
 
 LOCK = "compose.lock"
+MARKERS = LockEdit(
+    LOCK, LOCK, "git's conflict markers are in it: compose lock --repair brings it right"
+)
 _NOTHING = "nothing"
+
+
+def unreadable(flaw: str) -> LockEdit:
+    """Where the base's lock can't be read: there is nothing to tell edits by."""
+    return LockEdit(LOCK, LOCK, f"{flaw}: it can't be read, so nothing is compared with it")
 
 
 @dataclass(slots=True)
@@ -181,6 +189,9 @@ def _other_ids(before: Entry, after: Entry) -> Iterator[str]:
     ):
         if old != new:
             yield f"{word} {old or _NOTHING} -> {new or _NOTHING}"
+    for other in after.candidates:
+        if other.id not in before.ids:
+            yield f"a conflict names {other.id} beside {after.composition or _NOTHING}"
     was, now = {old.id for old in before.replaced}, {old.id for old in after.replaced}
     yield from (f"replaced gains {id}" for id in sorted(now - was))
     yield from (f"replaced loses {id}" for id in sorted(was - now))

@@ -36,10 +36,19 @@ def _is_merged(entry: Entry) -> bool:
 
 
 def _as_told(entry: Entry, observed: Observed) -> Entry:
-    candidates = (replace(c, content=_content(c, observed)) for c in entry.candidates)
+    """What no side has the name or the content of stays as it is recorded, for planning to see."""
+    all_of_it = (*entry.current, *entry.candidates)
+    names, contents = {held.name for held in all_of_it}, [held.content for held in all_of_it]
+
+    def told(held: Candidate) -> Content | None:
+        model = observed.get(held.id)
+        strange = model is not None and not trusted(model, names, contents)
+        return held.content if strange else _content(held, observed)
+
+    candidates = (replace(c, content=told(c)) for c in entry.candidates)
     entry = replace(entry, candidates=tuple(candidates))
     for held in entry.current:
-        content = _content(held, observed)
+        content = told(held)
         if held.used:
             entry = replace(entry, content=content)
         elif entry.next and content:
