@@ -581,3 +581,18 @@ def test_the_systems_refusals_are_one_line(applied: Path) -> None:
 def test_debug_speaks_on_stderr_alone(applied: Path) -> None:
     quiet, loud = compose("plan", at=applied), compose("--debug", "plan", at=applied)
     assert (loud.status, loud.out) == (0, quiet.out)
+
+
+def test_a_digest_holds_beside_an_expected_digest(project: Path) -> None:
+    plain = json.loads(compose("plan", "-o", "json", at=project).out)
+    digest, other = plain["digest"], "0" * 64
+    rehearsal = ["apply", "--dry-run", "--expect", digest]
+    assert compose(*rehearsal, "--digest", digest.upper(), at=project).status == 0
+    ran = compose(*rehearsal, "--digest", other, at=project)
+    assert (ran.status, "--digest" in ran.err) == (3, True)
+
+
+def test_two_copies_are_two_files(project: Path) -> None:
+    ran = compose("plan", "--json-into", "a", "--markdown-into", "a", at=project)
+    assert (ran.status, "another form already" in ran.err) == (64, True)
+    assert not (project / "a").exists()

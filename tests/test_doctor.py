@@ -171,8 +171,8 @@ def test_a_damaged_store_is_told(applied: Path) -> None:
 def test_an_orphan_is_adopted_or_deleted_by_the_command_it_names(applied: Path) -> None:
     compose("forget", "Pixel Rogue", at=applied)
     (told,) = said(found(applied)["orphans"], "note").splitlines()
-    adopt, delete = re.findall(r"compose (apply '\S+'|destroy \S+)", told)
-    assert compose(*adopt.replace("'", "").split(), at=applied).status == 0
+    adopt, delete = re.findall(r"compose (apply [^\s;]+|destroy \S+)", told)
+    assert compose(*adopt.split(), at=applied).status == 0
     assert "the lock names every composition" in said(found(applied)["orphans"], "ok")
     compose("forget", "Pixel Rogue", at=applied)
     (applied / ROGUE).unlink()

@@ -157,3 +157,37 @@ def test_lock_and_repair_touch_one_target_s_entries_alone(world: World) -> None:
     assert (
         compose("lock", "--locked", "--offline", "--project", "staging", at=world.game).status == 0
     )
+
+
+def test_a_project_must_be_said_where_the_lock_knows_several(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    game, url = world.game, world.served.url
+    for project in ("staging", "production"):
+        assert compose("lock", "--project", project, at=game).status == 0
+    for arguments in (["plan"], ["plan", "--target", url]):
+        ran = compose(*arguments, at=game)
+        assert (ran.status, "say which" in ran.err) == (64, True), ran.err
+    none = compose("plan", "--target", url, "--project", "", at=game)  # and that is said, too
+    assert (none.status, f"target: {url} (" in none.err) == (0, True), none.err
+    monkeypatch.setenv("SCENARIO_PROJECT_ID", "staging")
+    ran = compose("plan", at=game)
+    assert (ran.status, f"target: {url}#staging (" in ran.err) == (0, True), ran.err
+    monkeypatch.setenv("SCENARIO_PROJECT_ID", "a third")
+    assert compose("plan", at=game).status == 64
+
+
+def test_what_a_message_proposes_is_about_the_same_project(world: World) -> None:
+    game, url = world.game, world.served.url
+    flags = ("--target", url, "--project", "staging")
+    assert compose("apply", *flags, "--grace", "0.2", at=game).status == 0
+    assert compose("apply", "--project", "production", "--grace", "0.2", at=game).status == 0
+    assert compose("forget", "Pixel Rogue", *flags, at=game).status == 0
+    edit(game / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    shown = compose("plan", *flags, at=game).out
+    assert f"next: compose apply --target {url} --project staging --expect " in shown
+    told = compose("doctor", *flags, at=game).out
+    (delete,) = re.findall(r"compose (destroy model_.*)", told)
+    assert "compose import" not in told  # a recipe has its name: it can't become another
+    done = compose(*delete.split(), at=game)
+    assert (done.status, "Done: 1 deleted." in done.out) == (0, True), done.err

@@ -501,3 +501,16 @@ def test_a_misspelt_top_costs_no_entry(applied: Path) -> None:
     edit(applied / NAME, "\ntargets:", "\ntarget:")
     assert compose("lock", "--repair", "--offline", at=applied).status == 0
     assert read_lock(applied) == lock
+
+
+def test_what_a_repair_cannot_settle_is_not_called_well(applied: Path) -> None:
+    ids = dict(entry(applied).pins)
+    text = (applied / NAME).read_text("utf-8")
+    wrong = text.replace(
+        f'"Pixel Dust": "{ids["Pixel Dust"]}"', f'"Pixel Dust": "{ids["Ink Lines"]}"'
+    )
+    assert wrong != text
+    (applied / NAME).write_text(wrong, "utf-8")
+    ran = compose("lock", "--repair", at=applied)
+    assert (ran.status, "two concepts are one model" in ran.out) == (1, True), ran.out
+    assert "as it should be" not in ran.out

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from composer.errors import BadLora
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -24,13 +26,18 @@ class Judging(Protocol):
 
 
 def advice(planned: Plan, target: Target) -> dict[str, str]:
-    """The verdict on each composition, by recipe. Where there is none, the plan is as good."""
+    """The verdict on each composition, by recipe, or why a LoRA allows none.
+
+    Where there is none, the plan is as good.
+    """
     found: dict[str, str] = {}
     if not isinstance(target, Judging):
         return found
     for action in planned.actions:
         try:
             verdict = target.verdict(concepts_of(action))
+        except BadLora as bad:
+            verdict = f"none, as training would fail: {bad.message}"
         except Exception as error:  # whatever it is, it must not break a plan
             log.debug("no verdict on %s: %s", action.path, error)
             continue

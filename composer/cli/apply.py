@@ -84,8 +84,9 @@ def apply_command(
 
     PATHS are recipe files or folders; without any, the folder recipes/.
     """
-    if digest is not None and (expect is None or not re.fullmatch("[0-9a-f]{64}", digest)):
+    if digest is not None and (expect is None or not re.fullmatch("[0-9a-fA-F]{64}", digest)):
         raise UsageError("--digest is all 64 hex digits of the plan in --expect PLAN.json")
+    digest = digest.lower() if digest is not None else None
     project = open_project(selection)
     options = options_of(project, upgrade=upgrade, prune=prune)
     allowed = opt.allowed(allow_empty=allow_empty, allow_large=allow_large)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -21,7 +22,7 @@ from composer.target import observe
 from composer.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from composer.cli.options import Wish
     from composer.cli.project import Project
@@ -73,7 +74,8 @@ def _asked(project: Project, wish: Wish, statuses: set[int]) -> list[Check]:
     memory = with_found(memory, observed)
     planned = plan(project.recipes, memory, observed, options_of(project))
     statuses |= {guard.error.exit_status for guard in planned.guards if guard.flag is None}
-    return [*_agreement(planned, observed), *_orphans(planned, memory, observed)]
+    found = _orphans(planned, memory, observed, project, wish)
+    return [*_agreement(planned, observed), *found]
 
 
 def _agreement(planned: Plan, observed: Observed) -> Iterator[Check]:
@@ -101,12 +103,17 @@ def _disagreement(action: Action) -> Iterator[Check]:
         yield Check(TARGET, NOTE, f"{where}: {note}")
 
 
-def _orphans(planned: Plan, memory: Memory, observed: Observed) -> Iterator[Check]:
+def _orphans(
+    planned: Plan, memory: Memory, observed: Observed, project: Project, wish: Wish
+) -> Iterator[Check]:
     found = orphans(memory, observed)
     asked_for = {a.model.id: a.path for a in planned.actions if a.model and a.verb is Verb.ADOPT}
+    names = {recipe.name for recipe in project.recipes}
     for model in found:
         words = f"{model.id} ({model.name}, {model.status})"
-        yield Check(ORPHANS, NOTE, words, _ways(model, asked_for.get(model.id)))
+        delete = f"delete it: compose destroy {model.id}{wish.flags}"
+        adopt = _adopting(model, asked_for.get(model.id), names, wish.flags)
+        yield Check(ORPHANS, NOTE, words, f"{adopt}; {delete}" if adopt else delete)
     if found and observed.remote:
         yield Check(ORPHANS, NOTE, _NOT_ALONE)
     elif not found:
@@ -116,9 +123,13 @@ def _orphans(planned: Plan, memory: Memory, observed: Observed) -> Iterator[Chec
 _NOT_ALONE = "another repository may have made them: look before you delete"
 
 
-def _ways(model: Model, recipe: str | None) -> str:
-    """What adopts it, and what deletes it; only a trained one can become a recipe."""
-    delete = f"delete it: compose destroy {model.id}"
+def _adopting(model: Model, recipe: str | None, names: Collection[str], flags: str) -> str:
+    """What adopts it: the recipe that asks for it, or one that is written for it.
+
+    Only a trained one can become a recipe, and no recipe has the name of another.
+    """
     if recipe is not None:
-        return f"adopt it: compose apply '{recipe}'; {delete}"
-    return f"adopt it: compose import {model.id}; {delete}" if model.trained else delete
+        return f"adopt it: compose apply {shlex.quote(recipe)}{flags}"
+    if model.trained and model.name not in names:
+        return f"adopt it: compose import {model.id}{flags}"
+    return ""

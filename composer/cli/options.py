@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,12 @@ class Wish:
     target: str | None
     project: str | None
     library: Path | None
+
+    @property
+    def flags(self) -> str:
+        """The same again, for the end of a command that a message proposes."""
+        named = (("--target", self.target), ("--project", self.project))
+        return "".join(f" {flag} {shlex.quote(said)}" for flag, said in named if said is not None)
 
 
 def _gathered(

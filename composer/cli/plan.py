@@ -52,6 +52,7 @@ class _Look:
     prices: dict[str, float]
     advice: dict[str, str]
     whole: str  # the command or the file that has all of it
+    next_step: str
 
 
 def _into(form: str, help: str) -> Callable[[Command], Command]:
@@ -119,7 +120,8 @@ def plan_command(
         click.echo(_invalid(bad, form, room), nl=False)
         raise
     allowed = opt.allowed(allow_empty=allow_empty, allow_large=allow_large)
-    look = _Look(planned, allowed, prices, advised, json_into.name if json_into else WHOLE)
+    whole = json_into.name if json_into else WHOLE
+    look = _Look(planned, allowed, prices, advised, whole, f"compose apply{wish.flags}")
     copies.write(partial(_shown, look))
     _print(look, form, room)
     if locked:
@@ -168,7 +170,12 @@ def _print(look: _Look, form: str, budget: Budget) -> None:
         click.echo(_shown(look, form, budget), nl=False)
         return
     shown = partial(
-        render.text, look.plan, allowed=look.allowed, prices=look.prices, advice=look.advice
+        render.text,
+        look.plan,
+        allowed=look.allowed,
+        prices=look.prices,
+        advice=look.advice,
+        next_step=look.next_step,
     )
     emit(lambda color: shown(color=color))
 
@@ -197,7 +204,7 @@ def _invalid(bad: InvalidInput, form: str, budget: Budget) -> str:
     unread = Problem(LOCK, 0, 0, findings.UNREADABLE, visible(bad.message), hint)
     found = bad.problems or (unread,)
     if form == "github":
-        return problems.github(found)
+        return f"{problems.github(found)}\n"
     if form == "sarif":
         return problems.sarif(found, findings.RULES)
     if form == "markdown":

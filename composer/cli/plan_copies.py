@@ -41,6 +41,10 @@ class Copies:
         """Raises `UsageError` where a copy would be written over the lock or a recipe."""
         if not any(self.files):
             return
+        wanted = list(self.files)
+        for n, (option, file, _, _) in enumerate(wanted):
+            if any(_is_same(file, other) for _, other, _, _ in wanted[:n]):
+                raise UsageError(f"{option}: {file} is to hold another form already")
         root, chosen = find(selection)
         recipes = [*chosen, *(root / RECIPES).rglob("*.y*ml")]
         for option, file, _, _ in self.files:

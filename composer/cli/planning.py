@@ -64,6 +64,11 @@ def check_expected(planned: Plan, expected: str, digest: str | None = None) -> N
                 f"--expect: the plan is sha256:{planned.digest[:8]}…, not {expected[:8]}…",
                 hint="something changed since it was approved: look at compose plan again",
             )
+        if digest is not None and planned.digest != digest:
+            raise Refused(
+                f"--digest: the plan is sha256:{planned.digest[:8]}…, not {digest[:8]}…",
+                hint="it is not the plan that was approved",
+            )
         return
     approved = _approved(Path(expected))
     if digest is not None and digest_of_changes(approved) != digest:

@@ -52,7 +52,9 @@ def choose(wish: Wish, lock: Lock, env: Mapping[str, str]) -> Choice:
     """
     for name, reason in ((wish.target, "--target"), (env.get("COMPOSE_TARGET"), "COMPOSE_TARGET")):
         if name:
-            return Choice(_address(name, wish, env), reason)
+            place = _address(name, wish, env)
+            _check_project(place, wish, lock)
+            return Choice(place, reason)
     known = sorted(lock.targets)
     if known == [LOCAL]:
         return Choice(None, "the lock knows no other")
@@ -60,7 +62,7 @@ def choose(wish: Wish, lock: Lock, env: Mapping[str, str]) -> Choice:
         return _by_credentials(wish, known, env)
     if known and LOCAL not in known:
         raise CredentialsError(
-            f"the lock knows only {known[0]}, and there are no credentials",
+            f"the lock knows only {', '.join(known)}, and there are no credentials",
             hint=f"set {KEY} and {SECRET}, or give --target local",
         )
     return Choice(None, "no credentials are set")
@@ -70,7 +72,8 @@ def _by_credentials(wish: Wish, known: list[str], env: Mapping[str, str]) -> Cho
     """The API that the environment means; a repository made for another one needs a flag."""
     place = _address(SCENARIO, wish, env)
     remote = [key for key in known if key != LOCAL]
-    if len(remote) > 1 and not wish.project:
+    said = wish.project or (_project(wish, env) and place is not None and place.key in remote)
+    if len(remote) > 1 and not said:
         hint = "say which: --target scenario or --target URL, and --project ID"
         raise UsageError(f"the lock knows several targets: {', '.join(remote)}", hint=hint)
     if remote and place is not None and place.key not in remote and not wish.project:
@@ -81,13 +84,29 @@ def _by_credentials(wish: Wish, known: list[str], env: Mapping[str, str]) -> Cho
     return Choice(place, "credentials are set")
 
 
+def _check_project(place: Address | None, wish: Wish, lock: Lock) -> None:
+    """A lock that knows projects of this address, and none without, needs one of them said."""
+    if place is None or place.project or wish.project is not None or place.key in lock.targets:
+        return
+    known = sorted(key for key in lock.targets if key.startswith(f"{place.key}#"))
+    if known:
+        raise UsageError(
+            f"the lock knows {', '.join(known)}, and no project is said",
+            hint="say which: --project ID, or --project '' for none",
+        )
+
+
+def _project(wish: Wish, env: Mapping[str, str]) -> str | None:
+    """The project; an empty one that is said is none, whatever the environment has."""
+    return (env.get("SCENARIO_PROJECT_ID") if wish.project is None else wish.project) or None
+
+
 def _address(name: str, wish: Wish, env: Mapping[str, str]) -> Address | None:
     """Where a target of this name is; None for the local one. Raises `UsageError`."""
     if name == LOCAL:
         return None
-    project = wish.project or env.get("SCENARIO_PROJECT_ID") or None
     default = env.get("SCENARIO_BASE_URL") or DEFAULT_URL
-    return address(default if name == SCENARIO else name, project)
+    return address(default if name == SCENARIO else name, _project(wish, env))
 
 
 def open_target(

@@ -63,12 +63,20 @@ def mending(mended: Mending, lost: Sequence[str], *, would: bool = False) -> str
         ]
     )
     lines += _problems([(one.path, one.words) for one in mended.blocked], color=False)
-    count = counted(len(mended.mended), "entry")
-    lines.append(f"Nothing was written; {count} would be repaired." if would else _mended(mended))
+    lines.append(_would_mend(mended) if would else _mended(mended))
     return "\n".join(lines) + "\n"
 
 
+def _would_mend(mended: Mending) -> str:
+    if mended.changed and not mended.mended:
+        return "Nothing was written; the lock would be written anew."
+    count = counted(len(mended.mended), "entry")
+    return f"Nothing was written; {count} would be repaired."
+
+
 def _mended(mended: Mending) -> str:
+    if not mended.changed and mended.blocked:
+        return "No changes: what is wrong is not for a repair to settle."
     if not mended.changed:
         return "No changes: the lock is as it should be."
     if not mended.mended:
