@@ -426,7 +426,10 @@ def test_weights_that_are_no_numbers_do_not_break_a_plan(tmp_path: Path) -> None
 _names = st.text("abz:./\\ -_0159", min_size=1).filter(lambda name: name.strip())
 
 
-@given(_names, st.floats(-2, 2))
+_scales = st.floats(-2, 2).filter(lambda scale: scale == 0 or abs(scale) >= 1e-6)
+
+
+@given(_names, _scales)
 def test_a_scale_stands_after_the_last_colon(name: str, scale: float) -> None:
     path, found = weighted(f"{name}:{scale}")
     assert (str(path), found) == (str(type(path)(name)), scale)
@@ -442,10 +445,26 @@ def test_a_colon_alone_is_part_of_the_path(name: str) -> None:
     assert weighted(f"{name}:0.5") == (path, 0.5)
 
 
-@pytest.mark.parametrize("text_", ["a:2.001", "a:-3", "a:1e9", ":0.5", "", ":-2"])
+@pytest.mark.parametrize(
+    "text_", ["a:2.001", "a:-3", "a:1e9", ":0.5", "", ":-2", "a:1e-7", "a:-1e-400"]
+)
 def test_no_such_scale_and_no_file(text_: str) -> None:
     with pytest.raises(UsageError):
         weighted(text_)
+
+
+def test_a_file_whose_name_ends_like_a_scale_is_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if sys.platform == "win32":
+        pytest.skip("Windows has no such names")
+    (tmp_path / "a:0.5").touch()
+    with pytest.raises(UsageError, match=r"is 0\.5 its scale, or the end"):
+        weighted("a:0.5")
+    assert weighted("a:0.5:1") == (type(tmp_path)("a:0.5"), 1.0)
+    (tmp_path / "a").touch()
+    assert weighted("a:0.5") == (type(tmp_path)("a"), 0.5)
 
 
 def test_bars_and_strips_of_nothing_at_all() -> None:

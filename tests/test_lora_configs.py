@@ -155,6 +155,7 @@ def test_one_beside_that_is_refused(tmp_path: Path, text: str, reason: str) -> N
         ({"r": 8}, "rank 2 at transformer_blocks.0.attn.to_q, where"),
         ({"r": 0}, "rank 2 at"),
         ({"r": "2"}, "no sensible number"),
+        ({"r": 2.7}, "is 2.7, no whole number"),
         ({"r": 2, "lora_alpha": True}, "no sensible number"),
         ({"r": 2, "lora_alpha": 1e300}, "no sensible number"),
         ({"r": 2, "use_dora": True}, "DoRA"),

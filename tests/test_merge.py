@@ -244,14 +244,14 @@ def test_scales_of_norms_apply_in_full_and_that_is_said(tmp_path: Path) -> None:
 def test_float16_gives_way_where_values_leave_its_range(tmp_path: Path) -> None:
     path = tmp_path / "tiny.safetensors"
     tensors = {
-        "transformer.proj_out.lora_A.weight": np.full((1, 3072), 1.0, np.float16),
+        "transformer.proj_out.lora_A.weight": np.full((1, 3072), 1e-3, np.float16),
         "transformer.proj_out.lora_B.weight": np.full((64, 1), 1e-4, np.float16),
     }
     save_file(tensors, path)
     done = merge([(path, 0.01)], tmp_path / "a.safetensors", wanted=Wanted())
     assert done.report.dtype == "F32"
-    assert done.notes == ("written as F32: some values are beyond F16's range",)
-    with pytest.raises(BadLora, match=r"float16's range.*bfloat16 or float32"):
+    assert done.notes == ("written as F32: some values don't fit F16",)
+    with pytest.raises(BadLora, match=r"too small for float16.*bfloat16 or float32"):
         merge([(path, 0.01)], tmp_path / "b.safetensors", wanted=Wanted(precision="float16"))
     assert not (tmp_path / "b.safetensors").exists()
 
@@ -504,7 +504,7 @@ def test_killed_in_the_middle_there_is_no_file(tmp_path: Path, loras: Path, coun
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_asked_to_end_it_leaves_nothing(
     tmp_path: Path, loras: Path, name: str, status: int
 ) -> None:

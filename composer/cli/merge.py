@@ -101,16 +101,22 @@ def merge_command(
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does, so that no temporary file is left."""
+    """SIGTERM and a terminal that is closed end the work as Ctrl-C does, so that no temporary file
+    is left. What `nohup` has said stays as it is."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(SIGNALLED + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    numbers = [number for number in _ENDS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, leave) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_ENDS = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 def _made(

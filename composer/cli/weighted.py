@@ -9,6 +9,7 @@ from composer.errors import UsageError
 from composer.words import visible
 
 LIMIT = 2.0  # as for a concept of the engine: -2..2
+LEAST = 1e-6  # other than 0; smaller ones change no picture, and no type holds what they leave
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
 
@@ -22,7 +23,14 @@ def weighted(text: str) -> tuple[Path, float]:
     if not colon or not _NUMBER.fullmatch(number):
         _check_typo(text, path, number)
         return _path(text, text), 1.0
+    if Path(text).is_file() and not Path(path).exists():
+        raise UsageError(
+            f"{visible(text)} is a file: is {number} its scale, or the end of its name?",
+            hint=f"write {visible(text)}:1 for the file",
+        )
     scale = float(number)
+    if abs(scale) < LEAST and re.search("[1-9]", number.lower().partition("e")[0]):
+        raise UsageError(f"{visible(text)}: the scale {number} is neither 0 nor at least {LEAST}")
     if not -LIMIT <= scale <= LIMIT:
         raise UsageError(f"{visible(text)}: the scale {number} is not within -2..2")
     return _path(path, text), scale

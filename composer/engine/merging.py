@@ -125,7 +125,7 @@ def _merged(
 ) -> Merged:
     notes = [_on_norms(file, scale) for file, scale in files if file.norms]
     if report.dtype != foreseen.dtype:
-        notes.append(f"written as {report.dtype}: some values are beyond {foreseen.dtype}'s range")
+        notes.append(f"written as {report.dtype}: some values don't fit {foreseen.dtype}")
     return Merged(making.parts, tuple(file for file, _ in files), report, size, tuple(notes))
 
 

@@ -41,7 +41,7 @@ class Stamp:
         """Raises `BadLora` for what is no regular file: opening a pipe would wait forever."""
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise BadLora(f"{visible(path.name)} is not a regular file")
+            raise BadLora(f"{visible(path.name or str(path))} is not a regular file")
         config = lora.companion(path)
         both = [status, *([config.stat()] if config else [])]
         return cls(

@@ -43,6 +43,7 @@ BLOCKS = (
 )
 
 VALUES = 1 << 18  # of the B's of a layer, or of each ΔW where it is built, at a time
+CANCELLED = 1e-2  # of the sum of the products' sizes: below, float32's digits don't do
 SMALLEST, LARGEST = 1e-24, 1e24  # sums of squares that float32 adds up without loss
 
 # Every layer that any file can have a part for; diffusers has no slot for T5.
@@ -130,16 +131,25 @@ def _dense_is_cheaper(there: Sequence[Term]) -> bool:
 def _from_factors(there: Sequence[Term]) -> NDArray[np.float64]:
     """Σ (A Aᵀ) * (BᵀB) for each pair of terms, without their factors.
 
-    In float32, and once more in float64 where a square doesn't fit; if it is no number, one of the
-    values isn't.
+    In float32, and once more in float64 where a square doesn't fit, or where a term's own products
+    nearly cancel, as in a file that was merged of a LoRA and another's opposite; if a square is no
+    number, one of the values isn't.
     """
     starts = list(accumulate((term.rank for term in there[:-1]), initial=0))
     with np.errstate(over="ignore", invalid="ignore"):
         inner, outer = _inner(there, np.float32), _outer(there, np.float32)
-    if not (_in_range(inner, starts) and _in_range(outer, starts)):
+    if _in_range(inner, starts) and _in_range(outer, starts):
+        products = np.multiply(inner, outer, dtype=np.float64)
+        sums = _blocks(products, starts)
+        if (sums.diagonal() >= CANCELLED * _blocks(np.abs(products), starts).diagonal()).all():
+            return sums
+    else:
         _check(there)
-        inner, outer = _inner(there, np.float64), _outer(there, np.float64)
-    products = np.multiply(inner, outer, dtype=np.float64)
+    return _blocks(_inner(there, np.float64) * _outer(there, np.float64), starts)
+
+
+def _blocks(products: NDArray[np.float64], starts: Sequence[int]) -> NDArray[np.float64]:
+    """The sum of each block of ranks, (terms, terms)."""
     sums: NDArray[np.float64] = np.add.reduceat(np.add.reduceat(products, starts), starts, axis=1)
     return sums
 

@@ -115,16 +115,16 @@ def _check_shape(stem: Stem, delta: Delta) -> None:
     outputs, inputs = delta.shape
     widths = stem.site.parts[0].module.widths
     if outputs != stem.site.outputs:
-        raise _misfit(delta.tensors[-1], outputs, f"{stem.site.outputs} outputs")
+        raise _misfit(delta, -1, outputs, f"{stem.site.outputs} outputs")
     if inputs not in widths:
-        raise _misfit(delta.tensors[0], inputs, f"{' or '.join(map(str, widths))} inputs")
+        raise _misfit(delta, 0, inputs, f"{' or '.join(map(str, widths))} inputs")
 
 
-def _misfit(tensor: Tensor, found: int, wanted: str) -> Flaw:
-    return Flaw(
-        f"{tensor.name} has shape {list(tensor.shape)}, which makes {found}, where FLUX.1 has"
-        f" {wanted}: made for another model"
-    )
+def _misfit(delta: Delta, index: int, found: int, wanted: str) -> Flaw:
+    """All of LoKr's tensors have a say in both sides, of the others' one has each."""
+    blamed = delta.tensors if delta.kind == "LoKr" else (delta.tensors[index],)
+    said = ", ".join(f"{tensor.name} has shape {list(tensor.shape)}" for tensor in blamed)
+    return Flaw(f"{said}, which makes {found}, where FLUX.1 has {wanted}: made for another model")
 
 
 def _check_rank(down: Tensor, up: Tensor) -> None:

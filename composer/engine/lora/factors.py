@@ -50,6 +50,10 @@ class Delta(Protocol):
     def tensors(self) -> tuple[Tensor, ...]:
         """The weights that it is stored as: the first has the inputs, the last the outputs."""
 
+    @property
+    def downs(self) -> tuple[Tensor, ...]:
+        """Those of them that `down` is made of: where two of a kind share these, they share it."""
+
     def down(self, source: Source) -> Array:
         """A, (rank, inputs)."""
 
@@ -105,6 +109,10 @@ class LowRank:
     def tensors(self) -> tuple[Tensor, ...]:
         return self.a, self.b
 
+    @property
+    def downs(self) -> tuple[Tensor, ...]:
+        return (self.a,)
+
     def down(self, source: Source) -> Array:
         return source.array(self.a)
 
@@ -144,6 +152,10 @@ class Hadamard:
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         return self.w1b, self.w2b, self.w2a, self.w1a
+
+    @property
+    def downs(self) -> tuple[Tensor, ...]:
+        return self.w1b, self.w2b
 
     def down(self, source: Source) -> Array:
         first, second = _wide(source, self.w1b), _wide(source, self.w2b)
@@ -229,6 +241,10 @@ class Kronecker:
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         return self.w1.tensors + self.w2.tensors
+
+    @property
+    def downs(self) -> tuple[Tensor, ...]:
+        return self.tensors  # which of them the inputs' side is made of depends on their ranks
 
     def down(self, source: Source) -> Array:
         return np.kron(self.w1.factors(source)[1], self.w2.factors(source)[1])

@@ -171,9 +171,14 @@ def _blocks(found: Sequence[Term]) -> Iterator[Block]:
 
 
 def _same_down(one: Term, two: Term) -> bool:
-    if one.rank != two.rank or one.keep is not None or two.keep is not None:
+    """By what is stored: A itself can be much larger than that."""
+    if type(one.delta) is not type(two.delta) or one.keep is not None or two.keep is not None:
         return False
-    return np.array_equal(one.down(), two.down())
+    ours, theirs = one.delta.downs, two.delta.downs
+    return len(ours) == len(theirs) and all(
+        a.shape == b.shape and np.array_equal(one.source.array(a), two.source.array(b))
+        for a, b in zip(ours, theirs, strict=True)
+    )
 
 
 def _filled(layers: list[Layer], form: Form) -> list[Layer]:

@@ -24,14 +24,17 @@ TABLE = 1 << 15  # values from which on a table of all that a 16-bit number can 
 
 
 class TooNarrow(Exception):
-    """A value doesn't fit float16; `error` says it to the user who asked for that type."""
+    """Values don't fit float16; `error` says it to the user who asked for that type.
 
-    def __init__(self, name: str) -> None:
+    `small`: most of them are too small to keep their digits; else one is too large.
+    """
+
+    def __init__(self, name: str, *, small: bool) -> None:
         super().__init__(name)
-        self.error = BadLora(
-            f"{name} has values beyond float16's range",
-            hint="take the precision bfloat16 or float32",
-        )
+        self.small = small
+        what = "too small for float16" if small else "beyond float16's range"
+        hint = "take the precision bfloat16 or float32"
+        self.error = BadLora(f"{name} has values {what}", hint=hint)
 
 
 def rounded(exact: Array, dtype: str, name: str) -> Array:
@@ -61,6 +64,8 @@ def scale_into(place: Array, values: Array, factor: float, name: str) -> None:
     if place.dtype != NUMPY[F16]:
         with np.errstate(over="ignore", invalid="ignore"):
             np.multiply(values, factor, out=place, dtype=_width(place, factor), casting="unsafe")
+    elif values.dtype == place.dtype and abs(factor) == 1:
+        np.multiply(values, place.dtype.type(factor), out=place)  # no digit is lost
     elif values.itemsize <= 2 and values.size >= TABLE:
         place[...] = _Halves.of(values.dtype, factor).taken(values, name)
     else:
@@ -87,8 +92,10 @@ def _check_f16(sizes: Array, normal: float, beyond: float, name: str) -> None:
     """
     large = np.count_nonzero(sizes >= normal)
     small = np.count_nonzero(sizes) - large
-    if small > large or not sizes.max(initial=0) < beyond:
-        raise TooNarrow(name)
+    if not sizes.max(initial=0) < beyond:
+        raise TooNarrow(name, small=False)
+    if small > large:
+        raise TooNarrow(name, small=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class AdapterConfig:
             raise Flaw(f"is a {shown(str(raw['peft_type']))}, says its {where}: only LoRA is read")
         return cls(
             where=where,
-            rank=int(_number("r", raw.get("r", 8), where)),
+            rank=_whole("r", raw.get("r", 8), where),
             alpha=_number("lora_alpha", raw.get("lora_alpha", 8), where),
             rank_pattern=_pattern("rank_pattern", raw.get("rank_pattern"), where),
             alpha_pattern=_pattern("alpha_pattern", raw.get("alpha_pattern"), where),
@@ -147,6 +147,13 @@ def _number(name: str, value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > MOST:
         raise Flaw(f"is broken: {name} in its {where} is no sensible number")
     return value
+
+
+def _whole(name: str, value: object, where: str) -> int:
+    number = _number(name, value, where)
+    if number != int(number):
+        raise Flaw(f"is broken: {name} in its {where} is {number:g}, no whole number")
+    return int(number)
 
 
 def _pattern(name: str, raw: object, where: str) -> Mapping[str, float]:

@@ -108,8 +108,9 @@ class Term:
 
     @property
     def label(self) -> str:
-        """What a message calls it: the file and the weight that is scaled."""
-        return f"{shown(self.path.name)}: {self.delta.tensors[-1].name}"
+        """What a message calls it: the file and the weight that is scaled; of LoKr, the layer."""
+        scaled, stem = self.delta.tensors[-1].name, self.adapter.stem.text
+        return f"{shown(self.path.name)}: {stem if self.delta.kind == 'LoKr' else scaled}"
 
     def down(self) -> Array:
         """A, (rank, inputs)."""
@@ -229,8 +230,11 @@ def _term(part: Opened, adapter: Adapter, runs: tuple[Run, ...]) -> Iterator[Ter
         return
     source, factor = part.source, part.scale * adapter.factor
     keep = _kept(source, delta, runs) if adapter.site.fused else None
-    if keep is None or keep:
-        yield Term(source, part.lora.path, adapter, delta, runs, factor, keep)
+    term = Term(source, part.lora.path, adapter, delta, runs, factor, keep)
+    if keep == ():
+        term.check()  # nothing is made of it, so nothing would show what is no number in it
+    else:
+        yield term
 
 
 def _biases(part: Opened, adapter: Adapter, runs: tuple[Run, ...]) -> Iterator[BiasTerm]:

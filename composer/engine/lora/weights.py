@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+SHIFTS = (3, 6, 9, -3, -6, -9)  # bits that may go from A to B
 ROWS = 4096  # of B at a time: larger pieces cost more in fresh memory than they save in calls
 
 
@@ -72,17 +73,45 @@ def _concatenated(layer: Layer, stretch: float, dtype: str) -> tuple[Array, Arra
     down = np.zeros((layer.rank, layer.inputs), NUMPY[dtype])
     up = np.zeros((layer.outputs, layer.rank), NUMPY[dtype])
     for block, ranks in _placed(layer):
-        first = block.terms[0]
-        if not first.down_into(down[ranks]):
-            down[ranks, : first.inputs] = rounded(first.down(), dtype, first.label)
-        for term, run in _runs(block):
-            place = up[run.start : run.stop, ranks]
-            scale_into(place, term.up(run), term.factor * stretch, term.label)
+        _beside(block, down[ranks], up[:, ranks], dtype, stretch)
     check_range(down, layer.place.stem)
     if not finite(up):  # looked at once: a slice takes several times as long
         for block, ranks in _placed(layer):
             check_range(up[:, ranks], block.terms[0].label)
     return down, up
+
+
+def _beside(block: Block, down: Array, up: Array, dtype: str, stretch: float) -> None:
+    """Put a block's two factors into their places.
+
+    Where one has values too small for float16, a power of two of the other goes over to it: no
+    digit of either changes.
+    """
+    try:
+        _shifted(block, down, up, dtype, stretch, bits=0)
+    except TooNarrow as narrow:
+        fits = (_fits(block, down, up, dtype, stretch, bits) for bits in SHIFTS)
+        if not narrow.small or not any(fits):
+            raise
+
+
+def _fits(block: Block, down: Array, up: Array, dtype: str, stretch: float, bits: int) -> bool:
+    try:
+        _shifted(block, down, up, dtype, stretch, bits)
+    except TooNarrow:
+        return False
+    return True
+
+
+def _shifted(block: Block, down: Array, up: Array, dtype: str, stretch: float, bits: int) -> None:
+    first = block.terms[0]
+    if bits:
+        scale_into(down[:, : first.inputs], first.down(), 2.0**-bits, first.label)
+    elif not first.down_into(down):
+        down[:, : first.inputs] = rounded(first.down(), dtype, first.label)
+    for term, run in _runs(block):
+        factor = term.factor * stretch * 2.0**bits
+        scale_into(up[run.start : run.stop], term.up(run), factor, term.label)
 
 
 # --- reduced -----------------------------------------------------------------------------
