@@ -170,6 +170,8 @@ def test_a_project_must_be_said_where_the_lock_knows_several(
         assert (ran.status, "say which" in ran.err) == (64, True), ran.err
     none = compose("plan", "--target", url, "--project", "", at=game)  # and that is said, too
     assert (none.status, f"target: {url} (" in none.err) == (0, True), none.err
+    none = compose("plan", "--project", "", at=game)
+    assert (none.status, f"target: {url} (" in none.err) == (0, True), none.err
     monkeypatch.setenv("SCENARIO_PROJECT_ID", "staging")
     ran = compose("plan", at=game)
     assert (ran.status, f"target: {url}#staging (" in ran.err) == (0, True), ran.err

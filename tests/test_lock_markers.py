@@ -100,7 +100,7 @@ def test_every_look_says_that_markers_are_there(applied: Path) -> None:
     assert f"a conflict names model_theirs beside {id}" in said
     assert "conflict markers" in compose("plan", "-o", "markdown", at=applied).out
     assert "conflict markers" in compose("plan", "-o", "github", at=applied).out
-    for arguments in (["status"], ["validate"]):
+    for arguments in (["status"], ["validate"], ["apply", "--dry-run"]):
         assert "conflict markers" in compose(*arguments, at=applied).err
 
 

@@ -19,7 +19,7 @@ from lora_tensors import QKV
 from lora_wild import File, Lora, save
 from safetensors.numpy import save_file
 
-from composer.engine.lora import compose, composed_size, read
+from composer.engine.lora import compose, composed_size, read, reduction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -265,3 +265,36 @@ def test_a_narrow_result_is_the_reduced_one_rounded(
     assert read(tmp_path / "out").dtypes == (dtype,)
     got, wanted = (oracle.deltas(tmp_path / name) for name in ("out", "wide"))
     assert oracle.worst(got, wanted) <= LIMITS[dtype]
+
+
+# --- by squares or by factors ------------------------------------------------------------
+
+SPECTRA = {
+    "flat": np.ones(12),
+    "a slope": np.geomspace(1, 1e-2, 12),
+    "steep": np.geomspace(1, 1e-12, 12),
+    "hardly more than is kept": np.array([1.0] * 6 + [1e-5] * 6),
+    "all that counts is kept": np.array([1.0] * 6 + [1e-9] * 6),
+    "a small one is kept": np.array([1.0] * 5 + [1e-7] * 7),
+    "less than the rank": np.array([1.0] * 4 + [0.0] * 8),
+    "nothing": np.zeros(12),
+}
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_whatever_the_singular_values_are_it_is_the_best(name: str) -> None:
+    """Also where their squares are beyond float64's digits."""
+    rng, values = np.random.default_rng(5), SPECTRA[name]
+    left, _ = np.linalg.qr(rng.standard_normal((90, 12)))
+    right, _ = np.linalg.qr(rng.standard_normal((70, 12)))
+    mixing = rng.standard_normal((12, 12))  # factors that say nothing about the values
+    up, down = (left * values) @ np.linalg.inv(mixing), mixing @ right.T
+    found = reduction.reduced(down, up, 6)
+    error = np.linalg.norm(found.up @ found.down - up @ down)
+    best = np.linalg.norm(np.linalg.svd(up @ down)[1][6:])
+    assert error <= best * (1 + 1e-6) + 1e-13
+    rows = found.down @ found.down.T
+    sizes = np.sqrt(rows.diagonal())
+    apart = rows / np.where(sizes, sizes, 1) / np.where(sizes, sizes, 1)[:, None]
+    assert np.abs(apart - np.diag(apart.diagonal())).max() < 1e-12
+    assert found.kept == pytest.approx((values[:6] ** 2).sum(), rel=1e-9)

@@ -74,6 +74,10 @@ class Ran:
 def run(env: Mapping[str, str] = os.environ) -> int:
     """The action's step: `compose` by the inputs; its exit status, but 0 for pending changes."""
     wanted = env["INPUT_COMMAND"]
+    files = Files.of(env)
+    files.folder.mkdir(parents=True, exist_ok=True)
+    for old in (files.plan, files.document):
+        old.unlink(missing_ok=True)
     if wanted not in COMMANDS:
         return _refused(f"command: {wanted} is none of {', '.join(COMMANDS)}, comment")
     if wanted == "apply" and re.fullmatch("[0-9a-fA-F]{1,63}", env.get("INPUT_EXPECT", "")):
@@ -84,10 +88,6 @@ def run(env: Mapping[str, str] = os.environ) -> int:
         arguments = shlex.split(env.get("INPUT_ARGUMENTS", ""))
     except ValueError as bad:
         return _refused(f"arguments: {bad}")
-    files = Files.of(env)
-    files.folder.mkdir(parents=True, exist_ok=True)
-    for old in (files.plan, files.document):
-        old.unlink(missing_ok=True)
     with obeying_nothing():
         ran = _compose(_arguments(wanted, files, env, arguments), _folder(env))
     status = _tell(wanted, ran, files)

@@ -14,7 +14,7 @@ import click
 from composer.apply import Settings, Stopped, apply, settle
 from composer.cli import options as opt
 from composer.cli.planning import check_expected, check_locked, looked_at, options_of
-from composer.cli.project import open_project
+from composer.cli.project import open_project, warn_of_markers
 from composer.cli.targets import open_target
 from composer.cli.terminal import Progress, emit
 from composer.errors import UsageError
@@ -88,6 +88,7 @@ def apply_command(
         raise UsageError("--digest is all 64 hex digits of the plan in --expect PLAN.json")
     digest = digest.lower() if digest is not None else None
     project = open_project(selection)
+    warn_of_markers(project.lock)
     options = options_of(project, upgrade=upgrade, prune=prune)
     allowed = opt.allowed(allow_empty=allow_empty, allow_large=allow_large)
     checks = _Checks(allowed, expect, digest, locked)

@@ -41,8 +41,9 @@ class Wish:
     @property
     def flags(self) -> str:
         """The same again, for the end of a command that a message proposes."""
-        named = (("--target", self.target), ("--project", self.project))
-        return "".join(f" {flag} {shlex.quote(said)}" for flag, said in named if said is not None)
+        named = {"--target": self.target, "--project": self.project, "--library": self.library}
+        given = [(flag, str(said)) for flag, said in named.items() if said is not None]
+        return "".join(f" {flag} {shlex.quote(said)}" for flag, said in given)
 
 
 def _gathered(

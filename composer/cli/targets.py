@@ -72,11 +72,12 @@ def _by_credentials(wish: Wish, known: list[str], env: Mapping[str, str]) -> Cho
     """The API that the environment means; a repository made for another one needs a flag."""
     place = _address(SCENARIO, wish, env)
     remote = [key for key in known if key != LOCAL]
-    said = wish.project or (_project(wish, env) and place is not None and place.key in remote)
+    by_env = _project(wish, env) and place is not None and place.key in remote
+    said = wish.project is not None or by_env
     if len(remote) > 1 and not said:
         hint = "say which: --target scenario or --target URL, and --project ID"
         raise UsageError(f"the lock knows several targets: {', '.join(remote)}", hint=hint)
-    if remote and place is not None and place.key not in remote and not wish.project:
+    if remote and place is not None and place.key not in remote and not said:
         raise UsageError(
             f"the lock knows {remote[0]}, but the environment means {place.key}",
             hint="set SCENARIO_PROJECT_ID or SCENARIO_BASE_URL, or give --target",

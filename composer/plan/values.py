@@ -163,7 +163,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     owner: str | None = None
     gone: frozenset[str] = frozenset()  # what our journal made, and is there no more
-    lock_edits: tuple[LockEdit, ...] = ()  # where a base's lock was given
+    lock_edits: tuple[LockEdit, ...] = ()  # against a base's lock, and conflict markers
     asked: bool = True  # False: the lock alone was looked at, so there is nothing to approve
 
     @property

@@ -1,10 +1,10 @@
 """Composing LoRA files: their weighted sum as one LoRA, exact but for one rounding.
 
 For every layer A = [A1; A2; …] and B = [s1 c1 B1, s2 c2 B2, …], in the caller's order of the
-parts: the product is the sum of the parts' deltas, with no cross terms. A is copied bit for bit
-(or widened); B is computed in float64 (for bfloat16 in float32) and rounded. With a rank, the
-product is replaced by the best one of that rank. Layers are worked on one by one, by a few threads:
-memory doesn't grow with the number or the size of the parts.
+parts: the product is the sum of the parts' deltas, with no cross terms. A is copied bit for bit (or
+widened, or in float16 shifted by a power of two); B is computed in float64 (for bfloat16 in
+float32) and rounded. With a rank, the product is replaced by the best one of that rank. Layers are
+worked on one by one, by a few threads: memory does not grow with the parts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The best LoRA of a given rank for a sum of LoRAs, from their factors alone.
 
 By Eckart and Young the best approximation of ΔW of rank r keeps its r largest singular values.
-ΔW = B A is never built: its singular vectors come from the QR of each side and the SVD of the
-small core between them (G. W. Stewart, "Matrix Algorithms" I, 5.4). All in float64.
+ΔW = B A is never built: its singular vectors come from BᵀB and A Aᵀ, which are small, or, where
+their digits don't do, from the QR of each side and the SVD of the core between them (G. W. Stewart,
+"Matrix Algorithms" I, 5.4). All in float64.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Matrix = NDArray[np.float64]
+
+# Of squares of singular values, which are known to 1e-16 of the largest, or of their sum.
+LEAST_KEPT, LEAST_LOST = 1e-10, 1e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +39,43 @@ def reduced(down: Matrix, up: Matrix, rank: int) -> Reduced:
     """The best approximation of up @ down with `rank` at most its own; the rows of the new down
     are orthogonal.
 
-    With V, the first right singular vectors, it is (ΔW V) Vᵀ: no division by singular values, so
-    factors that depend on each other do no harm.
+    With V, the first right singular vectors, it is (ΔW V) Vᵀ: what V lacks in accuracy counts
+    squared.
     """
+    return _from_squares(down, up, rank) or _from_factors(down, up, rank)
+
+
+def _from_squares(down: Matrix, up: Matrix, rank: int) -> Reduced | None:
+    """With S of SᵀS = BᵀB, S A has the singular values and right vectors of B A: the eigenvalues
+    and vectors of S (A Aᵀ) Sᵀ are theirs squared, and the left ones.
+
+    Five times faster. But a square keeps half the digits: None where the smallest that is kept, or
+    all that is lost, comes near to rounding.
+    """
+    squares, vectors = np.linalg.eigh(up.T @ up)
+    root = np.sqrt(squares.clip(0))[:, None] * vectors.T
+    core = root @ (down @ down.T) @ root.T
+    if not np.isfinite(core).all():
+        return None
+    squares, left = np.linalg.eigh(core)
+    first, rest = squares[::-1][:rank], squares[::-1][rank:]
+    kept, whole = float(first.sum()), float(squares.sum())
+    if first[-1] <= LEAST_KEPT * first[0] or rest.sum() <= LEAST_LOST * whole:
+        return None
+    right = down.T @ (root.T @ (left[:, ::-1][:, :rank] / np.sqrt(first)))
+    right = _orthonormal(right)
+    return _even(right.T, up @ (down @ right), kept, whole)
+
+
+def _orthonormal(columns: Matrix) -> Matrix:
+    """The nearest matrix with orthonormal columns, to one whose columns nearly are."""
+    squares, vectors = np.linalg.eigh(columns.T @ columns)
+    nearest: Matrix = columns @ ((vectors / np.sqrt(squares)) @ vectors.T)
+    return nearest
+
+
+def _from_factors(down: Matrix, up: Matrix, rank: int) -> Reduced:
+    """No division by singular values, so factors that depend on each other do no harm."""
     outer = np.linalg.qr(up, mode="r")
     basis, inner = np.linalg.qr(down.T)
     core = outer @ inner.T

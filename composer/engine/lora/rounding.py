@@ -1,4 +1,4 @@
-"""From float64 to the type of the result, once, and never out of its range.
+"""From float64 (for bfloat16, float32) to the type of the result, and never out of its range.
 
 `weights` rounds every tensor through here. A value that is no number is out of every range.
 """

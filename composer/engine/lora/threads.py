@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, TypeVar
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator
     from concurrent.futures import Future
 
     Item = TypeVar("Item")
     Result = TypeVar("Result")
 
 THREADS = 4  # at most: more only wait for the disk and for memory
-TURN = 4  # layers that a thread takes at once: each turn costs as much as a quarter of a layer
+TURN = 4  # at most that a thread takes at once, of many: a turn costs as much as a small layer
 
 
 def in_order(
-    work: Callable[[Item], Result], items: Iterable[Item]
+    work: Callable[[Item], Result], items: Collection[Item]
 ) -> Generator[Result, None, None]:
     """What `work` makes of each item, in order; no more than a few wait for their turn.
 
@@ -34,7 +34,7 @@ def in_order(
     """
     threads = min(THREADS, os.cpu_count() or 1)
     waiting: deque[Future[list[Result]]] = deque()
-    turns = _turns(items)
+    turns = _turns(items, max(1, min(TURN, len(items) // (8 * threads))))
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads, "compose-layer") as pool:
         try:
             waiting.extend(pool.submit(_each, work, turn) for turn in islice(turns, threads + 1))
@@ -45,9 +45,9 @@ def in_order(
             pool.shutdown(cancel_futures=True)
 
 
-def _turns(items: Iterable[Item]) -> Iterator[list[Item]]:
+def _turns(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     rest = iter(items)
-    while turn := list(islice(rest, TURN)):
+    while turn := list(islice(rest, size)):
         yield turn
 
 

@@ -84,8 +84,8 @@ def _concatenated(layer: Layer, stretch: float, dtype: str) -> tuple[Array, Arra
 def _beside(block: Block, down: Array, up: Array, dtype: str, stretch: float) -> None:
     """Put a block's two factors into their places.
 
-    Where one has values too small for float16, a power of two of the other goes over to it: no
-    digit of either changes.
+    Where one has values too small for float16, a power of two of the other goes over to it, if that
+    one stays large enough.
     """
     try:
         _shifted(block, down, up, dtype, stretch, bits=0)
