@@ -276,6 +276,7 @@ SPECTRA = {
     "hardly more than is kept": np.array([1.0] * 6 + [1e-5] * 6),
     "all that counts is kept": np.array([1.0] * 6 + [1e-9] * 6),
     "a small one is kept": np.array([1.0] * 5 + [1e-7] * 7),
+    "small ones that differ": np.array([1.0] * 5 + [3e-8] + [1e-8] * 6),
     "less than the rank": np.array([1.0] * 4 + [0.0] * 8),
     "nothing": np.zeros(12),
 }
