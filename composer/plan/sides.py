@@ -17,33 +17,41 @@ from composer.plan.outcome import pruned
 from composer.plan.resolve import under_pins
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from composer.entities import Candidate, Memory, Observed, Recipe
 
 
 def corrected(memory: Memory, observed: Observed, *, every: bool = False) -> Memory:
     """The memory with what the target says of all that several sides tell of, or of everything."""
+    strange = _strangers(memory, observed)
     told = {
-        path: _as_told(entry, observed) if every or _is_merged(entry) else entry
+        path: _as_told(entry, observed, strange) if every or _is_merged(entry) else entry
         for path, entry in memory.entries.items()
     }
     return replace(memory, entries=told)
+
+
+def _strangers(memory: Memory, observed: Observed) -> set[str]:
+    """The ids of models that have neither a name nor a content that anything here tells of."""
+    entries = memory.entries.values()
+    held = [one for entry in entries for one in (*entry.current, *entry.candidates)]
+    names = {old.name for entry in entries for old in entry.replaced}
+    names |= {entry.name for entry in entries} | {one.name for one in held}
+    contents = [one.content for one in held]
+    there = [model for one in held if (model := observed.get(one.id))]
+    return {model.id for model in there if not trusted(model, names, contents)}
 
 
 def _is_merged(entry: Entry) -> bool:
     return any(not candidate.ours for candidate in entry.candidates)
 
 
-def _as_told(entry: Entry, observed: Observed) -> Entry:
-    """What no side has the name or the content of stays as it is recorded, for planning to see."""
-    all_of_it = (*entry.current, *entry.candidates)
-    names, contents = {held.name for held in all_of_it}, [held.content for held in all_of_it]
+def _as_told(entry: Entry, observed: Observed, strange: Collection[str]) -> Entry:
+    """The record of a stranger stays as it is, for planning to see that it isn't this one's."""
 
     def told(held: Candidate) -> Content | None:
-        model = observed.get(held.id)
-        strange = model is not None and not trusted(model, names, contents)
-        return held.content if strange else _content(held, observed)
+        return held.content if held.id in strange else _content(held, observed)
 
     candidates = (replace(c, content=told(c)) for c in entry.candidates)
     entry = replace(entry, candidates=tuple(candidates))
