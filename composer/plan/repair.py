@@ -105,12 +105,17 @@ class _Repair:
         return base.next if base.next and base.next.composition != in_use else None
 
     def _rest(self, own: set[str | None], base: Entry) -> tuple[Replaced, ...]:
-        """All others, but those that nobody can have used and that are gone."""
-        rest = dict(self.earlier)
+        """All others, but those that nobody can have used and that are gone.
+
+        A model of a name that no side tells of may be a stranger's: it stays under the name that
+        it is recorded by, and so nothing deletes it.
+        """
+        rest, recipe = dict(self.earlier), self.action.recipe
+        names = {base.name, recipe.name if recipe else "", *(c.name for c in self.pool.values())}
         for id, held in self.pool.items():
             model = self.observed.get(id)
             if held.used or model:
                 training = held.content.training if held.content else ()
-                name = model.name if model else held.name
+                name = model.name if model and model.name in names else held.name
                 rest.setdefault(id, Replaced(id, name, training, base.protect))
         return tuple(rest[id] for id in sorted(rest) if id not in own)

@@ -22,9 +22,15 @@ if TYPE_CHECKING:
     from composer.entities import Candidate, Memory, Observed, Recipe
 
 
-def corrected(memory: Memory, observed: Observed, *, every: bool = False) -> Memory:
-    """The memory with what the target says of all that several sides tell of, or of everything."""
-    strange = _strangers(memory, observed)
+def corrected(
+    memory: Memory, observed: Observed, *, every: bool = False, repairing: bool = False
+) -> Memory:
+    """The memory with what the target says of all that several sides tell of, or of everything.
+
+    But of a stranger's: planning is to see that it isn't what the lock says. A repair keeps every
+    id that a torn line may have named rightly.
+    """
+    strange = set() if repairing else _strangers(memory, observed)
     told = {
         path: _as_told(entry, observed, strange) if every or _is_merged(entry) else entry
         for path, entry in memory.entries.items()
@@ -84,7 +90,7 @@ def in_their_places(
     An id that can't be what the lock says, as after an edit by hand, is in it no more. Where the
     lock's lines are `torn`, records and missing pins are what the target tells.
     """
-    memory = corrected(memory, observed, every=torn)
+    memory = corrected(memory, observed, every=torn, repairing=True)
     met = meet(recipes, memory.entries)
     at = {path: recipe for recipe in recipes if (path := met.get(recipe.path)) is not None}
     homes = {recipe.name: met.get(recipe.path, recipe.path) for recipe in recipes}
