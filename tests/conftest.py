@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
-from serving import KEY, SECRET
+from support.serving import KEY, SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

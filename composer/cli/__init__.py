@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from composer.cli.failing import guarded
+from composer.cli.error_handler import guarded
 
 
 def run() -> None:

@@ -10,9 +10,9 @@ from composer.errors import BadLora
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from composer.entities import Concept
-    from composer.plan import Action, Plan
-    from composer.target import Target
+    from composer.model import Concept
+    from composer.planner import Action, Plan
+    from composer.targets.base import Target
 
 log = logging.getLogger("composer.inspect")
 

@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING
 
 import click
 
-from composer.apply import Settings, Stopped, apply, settle
 from composer.cli import options as opt
 from composer.cli.planning import check_expected, check_locked, looked_at, options_of
 from composer.cli.project import open_project, warn_of_markers
 from composer.cli.targets import open_target
 from composer.cli.terminal import Progress, emit
 from composer.errors import UsageError
-from composer.lockfile import Ledger, only_one
-from composer.plan import plan
-from composer.render import plan as render_plan
-from composer.render import plan_json, results
-from composer.words import visible
+from composer.executor import Settings, Stopped, apply, settle
+from composer.lock import Ledger, only_one
+from composer.output import plan_json, results
+from composer.output import plan_text as render_plan
+from composer.planner import plan
+from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from composer.cli.options import Selection, Wish
+    from composer.cli.options import Selection, TargetOptions
     from composer.cli.project import Project
-    from composer.plan import Options, Plan, Report
-    from composer.target import Target
+    from composer.planner import Options, Plan, Report
+    from composer.targets.base import Target
 
 SIGNALLED = 128
 
@@ -62,7 +62,7 @@ SIGNALLED = 128
 @opt.lock_timeout
 def apply_command(
     selection: Selection,
-    wish: Wish,
+    wish: TargetOptions,
     form: str,
     expect: str | None,
     digest: str | None,
@@ -117,7 +117,9 @@ def apply_command(
     return SIGNALLED + caught[0] if caught else report.exit_status
 
 
-def _only_shown(project: Project, wish: Wish, options: Options, checks: _Checks, form: str) -> int:
+def _only_shown(
+    project: Project, wish: TargetOptions, options: Options, checks: _Checks, form: str
+) -> int:
     with open_target(project, wish, run_jobs=False) as target:
         planned = looked_at(project, target, options)
     if form == "json":
@@ -152,7 +154,7 @@ def _applied(
     checks: _Checks,
     stop: threading.Event,
 ) -> Report:
-    from composer.plan import Report
+    from composer.planner import Report
 
     ledger = Ledger(project.root, target.key)
     try:

@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.checkup import credentials, environment, library, project_of, store
+from composer.cli.doctor_checks import credentials, environment, library, project_of, store
 from composer.cli.planning import options_of
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
-from composer.entities import LORA
 from composer.errors import ComposeError
-from composer.lockfile import remember
-from composer.plan import Verb, orphans, plan, with_found
-from composer.render import doctor as render
-from composer.render.doctor import NOTE, OK, SKIPPED, WRONG, Check
-from composer.target import observe
-from composer.words import counted
+from composer.lock import remember
+from composer.model import LORA
+from composer.output import doctor as render
+from composer.output.doctor import NOTE, OK, SKIPPED, WRONG, Check
+from composer.planner import Verb, orphans, plan, with_found
+from composer.targets.base import observe
+from composer.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from composer.cli.options import Wish
+    from composer.cli.options import TargetOptions
     from composer.cli.project import Project
-    from composer.entities import Memory, Model, Observed
-    from composer.plan import Action, Plan
+    from composer.model import KnownState, Model, Observed
+    from composer.planner import Action, Plan
 
 GRAVEST_FIRST = (77, 69, 3, 1)
 TARGET, ORPHANS = "lock against target", "orphans"
@@ -37,7 +37,7 @@ TARGET, ORPHANS = "lock against target", "orphans"
 @opt.target_options
 @opt.output_option("text", "json")
 @click.option("--offline", is_flag=True, help="Ask no target.")
-def doctor_command(wish: Wish, form: str, offline: bool) -> int:
+def doctor_command(wish: TargetOptions, form: str, offline: bool) -> int:
     """Look at environment, credentials, project, library, store and target for what is wrong.
 
     Nothing is changed. Each finding comes with the command that mends it.
@@ -62,7 +62,7 @@ def _offline() -> list[Check]:
     return [Check(TARGET, SKIPPED, "not asked: --offline")]
 
 
-def _asked(project: Project, wish: Wish, statuses: set[int]) -> list[Check]:
+def _asked(project: Project, wish: TargetOptions, statuses: set[int]) -> list[Check]:
     """What the target says; an error is a finding too, and the rest has been looked at by then."""
     try:
         with open_target(project, wish, run_jobs=False) as target:
@@ -104,7 +104,7 @@ def _disagreement(action: Action) -> Iterator[Check]:
 
 
 def _orphans(
-    planned: Plan, memory: Memory, observed: Observed, project: Project, wish: Wish
+    planned: Plan, memory: KnownState, observed: Observed, project: Project, wish: TargetOptions
 ) -> Iterator[Check]:
     found = orphans(memory, observed)
     asked_for = {a.model.id: a.path for a in planned.actions if a.model and a.verb is Verb.ADOPT}

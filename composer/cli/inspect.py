@@ -10,22 +10,22 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.advice import concepts_of
-from composer.cli.copies import check_page, write_copy
+from composer.cli.lora_argument import weighted
+from composer.cli.output_files import check_page, write_copy
 from composer.cli.planning import looked_at, options_of
 from composer.cli.project import find, open_project
 from composer.cli.targets import open_engine
 from composer.cli.terminal import emit
-from composer.cli.weighted import weighted
 from composer.errors import ComposeError, UsageError
-from composer.render.inspect_html import page
-from composer.render.inspect_json import as_json
-from composer.render.inspect_text import text
-from composer.words import visible
+from composer.output.inspect_html import page
+from composer.output.inspect_json import as_json
+from composer.output.inspect_text import text
+from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from composer.inspection import Inspection
+    from composer.lora.inspection_values import Inspection
 
 RECIPES = (".yaml", ".yml")
 
@@ -84,8 +84,8 @@ def _of_files(files: Sequence[tuple[Path, float]]) -> Iterator[Inspection]:
     if not files:
         return
     try:
-        from composer.engine import lora
-        from composer.engine.inspecting import inspect
+        from composer import lora
+        from composer.lora.inspecting import inspect
     except ModuleNotFoundError as missing:
         raise UsageError(
             f"inspecting needs {missing.name}", hint="pip install 'lora-compose[local]'"
@@ -98,7 +98,7 @@ def _of_recipes(recipes: Sequence[Path], library: Path | None) -> Iterator[Inspe
     if not recipes:
         return
     project = open_project(opt.Selection(tuple(recipes), (), ()))
-    with open_engine(project, opt.Wish(None, None, library), run_jobs=False) as engine:
+    with open_engine(project, opt.TargetOptions(None, None, library), run_jobs=False) as engine:
         planned = looked_at(project, engine, options_of(project))
         for action in planned.actions:
             if action.recipe is None:

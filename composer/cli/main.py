@@ -18,14 +18,14 @@ COMMANDS = {
     "status": ("status", "Show whether recipes, lock and target agree."),
     "models": ("models", "List the models of the target."),
     "output": ("output", "Print a recipe's model id, and how to use it."),
-    "lock": ("locking", "Pin the LoRAs that recipes name, without applying; repair the lock."),
+    "lock": ("lock", "Pin the LoRAs that recipes name, without applying; repair the lock."),
     "inspect": ("inspect", "Show what LoRAs are, and what they do to each other in a mix."),
     "merge": ("merge", "Make one LoRA of several files, without a recipe."),
     "pull": ("pull", "Put a recipe's trained result where you want it."),
-    "import": ("importing", "Write recipes for compositions that exist."),
-    "forget": ("removal", "Take a recipe or an id out of the lock; nothing is deleted."),
-    "prune": ("removal", "Delete earlier compositions that nothing needs any more."),
-    "destroy": ("removal", "Delete the compositions of recipes."),
+    "import": ("import_", "Write recipes for compositions that exist."),
+    "forget": ("deletion", "Take a recipe or an id out of the lock; nothing is deleted."),
+    "prune": ("deletion", "Delete earlier compositions that nothing needs any more."),
+    "destroy": ("deletion", "Delete the compositions of recipes."),
     "doctor": ("doctor", "Look for what is wrong, and say what mends it."),
     "serve": ("serve", "Answer clients of the Scenario API with the embedded engine."),
     "schema": ("schema", "Print the JSON Schema of recipes, the lock, plans or inspections."),
@@ -57,7 +57,7 @@ class _Lazy(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from composer.words import did_you_mean
+            from composer.text import did_you_mean
 
             near = did_you_mean(args[0], COMMANDS)
             hint = f" Did you mean {near}?" if near else ""

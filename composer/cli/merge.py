@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.copies import check_report, write_copy
+from composer.cli.lora_argument import weighted
+from composer.cli.output_files import check_report, write_copy
 from composer.cli.terminal import Meter
-from composer.cli.weighted import weighted
 from composer.errors import UsageError
-from composer.render import merged as render
+from composer.output import merged as render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
-    from composer.engine.merging import Merged
+    from composer.lora.merging import Merged
 
 SIGNALLED = 128
 
@@ -76,8 +76,8 @@ def merge_command(
     if json_into:
         check_report(json_into, [out, *(path for path, _ in parts)])
     try:
-        from composer.engine.merging import merge
-        from composer.engine.training import Wanted
+        from composer.lora.merging import merge
+        from composer.lora.output_options import OutputOptions
     except ModuleNotFoundError as missing:
         raise UsageError(
             f"merging needs {missing.name}", hint="pip install 'lora-compose[local]'"
@@ -86,7 +86,7 @@ def merge_command(
         done = merge(
             parts,
             out,
-            wanted=Wanted(rank, precision),
+            wanted=OutputOptions(rank, precision),
             form=form,
             force=force,
             dry_run=dry_run,
@@ -121,7 +121,7 @@ _ENDS = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
 
 def _made(
     done: Merged, order: Sequence[Path], out: Path, form: str, *, dry_run: bool
-) -> render.Made:
+) -> render.MergedFile:
     """What came of it, with the LoRAs in the order in which they were named."""
     parts = [
         render.Part(
@@ -141,7 +141,7 @@ def _made(
         )
     ]
     report = done.report
-    return render.Made(
+    return render.MergedFile(
         out=str(out),
         form=form,
         dtype=report.dtype,

@@ -10,10 +10,10 @@ from composer.cli import options as opt
 from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
-from composer.render import results
+from composer.output import results
 
 if TYPE_CHECKING:
-    from composer.cli.options import Selection, Wish
+    from composer.cli.options import Selection, TargetOptions
 
 
 @click.command("models")
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @opt.target_options
 @click.option("--type", "type_", metavar="TYPE", help="Only flux.1-lora or flux.1-composition.")
 @opt.output_option("text", "json")
-def models_command(selection: Selection, wish: Wish, type_: str | None, form: str) -> int:
+def models_command(selection: Selection, wish: TargetOptions, type_: str | None, form: str) -> int:
     """List the models of the target, newest first: LoRAs and compositions."""
     project = open_project(selection)
     with open_target(project, wish, run_jobs=False) as target:

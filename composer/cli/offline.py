@@ -10,13 +10,13 @@ from composer.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from composer.cli.options import Wish
-    from composer.entities import Lock
+    from composer.cli.options import TargetOptions
+    from composer.model import Lock
 
 _WHICH = "say which: --target scenario or --target URL, and --project ID"
 
 
-def offline_key(wish: Wish, lock: Lock, env: Mapping[str, str]) -> tuple[str, str]:
+def offline_key(wish: TargetOptions, lock: Lock, env: Mapping[str, str]) -> tuple[str, str]:
     """The target's key in the lock, and the reason for it; credentials play no part.
 
     `--target` says it, else the lock if it knows one target only, or only one of this project.

@@ -31,7 +31,7 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class TargetOptions:
     """What the user says about the target."""
 
     target: str | None
@@ -78,7 +78,7 @@ selection_options = _gathered(
 )
 
 target_options = _gathered(
-    Wish,
+    TargetOptions,
     "wish",
     click.option("--target", metavar="TARGET", help="local, scenario, or a base URL."),
     click.option("--project", metavar="ID", help="The Scenario project [SCENARIO_PROJECT_ID]."),

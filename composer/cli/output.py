@@ -12,24 +12,24 @@ from composer.cli import options as opt
 from composer.cli.project import open_project
 from composer.cli.targets import LOCAL, choose
 from composer.errors import ComposeError, UsageError
-from composer.lockfile import plain_content, remember
-from composer.render import results
-from composer.render.style import aligned
-from composer.words import did_you_mean, visible
+from composer.lock import plain_content, remember
+from composer.output import results
+from composer.output.style import aligned
+from composer.text import did_you_mean, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from composer.cli.options import Wish
-    from composer.entities import Entry
+    from composer.cli.options import TargetOptions
+    from composer.model import Entry
 
 
 @click.command("output")
 @click.argument("recipe", required=False)
 @opt.target_options
 @opt.output_option("text", "json")
-def output_command(recipe: str | None, wish: Wish, form: str) -> int:
+def output_command(recipe: str | None, wish: TargetOptions, form: str) -> int:
     """Print the model id of RECIPE (a path or a name), its concepts, and a generation call.
 
     Without RECIPE, the map of all recipes' names to ids: what a game's config reads.

@@ -12,7 +12,7 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.advice import advice
-from composer.cli.base import base_lock
+from composer.cli.base_lock import base_lock
 from composer.cli.offline import offline_key
 from composer.cli.plan_copies import Copies
 from composer.cli.planning import check_locked, looked_at, options_of
@@ -20,23 +20,23 @@ from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
 from composer.errors import InvalidInput, Problem, UsageError
-from composer.lockfile import NAME as LOCK
-from composer.plan import MARKERS, lock_news, plan_offline, unreadable
-from composer.render import findings, problems
-from composer.render import plan as render
-from composer.render.budget import BUDGETS, Budget
-from composer.render.markdown import WHOLE, markdown
-from composer.render.plan_json import as_json
-from composer.words import visible
+from composer.lock import NAME as LOCK
+from composer.output import findings, problems
+from composer.output import plan_text as render
+from composer.output.budget import BUDGETS, Budget
+from composer.output.markdown import WHOLE, markdown
+from composer.output.plan_json import as_json
+from composer.planner import MARKERS, lock_news, plan_offline, unreadable
+from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from composer.cli.base import Base
-    from composer.cli.options import Command, Selection, Wish
+    from composer.cli.base_lock import Base
+    from composer.cli.options import Command, Selection, TargetOptions
     from composer.cli.project import Project
-    from composer.plan import Options, Plan
-    from composer.target import Target
+    from composer.planner import Options, Plan
+    from composer.targets.base import Target
 
     _Asked = tuple[Plan, dict[str, float], dict[str, str]]  # with prices and advice, by recipe
 
@@ -84,7 +84,7 @@ def _into(form: str, help: str) -> Callable[[Command], Command]:
 @opt.allowing_large
 def plan_command(
     selection: Selection,
-    wish: Wish,
+    wish: TargetOptions,
     form: str,
     json_into: Path | None,
     markdown_into: Path | None,
@@ -131,7 +131,7 @@ def plan_command(
     return CHANGES if detailed_exitcode and planned.changes else 0
 
 
-def _asked(project: Project, wish: Wish, options: Options) -> _Asked:
+def _asked(project: Project, wish: TargetOptions, options: Options) -> _Asked:
     with open_target(project, wish, run_jobs=False) as target:
         planned = looked_at(project, target, options)
         return planned, _prices(planned, target), advice(planned, target)
@@ -148,7 +148,7 @@ def _prices(planned: Plan, target: Target) -> dict[str, float]:
     return prices
 
 
-def _offline(project: Project, wish: Wish, options: Options) -> _Asked:
+def _offline(project: Project, wish: TargetOptions, options: Options) -> _Asked:
     key, reason = offline_key(wish, project.lock, os.environ)
     click.echo(f"target: {visible(key)} ({reason}), not asked: --offline\n", err=True)
     return plan_offline(project.recipes, project.lock.target(key), key, options), {}, {}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from composer.cli.project import RECIPES, find
 from composer.errors import ComposeError, UsageError
-from composer.lockfile import NAME as LOCK
-from composer.render.budget import COMMENT, SUMMARY, Budget
+from composer.lock import NAME as LOCK
+from composer.output.budget import COMMENT, SUMMARY, Budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput, Refused, UsageError
-from composer.lockfile import remember
-from composer.plan import Options, Plan, Verb, digest_of_changes, plan, with_found
-from composer.target import observe
+from composer.lock import remember
+from composer.planner import Options, Plan, Verb, digest_of_changes, plan, with_found
+from composer.targets.base import observe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from composer.cli.project import Project
-    from composer.target import Target
+    from composer.targets.base import Target
 
 MAX_PLAN_BYTES = 64 * 1024 * 1024
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.errors import InvalidInput
-from composer.lockfile import NAME as LOCK
-from composer.lockfile import read_lock
+from composer.lock import NAME as LOCK
+from composer.lock import read_lock
 from composer.recipes import Loaded, default_paths, discover, find_root, load, relative
-from composer.words import visible
+from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from composer.cli.options import Selection
-    from composer.entities import Lock, Recipe
+    from composer.model import Lock, Recipe
 
 RECIPES = "recipes"
 _WHOLE_PROJECT = frozenset({"E305", "E306"})  # problems that two files make together

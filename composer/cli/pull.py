@@ -14,19 +14,19 @@ from composer.cli.output import find_path
 from composer.cli.project import open_project
 from composer.cli.targets import LOCAL, choose, open_engine
 from composer.errors import ComposeError, UsageError
-from composer.lockfile import remember
-from composer.plan import meet
+from composer.lock import remember
+from composer.output.style import aligned
+from composer.planner import meet
 from composer.recipes import slug
-from composer.render.style import aligned
-from composer.words import visible
+from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from composer.cli.options import Wish
+    from composer.cli.options import TargetOptions
     from composer.cli.project import Project
-    from composer.engine.service import Engine
-    from composer.entities import Entry
+    from composer.model import Entry
+    from composer.targets.local.service import Engine
 
 REFUSED, FAILED, TRAINING = 3, 1, 75
 SUFFIX, SLASHES = ".safetensors", ("/", os.sep)
@@ -54,7 +54,9 @@ class _Wanted:
 @click.option("--force", is_flag=True, help="Replace files that have other bytes.")
 @opt.target_options
 @opt.dry_running
-def pull_command(recipes: tuple[str, ...], out: str, force: bool, wish: Wish, dry_run: bool) -> int:
+def pull_command(
+    recipes: tuple[str, ...], out: str, force: bool, wish: TargetOptions, dry_run: bool
+) -> int:
     """Put the trained results of recipes (by path or name; all without any) where you want them.
 
     In a folder they are named after their recipes. Where the file system can, a file shares its
@@ -79,7 +81,7 @@ def pull_command(recipes: tuple[str, ...], out: str, force: bool, wish: Wish, dr
 
 
 def _make_folder(place: Path) -> None:
-    from composer.engine.delivery import unwritable
+    from composer.files.delivery import unwritable
 
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -124,7 +126,7 @@ def _placed(found: Sequence[tuple[str, Entry | None]], out: str, *, alone: bool)
 
 def _pulled(engine: Engine, one: _Wanted, *, force: bool, dry_run: bool) -> tuple[list[str], int]:
     """A line that says what came of it, and its exit status."""
-    from composer.engine.delivery import THERE, deliver
+    from composer.files.delivery import THERE, deliver
 
     name, out = visible(one.name), visible(str(one.out))
     try:

@@ -7,7 +7,7 @@ from click.shell_completion import get_completion_class
 
 from composer.cli.main import compose
 from composer.errors import UsageError
-from composer.resources import schema
+from composer.files.schemas import schema
 
 SCHEMAS = (
     *("recipe", "lock", "plan", "outcomes", "status", "models", "inspect"),

@@ -12,15 +12,15 @@ import click
 
 from composer.cli.project import RECIPES
 from composer.errors import UsageError
-from composer.lockfile import state_dir
+from composer.lock import state_dir
 from composer.recipes import find_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import FrameType
 
-    from composer.engine.server.auth import Credentials
-    from composer.engine.server.running import Server
+    from composer.server.auth import Credentials
+    from composer.server.running import Server
 
 _LORAS = "loras"
 
@@ -61,8 +61,9 @@ def serve_command(
     SCENARIO_SDK_API_SECRET, else those in .compose/serve.json, made on first start.
     """
     try:
-        from composer.engine.server import auth, faults, running
-        from composer.engine.service import Engine
+        from composer.server import auth, running
+        from composer.server.testing import fault_script as faults
+        from composer.targets.local.service import Engine
     except ModuleNotFoundError as missing:
         raise UsageError(
             f"the server needs {missing.name}", hint="pip install 'lora-compose[serve]'"

@@ -11,11 +11,11 @@ from composer.cli.planning import looked_at, options_of
 from composer.cli.project import open_project, warn_of_markers
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
-from composer.render import results
-from composer.render import status as render
+from composer.output import results
+from composer.output import status as render
 
 if TYPE_CHECKING:
-    from composer.cli.options import Selection, Wish
+    from composer.cli.options import Selection, TargetOptions
 
 DRIFT = 2
 
@@ -37,7 +37,9 @@ class Sized(Protocol):
     is_flag=True,
     help="Exit 2 if the target drifted from the lock; a changed recipe is no drift.",
 )
-def status_command(selection: Selection, wish: Wish, form: str, detailed_exitcode: bool) -> int:
+def status_command(
+    selection: Selection, wish: TargetOptions, form: str, detailed_exitcode: bool
+) -> int:
     """Show for each recipe whether it, the lock and the target agree, and its model's state."""
     project = open_project(selection)
     warn_of_markers(project.lock)

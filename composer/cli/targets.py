@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.errors import CredentialsError, UsageError
-from composer.lockfile import state_dir
-from composer.scenario.address import Address, address
-from composer.scenario.credentials import KEY, SECRET, TOKEN, Credentials
-from composer.words import visible
+from composer.lock import state_dir
+from composer.targets.http.address import Address, address
+from composer.targets.scenario.credentials import KEY, SECRET, TOKEN, Credentials
+from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from composer.cli.options import Wish
+    from composer.cli.options import TargetOptions
     from composer.cli.project import Project
-    from composer.engine.service import Engine
-    from composer.entities import Lock
-    from composer.target import Target
+    from composer.model import Lock
+    from composer.targets.base import Target
+    from composer.targets.local.service import Engine
 
 LOCAL, SCENARIO = "local", "scenario"
 DEFAULT_URL = "https://api.cloud.scenario.com/v1"
@@ -43,7 +43,7 @@ class Choice:
         return self.address.key if self.address else LOCAL
 
 
-def choose(wish: Wish, lock: Lock, env: Mapping[str, str]) -> Choice:
+def choose(wish: TargetOptions, lock: Lock, env: Mapping[str, str]) -> Choice:
     """The target, by flag, environment, what the lock knows, and credentials, in that order.
 
     Raises `UsageError` where the lock knows other remote targets than the one that the
@@ -68,7 +68,7 @@ def choose(wish: Wish, lock: Lock, env: Mapping[str, str]) -> Choice:
     return Choice(None, "no credentials are set")
 
 
-def _by_credentials(wish: Wish, known: list[str], env: Mapping[str, str]) -> Choice:
+def _by_credentials(wish: TargetOptions, known: list[str], env: Mapping[str, str]) -> Choice:
     """The API that the environment means; a repository made for another one needs a flag."""
     place = _address(SCENARIO, wish, env)
     remote = [key for key in known if key != LOCAL]
@@ -85,7 +85,7 @@ def _by_credentials(wish: Wish, known: list[str], env: Mapping[str, str]) -> Cho
     return Choice(place, "credentials are set")
 
 
-def _check_project(place: Address | None, wish: Wish, lock: Lock) -> None:
+def _check_project(place: Address | None, wish: TargetOptions, lock: Lock) -> None:
     """A lock that knows projects of this address, and none without, needs one of them said."""
     if place is None or place.project or wish.project is not None or place.key in lock.targets:
         return
@@ -97,12 +97,12 @@ def _check_project(place: Address | None, wish: Wish, lock: Lock) -> None:
         )
 
 
-def _project(wish: Wish, env: Mapping[str, str]) -> str | None:
+def _project(wish: TargetOptions, env: Mapping[str, str]) -> str | None:
     """The project; an empty one that is said is none, whatever the environment has."""
     return (env.get("SCENARIO_PROJECT_ID") if wish.project is None else wish.project) or None
 
 
-def _address(name: str, wish: Wish, env: Mapping[str, str]) -> Address | None:
+def _address(name: str, wish: TargetOptions, env: Mapping[str, str]) -> Address | None:
     """Where a target of this name is; None for the local one. Raises `UsageError`."""
     if name == LOCAL:
         return None
@@ -112,7 +112,7 @@ def _address(name: str, wish: Wish, env: Mapping[str, str]) -> Address | None:
 
 def open_target(
     project: Project,
-    wish: Wish,
+    wish: TargetOptions,
     *,
     run_jobs: bool,
     parallelism: int = 8,
@@ -124,7 +124,7 @@ def open_target(
     if choice.address is None:
         return open_engine(project, wish, run_jobs=run_jobs)
     credentials = Credentials.from_env(os.environ)
-    from composer.scenario.service import Scenario
+    from composer.targets.scenario.service import Scenario
 
     place = choice.address
     return Scenario(
@@ -132,10 +132,10 @@ def open_target(
     )
 
 
-def open_engine(project: Project, wish: Wish, *, run_jobs: bool) -> Engine:
+def open_engine(project: Project, wish: TargetOptions, *, run_jobs: bool) -> Engine:
     """The local target. Raises `UsageError` if its packages aren't installed."""
     try:
-        from composer.engine.service import Engine
+        from composer.targets.local.service import Engine
     except ModuleNotFoundError as missing:
         raise UsageError(
             f"the embedded engine needs {missing.name}", hint="pip install 'lora-compose[local]'"
@@ -144,7 +144,7 @@ def open_engine(project: Project, wish: Wish, *, run_jobs: bool) -> Engine:
     return Engine(state_dir(project.root, create=run_jobs), library, run_jobs=run_jobs)
 
 
-def library_of(project: Project, wish: Wish, env: Mapping[str, str]) -> Path:
+def library_of(project: Project, wish: TargetOptions, env: Mapping[str, str]) -> Path:
     """The folder of LoRA files: as said, else the nearest `loras/` upward from each recipe.
 
     Raises `UsageError` if the recipes have two different ones.

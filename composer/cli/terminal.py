@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from composer.render.style import bar, painted
-from composer.words import visible
+from composer.output.style import bar, painted
+from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from composer.plan import Step
+    from composer.planner import Step
 
 HEARTBEAT = 30.0  # seconds of silence after which a log shows that we are still there
 

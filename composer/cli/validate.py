@@ -9,7 +9,7 @@ import click
 from composer.cli.options import output_option, selection_options
 from composer.cli.project import check
 from composer.cli.terminal import emit
-from composer.render import problems
+from composer.output import problems
 
 if TYPE_CHECKING:
     from composer.cli.options import Selection

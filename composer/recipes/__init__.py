@@ -16,8 +16,8 @@ from composer.recipes.loading import Loaded, load
 from composer.recipes.writing import slug, write
 
 if TYPE_CHECKING:
-    from composer.entities import Recipe
     from composer.errors import Problem
+    from composer.model import Recipe
 
 __all__ = [
     "CODES",

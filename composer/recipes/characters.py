@@ -11,7 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from composer.recipes.nodes import Place
-from composer.words import BIDI, UNSAFE, counted
+from composer.text import BIDI, UNSAFE, counted
 
 if TYPE_CHECKING:
     from composer.recipes.nodes import Report

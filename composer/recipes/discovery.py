@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import UsageError
 from composer.recipes import files
-from composer.words import visible
+from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

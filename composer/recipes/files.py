@@ -12,7 +12,7 @@ from pathlib import Path
 
 from composer.errors import InvalidInput
 from composer.recipes.parsing import MAX_BYTES, too_large
-from composer.words import UNSAFE, visible
+from composer.text import UNSAFE, visible
 
 # No wait at a pipe, no link followed at the last moment, no line ends changed (Windows).
 _FLAGS = os.O_RDONLY

@@ -13,13 +13,13 @@ from composer.errors import Problem
 from composer.recipes.files import Refusal, read, relative
 from composer.recipes.nodes import quoted
 from composer.recipes.parsing import Parsed, parse
-from composer.words import visible
+from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from composer.entities import Recipe
+    from composer.model import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from composer.errors import Problem
-from composer.words import shorten, visible
+from composer.text import shorten, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from composer.entities import ConceptRef, Recipe, parameters, rounded
 from composer.errors import Problem
+from composer.model import ConceptRef, Recipe, parameters, rounded
 from composer.recipes import rules, schema
 from composer.recipes.characters import decode
 from composer.recipes.nodes import NOWHERE, Node, Place, Report
 from composer.recipes.yaml_events import LOADER, read_document
-from composer.words import did_you_mean
+from composer.text import did_you_mean
 
 if TYPE_CHECKING:
     from composer.recipes.yaml_events import Document

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jsonschema import Draft7Validator
 
+from composer.files.schemas import schema as shipped
 from composer.recipes.characters import unsafe_words
 from composer.recipes.nodes import KeyPath, Node, Place, Report, dotted, quoted, said
 from composer.recipes.scalars import core
-from composer.resources import schema as shipped
-from composer.words import UNSAFE, counted, did_you_mean
+from composer.text import UNSAFE, counted, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -16,7 +16,7 @@ from composer.recipes.scalars import number, read
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from composer.entities import ConceptRef, Recipe, Value
+    from composer.model import ConceptRef, Recipe, Value
 
 # Letters, digits and a few signs, words one space apart: plain in block and in flow style.
 _PLAIN = re.compile(r"[A-Za-z0-9_](?:[\w.+/()'-]| (?=[\w(]))*", re.ASCII)

@@ -14,7 +14,7 @@ import yaml
 from composer.recipes.characters import unsafe_words
 from composer.recipes.nodes import KeyPath, Node, Place, Report, quoted, said
 from composer.recipes.scalars import Trouble, read
-from composer.words import UNSAFE, shorten, visible
+from composer.text import UNSAFE, shorten, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -35,7 +35,7 @@ def copy(out: Path, files: list[Path]) -> Callable[[], None]:
 
 
 def ours(out: Path, files: list[Path], *, rank: int | None = None) -> Callable[[], None]:
-    from composer.engine import lora
+    from composer import lora
 
     def work() -> None:
         parts = [(lora.read(file), scale) for file, scale in zip(files, SCALES, strict=False)]
@@ -49,7 +49,8 @@ def ours_to_32(out: Path, files: list[Path]) -> Callable[[], None]:
 
 
 def inspect(out: Path, files: list[Path]) -> Callable[[], None]:
-    from composer.engine import inspecting, lora
+    from composer import lora
+    from composer.lora import inspecting
 
     def work() -> None:
         parts = [(lora.read(file), scale) for file, scale in zip(files, SCALES, strict=False)]
@@ -62,7 +63,7 @@ def command(*before: str) -> Callable[[Path, list[Path]], Callable[[], None]]:
     """A command as its users run it, on these files."""
 
     def prepare(out: Path, files: list[Path]) -> Callable[[], None]:
-        from composer.cli.failing import guarded
+        from composer.cli.error_handler import guarded
 
         weighted = [f"{file}:{scale}" for file, scale in zip(files, SCALES, strict=False)]
         last = ["-o", f"{out}.safetensors"] if "merge" in before else []

@@ -12,7 +12,7 @@ import peers
 from safetensors.numpy import load_file, save_file
 from tables import table
 
-from composer.engine import lora
+from composer import lora
 
 if TYPE_CHECKING:
     from pathlib import Path

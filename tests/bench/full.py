@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from composer.engine.lora.dtypes import BF16, NUMPY
-from composer.engine.lora.modules import MODULES
-from composer.engine.lora.writer import Spec, order, writing
+from composer.lora.dtypes import BF16, NUMPY
+from composer.lora.modules import MODULES
+from composer.lora.writer import Spec, order, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from composer.engine.lora.modules import Module
+    from composer.lora.modules import Module
 
 RANKS, SCALES = (16, 32, 16), (0.65, 0.8, 0.5)
 LAYERS = [module for module in MODULES if "blocks" in module.path and ".norm" not in module.path]

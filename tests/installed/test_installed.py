@@ -12,8 +12,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from action_runner import Runner
-from cli import REPO, edit, samples
+from support.action_runner import Runner
+from support.cli import REPO, edit, samples
 
 if TYPE_CHECKING:
     from pathlib import Path

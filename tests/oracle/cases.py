@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import lora_oracle as oracle
 import numpy as np
-from lora_names import BFL, CLIP, LOKR, PAIRS, PEFT_BIAS, XLABS_PAIR
-from lora_wild import File, Lora, save
 from safetensors.numpy import save_file
+from support import lora_oracle as oracle
+from support.lora_names import BFL, CLIP, LOKR, PAIRS, PEFT_BIAS, XLABS_PAIR
+from support.lora_wild import File, Lora, save
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import diffusers
-import lora_oracle as oracle
 import numpy as np
 import torch
 from oracle import sd_scripts
 from safetensors.numpy import save_file
+from support import lora_oracle as oracle
 
-from composer.engine.lora import compose, read
+from composer.lora import compose, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

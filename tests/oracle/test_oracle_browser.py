@@ -9,13 +9,13 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from hostile import HOSTILE
-from lora_files import Spec, write
+from support.hostile import HOSTILE
+from support.lora_files import Spec, write
 
-from composer.engine import lora
-from composer.engine.inspecting import inspect
-from composer.inspection import Inspection
-from composer.render.inspect_html import page
+from composer import lora
+from composer.lora.inspecting import inspect
+from composer.lora.inspection_values import Inspection
+from composer.output.inspect_html import page
 
 if TYPE_CHECKING:
     from pathlib import Path

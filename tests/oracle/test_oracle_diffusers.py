@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import lora_oracle as oracle
-import make_samples
 import numpy as np
 import pytest
 import yaml
 from oracle.cases import FORMATS
 from safetensors.numpy import save_file
+from support import lora_oracle as oracle
+from support import make_samples
 
-from composer.engine.lora import compose, read
+from composer.lora import compose, read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

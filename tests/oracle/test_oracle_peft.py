@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import lora_oracle as oracle
 import torch
-from lora_wild import save
 from oracle.cases import file, loras
 from peft import LoraConfig, get_peft_model
+from support import lora_oracle as oracle
+from support.lora_wild import save
 from torch import nn
 
-from composer.engine.lora import compose, read
+from composer.lora import compose, read
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from lora_names import PEFT_BIAS
-from lora_wild import File, save
 from oracle import table
 from oracle.cases import BLOCKS, FORMATS, FUSED, OUT, TOP, clip, file, kohya, loras
 from safetensors import safe_open
+from support.lora_names import PEFT_BIAS
+from support.lora_wild import File, save
 
-from composer.engine.lora import compose, read
+from composer.lora import compose, read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

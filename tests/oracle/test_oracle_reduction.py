@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from lora_names import DIFFUSERS
 from safetensors.numpy import load_file, save_file
+from support.lora_names import DIFFUSERS
 
 import composer
-from composer.engine.lora import compose, read
-from composer.engine.lora.modules import MODULES
+from composer.lora import compose, read
+from composer.lora.modules import MODULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, NDArray[Any]]
 
 HIDDEN, MLP = 192, 768  # instead of 3072 and 12288
-TABLE, WIDTHS = "engine/lora/modules.py", "HIDDEN, MLP = 3072, 12288"
+TABLE, WIDTHS = "lora/modules.py", "HIDDEN, MLP = 3072, 12288"
 NARROWER = {3072: HIDDEN, 12288: MLP, 15360: HIDDEN + MLP, 6144: 2 * HIDDEN}
 NARROWER |= {9216: 3 * HIDDEN, 18432: 6 * HIDDEN}
 OPTIMUM = 1e-4  # how far from it, relative to it
@@ -40,7 +40,7 @@ SCALES, RANKS = (0.7, 0.5, -0.3), (5, 9, 120)  # together more than some layers'
 CHILD = """
 import sys
 from pathlib import Path
-from composer.engine.lora import compose, read
+from composer.lora import compose, read
 rank, out, *files = sys.argv[1:]
 parts = [(read(Path(name)), float(scale)) for name, scale in zip(files[::2], files[1::2])]
 compose(parts, Path(out), metadata={}, rank=int(rank))

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import scenario_sdk
-import serving
-from engine_files import PATIENCE, write_lora
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scenario_sdk import AsyncScenario, Scenario
-from sizes import size
+from support import serving
+from support.engine_files import PATIENCE, write_lora
+from support.sizes import size
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
-    from serving import Served
+    from support.serving import Served
 
 TITLES = ("Ink Lines", "Pixel Dust", "Castle Stone")
 COMPOSITION: Any = "flux.1-composition"

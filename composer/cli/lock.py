@@ -1,0 +1,178 @@
+"""`compose lock`: names to ids, pinned without applying; and bringing a torn lock right."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from composer.cli import lock_repair as repairing
+from composer.cli import options as opt
+from composer.cli.offline import offline_key
+from composer.cli.planning import options_of
+from composer.cli.project import open_project
+from composer.cli.targets import open_target
+from composer.cli.terminal import emit
+from composer.errors import InvalidInput, Refused, UsageError
+from composer.lock import NAME, is_conflicted, lock_text, only_one, remember, write_lock
+from composer.model import Lock, TargetLock
+from composer.output import locking as render
+from composer.planner import news, other_owner, pinned, unpinned
+from composer.targets.base import observe
+from composer.text import visible
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from composer.cli.options import Selection, TargetOptions
+    from composer.cli.project import Project
+    from composer.model import KnownState, Observed
+    from composer.planner import Options, Pinning
+    from composer.targets.base import Target
+
+FAILED = 1
+_COMMIT = "compose lock writes it; commit compose.lock"
+
+
+@click.command("lock")
+@opt.selection_options
+@opt.target_options
+@opt.output_option("text", "json")
+@click.option("--locked", is_flag=True, help="Write nothing; refuse if a pin is missing or moves.")
+@click.option("--offline", is_flag=True, help="Ask no target: only check that all is pinned.")
+@click.option(
+    "--upgrade",
+    is_flag=False,
+    flag_value="",
+    multiple=True,
+    metavar="[NAME]",
+    help="Look names up anew: this one (repeatable), or all; with --dry-run, list what changed.",
+)
+@click.option("--repair", is_flag=True, help="Mend conflicts, hand edits and lost entries.")
+@opt.dry_running
+@opt.lock_timeout
+def lock_command(
+    selection: Selection,
+    wish: TargetOptions,
+    form: str,
+    locked: bool,
+    offline: bool,
+    upgrade: tuple[str, ...],
+    repair: bool,
+    dry_run: bool,
+    lock_timeout: float,
+) -> int:
+    """Look up the LoRAs that recipes name, and pin their ids in compose.lock. Nothing is made.
+
+    PATHS are recipe files or folders; without any, the folder recipes/.
+    """
+    if upgrade and (offline or repair):
+        raise UsageError("--upgrade asks the target what names mean: alone, or with --dry-run")
+    if repair and locked:
+        raise UsageError("--locked writes nothing, and --repair does: one of the two")
+    if repair:
+        how = repairing.How(form, offline=offline, dry_run=dry_run, lock_timeout=lock_timeout)
+        return repairing.repair_lock(selection, wish, how)
+    project = open_project(selection)
+    options = _options(project, upgrade)
+    if offline:
+        return _offline(project, wish, options)
+    reads = dry_run or locked
+    with (
+        _alone(project.root, wait=lock_timeout, reads=reads),
+        open_target(project, wish, run_jobs=False) as target,
+    ):
+        look = _Look(project, target, options)
+        if dry_run and upgrade:
+            return _tell_news(look, form)
+        if locked:
+            return _refuse_to_move(look)
+        return _pin(look, form, dry_run=dry_run)
+
+
+def _options(project: Project, upgrade: tuple[str, ...]) -> Options:
+    """`--upgrade` without a name means all. Raises `UsageError` for a name that no recipe has."""
+    options = options_of(project, upgrade=[name for name in upgrade if name])
+    return replace(options, upgrade_all="" in upgrade)
+
+
+def _alone(root: Path, *, wait: float, reads: bool) -> AbstractContextManager[None]:
+    return nullcontext() if reads else only_one(root, wait=wait)
+
+
+class _Look:
+    """One look at lock and target, and the pins that come of it."""
+
+    def __init__(self, project: Project, target: Target, options: Options) -> None:
+        self.key, self.root, self.options = target.key, project.root, options
+        self.recipes = project.recipes
+        self.lock = read_unconflicted(project)
+        self.memory: KnownState = remember(project.root, target.key)
+        self.observed: Observed = observe(target, project.recipes, self.memory)
+        stranger = other_owner(self.memory, self.observed)
+        if stranger is not None:
+            raise stranger.error(stranger.message)
+        mine = self.lock.target(self.key)
+        self.pinning: Pinning = pinned(project.recipes, mine, self.memory, self.observed, options)
+
+    def write(self) -> bool:
+        """The lock with these pins; True if its bytes changed."""
+        if not self.pinning.pins:
+            return False
+        owner = self.memory.owner or self.observed.owner
+        targets = {**self.lock.targets, self.key: TargetLock(owner, self.pinning.recipes)}
+        return write_lock(self.root, Lock(targets))
+
+
+def read_unconflicted(project: Project) -> Lock:
+    """The project's lock; two sides of a conflict are for `--repair`. Raises `InvalidInput`."""
+    text = lock_text(project.root)
+    if text is not None and is_conflicted(text):
+        raise InvalidInput(
+            f"{NAME}: git left a conflict in it",
+            hint="compose lock --repair brings the sides together",
+        )
+    return project.lock
+
+
+def _pin(look: _Look, form: str, *, dry_run: bool) -> int:
+    written = not dry_run and look.write()
+    pinning = look.pinning
+    if form == "json":
+        click.echo(render.pins_json(pinning, target=look.key, written=written), nl=False)
+    else:
+        emit(lambda color: render.pins(pinning, would=dry_run, color=color))
+    return FAILED if pinning.problems else 0
+
+
+def _tell_news(look: _Look, form: str) -> int:
+    told = news(look.recipes, look.lock.target(look.key), look.observed, look.options)
+    if form == "json":
+        printed = render.pins_json(look.pinning, told, target=look.key, written=False)
+        click.echo(printed, nl=False)
+    else:
+        emit(lambda color: render.news(told, look.pinning, color=color))
+    return FAILED if look.pinning.problems else 0
+
+
+def _refuse_to_move(look: _Look) -> int:
+    for pin in look.pinning.pins:
+        how = f"moves from {pin.before}" if pin.before else "is missing in the lock"
+        raise Refused(f"--locked: the pin of {pin.name} ({pin.path}) {how}", hint=_COMMIT)
+    for path, words in look.pinning.problems:
+        click.echo(f"{visible(path)}: {visible(words)}", err=True)
+    return FAILED if look.pinning.problems else 0
+
+
+def _offline(project: Project, wish: TargetOptions, options: Options) -> int:
+    lock = read_unconflicted(project)
+    key, reason = offline_key(wish, lock, os.environ)
+    click.echo(f"target: {visible(key)} ({reason}), not asked: --offline", err=True)
+    missing = unpinned(project.recipes, lock.target(key), options)
+    if missing:
+        listed = ", ".join(f"{name} ({path})" for path, name in missing)
+        raise Refused(f"the lock has no pin for {listed}", hint=_COMMIT)
+    return 0

@@ -1,0 +1,9 @@
+"""Carrying out a plan, given a target and a ledger; knows neither HTTP nor files."""
+
+from composer.executor.creator import Stopped
+from composer.executor.execution import apply
+from composer.executor.recovery import settle
+from composer.executor.repair import repair
+from composer.executor.settings import Settings
+
+__all__ = ["Settings", "Stopped", "apply", "repair", "settle"]

@@ -1,0 +1,232 @@
+"""Making one composition exactly once, and letting go of what it supersedes.
+
+The intent is on disk before the POST, the id before the next request. After an answer that can't
+be read we look before we post again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from composer.errors import Ambiguous, NotFound, TargetError, Unreachable
+from composer.model import COMPOSITION, MARK, Replaced
+from composer.planner import exact, known_ids, on_its_way, same_concepts
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Collection
+
+    from composer.executor.settings import Settings
+    from composer.lock import Ledger
+    from composer.model import Content, Intent, Model, Recipe
+    from composer.planner import Action
+    from composer.targets.base import Target
+
+_POSTS = 3  # each only after the one before it has provably made nothing
+
+
+class Stopped(Exception):
+    """A signal asked to start nothing new."""
+
+
+@dataclass(slots=True)
+class Creator:
+    """Carries out the writes of single actions, on a target and a ledger."""
+
+    target: Target
+    ledger: Ledger
+    settings: Settings
+    stop: threading.Event
+
+    def pause(self, seconds: float) -> None:
+        """Wait, or raise `Stopped` if asked to stop."""
+        if self.stop.wait(seconds):
+            raise Stopped
+
+    def make(self, action: Action) -> tuple[Action, Model]:
+        """Create what the action asks for; its id is in the ledger when this returns.
+
+        The action that comes back also drops what turned out to be needless: our own twin.
+        Raises `TargetError` if the target refuses, or keeps other content than it was sent.
+        """
+        recipe, content = wanted(action)
+        for _ in range(_POSTS):
+            if self.stop.is_set():
+                raise Stopped
+            created = self._post(action, recipe, content)
+            if created is not None:
+                return self._checked(action, created, content)
+        raise Unreachable(
+            f"{_POSTS} requests to create {recipe.name} were lost, and none took effect",
+            hint="run compose apply again",
+        )
+
+    def _post(self, action: Action, recipe: Recipe, content: Content) -> Model | None:
+        intent = self.ledger.intend(action.path, recipe.name, content)
+        model: Model | None
+        try:
+            model = self.target.create(
+                recipe.name, content.concepts, description=recipe.description, id=action.wish
+            )
+        except Ambiguous:
+            intent = self.ledger.doubt(intent)
+            model = self._look(intent)
+        except TargetError:
+            self.ledger.expire(intent)
+            raise
+        if model is None:
+            self.ledger.expire(intent)
+            return None
+        entry = on_its_way(action, model.id, state="created")
+        self.ledger.record(action.path, entry, settles=intent, made=model.id)
+        return model
+
+    def _look(self, intent: Intent) -> Model | None:
+        """What a POST without a readable answer made; None once the grace has passed with none.
+
+        Raises `Unreachable` if the target can't be asked; the intent then stays open.
+        """
+        known = known_ids(self.ledger.memory)
+        while True:
+            late = self.ledger.clock() - intent.at >= self.settings.grace
+            try:
+                models = self._exact(intent.name, intent.content, known)
+            except Unreachable:
+                if late:
+                    raise
+                models = []
+            if models:
+                return models[0]
+            if late:
+                return None
+            self.pause(min(1.0, max(0.02, self.settings.grace / 10)))
+
+    def _exact(self, name: str, content: Content, known: Collection[str]) -> list[Model]:
+        """Exact matches on the target; those whose concepts the list leaves out are read."""
+        models = {m.id: m for m in self.target.list_models(COMPOSITION) if m.name == name}
+        unread = sorted(id for id, model in models.items() if model.concepts is None)
+        models |= self.target.get_models(unread) if unread else {}
+        return exact(models.values(), name, content, known=known)
+
+    def _checked(self, action: Action, model: Model, content: Content) -> tuple[Action, Model]:
+        """Read back what was created, prefer an older twin of a racing runner, set the tags."""
+        seen = self.target.get_models([model.id]).get(model.id, model)
+        if seen.concepts is not None and not same_concepts(content.concepts, seen.concepts):
+            self.ledger.record(action.path, on_its_way(action, model.id, state="mismatch"))
+            self._mark(action, seen)
+            raise TargetError(
+                f"the target kept other content for {model.id} than was sent",
+                hint=f"change the recipe, or compose forget '{action.path}'",
+            )
+        twin = self._older_twin(action, seen) if self.target.remote else None
+        if twin is not None:
+            self.ledger.record(action.path, on_its_way(action, twin.id, state="created"))
+            self._describe(action, twin)
+            return replace(action, drops=(*action.drops, seen.id)), twin
+        self._mark(action, seen)
+        return action, seen
+
+    def _older_twin(self, action: Action, ours: Model) -> Model | None:
+        """An exact twin that another runner made a moment earlier: both choose the same one.
+
+        What lock or journal name is none: planning has looked at that already.
+        """
+        recipe, content = wanted(action)
+        known = known_ids(self.ledger.memory) | self.ledger.named(without=action.path) | {ours.id}
+        models = self._exact(recipe.name, content, known)
+        before = [m for m in models if (m.created_at, m.id) < (ours.created_at, ours.id)]
+        return min(before, key=lambda m: (m.created_at, m.id), default=None)
+
+    def _describe(self, action: Action, twin: Model) -> None:
+        """What the recipe says of its model, on one that another runner made."""
+        recipe, _ = wanted(action)
+        if recipe.description not in (None, twin.description):
+            self.target.update(twin.id, description=recipe.description)
+        if set(recipe.tags) - (twin.tags or frozenset()):
+            self.target.tag(twin.id, add=recipe.tags)
+
+    def _mark(self, action: Action, model: Model) -> None:
+        tags = {MARK, *(action.recipe.tags if action.recipe else ())}
+        self.target.tag(model.id, add=sorted(tags))
+        self.ledger.marked(model.id)
+
+    def train(self, action: Action, model: Model) -> Model:
+        """Start training, after a look that it hasn't started; its job is in the ledger then."""
+        _, content = wanted(action)
+        fresh = self.target.get_models([model.id]).get(model.id, model)
+        if fresh.gone:
+            raise NotFound(
+                f"{model.id} ({model.name}) was deleted before its training",
+                hint="run compose apply again: it makes what is missing",
+            )
+        if fresh.untrained:
+            fresh = self.target.train(model.id, content.training)
+        if not fresh.trained:
+            entry = on_its_way(action, model.id, state="training", job=fresh.job)
+            self.ledger.record(action.path, entry)
+        return fresh
+
+    def update(self, action: Action, model: Model) -> None:
+        """Change in place what differs; what we made gets our mark if it has none yet."""
+        change = action.update
+        if change.name or change.description is not None:
+            name = change.name[1] if change.name else None
+            self.target.update(model.id, name=name, description=change.description)
+        add = {*change.add_tags}
+        if self.ledger.made(model.id):
+            add |= {MARK} - (model.tags or frozenset())
+        if add or change.remove_tags:
+            self.target.tag(model.id, add=sorted(add), remove=change.remove_tags)
+        self.ledger.marked(model.id)
+
+    def let_go(self, action: Action) -> Action:
+        """Delete what nobody can have used; what turns out to be in use is retired instead.
+
+        Returns the action with all that its entry retires.
+        """
+        retired = list(action.retires)
+        for id in action.drops:
+            kept = self._drop(id, action.path)
+            if kept is not None:
+                retired.append(kept)
+        for old in retired:
+            self.mark_ours(old.id)
+        return replace(action, retires=tuple(retired))
+
+    def _drop(self, id: str, path: str) -> Replaced | None:
+        """Delete it, if a look shows that we may; if not, it stays in the lock, so that nothing
+        is lost: prune deletes it."""
+        fresh = self.target.get_models([id]).get(id)
+        if fresh is not None and not fresh.gone:
+            kept = Replaced(id, fresh.name, fresh.parameters or ())
+            if not fresh.untrained or not self.may_delete(fresh, path):
+                return kept
+            try:
+                self.target.delete(id)
+            except NotFound:
+                pass
+            except TargetError:
+                return kept
+        self.ledger.marked(id)
+        return None
+
+    def may_delete(self, fresh: Model, path: str) -> bool:
+        """What any deletion needs, of a model just read: made by us, and no other entry's."""
+        ours = MARK in (fresh.tags or ()) or self.ledger.made(fresh.id)
+        others = self.ledger.named(without=path)
+        return fresh.type == COMPOSITION and ours and fresh.id not in others
+
+    def mark_ours(self, id: str) -> None:
+        """The journal's record of what we made is folded away only once the tag says so."""
+        if self.ledger.made(id):
+            fresh = self.target.get_models([id]).get(id)
+            if fresh is not None and not fresh.gone and MARK not in (fresh.tags or ()):
+                self.target.tag(id, add=[MARK])
+            self.ledger.marked(id)
+
+
+def wanted(action: Action) -> tuple[Recipe, Content]:
+    """The recipe and content that this action makes."""
+    assert action.recipe is not None and action.content is not None, action.verb
+    return action.recipe, action.content

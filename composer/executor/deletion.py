@@ -1,0 +1,57 @@
+"""Deleting what a plan deletes, and bringing the ledger to what is left.
+
+Each deletion follows a look just before it: type, mark, and that no other entry names the id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from composer.errors import TargetError
+from composer.model import TRAINED
+from composer.planner import Verb, left_behind, pruned
+
+if TYPE_CHECKING:
+    from composer.executor.creator import Creator
+    from composer.planner import Action
+
+
+def remove(maker: Creator, action: Action) -> None:
+    """Carry out a delete, a forget, or leave alone. Raises `TargetError`."""
+    ledger, entry = maker.ledger, action.entry
+    assert entry is not None, "only an entry can be removed"
+    if action.verb is Verb.BLOCKED:
+        ledger.unsettled(action.path)
+        return
+    for id in action.deletes:
+        _delete(maker, action, id)
+    rest = maker.let_go(action)
+    for id in (*entry.ids, *(candidate.id for candidate in entry.candidates)):
+        maker.mark_ours(id)
+    if action.keeps_entry:
+        left = replace(pruned(entry, action.deletes), replaced=action.retires)
+        if entry.candidates:  # the next apply decides what becomes of them
+            ledger.unsettled(action.path)
+    elif action.verb is Verb.LEAVE or rest.retires:  # something could not be dropped
+        left = left_behind(rest)
+    else:
+        ledger.forget(action.path)
+        return
+    if left != replace(entry, candidates=()):
+        ledger.record(action.path, left)
+
+
+def _delete(maker: Creator, action: Action, id: str) -> None:
+    fresh = maker.target.get_models([id]).get(id)
+    if fresh is None or fresh.gone:
+        return
+    if not maker.may_delete(fresh, action.path):
+        raise TargetError(
+            f"{id} is not deleted: it is the {fresh.type} {fresh.name}, and not ours alone",
+            hint=f"compose forget '{action.path}' lets go of it",
+        )
+    if not (fresh.untrained or fresh.status == TRAINED):
+        maker.target.cancel(id)
+    maker.target.delete(id)
+    maker.ledger.marked(id)

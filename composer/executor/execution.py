@@ -1,0 +1,112 @@
+"""Carrying a plan out: make, train, wait for all together, then delete what the plan deletes.
+
+Actions are independent: one that fails is reported, and the others go on. Everything is in the
+ledger as it happens, so a run may end at any instant.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from composer.executor import deletion as removing
+from composer.executor import training
+from composer.executor.creator import Creator
+from composer.executor.tasks import Task, TaskRunner
+from composer.planner import DONE, Outcome, Report, Step, Verb, on_its_way
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from composer.executor.settings import Settings
+    from composer.lock import Ledger
+    from composer.planner import Action, Plan
+    from composer.targets.base import Target
+
+
+def apply(
+    plan: Plan,
+    target: Target,
+    ledger: Ledger,
+    settings: Settings,
+    *,
+    say: Callable[[Step], None] = lambda step: None,
+    stop: threading.Event | None = None,
+) -> Report:
+    """Carry the plan out; nothing is raised that concerns one action alone.
+
+    `stop`, once set, lets no new request begin; what is under way is recorded.
+    """
+    maker = Creator(target, ledger, settings, stop or threading.Event())
+    tasks = [Task(action) for action in plan.actions]
+    ledger.move(plan.moves)
+    for id in plan.gone:
+        ledger.marked(id)
+    try:
+        _everything(TaskRunner(maker, settings, say), tasks)
+    finally:
+        paths = {task.action.path for task in tasks}
+        handled = paths | {old for old, new in plan.moves.items() if new in paths}
+        changed = ledger.close(handled=handled, owner=plan.owner)
+    outcomes = tuple(task.outcome or Outcome(task.action, "not started") for task in tasks)
+    return Report(outcomes, maker.stop.is_set(), changed)
+
+
+def _everything(crew: TaskRunner, tasks: list[Task]) -> None:
+    living = [task for task in tasks if task.action.recipe is not None]
+
+    def prepare(task: Task) -> None:
+        _prepare(crew, task)
+
+    def train(task: Task) -> None:
+        training.train(crew, task)
+
+    def remove(task: Task) -> None:
+        _remove(crew, task)
+
+    def going() -> list[Task]:
+        return [task for task in living if task.outcome is None]
+
+    # Those with a wish go first, before another recipe's model can be given that id.
+    crew.each(prepare, [task for task in living if task.action.wish])
+    crew.each(prepare, [task for task in living if not task.action.wish])
+    training.within_budget(crew, going())
+    crew.each(train, going())
+    training.wait(crew, going())
+    leaving = [task for task in tasks if task.action.recipe is None]
+    crew.each(remove, [task for task in leaving if _only_forgotten(task.action)])
+    crew.each(remove, [task for task in leaving if not _only_forgotten(task.action)])
+
+
+def _only_forgotten(action: Action) -> bool:
+    """Such entries go first: what they name may be deleted for another entry."""
+    return action.verb is Verb.FORGET and not action.drops
+
+
+def _prepare(crew: TaskRunner, task: Task) -> None:
+    """Bring the model into being, and its id into the ledger."""
+    maker, action, model = crew.maker, task.action, task.action.model
+    if action.verb is Verb.BLOCKED:
+        maker.ledger.unsettled(action.path)
+        task.end("blocked")
+        return
+    if model is None:
+        crew.say(Step(action, "creating"))
+        task.action, model = maker.make(action)
+        action = task.action
+        crew.say(Step(action, "created", model.id))
+    else:
+        maker.update(action, model)
+    task.model = model
+    if model.trained:
+        crew.arrived(task, model)
+    else:
+        state = "created" if model.untrained else "training"
+        crew.record(action, on_its_way(action, model.id, state=state, job=model.job))
+        task.action = maker.let_go(action)
+
+
+def _remove(crew: TaskRunner, task: Task) -> None:
+    crew.say(Step(task.action, str(task.action.verb)))
+    removing.remove(crew.maker, task.action)
+    task.end(DONE[task.action.verb])

@@ -1,0 +1,94 @@
+"""What all steps of an apply share: tasks that run some at a time, and how one of them ends."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from composer.errors import CeilingReached, ComposeError
+from composer.executor.creator import Stopped
+from composer.planner import DONE, Outcome, Step, Verb, arrived
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from composer.executor.creator import Creator
+    from composer.executor.settings import Settings
+    from composer.model import Entry, Model
+    from composer.planner import Action
+
+
+@dataclass(slots=True)
+class Task:
+    """One action on its way: what it has in hand, and at last what came of it."""
+
+    action: Action
+    model: Model | None = None
+    outcome: Outcome | None = None
+    price: float | None = None
+    deferred: CeilingReached | None = None  # why its training can't start just now
+    missing_since: float | None = None
+
+    @property
+    def id(self) -> str:
+        return self.model.id if self.model else ""
+
+    def end(self, state: str, *, error: ComposeError | None = None) -> None:
+        self.outcome = Outcome(self.action, state, self.id, error)
+
+
+@dataclass(slots=True)
+class TaskRunner:
+    """Does one thing for many tasks; what fails for one is that one's outcome."""
+
+    maker: Creator
+    settings: Settings
+    say: Callable[[Step], None]
+
+    def each(self, do: Callable[[Task], None], tasks: Iterable[Task]) -> None:
+        """Do it for all of them, some at a time."""
+        todo = list(tasks)
+        if len(todo) <= 1:
+            for task in todo:
+                self.guarded(do, task)
+            return
+        with ThreadPoolExecutor(min(self.settings.parallelism, len(todo))) as pool:
+            list(pool.map(lambda task: self.guarded(do, task), todo))
+
+    def guarded(
+        self, do: Callable[[Task], None], task: Task, *, stopped: str = "not started"
+    ) -> None:
+        """Do it for one; `stopped` is its state if we are asked to stop."""
+        try:
+            if self.maker.stop.is_set():
+                raise Stopped
+            do(task)
+        except Stopped:
+            self.maker.ledger.unsettled(task.action.path)
+            task.end(stopped)
+        except ComposeError as error:
+            self.maker.ledger.unsettled(task.action.path)
+            self.fail(task, error)
+
+    def fail(self, task: Task, error: ComposeError, *, state: str = "failed") -> None:
+        self.say(Step(task.action, state, task.id))
+        task.end(state, error=error)
+
+    def record(self, action: Action, entry: Entry) -> None:
+        """Into the ledger, if it says anything new."""
+        now = self.maker.ledger.entry(action.path)
+        if now is None or replace(now, candidates=()) != entry:
+            self.maker.ledger.record(action.path, entry)
+
+    def arrived(self, task: Task, model: Model) -> None:
+        """It is trained: the entry names it from now on, and lets go of the others."""
+        action, entry = task.action, task.action.entry
+        same = entry is not None and entry.composition == model.id and entry.job
+        job = entry.job if entry and same else model.job
+        self.record(action, arrived(action, model.id, job=job))
+        task.action, task.model = self.maker.let_go(action), model
+        if task.action.retires != action.retires:
+            self.record(task.action, arrived(task.action, model.id, job=job))
+        self.say(Step(action, "kept" if action.verb is Verb.KEEP else "trained", model.id))
+        task.end(DONE[action.shown])

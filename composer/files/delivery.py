@@ -1,0 +1,188 @@
+"""Putting a file where a user wants it: whole or not at all, and over nothing without leave.
+
+`compose merge` writes through `appearing`, pages and reports through `replacing`; `compose pull`
+hands out results with `deliver`, which costs no room where the file system can share what two
+files have in common.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from composer.errors import Refused, TargetError, UsageError
+from composer.files.disk import check_space, free_space, spare, sync_file, sync_folder
+from composer.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+if sys.platform == "linux":
+    import fcntl
+
+SUFFIX = ".safetensors"
+CHUNK = 1024 * 1024  # bytes
+STALE = 3600.0  # seconds without a write after which a temporary file is a killed process's
+FICLONE = 0x40049409  # the ioctl by which Linux shares a file's blocks (linux/fs.h)
+THERE = "there already"
+HINT = "free some space, or write to another disk"
+
+
+def check_place(out: Path, *, force: bool) -> None:
+    """Raise `UsageError` where no weights can be written, `Refused` for a file without `force`."""
+    name = visible(str(out))
+    if out.is_dir():
+        raise UsageError(f"{name} is a folder", hint=f"name a {SUFFIX} file in it")
+    if out.suffix.lower() != SUFFIX:
+        raise UsageError(f"{name} is no name for weights", hint=f"name a {SUFFIX} file")
+    check_folder(out)
+    if out.exists() and not out.is_file():
+        raise UsageError(f"{name} is no regular file")
+    if os.path.lexists(out) and not force:
+        raise Refused(f"{name} is there already", hint="--force replaces it")
+
+
+def check_folder(out: Path) -> None:
+    """Raise `UsageError` where there is no folder to write `out` in."""
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {visible(str(out.parent))}", hint="make it first")
+
+
+@contextmanager
+def appearing(out: Path, *, force: bool) -> Iterator[Path]:
+    """As `replacing`; raises as `check_place` does too, before and once more at the end."""
+    check_place(out, force=force)
+    with replacing(out, name=out) as temporary:
+        yield temporary
+        check_place(out, force=force)
+
+
+@contextmanager
+def replacing(out: Path, *, name: Path) -> Iterator[Path]:
+    """A path for a temporary file, which takes the place of `out` when the context ends.
+
+    If it ends with an error, no file is left; what a killed process left is swept by the next.
+    Raises `TargetError` for an `OSError`, with the `name` that the user gave to `out`.
+    """
+    sweep(out, now=time.time())
+    temporary = out.with_name(f"{_beginning(out)}{os.getpid()}.compose.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, out)
+        sync_folder(out.parent)
+    except OSError as error:
+        raise unwritable(name, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def unwritable(out: Path, error: OSError) -> TargetError:
+    """In words, that the disk is full, or whatever else the system says of it."""
+    return TargetError(
+        f"{visible(str(out))} can't be written: {error.strerror or error}", hint=HINT
+    )
+
+
+def reflink(source: Path, out: Path) -> str:
+    """A file of its own that shares its blocks until one of the two is written to."""
+    if sys.platform != "linux":
+        raise NotImplementedError
+    with source.open("rb") as old, out.open("wb") as new:
+        fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
+    sync_file(out)
+    return "reflink"
+
+
+def hard_link(source: Path, out: Path) -> str:
+    """Another name of the same file."""
+    out.unlink(missing_ok=True)
+    os.link(source, out)
+    return "hard link"
+
+
+def copy(source: Path, out: Path) -> str:
+    """A file of its own, which takes as much room again."""
+    out.unlink(missing_ok=True)
+    shutil.copyfile(source, out)
+    sync_file(out)
+    return "copy"
+
+
+SHARING = (reflink, hard_link)
+
+
+def deliver(
+    source: Path,
+    out: Path,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    sharing: Sequence[Callable[[Path, Path], str]] = SHARING,
+    free_space: Callable[[Path], int] = free_space,
+    held: Callable[[Path], bool] = lambda out: False,
+) -> str:
+    """Make `out` a file with the bytes of `source`; how, in words.
+
+    Nothing is written where that is so already. The ways of `sharing` are tried in their order
+    before a copy is made. Raises as `check_place` does, `UsageError` where `out` is `held` by the
+    library, `TargetError` where a copy doesn't fit on the disk, and `OSError`.
+    """
+    if _same(source, out):
+        return THERE
+    if held(out):
+        raise UsageError(
+            f"{visible(str(out))} is a LoRA of the library", hint="name another file with -o"
+        )
+    if dry_run and not out.parent.exists():
+        return "dry run"
+    check_place(out, force=force)
+    if dry_run:
+        return "dry run"
+    with appearing(out, force=force) as temporary:
+        for way in sharing:
+            with suppress(OSError, NotImplementedError):
+                return way(source, temporary)
+        size = source.stat().st_size
+        check_space(out.parent, size, free_space, hint=HINT, margin=spare(size))
+        return copy(source, temporary)
+
+
+def _same(one: Path, two: Path) -> bool:
+    """Whether the two are one file, or have the same bytes."""
+    if not two.is_file():
+        return False
+    if os.path.samefile(one, two):
+        return True
+    if one.stat().st_size != two.stat().st_size:
+        return False
+    with one.open("rb") as first, two.open("rb") as second:
+        while chunk := first.read(CHUNK):
+            if chunk != second.read(CHUNK):
+                return False
+    return True
+
+
+def _beginning(out: Path) -> str:
+    """How the names of temporary files for `out` begin; short, since a name has a limit."""
+    return f".{out.stem[:32]}."
+
+
+def sweep(out: Path, *, now: float) -> None:
+    """Remove temporary files for `out` of processes that were killed: whoever writes, writes often.
+
+    `now` is in seconds, as `time.time` gives it.
+    """
+    ours = re.compile(rf"{re.escape(_beginning(out))}\d+\.compose\.tmp")
+    for file in out.parent.glob(".*.compose.tmp"):
+        with suppress(OSError):
+            status = file.lstat()
+            age = now - max(status.st_mtime, status.st_ctime)
+            if age > STALE and ours.fullmatch(file.name):
+                file.unlink()

@@ -1,0 +1,207 @@
+"""The ledger: lock and journal of one project for one target, as an apply writes them.
+
+It records what an apply does, each event on disk before the next request, and folds it all into the
+lock at the end.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from composer.files.state import state_dir
+from composer.lock.codec import Plain, plain_entry, plain_intent
+from composer.lock.journal import Journal
+from composer.lock.reading import memory_of, read_lock, write_lock
+from composer.lock.sides import flat, retired
+from composer.model import Entry, Intent, Lock, TargetLock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from pathlib import Path
+
+    from composer.model import Content
+
+T = TypeVar("T")
+
+
+class Ledger:
+    """Records one run; the caller holds the file lock. All methods may be called by any thread."""
+
+    def __init__(
+        self,
+        root: Path,
+        key: str,
+        *,
+        lock: Lock | None = None,
+        write: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`lock` is what its text says, where only a repair can read that.
+
+        Without `write` it is only asked, and no folder is made.
+        """
+        self.root = root
+        self.key = key
+        self.clock = clock
+        self._state = state_dir(root, create=write)
+        self._journal = Journal(self._state)
+        self._lock = read_lock(root) if lock is None else lock
+        self._before = dict(self._lock.target(key).recipes)
+        self._marked: set[str] = set()
+        self._unsettled: set[str] = set()
+        self._guard = threading.Lock()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read again what lock and journal say, after intents were settled."""
+        story = self._journal.story(self.key)
+        self.memory = memory_of(self._lock.target(self.key), story)
+        self._entries = dict(self.memory.entries)
+        self._made_for = dict(story.made_for)
+        self._others = {path: e.candidates for path, e in self.memory.entries.items()}
+
+    def entry(self, path: str) -> Entry | None:
+        """The entry as it is now."""
+        return self._entries.get(path)
+
+    def named(self, *, without: str) -> set[str]:
+        """Every id that other entries than this one name."""
+        with self._guard:
+            return {id for p, e in self._entries.items() if p != without for id in e.ids}
+
+    def move(self, moves: Mapping[str, str]) -> None:
+        """Recipes that are at another path now: old -> new, all at once (two may have swapped)."""
+        with self._guard:
+            _move(self._entries, moves)
+            _move(self._before, moves)
+            _move(self._others, moves)
+
+    def intend(self, path: str, name: str, content: Content) -> Intent:
+        """Put on disk that a POST is about to be sent."""
+        intent = Intent(secrets.token_hex(8), path, name, content, self.clock())
+        self._append({"event": "intent", **plain_intent(intent)})
+        return intent
+
+    def doubt(self, intent: Intent) -> Intent:
+        """Its POST got no answer, and may have taken effect up to now: its grace begins here."""
+        doubted = replace(intent, at=self.clock())
+        self._append({"event": "intent", **plain_intent(doubted)})
+        return doubted
+
+    def expire(self, intent: Intent) -> None:
+        """The intent's model does not exist, and will not."""
+        self._append({"event": "expired", "recipe": intent.path, "token": intent.token})
+
+    def found(self, intent: Intent, id: str) -> None:
+        """The model of an intent whose answer was lost: it is a candidate of that recipe."""
+        event: Plain = {"event": "found", "recipe": intent.path, "token": intent.token}
+        self._append({**event, "made": id, "at": self.clock()})
+
+    def record(
+        self, path: str, entry: Entry, *, settles: Intent | None = None, made: str = ""
+    ) -> None:
+        """Put an entry on disk. `made`: the id with which the intent's POST was answered."""
+        event: Plain = {"event": "entry", "recipe": path, "entry": plain_entry(entry)}
+        if settles:
+            event.update(settles=settles.token, made=made, at=self.clock())
+        if moved := self._moved_pins(path, entry):
+            event["upgraded"] = moved
+        self._append(event)
+        with self._guard:
+            self._entries[path] = replace(entry, candidates=())
+            if settles:
+                self._made_for[made] = path
+
+    def _moved_pins(self, path: str, entry: Entry) -> dict[str, str]:
+        """The pins that are others than in the lock, each with the lock's id."""
+        before = dict(self._before[path].pins) if path in self._before else {}
+        return {n: before[n] for n, id in entry.pins if n in before and before[n] != id}
+
+    def forget(self, path: str) -> None:
+        """Take an entry out; what it named is not touched."""
+        self._append({"event": "entry", "recipe": path, "entry": None})
+        with self._guard:
+            self._entries.pop(path, None)
+
+    def made(self, id: str) -> bool:
+        """Whether the journal has the record of its POST, from this run or one before."""
+        with self._guard:
+            return id in self._made_for
+
+    def marked(self, id: str) -> None:
+        """What we made bears our tag now, or is deleted: the journal's record may go."""
+        with self._guard:
+            self._marked.add(id)
+
+    def unsettled(self, path: str) -> None:
+        """Keep this recipe's events in the journal: its candidates are not dealt with yet."""
+        with self._guard:
+            self._unsettled.add(path)
+
+    def _append(self, event: Plain) -> None:
+        with self._guard:
+            self._journal.append({**event, "target": self.key})
+
+    def close(self, *, handled: Collection[str], owner: str | None = None) -> bool:
+        """Fold the journal into the lock: True if the lock's bytes changed.
+
+        Events of recipes that weren't `handled` stay, and those of any recipe until all that it
+        made is marked; so do open intents and other targets' events.
+        """
+        with self._guard:
+            unmarked = {p for id, p in self._made_for.items() if id not in self._marked}
+            paths = {*self._entries, *self._made_for.values(), *self._journal.paths(self.key)}
+            waiting = {*self.memory.entries} - set(handled)
+            undealt = {path for path in self._unsettled if self._others.get(path)}
+            done = paths - waiting - unmarked - undealt
+            changed = self._write_lock(owner, done - self._unsettled)
+            self._fold_away(done)
+            return changed
+
+    def _fold_away(self, done: set[str]) -> None:
+        """Keep events of other targets, of recipes that aren't done, and of open intents."""
+        events, open_intents = self._journal.read(), self._journal.story(self.key).intents
+        kept = [
+            event
+            for event in events
+            if event["target"] != self.key
+            or event.get("token") in open_intents
+            or event["recipe"] not in done
+        ]
+        if not kept or len(kept) != len(events):  # a torn line alone goes, too
+            self._journal.replace(kept)
+
+    def _write_lock(self, owner: str | None, done: Collection[str]) -> bool:
+        targets = {key: flat(target) for key, target in self._lock.targets.items()}
+        targets[self.key] = TargetLock(owner or self.memory.owner, self._final_entries(done))
+        if not targets[self.key].recipes:
+            del targets[self.key]
+        return write_lock(self.root, Lock(targets))
+
+    def _final_entries(self, done: Collection[str]) -> dict[str, Entry]:
+        """Entries in order; an id that is an entry's own is in no entry's `replaced`.
+
+        Where an entry is not dealt with yet, all that the lock named before stays in `replaced`,
+        the other sides of a conflict too: nothing else remembers them.
+        """
+        own = {e.composition for e in self._entries.values()}
+        own |= {e.next.composition for e in self._entries.values() if e.next}
+        final = {}
+        for path, entry in sorted(self._entries.items()):
+            before = self._before.get(path) if path not in done else None
+            named = [*before.current, *before.candidates] if before else []
+            known = {
+                c.id: retired(c, protect=entry.protect) for c in named if c.id not in self._marked
+            }
+            known |= {old.id: old for old in entry.replaced}
+            kept = tuple(known[id] for id in sorted(known) if id not in own)
+            final[path] = replace(entry, replaced=kept)
+        return final
+
+
+def _move(by_path: dict[str, T], moves: Mapping[str, str]) -> None:
+    by_path.update({new: by_path.pop(old) for old, new in moves.items() if old in by_path})

@@ -1,0 +1,87 @@
+"""What lock and journal say, and the one write of the lock.
+
+The commands that only look call `remember`; the ledger and `compose lock` write.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from composer.errors import InvalidInput
+from composer.files.state import state_dir, write_atomically
+from composer.lock.journal import Journal
+from composer.lock.sides import base_of, merged, overtaken, texts, upgraded
+from composer.lock.text import dump, parse
+from composer.model import KnownState, Lock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from composer.lock.journal import Story
+    from composer.model import Entry, TargetLock
+
+NAME = "compose.lock"
+
+
+def read_lock(root: Path) -> Lock:
+    """The lock of this root, the sides of a conflict brought together; empty if there is none.
+
+    Raises `InvalidInput`.
+    """
+    text = lock_text(root)
+    return read_sides(text) if text is not None else Lock()
+
+
+def read_sides(text: str, source: str = NAME) -> Lock:
+    """A lock's text as one lock, whatever git left in it. Raises `InvalidInput`."""
+    sides, base = [parse(side, source=source) for side in texts(text)], None
+    with suppress(InvalidInput):  # a base may be torn where its sides aren't: we can do without
+        before = base_of(text)
+        base = parse(before) if before is not None else None
+    return replace(merged(sides, base=base), conflicted=len(sides) > 1)
+
+
+def lock_text(root: Path) -> str | None:
+    """The lock's text, None if there is none. Raises `InvalidInput` if it can't be text."""
+    if (root / NAME).exists() and not (root / NAME).is_file():
+        raise InvalidInput(f"{NAME}: not a file", hint="move it away; restore it from git")
+    try:
+        return (root / NAME).read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as bad:
+        raise InvalidInput(f"{NAME}: not UTF-8", hint="restore it from git") from bad
+
+
+def write_lock(root: Path, lock: Lock) -> bool:
+    """Write it, in one step; True if its bytes changed. The caller holds the file lock."""
+    text, before = dump(lock), lock_text(root)
+    unchanged = before is not None and before.replace("\r\n", "\n") == text
+    if unchanged or (before is None and not lock.targets):
+        return False
+    write_atomically(root / NAME, text.encode(), through=state_dir(root, create=True))
+    return True
+
+
+def remember(root: Path, key: str) -> KnownState:
+    """What lock and journal know about one target; nothing is written. Raises `InvalidInput`."""
+    return memory_of(read_lock(root).target(key), Journal(state_dir(root)).story(key))
+
+
+def memory_of(lock: TargetLock, story: Story) -> KnownState:
+    """One target's part of the lock, with what the journal adds to it."""
+    entries = dict(lock.recipes)
+    for path, side in story.sides.items():
+        if path in entries:
+            side = upgraded(overtaken(entries[path], side), side, story.upgraded.get(path, {}))
+        entries[path] = side
+    marked = {path: _with_posts(path, entry, story) for path, entry in sorted(entries.items())}
+    return KnownState(lock.owner, marked, story.made, tuple(story.intents.values()))
+
+
+def _with_posts(path: str, entry: Entry, story: Story) -> Entry:
+    """The entry, with each candidate marked whose POST the journal recorded."""
+    candidates = (replace(c, ours=c.ours or c.id in story.made) for c in entry.candidates)
+    return replace(entry, candidates=tuple(candidates))

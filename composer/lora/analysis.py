@@ -1,0 +1,242 @@
+"""How much LoRAs change each block of FLUX.1, and how far they pull the same way: numbers alone.
+
+The inner product of two changes, <ΔW, ΔW'> = Σ ΔW * ΔW', comes from their factors: with the A's of
+a layer stacked above each other, and the B's side by side, it is the sum of (A Aᵀ) * (BᵀB) over
+the ranks of the two, times their factors. ΔW itself is built, a few rows at a time, only where the
+ranks are so high that this is cheaper. `inspecting` makes norms and cosines of the numbers.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from composer.lora.dtypes import finite
+from composer.lora.encoders import T5_MODULES
+from composer.lora.modules import DOUBLE_BLOCKS, SINGLE_BLOCKS, alone
+from composer.lora.output_formats import DIFFUSERS, Place
+from composer.lora.terms import RowRange, ScaledDelta, opened, terms
+from composer.lora.threads import in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from composer.lora.reading import LoraFile
+    from composer.lora.terms import Opened
+
+    Array = NDArray[Any]
+    Terms = Mapping[int, ScaledDelta]  # of one layer, by the number of the file
+
+OTHER, ENCODER = "other layers", "text encoder"
+BLOCKS = (
+    *(f"double {n}" for n in range(DOUBLE_BLOCKS)),
+    *(f"single {n}" for n in range(SINGLE_BLOCKS)),
+    OTHER,
+    ENCODER,
+)
+
+VALUES = 1 << 18  # of the B's of a layer, or of each ΔW where it is built, at a time
+CANCELLED = 1e-2  # of the sum of the products' sizes: below, float32's digits don't do
+SMALLEST, LARGEST = 1e-24, 1e24  # sums of squares that float32 adds up without loss
+
+# Every layer that any file can have a part for; diffusers has no slot for T5.
+_EVERYWHERE = replace(
+    DIFFUSERS,
+    name="inspected",
+    places=(*DIFFUSERS.places, *(Place(module.path, alone(module)) for module in T5_MODULES)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Grams:
+    """Inner products of the changes of `count` files at scale 1, by block, each (count, count).
+
+    A block that no file changes isn't there; the others are in the order of `BLOCKS`.
+    """
+
+    count: int
+    blocks: Mapping[str, NDArray[np.float64]]
+
+
+def block_of(path: str) -> str:
+    """The block that the module of this (diffusers) path is in."""
+    first, _, rest = path.partition(".")
+    if first in ("transformer_blocks", "single_transformer_blocks"):
+        kind = "double" if first == "transformer_blocks" else "single"
+        return f"{kind} {rest.partition('.')[0]}"
+    return ENCODER if first.startswith("text_encoder") else OTHER
+
+
+def grams(loras: Sequence[LoraFile]) -> Grams:
+    """The inner products of the weights' changes of these files, biases aside.
+
+    Accurate to about 1e-6 of the product of the two norms. Layer by layer, a few threads: memory
+    doesn't grow with the files. Raises `BadLora` for values that aren't finite, and for a file
+    that changed since it was read.
+    """
+    sums: dict[str, NDArray[np.float64]] = {}
+    with ExitStack() as stack:
+        parts = opened([(lora, 1.0) for lora in loras], stack)
+        layers = _layers(parts)
+        found = in_order(partial(_layer, count=len(loras)), layers.values())
+        for place, gram in zip(layers, found, strict=True):
+            block = block_of(place.site.parts[0].module.path)
+            sums[block] = sums.get(block, 0) + gram
+        for part in parts:
+            part.check()
+    return Grams(len(loras), {block: sums[block] for block in BLOCKS if block in sums})
+
+
+def _layers(parts: Sequence[Opened]) -> dict[Place, dict[int, ScaledDelta]]:
+    """The terms of each layer, by the number of the file; no file has two on one module."""
+    layers: dict[Place, dict[int, ScaledDelta]] = {}
+    for number, part in enumerate(parts):
+        for place, shares in terms([part], _EVERYWHERE).items():
+            for term in shares.terms:
+                layers.setdefault(place, {})[number] = term
+    return layers
+
+
+def _layer(found: Terms, count: int) -> NDArray[np.float64]:
+    """One layer's inner products, (count, count); zero for files that have no part in it."""
+    gram = np.zeros((count, count))
+    numbers, there = list(found), list(found.values())
+    small = _from_dense(there) if _dense_is_cheaper(there) else _from_factors(there)
+    factors = np.array([term.factor for term in there])
+    gram[np.ix_(numbers, numbers)] = small * np.outer(factors, factors)
+    return gram
+
+
+def _dense_is_cheaper(there: Sequence[ScaledDelta]) -> bool:
+    """Whether building ΔW takes fewer multiplications than the factors' products.
+
+    It is made of its tensors (their widths say how), in float64, which takes twice the time.
+    """
+    outputs, inputs = there[0].delta.shape
+    rank = sum(term.rank for term in there)
+    widths = sum(min(tensor.shape) for term in there for tensor in term.delta.tensors)
+    return rank**2 * (outputs + inputs) > 2 * outputs * inputs * (widths + len(there))
+
+
+# --- from the factors --------------------------------------------------------------------
+
+
+def _from_factors(there: Sequence[ScaledDelta]) -> NDArray[np.float64]:
+    """Σ (A Aᵀ) * (BᵀB) for each pair of terms, without their factors.
+
+    In float32, and once more in float64 where a square doesn't fit, or where a term's own products
+    nearly cancel, as in a file that was merged of a LoRA and another's opposite; if a square is no
+    number, one of the values isn't.
+    """
+    starts = list(accumulate((term.rank for term in there[:-1]), initial=0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        inner, outer = _inner(there, np.float32), _outer(there, np.float32)
+    if _in_range(inner, starts) and _in_range(outer, starts):
+        products = np.multiply(inner, outer, dtype=np.float64)
+        sums = _blocks(products, starts)
+        if (sums.diagonal() >= CANCELLED * _blocks(np.abs(products), starts).diagonal()).all():
+            return sums
+    else:
+        _check(there)
+    return _blocks(_inner(there, np.float64) * _outer(there, np.float64), starts)
+
+
+def _blocks(products: NDArray[np.float64], starts: Sequence[int]) -> NDArray[np.float64]:
+    """The sum of each block of ranks, (terms, terms)."""
+    sums: NDArray[np.float64] = np.add.reduceat(np.add.reduceat(products, starts), starts, axis=1)
+    return sums
+
+
+def _in_range(gram: Array, starts: Sequence[int]) -> bool:
+    """Whether float32 held the squares: those of a rank are safe or 0, and not all of a term 0."""
+    squares = gram.diagonal()
+    if squares.min() > SMALLEST and squares.max() < LARGEST:
+        return True
+    safe = (squares == 0) | ((squares > SMALLEST) & (squares < LARGEST))
+    return bool(safe.all() and np.maximum.reduceat(squares, starts).all())
+
+
+def _inner(there: Sequence[ScaledDelta], dtype: type) -> Array:
+    """A Aᵀ of the A's above each other, (ranks, ranks).
+
+    One for fewer inputs is a LoRA for another model of the family: the other inputs are 0 to it.
+    """
+    widths = {term.inputs for term in there}
+    make = np.empty if len(widths) == 1 else np.zeros
+    stacked: Array = make((sum(term.rank for term in there), max(widths)), dtype)
+    first = 0
+    for term in there:
+        stacked[first : first + term.rank, : term.inputs] = term.down()
+        first += term.rank
+    product: Array = stacked @ stacked.T
+    return product
+
+
+def _outer(there: Sequence[ScaledDelta], dtype: type) -> Array:
+    """BᵀB of the B's side by side, (ranks, ranks), as many rows at a time as there is room for."""
+    ranks = sum(term.rank for term in there)
+    total = np.zeros((ranks, ranks))
+    for start, stop in _slices(there, max(1, VALUES // ranks)):
+        beside = _beside([term.up(_cut(term, start, stop)) for term in there], dtype)
+        total += beside.T @ beside
+    return total
+
+
+def _beside(ups: Sequence[Array], dtype: type) -> Array:
+    """Matrices side by side, converted.
+
+    As records of which each field is a row of one of them, that takes half the time of copying
+    number after number; and so do they wait for their conversion, if they have one type.
+    """
+    kinds = {up.dtype for up in ups}
+    kind = kinds.pop() if len(kinds) == 1 else np.dtype(dtype)
+    fields = [(f"{n}", f"V{up.shape[1] * kind.itemsize}") for n, up in enumerate(ups)]
+    rows = np.empty(len(ups[0]), fields)
+    for (name, field), up in zip(fields, ups, strict=True):
+        rows[name] = np.ascontiguousarray(up, kind).view(field)[:, 0]
+    return rows.view(kind).reshape(len(rows), -1).astype(dtype, copy=False)
+
+
+# --- from the changes themselves ---------------------------------------------------------
+
+
+def _from_dense(there: Sequence[ScaledDelta]) -> NDArray[np.float64]:
+    """The same from rows of up @ down, a few at a time, in float64."""
+    inputs = max(term.inputs for term in there)
+    total = np.zeros((len(there), len(there)))
+    for start, stop in _slices(there, max(1, VALUES // inputs)):
+        changes = np.zeros((len(there), stop - start, inputs))
+        for change, term in zip(changes, there, strict=True):
+            change[:, : term.inputs] = term.dense(_cut(term, start, stop))
+        flat = changes.reshape(len(there), -1)
+        total += flat @ flat.T
+    if not finite(total):
+        _check(there)
+    return total
+
+
+def _check(there: Sequence[ScaledDelta]) -> None:
+    for term in there:
+        term.check()
+
+
+def _slices(there: Sequence[ScaledDelta], rows: int) -> Iterator[tuple[int, int]]:
+    """Rows of the layer, so many at most, that are in one piece in every file."""
+    edges = {edge for term in there for run in term.runs for edge in (run.start, run.stop)}
+    for first, last in pairwise(sorted(edges)):
+        for start in range(first, last, rows):
+            yield start, min(start + rows, last)
+
+
+def _cut(term: ScaledDelta, start: int, stop: int) -> RowRange:
+    """The run of these rows of the layer: every file's part in a module has all of its rows."""
+    run = next(run for run in term.runs if run.start <= start < run.stop)
+    first = run.first + start - run.start
+    return RowRange(first, first + stop - start, start)

@@ -1,0 +1,134 @@
+"""Composing LoRA files: their weighted sum as one LoRA, exact but for one rounding.
+
+For every layer A = [A1; A2; …] and B = [s1 c1 B1, s2 c2 B2, …], in the caller's order of the
+parts: the product is the sum of the parts' deltas, with no cross terms. A is copied bit for bit (or
+widened, or in float16 shifted by a power of two); B is computed in float64 (for bfloat16 in
+float32) and rounded. With a rank, the product is replaced by the best one of that rank. Layers are
+worked on one by one, by a few threads: memory does not grow with the parts.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from functools import partial
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from composer.lora.dtypes import F32
+from composer.lora.estimate import most_bytes, shared_dtype
+from composer.lora.layout import Layout
+from composer.lora.output_formats import DIFFUSERS, FORMS
+from composer.lora.report import Kept, Report
+from composer.lora.rounding import TooNarrow
+from composer.lora.threads import in_order
+from composer.lora.weights import weights_of
+from composer.lora.writer import writing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from composer.lora.layout import Layer
+    from composer.lora.reading import LoraFile
+    from composer.lora.weights import Weights
+    from composer.lora.writer import Output
+
+
+def compose(
+    parts: Sequence[tuple[LoraFile, float]],
+    out: Path,
+    *,
+    metadata: Mapping[str, str],
+    form: str = DIFFUSERS.name,
+    rank: int | None = None,
+    dtype: str | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Report:
+    """Write the sum of `parts`, each a file and its scale, to `out`.
+
+    The order of `parts` is the order of the concatenation: the same parts in the same order give
+    the same bytes anywhere, unless `rank` is given: then every layer has at most that rank, and is
+    the best approximation there is. `form` is `diffusers` or `kohya`.
+
+    `dtype` is F32, F16 or BF16, by default the parts' own if they share one, else F32; F16 that
+    scaling would bring out of range becomes F32 then. Diffusers' layers whose ranks differ get one
+    constant `.alpha`, by which every loader computes the right strength.
+
+    `progress` is called with 0..1 before each layer and at the end, and may raise to cancel; a
+    change to F32 starts it over. `out` is complete when this returns (the caller syncs it to the
+    disk), and gone if it raises. Raises `BadLora` for values that aren't finite or don't fit, and
+    for a file that changed since it was read, and `OSError` where `out` can't be written.
+    """
+    if not all(isfinite(scale) for _, scale in parts):
+        raise ValueError("a scale must be a finite number")
+    with ExitStack() as stack:
+        layout = Layout.of(parts, FORMS[form], rank, stack)
+        try:
+            return _write(layout, dtype or shared_dtype(parts), out, metadata, progress)
+        except TooNarrow as narrow:
+            if dtype:
+                raise narrow.error from None
+            return _write(layout, F32, out, metadata, progress)
+
+
+def composed_size(
+    parts: Sequence[tuple[LoraFile, float]],
+    *,
+    form: str = DIFFUSERS.name,
+    rank: int | None = None,
+    dtype: str | None = None,
+) -> int:
+    """Bytes that `compose` with the same arguments writes at most, from the headers alone."""
+    return most_bytes(parts, FORMS[form], rank, dtype)
+
+
+def foreseen(
+    parts: Sequence[tuple[LoraFile, float]],
+    *,
+    form: str = DIFFUSERS.name,
+    rank: int | None = None,
+    dtype: str | None = None,
+) -> Report:
+    """What `compose` with the same arguments would report, but for what a reduction keeps.
+
+    Reads no more than it takes to know the ranks. Raises `BadLora` for parts that don't fit.
+    """
+    with ExitStack() as stack:
+        layout = Layout.of(parts, FORMS[form], rank, stack)
+        return Report(dtype or shared_dtype(parts), layout.ranks)
+
+
+def _write(
+    layout: Layout,
+    dtype: str,
+    out: Path,
+    metadata: Mapping[str, str],
+    progress: Callable[[float], None],
+) -> Report:
+    kept = Kept(layout.layers)
+    noted = {**metadata, **layout.form.metadata(layout.ranks), "format": "pt"}
+    with writing(out, layout.specs(dtype), {**noted, **kept.metadata()}) as output:
+        for key, norm in layout.norms.items():
+            output.put(key, norm.values())
+        write = partial(_write_layer, layout, dtype, output)
+        with closing(in_order(write, layout.layers)) as results:
+            for number, done in enumerate(results):
+                progress(number / len(layout.layers))
+                kept.add(done)
+        layout.check()
+        output.annotate({**noted, **kept.metadata()})
+        progress(1.0)
+    return Report(dtype, layout.ranks, kept.shares())
+
+
+def _write_layer(layout: Layout, dtype: str, output: Output, layer: Layer) -> Weights:
+    """Make a layer's tensors and write them; what comes back has them no more.
+
+    In one thread, so that their memory serves for its next layer too: memory that another thread
+    lets go of goes back to the system, and fresh pages cost as much as the arithmetic.
+    """
+    weights = weights_of(layout, dtype, layer)
+    for key, values in weights.tensors.items():
+        output.put(key, values)
+    return replace(weights, tensors={})

@@ -1,0 +1,262 @@
+"""The safetensors container: opening a file, trusting nothing in it, and reading its tensors.
+
+The header is checked before anything of the size it claims is allocated. Tensors are read with
+plain reads, one at a time: a file that shrinks under a memory map would kill the process, and
+Windows can't replace a mapped file. `reading` and `composition` come here; nobody else does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from composer.lora.dtypes import BITS, NUMPY
+from composer.lora.format_error import LoraFormatError, shown
+from composer.lora.positioned import Positioned
+from composer.lora.strict_json import bounded, parsed, strict_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from io import FileIO
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+__all__ = ["HEADER_LIMIT", "Header", "Source", "Tensor", "strict_json"]
+
+HEADER_LIMIT = 8 * 1024 * 1024  # bytes; training notes and thumbnails rarely bring one to 1 MiB
+TENSOR_LIMIT = 1024**3  # bytes; FLUX.1's largest weight has a quarter of that, a LoRA's far less
+NAME_LIMIT = 1000  # characters of a tensor's name
+
+_FIELDS = {"dtype", "shape", "data_offsets"}
+
+# What other files begin with, and what to say about them.
+_CONVERT = "convert it to .safetensors with the tool that made it"
+_SIGNATURES: tuple[tuple[bytes, str, str | None], ...] = (
+    (b"PK\x03\x04", "is a zip archive, most likely a PyTorch .pt or .ckpt file", _CONVERT),
+    (b"PK\x05\x06", "is an empty zip archive", None),
+    (b"\x80", "is a Python pickle (.pt, .ckpt, .bin), which could run code when opened", _CONVERT),
+    (b"GGUF", "is a GGUF file", None),
+    (b"version https://git-lfs", "is a Git LFS pointer, not the weights", "run `git lfs pull`"),
+    (b"<", "is a web page or XML, not weights", "download it again; the site may want a login"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor in a file: `start` and `stop` are file offsets in bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says about itself; `digest` is the hash of its text."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    size: int  # of the whole file, in bytes
+    digest: bytes
+
+
+class Source:
+    """An open safetensors file: its checked header, and its tensors as arrays, for any thread.
+
+    Raises `LoraFormatError` where the file is no sound safetensors file or can't be read. Whoever
+    has read all
+    that it needs asks `check` whether all of it came from the same bytes. `known` is the header
+    that an earlier look found; then another one is a `LoraFormatError` too.
+    """
+
+    def __init__(self, path: Path, known: Header | None = None) -> None:
+        self._file = _opened(path)
+        self._bytes = Positioned(self._file)
+        try:
+            self._stamp = _stamp(self._file)
+            self.header = _header(self._bytes, self._stamp[0], known)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def array(self, tensor: Tensor) -> NDArray[Any]:
+        """A tensor's values, in the file's own type."""
+        array = np.empty(tensor.shape, _numpy(tensor))
+        self.fill(tensor, array)
+        return array
+
+    def rows(self, tensor: Tensor, first: int, last: int) -> NDArray[Any]:
+        """The values of the rows from `first` up to `last`, which isn't among them."""
+        array = np.empty((last - first, *tensor.shape[1:]), _numpy(tensor))
+        self.fill(tensor, array, first)
+        return array
+
+    def fill(self, tensor: Tensor, place: NDArray[Any], first: int = 0) -> None:
+        """Put rows of a tensor, from `first` on, into an array of its type, in one piece."""
+        before = first * prod(tensor.shape[1:]) * place.itemsize
+        _read_into(self._bytes, tensor.start + before, place.reshape(-1).view(np.uint8).data)
+
+    def check(self) -> None:
+        """Raise `LoraFormatError` if the file was written to since it was opened."""
+        if _stamp(self._file) != self._stamp:
+            raise LoraFormatError(
+                "was changed while it was read", hint="run the same again once it is at rest"
+            )
+
+
+def _numpy(tensor: Tensor) -> np.dtype[Any]:
+    if tensor.dtype not in NUMPY:
+        raise LoraFormatError(
+            f"has {shown(tensor.name)} as {tensor.dtype}, which this version doesn't read"
+        )
+    return NUMPY[tensor.dtype]
+
+
+def _stamp(file: FileIO) -> tuple[int, int, int]:
+    """What differs once an open file was written to: size, and times in nanoseconds."""
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _opened(path: Path) -> FileIO:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe would block for ever
+            raise LoraFormatError("is no regular file")
+        return open(path, "rb", buffering=0)
+    except OSError as error:
+        raise LoraFormatError(f"can't be read: {error.strerror or error}") from error
+
+
+def _read_into(file: Positioned, start: int, buffer: memoryview) -> None:
+    try:
+        if not file.read_into(start, buffer):
+            raise LoraFormatError("ends too early: it was cut short while it was read")
+    except OSError as error:
+        raise LoraFormatError(f"can't be read: {error.strerror or error}") from error
+
+
+def _header(file: Positioned, size: int, known: Header | None) -> Header:
+    beginning = bytearray(min(size, 32))
+    _read_into(file, 0, memoryview(beginning))
+    if size == 0:
+        raise LoraFormatError("is empty")
+    length = int.from_bytes(beginning[:8], "little")
+    if size < 10 or beginning[8:9] != b"{" or length > size - 8:
+        raise _not_safetensors(bytes(beginning), size, length)
+    if length > HEADER_LIMIT:
+        raise LoraFormatError(f"claims a header of {length:,} bytes; {HEADER_LIMIT:,} is the limit")
+    raw = bytearray(length)
+    _read_into(file, 8, memoryview(raw))
+    digest = hashlib.sha256(raw).digest()
+    if known is not None:
+        if (known.size, known.digest) != (size, digest):
+            raise LoraFormatError("was changed after it was read", hint="run the same again")
+        return known
+    return _parsed(raw, size, digest)
+
+
+def _parsed(raw: bytearray, size: int, digest: bytes) -> Header:
+    """The header's values. The bytes are let go before the text is parsed, which takes as much."""
+    base, text = 8 + len(raw), bounded(raw, "its header")
+    raw.clear()
+    fields = parsed(text, "its header")
+    if not isinstance(fields, dict):
+        raise LoraFormatError("has a header that is no JSON object")
+    metadata = _metadata(fields.pop("__metadata__", {}))
+    tensors = {name: _tensor(name, entry, base) for name, entry in fields.items()}
+    _contiguous(tensors, base, size)
+    return Header(tensors, metadata, size, digest)
+
+
+def _not_safetensors(beginning: bytes, size: int, length: int) -> LoraFormatError:
+    for signature, words, hint in _SIGNATURES:
+        if beginning.startswith(signature) and beginning[8:9] != b"{":
+            return LoraFormatError(f"is no safetensors file: it {words}", hint=hint)
+    if beginning[8:9] == b"{":
+        return LoraFormatError(
+            f"is cut short: its header claims {length:,} bytes, and the file has {size:,}",
+            hint="download or copy it again",
+        )
+    return LoraFormatError("is no safetensors file")
+
+
+def _metadata(raw: object) -> dict[str, str]:
+    if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
+        raise LoraFormatError("is broken: its __metadata__ is no map from text to text")
+    return raw
+
+
+def _tensor(name: str, entry: object, base: int) -> Tensor:
+    if len(name) > NAME_LIMIT:
+        raise LoraFormatError(f"is broken: {shown(name)} is a name of {len(name):,} characters")
+    if not isinstance(entry, dict) or set(entry) != _FIELDS:
+        raise LoraFormatError(
+            f"is broken: {shown(name)} needs dtype, shape and data_offsets, no more or less"
+        )
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in BITS:
+        told = dtype if isinstance(dtype, str) else type(dtype).__name__
+        raise LoraFormatError(f"is broken: {shown(name)} has the unknown dtype {shown(told)}")
+    if not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
+        raise LoraFormatError(
+            f"is broken: {shown(name)} has a shape or offsets that are no whole numbers"
+        )
+    bits = BITS[dtype]
+    for dimension in shape:
+        bits *= dimension
+    if bits != 8 * (offsets[1] - offsets[0]):
+        raise LoraFormatError(
+            f"is broken: {shown(name)}, {dtype} of shape {shown(str(shape))}, doesn't fill"
+            f" the bytes {offsets[0]} to {offsets[1]}"
+        )
+    if bits > 8 * TENSOR_LIMIT:
+        raise LoraFormatError(f"has {shown(name)} of {bits // 8:,} bytes: no LoRA is that large")
+    return Tensor(name, dtype, tuple(shape), base + offsets[0], base + offsets[1])
+
+
+def _counts(values: object) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) <= 8
+        and all(type(value) is int and 0 <= value < 2**63 for value in values)
+    )
+
+
+def _contiguous(tensors: Mapping[str, Tensor], base: int, size: int) -> None:
+    end = base
+    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.start, tensor.stop)):
+        if tensor.start != end:
+            kind = (
+                "overlaps the tensor before it" if tensor.start < end else "leaves a gap before it"
+            )
+            raise LoraFormatError(f"is broken: {shown(tensor.name)} {kind}")
+        end = tensor.stop
+    if end > size:
+        raise LoraFormatError(
+            f"is cut short: {size:,} bytes of {end:,} are there", hint="download or copy it again"
+        )
+    if end < size:
+        raise LoraFormatError(
+            f"is broken: {size - end:,} bytes after the last tensor belong to none"
+        )

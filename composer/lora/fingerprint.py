@@ -1,0 +1,149 @@
+"""What a LoRA file held when it was read, and whether it is still the same.
+
+The library and `merging` read files through here. A file has the stamp of its size, times and
+inode. Where PEFT saved a configuration beside the weights, which decides how strong they are, the
+two count as one: stamp and id cover both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from composer import lora
+from composer.errors import BadLora
+from composer.lora.ids import lora_id, pair_id
+from composer.text import visible
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from composer.lora import LoraFile
+
+RACY = 2_000_000_000  # nanoseconds; the coarsest clock of a file system (FAT) ticks this slowly
+
+
+@dataclass(frozen=True, slots=True)
+class StatSignature:
+    """What differs once a file, or the configuration beside it, was changed."""
+
+    text: str
+    changed: int  # nanoseconds since 1970: the last change of either
+    modified: int  # milliseconds since 1970: of the file
+
+    @classmethod
+    def of(cls, path: Path) -> StatSignature:
+        """Raises `BadLora` for what is no regular file: opening a pipe would wait forever."""
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BadLora(f"{visible(path.name or str(path))} is not a regular file")
+        config = lora.companion(path)
+        both = [status, *([config.stat()] if config else [])]
+        return cls(
+            " ".join(map(_text, both)),
+            max(max(one.st_mtime_ns, one.st_ctime_ns) for one in both),
+            status.st_mtime_ns // 1_000_000,
+        )
+
+    def settled(self, clock: Callable[[], int]) -> bool:
+        """Whether the last change was so long ago that any later one must show in the stamp."""
+        return clock() - self.changed >= RACY
+
+
+@dataclass(frozen=True, slots=True)
+class Hashes:
+    """The sha256 (hex) of a file, and of the configuration beside it, if there is one."""
+
+    weights: str
+    config: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The LoRA's id."""
+        weights = bytes.fromhex(self.weights)
+        return pair_id(weights, bytes.fromhex(self.config)) if self.config else lora_id(weights)
+
+    @classmethod
+    def of(cls, path: Path) -> Hashes:
+        config = lora.companion(path)
+        return cls(_sha256(path), _sha256(config) if config else None)
+
+    @classmethod
+    def noted(cls, text: str) -> Hashes | None:
+        """Those in a note; None where it is none of ours."""
+        found = text.split(" ")
+        return cls(*found) if len(found) <= 2 and all(map(_is_sha256, found)) else None
+
+    def __str__(self) -> str:
+        """As a note has them."""
+        return f"{self.weights} {self.config}" if self.config else self.weights
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What one file held when it was read.
+
+    `settled`: its last change was so long ago that any later one must show in its stamp.
+    """
+
+    path: Path
+    stamp: str
+    settled: bool
+    hashes: Hashes
+    title: str | None
+    modified: int  # milliseconds since 1970
+
+
+def look(
+    path: Path,
+    *,
+    clock: Callable[[], int] = time.time_ns,
+    check: Callable[[LoraFile], None] = lambda file: None,
+) -> Fingerprint:
+    """Read and hash the file, unless `check` raises something of what was read.
+
+    Raises `BadLora` if it can't be used, or changes meanwhile, and `OSError`. `clock` gives
+    nanoseconds, as `time.time_ns` does.
+    """
+    stamp = StatSignature.of(path)
+    settled = stamp.settled(clock)
+    file = lora.read(path)
+    check(file)
+    title = file.title
+    hashes = Hashes.of(path)
+    if not settled:  # the title must not be older than the hash
+        title = lora.read(path).title
+    if StatSignature.of(path).text != stamp.text:
+        raise BadLora(
+            f"{visible(path.name)} changed while it was read", hint="is it still being copied?"
+        )
+    return Fingerprint(path, stamp.text, settled, hashes, title, stamp.modified)
+
+
+def unchanged(reading: Fingerprint) -> bool:
+    """Whether the file still is the one that was hashed, now that its tensors were read."""
+    try:
+        if StatSignature.of(reading.path).text != reading.stamp:
+            return False
+        return reading.settled or Hashes.of(reading.path) == reading.hashes
+    except (OSError, BadLora):
+        return False
+
+
+def _text(status: os.stat_result) -> str:
+    """Size, times and inode as text: an inode may be too large for a column of SQLite."""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_sha256(text: str) -> bool:
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")

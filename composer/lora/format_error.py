@@ -1,0 +1,52 @@
+"""Why a file can't be used, before anybody has said which file that is.
+
+The modules that look inside a file raise `LoraFormatError`; those that know the file's name turn
+it into the `BadLora` that callers see.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from composer.errors import BadLora
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHOWN = 120  # characters of a stranger's text in a message
+
+
+class LoraFormatError(ValueError):
+    """What is wrong with a file, in words; `hint` is the next step, if there is one."""
+
+    def __init__(self, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+    def of(self, path: Path) -> BadLora:
+        """The error that names the file."""
+        return BadLora(f"{shown(path.name)}: {self}", hint=self.hint)
+
+
+class Naming:
+    """Turns a `LoraFormatError` within into the `BadLora` that names the file at `path`."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, LoraFormatError):
+            raise error.of(self._path) from None
+
+
+def shown(text: str) -> str:
+    """A stranger's text, fit for a message: printable and short."""
+    if len(text) <= SHOWN and text.isprintable():
+        return text
+    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: SHOWN + 1])
+    return plain if len(text) <= SHOWN else plain[:SHOWN] + "…"

@@ -1,0 +1,224 @@
+"""What a composed file will hold: which layers, of which ranks, made of what, in which order.
+
+`composition` plans with this and then writes; `weights` makes the tensors of each layer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from composer.lora.dtypes import F32
+from composer.lora.encoders import CLIP, encoder_of
+from composer.lora.modules import HEAD
+from composer.lora.norms import norms
+from composer.lora.terms import Shares, opened, terms
+from composer.lora.writer import Spec, order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from contextlib import ExitStack
+
+    from composer.lora.norms import Norm
+    from composer.lora.output_formats import Form, Place
+    from composer.lora.reading import LoraFile
+    from composer.lora.terms import Opened, ScaledDelta
+
+    Parts = Sequence[tuple[LoraFile, float]]
+
+# Where nothing is left to compose, the file has this layer, with rank 1 and zeros: every program
+# finds it, and it changes nothing.
+SILENT = "transformer_blocks.0.attn.to_q"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Terms of one layer that have the same A: it is written once."""
+
+    terms: tuple[ScaledDelta, ...]
+
+    @property
+    def rank(self) -> int:
+        return self.terms[0].rank
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of the result. `rank` is that of its tensors, `total` that of all blocks together;
+    where they differ, it is reduced."""
+
+    place: Place
+    inputs: int
+    blocks: tuple[Block, ...]
+    shares: Shares
+    rank: int
+
+    @property
+    def total(self) -> int:
+        return sum(block.rank for block in self.blocks)
+
+    @property
+    def outputs(self) -> int:
+        return self.place.site.outputs
+
+    @property
+    def shortest(self) -> int:
+        """What no matrix of this shape exceeds in rank."""
+        return min(self.inputs, self.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What will be written: the layers, the norms by key, and the one alpha if ranks are mixed;
+    and of which open files it is made."""
+
+    parts: tuple[Opened, ...]
+    form: Form
+    layers: tuple[Layer, ...]
+    norms: Mapping[str, Norm]
+    alpha: int | None
+    biased: bool  # whether any layer has a bias
+
+    @classmethod
+    def of(cls, parts: Parts, form: Form, rank: int | None, stack: ExitStack) -> Layout:
+        """The layout of these parts, whose files stay open as long as `stack` does.
+
+        `rank` is the most that a layer may have; None keeps what there is. Raises `BadLora`.
+        """
+        files = opened(parts, stack)
+        found = terms(files, form)
+        layers = [_layer(place, shares, rank) for place, shares in found.items()]
+        layers = _filled(layers, form)
+        return cls(
+            files,
+            form,
+            tuple(layers),
+            norms=norms(files, form),
+            alpha=_one_alpha(layers, form),
+            biased=any(layer.shares.biases for layer in layers),
+        )
+
+    def check(self) -> None:
+        """Raise `BadLora` if one of the files was written to since it was opened."""
+        for part in self.parts:
+            part.check()
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The different ranks of the layers, sorted."""
+        return tuple(sorted({layer.rank for layer in self.layers}))
+
+    def has_bias(self, layer: Layer) -> bool:
+        """Whether a bias is written: for one layer that has one, PEFT wants all to."""
+        if self.form.one_alpha:
+            return self.biased and not is_clip(layer.place)
+        return bool(layer.shares.biases)
+
+    def alpha_of(self, layer: Layer) -> int | None:
+        """The `.alpha` to write, if any."""
+        return self.alpha if self.form.one_alpha else layer.rank
+
+    def stretch(self, layer: Layer) -> float:
+        """What up is multiplied by, so that alpha / rank comes out as 1."""
+        return 1.0 if (alpha := self.alpha_of(layer)) is None else layer.rank / alpha
+
+    def specs(self, dtype: str) -> list[Spec]:
+        """The tensors to write, in the order of the file."""
+        specs = [Spec(key, F32, (HEAD,)) for key in self.norms]
+        for layer in self.layers:
+            alpha, bias = self.alpha_of(layer) is not None, self.has_bias(layer)
+            specs += layer_specs(layer, self.form, dtype, alpha=alpha, bias=bias)
+        return sorted(specs, key=order)
+
+
+def layer_specs(layer: Layer, form: Form, dtype: str, *, alpha: bool, bias: bool) -> Iterator[Spec]:
+    """The tensors of one layer."""
+    stem = layer.place.stem
+    yield Spec(stem + form.down, dtype, (layer.rank, layer.inputs))
+    yield Spec(stem + form.up, dtype, (layer.outputs, layer.rank))
+    if alpha:
+        yield Spec(f"{stem}.alpha", F32, ())
+    if bias:
+        yield Spec(stem + form.bias, dtype, (layer.outputs,))
+
+
+def is_clip(place: Place) -> bool:
+    return encoder_of(place.site.parts[0].module.path) == CLIP
+
+
+def _layer(place: Place, shares: Shares, rank: int | None) -> Layer:
+    inputs = max((term.inputs for term in shares.terms), default=place.site.inputs)
+    blocks = tuple(_blocks(shares.terms))
+    layer = Layer(place, inputs, blocks, shares, 0)
+    most = min(layer.total, layer.shortest, layer.total if rank is None else rank)
+    return Layer(place, inputs, blocks, shares, most)
+
+
+def _blocks(found: Sequence[ScaledDelta]) -> Iterator[Block]:
+    """Terms of one file with equal A's together, as q, k and v have that were split from one."""
+    groups: list[list[ScaledDelta]] = []
+    for term in found:
+        for group in groups:
+            if group[0].source is term.source and _same_down(group[0], term):
+                group.append(term)
+                break
+        else:
+            groups.append([term])
+    return (Block(tuple(group)) for group in groups)
+
+
+def _same_down(one: ScaledDelta, two: ScaledDelta) -> bool:
+    """By what is stored: A itself can be much larger than that."""
+    if type(one.delta) is not type(two.delta) or one.keep is not None or two.keep is not None:
+        return False
+    ours, theirs = one.delta.downs, two.delta.downs
+    return len(ours) == len(theirs) and all(
+        a.shape == b.shape and np.array_equal(one.source.array(a), two.source.array(b))
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def _filled(layers: list[Layer], form: Form) -> list[Layer]:
+    """With layers of zeros where the form needs them, of the others' rank if they share one."""
+    there = {layer.place for layer in layers}
+    wanted = [place for place in form.places if place in there]
+    if form.whole_clip and any(is_clip(place) for place in there):
+        wanted = [place for place in form.places if place in there or is_clip(place)]
+    if not there:
+        wanted = [form.by_path()[SILENT][0]]
+    ranks = {layer.rank for layer in layers if layer.rank}
+    filler = ranks.pop() if len(ranks) == 1 else 1
+    by_place = {layer.place: layer for layer in layers}
+    return [_at_least(by_place.get(place) or empty(place), filler) for place in wanted]
+
+
+def empty(place: Place) -> Layer:
+    """A layer without anything in it."""
+    return Layer(place, place.site.inputs, (), Shares(), 0)
+
+
+def _at_least(layer: Layer, rank: int) -> Layer:
+    """A layer without weights, as one that has a bias alone, gets zeros of this rank."""
+    if layer.rank:
+        return layer
+    return Layer(layer.place, layer.inputs, (), layer.shares, min(rank, layer.shortest))
+
+
+def _one_alpha(layers: Iterable[Layer], form: Form) -> int | None:
+    """None for one rank throughout, else the commonest of those with weights.
+
+    Up is multiplied by rank / alpha: with the commonest rank most layers stay as they are, and
+    those that differ by a power of two lose nothing.
+    """
+    if not form.one_alpha or len({layer.rank for layer in layers}) < 2:
+        return None
+    return _commonest([layer.rank for layer in layers if layer.blocks])
+
+
+def _commonest(ranks: Sequence[int]) -> int | None:
+    """The smallest of several equally common ones."""
+    counts = Counter(ranks)
+    return min(counts, key=lambda rank: (-counts[rank], rank), default=None)

@@ -1,0 +1,200 @@
+"""PEFT's configuration of a LoRA, where it and not an `.alpha` key says how strong it is.
+
+Newer diffusers saves it as JSON in the file's metadata, PEFT itself as a file beside the weights.
+`reading` collects it, `adapters` asks for the factor of each module. Meaning as in peft's
+`LoraConfig`, `get_pattern_key` and `LoraLayer.update_layer`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from composer.lora.container import strict_json
+from composer.lora.encoders import CLIP, T5
+from composer.lora.format_error import LoraFormatError, shown
+from composer.lora.modules import MODULES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+KEY = "lora_adapter_metadata"
+# How its entries begin, and the keys that they are about.
+PREFIXES = ("transformer.", f"{CLIP}.", f"{T5}.")
+# Of one model saved alone, neither has a beginning: the keys are the bare names of layers.
+BARE = tuple({module.path.partition(".")[0] for module in MODULES})
+
+# What PEFT calls the two files that it saves together, and how the keys in them begin.
+PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PEFT_PREFIXES = ("base_model.model.", "transformer.base_model.model.")
+MOST = 1e9  # that an alpha or a rank may be
+_CONFIG_LIMIT = 1024 * 1024  # bytes
+
+_PLAIN = re.compile(r"\^?[A-Za-z0-9_.]+")
+# A pattern comes from a stranger: only what can't make matching slow.
+_REGEX = re.compile(r"[A-Za-z0-9_.^$\\|()+*?]{1,200}")
+_QUANTIFIERS = 2
+_REGEXES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """What the configuration says about one model: the transformer, or a text encoder."""
+
+    where: str  # for messages
+    rank: int
+    alpha: float
+    rank_pattern: Mapping[str, float]
+    alpha_pattern: Mapping[str, float]
+    rslora: bool
+
+    @classmethod
+    def of(cls, raw: Mapping[str, object], where: str) -> AdapterConfig:
+        """The configuration in this JSON, with PEFT's defaults. Raises `LoraFormatError`."""
+        if raw.get("use_dora"):
+            raise LoraFormatError("is a DoRA, which needs the base model's weights to compose")
+        if raw.get("peft_type", "LORA") != "LORA":
+            raise LoraFormatError(
+                f"is a {shown(str(raw['peft_type']))}, says its {where}: only LoRA is read"
+            )
+        return cls(
+            where=where,
+            rank=_whole("r", raw.get("r", 8), where),
+            alpha=_number("lora_alpha", raw.get("lora_alpha", 8), where),
+            rank_pattern=_pattern("rank_pattern", raw.get("rank_pattern"), where),
+            alpha_pattern=_pattern("alpha_pattern", raw.get("alpha_pattern"), where),
+            rslora=bool(raw.get("use_rslora")),
+        )
+
+    def alpha_and_factor(self, name: str, stored: int) -> tuple[float, float]:
+        """Of the layer that the model calls `name`, whose tensors have the rank `stored`."""
+        rank = _first(self.rank_pattern, name, self.rank)
+        if rank != stored:
+            raise LoraFormatError(
+                f"has rank {stored} at {name}, where its {self.where} says {rank:g}"
+            )
+        alpha = _first(self.alpha_pattern, name, self.alpha)
+        return alpha, alpha / (math.sqrt(rank) if self.rslora else rank)
+
+
+@dataclass(frozen=True, slots=True)
+class Configs:
+    """The configurations of a file, by the beginning of the keys that each is about; mostly there
+    is none. `spoken_of` are all the beginnings that there could be one for."""
+
+    by_prefix: Mapping[str, AdapterConfig] = field(default_factory=dict)
+    spoken_of: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, str]) -> Configs:
+        """Those in a file's metadata. Raises `LoraFormatError`."""
+        raw = _object(metadata.get(KEY, "{}").encode("utf-8"), KEY)
+        found = {}
+        for prefix in PREFIXES:
+            ours = {key.removeprefix(prefix): raw[key] for key in raw if key.startswith(prefix)}
+            if ours:
+                found[prefix] = AdapterConfig.of(ours, KEY)
+        if "r" not in raw:
+            return cls(found, PREFIXES)
+        return cls({**found, "": AdapterConfig.of(raw, KEY)}, (*PREFIXES, *BARE))
+
+    @classmethod
+    def beside(cls, path: Path) -> Configs:
+        """The one that PEFT saved beside its weights; none where `path` isn't PEFT's own name."""
+        config = companion(path)
+        if config is None:
+            return cls()
+        with config.open("rb") as file:
+            raw = file.read(_CONFIG_LIMIT + 1)
+        if len(raw) > _CONFIG_LIMIT:
+            raise LoraFormatError(f"has an {PEFT_CONFIG} of more than {_CONFIG_LIMIT:,} bytes")
+        found = AdapterConfig.of(_object(raw, PEFT_CONFIG), PEFT_CONFIG)
+        return cls(dict.fromkeys(PEFT_PREFIXES, found), PEFT_PREFIXES)
+
+    def check(self, stems: Sequence[str], *, has_alphas: bool) -> None:
+        """Raise `LoraFormatError` if anything else also gives factors for these stems."""
+        if not self.by_prefix:
+            return
+        where = next(iter(self.by_prefix.values())).where
+        if has_alphas:
+            raise LoraFormatError(
+                f"has both .alpha keys and {where}: which one counts is anyone's guess"
+            )
+        others = [stem for stem in stems if not stem.startswith(self.spoken_of)]
+        if others:
+            raise LoraFormatError(f"has {where}, but also {others[0]}, which it doesn't speak of")
+
+    def alpha_and_factor(self, stem: str, rank: int) -> tuple[float | None, float]:
+        """Of the LoRA spelled like this; 1 where nothing is said, as in every loader, whatever
+        `ss_network_alpha` says."""
+        for prefix, config in self.by_prefix.items():
+            if stem.startswith(prefix):
+                return config.alpha_and_factor(stem.removeprefix(prefix), rank)
+        return None, 1.0
+
+
+def companion(path: Path) -> Path | None:
+    """The configuration that belongs to the file at `path`, if PEFT saved the two."""
+    config = path.with_name(PEFT_CONFIG)
+    return config if path.name == PEFT_WEIGHTS and config.is_file() else None
+
+
+def _object(raw: bytes, what: str) -> Mapping[str, object]:
+    parsed = strict_json(raw, what)
+    if not isinstance(parsed, dict):
+        raise LoraFormatError(f"is broken: its {what} is no JSON object")
+    return parsed
+
+
+def _number(name: str, value: object, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > MOST:
+        raise LoraFormatError(f"is broken: {name} in its {where} is no sensible number")
+    return value
+
+
+def _whole(name: str, value: object, where: str) -> int:
+    number = _number(name, value, where)
+    if number != int(number):
+        raise LoraFormatError(f"is broken: {name} in its {where} is {number:g}, no whole number")
+    return int(number)
+
+
+def _pattern(name: str, raw: object, where: str) -> Mapping[str, float]:
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise LoraFormatError(f"is broken: {name} in its {where} is no JSON object")
+    _safe(raw, where)
+    return {key: _number(name, value, where) for key, value in raw.items()}
+
+
+def _safe(patterns: Iterable[str], where: str) -> None:
+    """Refuse patterns that might take long to match, or that aren't regular expressions."""
+    regexes = [key for key in patterns if not _PLAIN.fullmatch(key)]
+    for key in regexes:
+        slow = sum(map(key.count, "+*?")) > _QUANTIFIERS or re.search(r"\)[+*?]", key)
+        if slow or not _REGEX.fullmatch(key) or len(regexes) > _REGEXES:
+            raise LoraFormatError(
+                f"has a pattern in its {where} that is too intricate: {shown(key)}"
+            )
+        try:
+            re.compile(key)
+        except re.error:
+            raise LoraFormatError(
+                f"has a pattern in its {where} that is none: {shown(key)}"
+            ) from None
+
+
+def _first(patterns: Mapping[str, float], name: str, default: float) -> float:
+    """The value of the first pattern that hits, as peft's `get_pattern_key` finds it."""
+    return next((value for key, value in patterns.items() if _hits(key, name)), default)
+
+
+def _hits(key: str, name: str) -> bool:
+    """peft's test is `(.*\\.)?(KEY)$`; nearly all keys are plain names, tested without it."""
+    if not _PLAIN.fullmatch(key):
+        return re.match(rf"(.*\.)?({key})$", name) is not None
+    return name == key.removeprefix("^") or (key[0] != "^" and name.endswith("." + key))

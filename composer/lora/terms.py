@@ -1,0 +1,262 @@
+"""What each part of a composition adds to each layer of the result, with its two factors.
+
+`layout` and `analysis` ask `terms` for them. A term reads from its file when it is asked to, and
+holds nothing itself; its files stay open as long as the caller's `ExitStack` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from composer.lora.container import Source
+from composer.lora.dtypes import NUMPY, finite
+from composer.lora.factors import LowRank, check_finite, read
+from composer.lora.format_error import Naming, shown
+from composer.lora.unsupported import homeless
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from composer.lora.adapters import Adapter
+    from composer.lora.container import Tensor
+    from composer.lora.factors import Delta
+    from composer.lora.modules import Part
+    from composer.lora.output_formats import Form, Place
+    from composer.lora.reading import LoraFile
+
+    Array = NDArray[Any]
+
+PROBE = 64  # rows looked at before a fused B is searched for columns that are zero throughout
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A part of a composition: an open file, and its scale."""
+
+    lora: LoraFile
+    source: Source
+    scale: float
+
+    def check(self) -> None:
+        """Raise `BadLora` if the file was written to since it was opened."""
+        with Naming(self.lora.path):
+            self.source.check()
+
+
+def opened(parts: Iterable[tuple[LoraFile, float]], stack: ExitStack) -> tuple[Opened, ...]:
+    """The parts that have a say, in their order: those whose scale isn't 0.
+
+    Raises `BadLora` for a file that isn't the one that was read.
+    """
+    return tuple(_opened(lora, scale, stack) for lora, scale in parts if scale)
+
+
+def _opened(lora: LoraFile, scale: float, stack: ExitStack) -> Opened:
+    with Naming(lora.path):
+        return Opened(lora, stack.enter_context(Source(lora.path, lora.header)), scale)
+
+
+@dataclass(frozen=True, slots=True)
+class RowRange:
+    """Rows of a file's layer, `first` up to `last`, and the row of the result's where they go."""
+
+    first: int
+    last: int
+    start: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.last - self.first
+
+    def chunks(self, rows: int) -> Iterator[RowRange]:
+        """The same in runs of at most so many rows."""
+        for first in range(self.first, self.last, rows):
+            start = self.start + first - self.first
+            yield RowRange(first, min(first + rows, self.last), start)
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledDelta:
+    """One adapter's share in a layer: factor * up @ down, the part's scale in the factor.
+
+    `keep` are the ranks that count, None for all of them. The verbs don't look whether the values
+    are numbers: what is none shows in all that is made of it, and `check` finds out where it is.
+    """
+
+    source: Source
+    path: Path
+    adapter: Adapter
+    delta: Delta
+    runs: tuple[RowRange, ...]
+    factor: float
+    keep: tuple[int, ...] | None = None
+
+    @property
+    def rank(self) -> int:
+        return self.delta.rank if self.keep is None else len(self.keep)
+
+    @property
+    def inputs(self) -> int:
+        return self.delta.shape[1]
+
+    @property
+    def label(self) -> str:
+        """What a message calls it: the file and the weight that is scaled; of LoKr, the layer."""
+        scaled, stem = self.delta.tensors[-1].name, self.adapter.stem.text
+        return f"{shown(self.path.name)}: {stem if self.delta.kind == 'LoKr' else scaled}"
+
+    def down(self) -> Array:
+        """A, (rank, inputs)."""
+        with Naming(self.path):
+            values = self.delta.down(self.source)
+        if self.keep is None:
+            return values
+        if not finite(values):  # what isn't kept would not show
+            self.check()
+        return values[list(self.keep)]
+
+    def down_into(self, place: Array) -> bool:
+        """Read A straight into its place, if it stays as it is in the file; else do nothing."""
+        if not isinstance(self.delta, LowRank) or self.keep is not None:
+            return False
+        stored = self.delta.a
+        if stored.shape != place.shape or NUMPY[stored.dtype] != place.dtype:
+            return False
+        with Naming(self.path):
+            self.source.fill(stored, place)
+        return True
+
+    def up(self, run: RowRange) -> Array:
+        """The rows of B that go into one run, (rows, rank)."""
+        with Naming(self.path):
+            values = self.delta.up(self.source, run.first, run.last)
+        return values if self.keep is None else values[:, list(self.keep)]
+
+    def dense(self, run: RowRange) -> Array:
+        """The rows of up @ down that go into one run, (rows, inputs), in float64."""
+        with Naming(self.path):
+            return self.delta.dense(self.source, run.first, run.last)
+
+    def check(self) -> None:
+        """Raise `BadLora` with the name of a tensor that has values that aren't finite, if any."""
+        with Naming(self.path):
+            for tensor in self.delta.tensors:
+                check_finite(self.source, tensor)
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledBias:
+    """One adapter's share in a layer's bias: factor * values, the part's scale in the factor."""
+
+    source: Source
+    path: Path
+    tensor: Tensor
+    runs: tuple[RowRange, ...]
+    factor: float
+
+    def values(self, run: RowRange) -> Array:
+        """(rows,), in float64."""
+        with Naming(self.path):
+            return read(self.source, self.tensor, run.first, run.last).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What goes into one layer of the result."""
+
+    terms: tuple[ScaledDelta, ...] = ()
+    biases: tuple[ScaledBias, ...] = ()
+
+    @property
+    def any(self) -> bool:
+        return bool(self.terms or self.biases)
+
+
+def terms(parts: Iterable[Opened], form: Form) -> dict[Place, Shares]:
+    """What these parts add to the layers of a form, in their order.
+
+    Adapters of factor 0 add nothing. Raises `BadLora` for a part for a layer that the form doesn't
+    have.
+    """
+    found: dict[Place, Shares] = {}
+    places = form.by_path()
+    for part in parts:
+        with Naming(part.lora.path):
+            for adapter in part.lora.adapters:
+                for place, runs in _runs(adapter, places, form).items():
+                    before = found.get(place, Shares())
+                    found[place] = Shares(
+                        (*before.terms, *_term(part, adapter, runs)),
+                        (*before.biases, *_biases(part, adapter, runs)),
+                    )
+    return {place: found[place] for place in form.places if place in found and found[place].any}
+
+
+def _runs(
+    adapter: Adapter, places: Mapping[str, tuple[Place, Any]], form: Form
+) -> dict[Place, tuple[RowRange, ...]]:
+    """Where the rows of an adapter's layer go."""
+    found: dict[Place, tuple[RowRange, ...]] = {}
+    for part in adapter.site.parts:
+        if part.module.path not in places:
+            raise homeless(adapter.stem.text, form.name)
+        place, there = places[part.module.path]
+        found[place] = (*found.get(place, ()), *_rows(part, there))
+    return found
+
+
+def _rows(here: Part, there: Part) -> Iterator[RowRange]:
+    """The rows of a module, from a file's layer to the result's; in two halves where one of the
+    two keeps them the other way round."""
+    if here.swapped == there.swapped:
+        yield RowRange(here.start, here.stop, there.start)
+        return
+    half = here.module.outputs // 2
+    yield RowRange(here.start, here.start + half, there.start + half)
+    yield RowRange(here.start + half, here.stop, there.start)
+
+
+def _term(part: Opened, adapter: Adapter, runs: tuple[RowRange, ...]) -> Iterator[ScaledDelta]:
+    """The adapter's weights on one layer; none where they are zero throughout."""
+    delta = adapter.delta
+    if delta is None or not adapter.factor:
+        return
+    source, factor = part.source, part.scale * adapter.factor
+    keep = _kept(source, delta, runs) if adapter.site.fused else None
+    term = ScaledDelta(source, part.lora.path, adapter, delta, runs, factor, keep)
+    if keep == ():
+        term.check()  # nothing is made of it, so nothing would show what is no number in it
+    else:
+        yield term
+
+
+def _biases(part: Opened, adapter: Adapter, runs: tuple[RowRange, ...]) -> Iterator[ScaledBias]:
+    for bias in adapter.biases:
+        if bias.factor:
+            factor = part.scale * bias.factor
+            yield ScaledBias(part.source, part.lora.path, bias.tensor, runs, factor)
+
+
+def _kept(source: Source, delta: Delta, runs: tuple[RowRange, ...]) -> tuple[int, ...] | None:
+    """The ranks of a fused LoRA whose columns of B aren't zero in these rows; None means all.
+
+    Files that were trained split and then fused are block-diagonal: each module uses its own
+    ranks alone, and gets its true rank back. The probe spares dense files the search.
+    """
+    if not isinstance(delta, LowRank):
+        return None
+    used = np.zeros(delta.rank, bool)
+    for rows in (PROBE, None):
+        for run in runs:
+            last = run.last if rows is None else min(run.first + rows, run.last)
+            used |= (delta.up(source, run.first, last) != 0).any(axis=0)
+        if used.all():
+            return None
+    return tuple(int(rank) for rank in np.flatnonzero(used))

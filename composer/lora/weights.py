@@ -1,0 +1,181 @@
+"""The tensors of one layer of the result: concatenated, or reduced to the rank that was asked.
+
+`composition` calls `weights_of` for each layer, from several threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from composer.errors import BadLora
+from composer.lora.dtypes import F32, NUMPY, finite
+from composer.lora.reduction import reduced, reduced_dense
+from composer.lora.rounding import TooNarrow, check_range, rounded, scale_into
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from composer.lora.layout import Block, Layer, Layout
+    from composer.lora.reduction import Reduced
+    from composer.lora.terms import RowRange, ScaledDelta
+
+    Array = NDArray[Any]
+
+SHIFTS = (3, 6, 9, -3, -6, -9)  # bits that may go from A to B
+ROWS = 4096  # of B at a time: larger pieces cost more in fresh memory than they save in calls
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A layer's tensors by key; `kept` and `whole` are the squared norms of a reduced one."""
+
+    layer: Layer
+    tensors: Mapping[str, Array]
+    kept: float | None = None
+    whole: float | None = None
+
+
+def weights_of(layout: Layout, dtype: str, layer: Layer) -> Weights:
+    """The tensors of one layer, in the type of the result. Raises `BadLora`, `TooNarrow`."""
+    try:
+        return _weights_of(layout, dtype, layer)
+    except (BadLora, TooNarrow):
+        for term in layer.shares.terms:
+            term.check()  # if its values are no numbers to begin with, that is the reason
+        raise
+
+
+def _weights_of(layout: Layout, dtype: str, layer: Layer) -> Weights:
+    stem, form = layer.place.stem, layout.form
+    kept = whole = None
+    if layer.total <= layer.rank:
+        down, up = _concatenated(layer, layout.stretch(layer), dtype)
+    else:
+        down, up, kept, whole = _reduced(layer, layout.stretch(layer), dtype)
+    tensors = {stem + form.down: down, stem + form.up: up}
+    if (alpha := layout.alpha_of(layer)) is not None:
+        tensors[f"{stem}.alpha"] = np.full((), alpha, NUMPY[F32])
+    if layout.has_bias(layer):
+        bias = _bias(layer) * layout.stretch(layer)  # a loader scales both alike
+        tensors[stem + form.bias] = rounded(bias, dtype, f"the bias of {stem}")
+    return Weights(layer, tensors, kept, whole)
+
+
+# --- side by side ------------------------------------------------------------------------
+
+
+def _concatenated(layer: Layer, stretch: float, dtype: str) -> tuple[Array, Array]:
+    down = np.zeros((layer.rank, layer.inputs), NUMPY[dtype])
+    up = np.zeros((layer.outputs, layer.rank), NUMPY[dtype])
+    for block, ranks in _placed(layer):
+        _beside(block, down[ranks], up[:, ranks], dtype, stretch)
+    check_range(down, layer.place.stem)
+    if not finite(up):  # looked at once: a slice takes several times as long
+        for block, ranks in _placed(layer):
+            check_range(up[:, ranks], block.terms[0].label)
+    return down, up
+
+
+def _beside(block: Block, down: Array, up: Array, dtype: str, stretch: float) -> None:
+    """Put a block's two factors into their places.
+
+    Where one has values too small for float16, a power of two of the other goes over to it, if that
+    one stays large enough.
+    """
+    try:
+        _shifted(block, down, up, dtype, stretch, bits=0)
+    except TooNarrow as narrow:
+        fits = (_fits(block, down, up, dtype, stretch, bits) for bits in SHIFTS)
+        if not narrow.small or not any(fits):
+            raise
+
+
+def _fits(block: Block, down: Array, up: Array, dtype: str, stretch: float, bits: int) -> bool:
+    try:
+        _shifted(block, down, up, dtype, stretch, bits)
+    except TooNarrow:
+        return False
+    return True
+
+
+def _shifted(block: Block, down: Array, up: Array, dtype: str, stretch: float, bits: int) -> None:
+    first = block.terms[0]
+    if bits:
+        scale_into(down[:, : first.inputs], first.down(), 2.0**-bits, first.label)
+    elif not first.down_into(down):
+        down[:, : first.inputs] = rounded(first.down(), dtype, first.label)
+    for term, run in _runs(block):
+        factor = term.factor * stretch * 2.0**bits
+        scale_into(up[run.start : run.stop], term.up(run), factor, term.label)
+
+
+# --- reduced -----------------------------------------------------------------------------
+
+
+def _reduced(layer: Layer, stretch: float, dtype: str) -> tuple[Array, Array, float, float]:
+    stem, found = layer.place.stem, _best(layer)
+    down = rounded(found.down, dtype, stem)
+    return down, rounded(found.up * stretch, dtype, stem), found.kept, found.whole
+
+
+def _best(layer: Layer) -> Reduced:
+    if layer.total > layer.shortest:
+        change = _change(layer)
+        check_range(change, layer.place.stem)
+        return reduced_dense(change, layer.rank)
+    down, up = _factors(layer)
+    for values in (down, up):
+        check_range(values, layer.place.stem)
+    return reduced(down, up, layer.rank)
+
+
+def _factors(layer: Layer) -> tuple[Array, Array]:
+    """A and B of all blocks together, in float64."""
+    down = np.zeros((layer.total, layer.inputs))
+    up = np.zeros((layer.outputs, layer.total))
+    for block, ranks in _placed(layer):
+        values = block.terms[0].down()
+        down[ranks, : values.shape[1]] = values
+        for term, run in _runs(block):
+            place = up[run.start : run.stop, ranks]
+            np.multiply(term.up(run), term.factor, out=place, dtype=up.dtype)
+    return down, up
+
+
+def _runs(block: Block) -> Iterator[tuple[ScaledDelta, RowRange]]:
+    """Every term and run, in pieces that fit into the processor's cache."""
+    for term in block.terms:
+        for run in term.runs:
+            for chunk in run.chunks(ROWS):
+                yield term, chunk
+
+
+def _placed(layer: Layer) -> Iterator[tuple[Block, slice]]:
+    """The blocks, and the ranks of the whole that are theirs."""
+    first = 0
+    for block in layer.blocks:
+        yield block, slice(first, first + block.rank)
+        first += block.rank
+
+
+def _change(layer: Layer) -> Array:
+    """ΔW, (outputs, inputs), in float64: smaller than its factors here."""
+    change = np.zeros((layer.outputs, layer.inputs))
+    for term in layer.shares.terms:
+        for run in term.runs:
+            change[run.start : run.stop, : term.inputs] += term.factor * term.dense(run)
+    return change
+
+
+def _bias(layer: Layer) -> Array:
+    """The change of the layer's bias, (outputs,), in float64."""
+    total = np.zeros(layer.outputs)
+    for bias in layer.shares.biases:
+        for run in bias.runs:
+            total[run.start : run.stop] += bias.factor * bias.values(run)
+    return total

@@ -1,0 +1,319 @@
+"""The values that flow through the house: recipes, contents, models, the lock's entries.
+
+All are frozen, and none of them does I/O. Everything above reads and makes them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+LORA = "flux.1-lora"
+COMPOSITION = "flux.1-composition"
+MARK = "managed-by:compose"  # the tag that says: made by compose
+
+TRAINED = "trained"
+DELETED = "deleted"
+UNTRAINED = frozenset({"new", "failed", "training-canceled"})
+
+ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+Value: TypeAlias = "str | int | float | bool | tuple[Value, ...] | None"
+Parameters: TypeAlias = "tuple[tuple[str, Value], ...]"  # sorted by key
+
+
+def is_id(text: object) -> bool:
+    """Whether this may be an id: ids become parts of URLs and file names."""
+    return isinstance(text, str) and ID.fullmatch(text) is not None
+
+
+def rounded(scale: float) -> float:
+    """A scale as it is compared: to 4 decimals, and never minus zero."""
+    return round(float(scale), 4) + 0.0
+
+
+def parameters(raw: Mapping[str, object] | None) -> Parameters:
+    """Training parameters as a value: sorted by key, lists as tuples, None left out."""
+    pairs = ((key, _frozen(value)) for key, value in (raw or {}).items() if value is not None)
+    return tuple(sorted(pairs))
+
+
+def _frozen(value: object) -> Value:
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(item) for item in value)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"a training parameter can't be a {type(value).__name__}")
+
+
+# --- what people write -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptRef:
+    """A concept as a recipe writes it: a LoRA by name or by id, never both."""
+
+    scale: float
+    name: str | None = None
+    model_id: str | None = None
+    epoch: str | None = None
+
+    @property
+    def label(self) -> str:
+        return self.name or self.model_id or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One recipe file. `path` is relative to the project root, with `/`."""
+
+    path: str
+    name: str
+    concepts: tuple[ConceptRef, ...]
+    description: str | None = None
+    training: Parameters = ()
+    tags: tuple[str, ...] = ()  # sorted by code point, each once
+    protect: bool = False
+
+
+# --- what a composition is made of -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """One LoRA in a composition, by id."""
+
+    model_id: str
+    scale: float
+    epoch: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a composition is made of; make it with `Content.of`, which brings it in order."""
+
+    concepts: tuple[Concept, ...]
+    training: Parameters = ()
+
+    @classmethod
+    def of(cls, concepts: Iterable[Concept], training: Parameters = ()) -> Content:
+        return cls(in_order(concepts), training)
+
+
+def in_order(concepts: Iterable[Concept]) -> tuple[Concept, ...]:
+    """Concepts as a set is written down: by (modelId, modelEpoch), scales to 4 decimals."""
+    exact = (replace(concept, scale=rounded(concept.scale)) for concept in concepts)
+    return tuple(sorted(exact, key=lambda c: (c.model_id, c.epoch or "", c.scale)))
+
+
+# --- what a target has -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model as a target answers it. None means: the answer didn't say."""
+
+    id: str
+    type: str
+    name: str
+    status: str
+    created_at: str = ""  # ISO 8601, UTC, milliseconds, `Z`: sorts as text
+    concepts: tuple[Concept, ...] | None = None
+    parameters: Parameters | None = None
+    description: str | None = None
+    tags: frozenset[str] | None = None
+    job: str | None = None
+    owner: str | None = None
+    progress: float | None = None  # 0..1 of its training
+    remaining: float | None = None  # seconds that its training still takes
+    error: str | None = None  # why its training failed
+    aliases: tuple[str, ...] = ()  # other names of the same bytes (the engine's)
+    updated_at: str = field(default="", compare=False)  # as `created_at`; empty: not said
+    epoch: str | None = field(default=None, compare=False)  # which one a LoRA stands for now
+
+    @property
+    def gone(self) -> bool:
+        return self.status == DELETED
+
+    @property
+    def trained(self) -> bool:
+        return self.status == TRAINED
+
+    @property
+    def untrained(self) -> bool:
+        return self.status in UNTRAINED
+
+    @property
+    def seniority(self) -> tuple[bool, str, str]:
+        """Sort key for twins: trained first, then the oldest."""
+        return (not self.trained, self.created_at, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A training job as a target answers it."""
+
+    id: str
+    status: str  # pending, queued, warming-up, in-progress, finalizing, success, failure, canceled
+    progress: float  # 0..1
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a target looked like, for planning. Ids that were asked for and aren't here are gone."""
+
+    key: str
+    models: Mapping[str, Model]
+    own: frozenset[str] = frozenset()  # ids in the project's own list: only these are looked up
+    owner: str | None = None
+    remote: bool = False
+    unsupported: Mapping[str, str] = field(default_factory=dict)  # parameter -> reason
+    rejected: Mapping[str, str] = field(default_factory=dict)  # LoRA name -> why it can't be used
+    ignores_training: bool = False
+
+    def get(self, id: str | None) -> Model | None:
+        """The model of this id, None if it is gone."""
+        model = self.models.get(id) if id else None
+        return None if model is None or model.gone else model
+
+
+# --- what the lock remembers -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """A composition on its way: it becomes the entry's `composition` once trained."""
+
+    composition: str
+    content: Content
+    state: str  # created | training | mismatch
+    job: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """An earlier composition of an entry, kept until pruned."""
+
+    id: str
+    name: str
+    training: Parameters = ()
+    protect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An id that the journal or a side of a git conflict names for an entry.
+
+    `used`: it was an entry's `composition` or in `replaced` somewhere. `ours`: the journal has
+    the record of its POST.
+    """
+
+    id: str
+    name: str
+    content: Content | None = None
+    job: str | None = None
+    used: bool = False
+    ours: bool = False
+    protect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the lock knows about one recipe on one target.
+
+    `candidates` are never written to the lock: they come from the journal and from conflict sides.
+    """
+
+    name: str
+    pins: tuple[tuple[str, str], ...] = ()  # LoRA name -> id, sorted
+    composition: str | None = None
+    job: str | None = None
+    content: Content | None = None
+    tags: tuple[str, ...] = ()
+    protect: bool = False
+    next: Next | None = None
+    replaced: tuple[Replaced, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Every composition that the lock's entry names (candidates not among them)."""
+        current = (self.composition, self.next.composition if self.next else None)
+        return (*(id for id in current if id), *(old.id for old in self.replaced))
+
+    @property
+    def current(self) -> tuple[Candidate, ...]:
+        """What it names as composition and next, each with the record of what it is."""
+        held = []
+        if self.composition:
+            was = Candidate(self.composition, self.name, self.content, self.job, used=True)
+            held.append(was)
+        if self.next:
+            coming = self.next
+            held.append(Candidate(coming.composition, self.name, coming.content, coming.job))
+        return tuple(held)
+
+    def pin(self, name: str) -> str | None:
+        return dict(self.pins).get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetLock:
+    """One target's part of the lock: entries by recipe path."""
+
+    owner: str | None = None
+    recipes: Mapping[str, Entry] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """The whole `compose.lock`: targets by key.
+
+    `conflicted`: git's conflict markers are in it, and several sides were brought together.
+    """
+
+    targets: Mapping[str, TargetLock] = field(default_factory=dict)
+    conflicted: bool = field(default=False, compare=False)
+
+    def target(self, key: str) -> TargetLock:
+        return self.targets.get(key, TargetLock())
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A POST that may have been sent: written to the journal before it is.
+
+    `at`: when it was about to be sent, or, once that is known, when its answer got lost.
+    """
+
+    token: str
+    path: str
+    name: str
+    content: Content
+    at: float  # seconds since the epoch, by the journal's clock
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedRecord:
+    """The journal's record of one of our own POSTs that was answered, and when that was."""
+
+    name: str
+    content: Content
+    at: float  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class KnownState:
+    """All that is remembered about one target: its part of the lock, and the journal's news."""
+
+    owner: str | None = None
+    entries: Mapping[str, Entry] = field(default_factory=dict)  # by recipe path
+    made: Mapping[str, CreatedRecord] = field(
+        default_factory=dict
+    )  # by id; until folded into the lock
+    intents: tuple[Intent, ...] = ()  # open: neither found nor expired

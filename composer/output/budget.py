@@ -1,0 +1,84 @@
+"""Documents with a budget: what doesn't fit is cut by importance, and a line says so.
+
+A document is a head, sections of items, and a tail. An item is shown whole or not at all; nothing
+less important is shown where something more important had to go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from composer.output.escape import code
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CUT_ROOM = 2_000  # for the line that says what was cut
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How large a document may be."""
+
+    limit: int
+    in_bytes: bool = False
+
+    def size(self, text: str) -> int:
+        return len(text.encode("utf-8", "replace")) if self.in_bytes else len(text)
+
+    def __str__(self) -> str:
+        return f"{self.limit:,} {'bytes' if self.in_bytes else 'characters'}"
+
+
+# A comment on GitHub may have 65,536 characters; a job's summary 1 MiB.
+COMMENT, SUMMARY = Budget(60_000), Budget(1024 * 1024, in_bytes=True)
+BUDGETS = {"comment": COMMENT, "summary": SUMMARY}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Items of one kind below their heading; the lowest rank is the most important."""
+
+    noun: str  # what the items are: changes
+    rank: int
+    lead: str
+    items: Sequence[str]
+    gap: str = "\n"
+
+    @property
+    def text(self) -> str:
+        return self.gap.join([self.lead, *self.items]) + "\n"
+
+
+def fitted(head: str, sections: Sequence[Section], tail: str, budget: Budget, *, whole: str) -> str:
+    """The document within its budget; `whole` is the command or file that has all of it."""
+    document = _joined(head, sections, tail)
+    if budget.size(document) <= budget.limit:
+        return document
+    kept = _most_important(sections, budget, budget.limit - budget.size(head + tail) - _CUT_ROOM)
+    lost = [
+        f"{len(section.items) - len(shown.items):,} of {len(section.items):,} {section.noun}"
+        for section, shown in zip(sections, kept, strict=True)
+        if len(shown.items) < len(section.items)
+    ]
+    cut = f"**Cut to {budget}.** Not shown: {', '.join(lost)}. The whole: {code(whole)}\n"
+    return _joined(f"{head}\n{cut}", kept, tail)
+
+
+def _joined(head: str, sections: Sequence[Section], tail: str) -> str:
+    texts = [section.text for section in sections if section.items]
+    return "\n".join(text for text in (head, *texts, tail) if text)
+
+
+def _most_important(sections: Sequence[Section], budget: Budget, room: int) -> list[Section]:
+    counts = dict.fromkeys(range(len(sections)), 0)
+    for n in sorted(counts, key=lambda n: sections[n].rank):
+        section = sections[n]
+        room -= budget.size(section.lead) + 2 if section.items else 0
+        for item in section.items:
+            room -= budget.size(section.gap + item)
+            if room < 0:
+                return [replace(s, items=s.items[: counts[n]]) for n, s in enumerate(sections)]
+            counts[n] += 1
+    return list(sections)

@@ -1,0 +1,66 @@
+"""What `compose doctor` found, section by section, for people and for programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from composer.output.escape import dumped
+from composer.output.style import painted
+from composer.text import counted, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FORMAT_VERSION = 1
+OK, NOTE, WRONG, SKIPPED = "ok", "note", "wrong", "skipped"
+_SIGNS = {OK: "=", NOTE: "~", WRONG: "!", SKIPPED: " "}
+_COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red", SKIPPED: "dim"}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at; `hint` is what mends it, or makes more of it."""
+
+    section: str
+    state: str  # ok, note, wrong, skipped
+    words: str
+    hint: str = ""
+
+
+def text(checks: Sequence[Check], *, color: bool = False) -> str:
+    """Each section with its checks; the last line counts what is wrong."""
+    lines: list[str] = []
+    for section, group in groupby(checks, key=lambda check: check.section):
+        lines += [painted(section, "bold", color=color), *_lines([*group], color=color), ""]
+    return "\n".join([*lines, _count(checks)]) + "\n"
+
+
+def _lines(checks: Sequence[Check], *, color: bool) -> list[str]:
+    lines = []
+    for check in checks:
+        line = f"  {_SIGNS[check.state]} {visible(check.words)}"
+        lines.append(painted(line, _COLOURS[check.state], color=color))
+        lines += [f"      {visible(check.hint)}"] if check.hint else []
+    return lines
+
+
+def _count(checks: Sequence[Check]) -> str:
+    wrong, notes = (sum(c.state == state for c in checks) for state in (WRONG, NOTE))
+    told = f", {counted(notes, 'note')}" if notes else ""
+    return f"{counted(wrong, 'problem')}{told}." if wrong else f"Nothing is wrong{told}."
+
+
+def as_json(checks: Sequence[Check]) -> str:
+    plain = [
+        {
+            "section": check.section,
+            "state": check.state,
+            "said": check.words,
+            **({"hint": check.hint} if check.hint else {}),
+        }
+        for check in checks
+    ]
+    wrong = sum(check.state == WRONG for check in checks)
+    return dumped({"formatVersion": FORMAT_VERSION, "problems": wrong, "checks": plain})

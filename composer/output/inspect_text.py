@@ -1,0 +1,170 @@
+"""Inspections for a terminal: each LoRA with a bar, and block by block shares and overlaps.
+
+A character stands for a block, so that the heat map says the same without colours.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from composer.lora.inspection_values import T5_PART, Level
+from composer.output.merged import number_types
+from composer.output.plan_text import weight
+from composer.output.style import aligned, bar, painted
+from composer.text import shorten, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from composer.lora.inspection_values import Inspection, LoraInfo, Verdict
+
+LONGEST = 200  # characters of a stranger's text
+NAME = 40
+NOTHING = " "  # for a block that isn't changed
+SHARES = "▁▂▃▄▅▆▇█"
+# From each cosine on, its character and colour; below the first of its sign, two are independent.
+ALIKE = ((0.7, "█", "red"), (0.5, "▓", "red"), (0.3, "▒", "yellow"), (0.1, "░", "yellow"))
+AGAINST = ((0.5, "≡", "cyan"), (0.3, "=", "cyan"), (0.1, "-", "cyan"))
+INDEPENDENT = ("·", "dim")
+COLOURS = {Level.STRONG: "red", Level.OPPOSED: "red", Level.SOME: "yellow"}
+LEGEND = "cosine: · below 0.1   ░ 0.1   ▒ 0.3   ▓ 0.5   █ 0.7   - = ≡ the same, against each other"
+
+Cell = tuple[str, str | None]  # a character, and its colour
+
+
+def text(inspections: Sequence[Inspection], *, color: bool = False) -> str:
+    """All inspections, an empty line between two."""
+    return "\n".join("\n".join(_lines(one, color=color)) + "\n" for one in inspections)
+
+
+def named(name: str) -> str:
+    """A LoRA's name as it is printed."""
+    return shorten(visible(name), NAME)
+
+
+def _lines(one: Inspection, *, color: bool) -> Iterator[str]:
+    if one.title or one.source:
+        head = f"{visible(one.title)}   {visible(one.source)}".strip()
+        yield painted(head, "bold", color=color)
+        yield ""
+    for number, portrait in enumerate(one.portraits):
+        yield from _concept(one, number, portrait, color=color)
+    if one.verdicts:
+        yield "overlap, block by block"
+        yield LEGEND
+        for verdict in one.verdicts:
+            yield ""
+            yield from _pair(one, verdict, color=color)
+
+
+def _concept(one: Inspection, number: int, portrait: LoraInfo, *, color: bool) -> Iterator[str]:
+    share = one.mix.share(number)
+    said = f"{bar(share)} {share:.0%} of the change" if share is not None else "changes nothing"
+    name = painted(named(one.mix.names[number]), "bold", color=color)
+    yield f"{weight(one.mix.scales[number])}  {name}  {said}"
+    yield from (f"      {line}" for line in aligned(list(_facts(portrait))))
+    if len(one.portraits) > 1:
+        yield from _strips(one, lambda block: _share(one.mix.share(number, block)), color=color)
+    yield ""
+
+
+def _facts(portrait: LoraInfo) -> Iterator[tuple[str, str]]:
+    """What is known of a file, as label and text; all safe to print."""
+    for label, said in facts(portrait):
+        yield label, shorten(visible(said), LONGEST)
+
+
+def facts(portrait: LoraInfo) -> Iterator[tuple[str, str]]:
+    """What is known of a file, as label and text, for every form; not escaped."""
+    yield "file", portrait.file
+    yield "form", form(portrait)
+    kinds = "; ".join(f"{n} in {kind}" for kind, n in portrait.modules.items())
+    yield "modules", f"{sum(portrait.modules.values())}: {kinds}"
+    if T5_PART in portrait.modules:
+        yield "T5", "only kohya's form holds it: compose merge --format kohya"
+    if portrait.norms:
+        yield "norms", f"{portrait.norms}, which take the place of the base model's"
+    if portrait.biases:
+        yield "biases", f"of {portrait.biases} {'layer' if portrait.biases == 1 else 'layers'}"
+    if portrait.triggers:
+        yield "trigger", ", ".join(portrait.triggers)
+    if portrait.tags:
+        yield "tags", ", ".join(f"{tag} ({n})" for tag, n in portrait.tags)
+    yield from portrait.notes
+    if portrait.made_of:
+        yield "made of", ", ".join(f"{weight(i.scale)} {i.label}" for i in portrait.made_of)
+    if portrait.kept:
+        listed = (f"{share:.1%} of {group}" for group, share in portrait.kept.items())
+        yield "kept", "; ".join(listed)
+
+
+def form(portrait: LoraInfo) -> str:
+    """`kohya LoRA, rank 2 to 4, alpha 2, BF16`."""
+    if not portrait.ranks:
+        return f"{portrait.format}, biases alone, {number_types(portrait.dtypes)}"
+    rank = f"rank {_range(portrait.ranks)}"
+    alpha = f"alpha {_range(portrait.alphas)}" if portrait.alphas else "no alpha (factor 1)"
+    kinds = " and ".join(portrait.kinds)
+    return f"{portrait.format} {kinds}, {rank}, {alpha}, {number_types(portrait.dtypes)}"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{values[0]:g}", f"{values[-1]:g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def decimals(cosine: float, digits: int = 2) -> str:
+    """A cosine, and never minus zero."""
+    return f"{round(cosine, digits) + 0.0:.{digits}f}"
+
+
+# --- block by block ----------------------------------------------------------------------
+
+
+def _pair(one: Inspection, verdict: Verdict, *, color: bool) -> Iterator[str]:
+    first, second = (named(one.mix.names[n]) for n in (verdict.first, verdict.second))
+    cosine = "" if verdict.cosine is None else f"   cosine {decimals(verdict.cosine)}"
+    yield f"{first} × {second}{cosine}"
+    cells: Callable[[str], Cell] = lambda block: _heat(  # noqa: E731 - one line of drawing
+        one.mix.cosine(verdict.first, verdict.second, block)
+    )
+    yield from _strips(one, cells, color=color)
+    colour = COLOURS.get(verdict.level)
+    words = visible(verdict.words)
+    yield f"      {painted(words, colour, color=color) if colour else words}"
+
+
+def _strips(one: Inspection, cell: Callable[[str], Cell], *, color: bool) -> Iterator[str]:
+    """A line for each kind of block that is there, a character for each block."""
+    for label, blocks in rows(one.mix.blocks).items():
+        cells = [cell(block) if block in one.mix.blocks else (NOTHING, None) for block in blocks]
+        drawn = "".join(painted(c, by, color=color) if by else c for c, by in cells)
+        yield f"      {label:<14}|{drawn}|"
+
+
+def rows(blocks: Mapping[str, object]) -> dict[str, list[str]]:
+    """The lines of a drawing: numbered blocks together, from 0 to the last one changed."""
+    found: dict[str, list[str]] = {}
+    for block in blocks:
+        kind, _, number = block.rpartition(" ")
+        if number.isdecimal():
+            found[kind] = [f"{kind} {n}" for n in range(int(number) + 1)]
+        else:
+            found[block] = [block]
+    named = {kind: f"{kind} 0-{len(b) - 1}" if len(b) > 1 else b[0] for kind, b in found.items()}
+    return {named[kind]: blocks for kind, blocks in found.items()}
+
+
+def _share(share: float | None) -> Cell:
+    if not share:
+        return NOTHING, None
+    return SHARES[min(len(SHARES) - 1, int(share * len(SHARES)))], None
+
+
+def _heat(cosine: float | None) -> Cell:
+    if cosine is None:
+        return NOTHING, None
+    for limit, character, colour in ALIKE if cosine > 0 else AGAINST:
+        if abs(cosine) >= limit:
+            return character, colour
+    return INDEPENDENT

@@ -1,0 +1,169 @@
+"""A plan as a document for a pull request's comment or a job's summary.
+
+First the outcome, then what is dangerous, then every change with its reason, drift, edits of the
+lock alone, the rest, and last the digest. Other people's text stands in code spans only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from composer.output.budget import COMMENT, Budget, Section, fitted
+from composer.output.concepts import rows_of
+from composer.output.escape import cell, code
+from composer.output.plan_text import LOCK_ONLY, NO_ADVICE, NO_PRICES, SIGNS, UNASKED, summary
+from composer.planner import CHANGES, Verb
+from composer.text import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from composer.planner import Action, Plan
+
+WHOLE = "compose plan -o json"
+# What is shown first, and cut last, of the changes.
+_ORDER = (Verb.DELETE, Verb.REPLACE, Verb.UPDATE, Verb.CREATE, Verb.TRAIN, Verb.ADOPT)
+
+
+def markdown(
+    plan: Plan,
+    *,
+    allowed: Collection[str] = (),
+    prices: Mapping[str, float] = NO_PRICES,
+    advice: Mapping[str, str] = NO_ADVICE,
+    budget: Budget = COMMENT,
+    whole: str = WHOLE,
+) -> str:
+    """The plan within a budget; `whole` is the command or file that has all of it."""
+    sections = [
+        Section("dangers", 0, "### Danger\n", list(_dangers(plan, allowed))),
+        Section("changes", 3, "### Changes", _changes(plan, prices, advice), gap="\n\n"),
+        _drift(plan),
+        _lock_edits(plan),
+        Section("notes", 4, "### Notes\n", list(_notes(plan))),
+        _unchanged(plan),
+    ]
+    return fitted(_head(plan, allowed), sections, _tail(plan), budget, whole=whole)
+
+
+def _head(plan: Plan, allowed: Collection[str]) -> str:
+    outcome = [counted(len(plan.changes), "change") if plan.changes else "no changes"]
+    outcome += ["refused as it stands"] if plan.refused(allowed) else []
+    outcome += [f"{len(plan.blocked)} blocked"] if plan.blocked else []
+    edits = counted(len(plan.lock_edits), "lock-only edit")
+    outcome += [edits] if plan.lock_edits else []
+    asked = "" if plan.asked else f"\n**Offline:** {UNASKED}.\n"
+    title = f"## compose plan: {', '.join(outcome)}"
+    return f"{title}\n\n{summary(plan)} Target: {code(plan.target)}\n{asked}"
+
+
+def _tail(plan: Plan) -> str:
+    if not plan.asked:
+        return "No digest: nothing can be approved before `compose plan` has asked the target.\n"
+    how = "; `compose apply --expect` with this digest does exactly this" if plan.changes else ""
+    return f"plan {code('sha256:' + plan.digest)}{how}\n"
+
+
+def _named(action: Action) -> str:
+    return f"{code(action.name)} ({code(action.path)})"
+
+
+# --- the sections ------------------------------------------------------------------------
+
+
+def _dangers(plan: Plan, allowed: Collection[str]) -> Iterator[str]:
+    for guard in plan.refused(allowed):
+        way = f"; allow it with {code(guard.flag)}" if guard.flag else ""
+        yield f"- **apply would refuse this:** {code(guard.message)}{way}"
+    for action in plan.actions:
+        if action.deletes:
+            yield f"- **deletes** {_named(action)}: {code(', '.join(action.deletes))}"
+    for action in plan.actions:
+        if action.update.protect is False:
+            yield f"- **takes the protection off** {_named(action)}"
+    for action in plan.actions:
+        if action.verb is Verb.LEAVE and action.entry and action.entry.protect:
+            yield f"- **protected**, left alone: {_named(action)}: {code(action.reason)}"
+    for action in plan.blocked:
+        yield f"- **blocked** {_named(action)}: {code(action.reason)}"
+
+
+def _changes(plan: Plan, prices: Mapping[str, float], advice: Mapping[str, str]) -> list[str]:
+    changes = sorted(plan.changes, key=lambda action: _ORDER.index(action.shown))
+    return [_change(a, prices.get(a.path), advice.get(a.path)) for a in changes]
+
+
+def _change(action: Action, price: float | None, advice: str | None) -> str:
+    """A heading, a table of the concepts, then why, and what it costs."""
+    lines = [f"#### {SIGNS[action.shown]} {action.shown} {code(action.name)}", ""]
+    table = list(_table(action))
+    lines += [*table, ""] if table else []
+    lines += [f"- recipe: {_place(action, code)}", f"- why: {code(action.reason)}"]
+    description = action.update.description
+    if description is not None:
+        before = (action.model.description if action.model else None) or ""
+        lines.append(f"- description: {code(before)} -> {code(description)}")
+    if action.moves_away_from:
+        lines.append(f"- leaves {code(action.moves_away_from)} on the target until it is pruned")
+    lines += [] if price is None else [f"- cost: {price:g}"]
+    lines += [f"- advice: {code(advice)}"] if advice and action.recipe is not None else []
+    lines += [f"- note: {code(note)}" for note in action.notes]
+    return "\n".join(lines)
+
+
+def _table(action: Action) -> Iterator[str]:
+    rows = rows_of(action, action.content)
+    if rows:
+        yield "| concept | before | after |"
+        yield "|---|---:|---:|"
+    for row in rows:
+        old, new = _scale(row.before), _scale(row.after)
+        changed = action.before is not None and old != new
+        yield f"| {cell(row.label)} | {old} | {f'**{new}**' if changed else new} |"
+
+
+def _scale(scale: float | None) -> str:
+    return "none" if scale is None else f"{scale:g}"
+
+
+def _drift(plan: Plan) -> Section:
+    lead = "### Drift: what changed on the target behind the lock's back\n\n"
+    lead += "| recipe | file | drift | this plan |\n|---|---|---|---|"
+    rows = [
+        f"| {cell(a.name)} | {cell(a.path)} | {cell(a.drift)} | {a.shown} |"
+        for a in plan.actions
+        if a.drift
+    ]
+    return Section("drifts", 2, lead, rows)
+
+
+def _lock_edits(plan: Plan) -> Section:
+    lead = "### Lock-only edits\n\n> [!CAUTION]\n"
+    lead += (
+        f"> **{LOCK_ONLY.capitalize()}.** Compose itself writes the lock: see who wrote this.\n\n"
+    )
+    lead += "| recipe | file | edit |\n|---|---|---|"
+    rows = [f"| {cell(e.name)} | {cell(e.path)} | {cell(e.words)} |" for e in plan.lock_edits]
+    return Section("lock-only edits", 1, lead, rows)
+
+
+def _notes(plan: Plan) -> Iterator[str]:
+    yield from (f"- {code(note)}" for note in plan.notes)
+    for action in plan.actions:
+        if action.shown not in CHANGES:
+            yield from (f"- {_named(action)}: {code(note)}" for note in action.notes)
+
+
+def _unchanged(plan: Plan) -> Section:
+    lead = "### No change\n\n| recipe | file | answer | why |\n|---|---|---|---|"
+    rows = [
+        f"| {cell(a.name)} | {_place(a, cell)} | {a.shown} | {cell(a.reason)} |"
+        for a in plan.actions
+        if not a.is_change and a.verb is not Verb.BLOCKED
+    ]
+    return Section("recipes without a change", 5, lead, rows)
+
+
+def _place(action: Action, shown: Callable[[str], str]) -> str:
+    moved = f"{shown(action.moved_from)} -> " if action.moved_from else ""
+    return moved + shown(action.path)

@@ -1,0 +1,137 @@
+"""What came of an apply, the state of every recipe, and the models of a target, for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from composer.output.escape import dumped
+from composer.output.style import aligned, painted
+from composer.planner import Verb
+from composer.text import counted, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from composer.model import Entry, Model
+    from composer.planner import Outcome, Plan, Report
+
+_COLOURS = {"failed": "red", "blocked": "red", "not started": "yellow", "training": "yellow"}
+_QUIET = ("kept", "left alone")
+
+
+def report(report: Report, *, color: bool = False) -> str:
+    """A line for each recipe that something happened to, and a last line that counts."""
+    told = [outcome for outcome in report.outcomes if outcome.state not in _QUIET]
+    lines = aligned([_outcome(outcome) for outcome in told])
+    painted_lines = [
+        painted(line, _COLOURS.get(outcome.state, "green"), color=color)
+        for outcome, line in zip(told, lines, strict=True)
+    ]
+    tail = ["interrupted; the next compose apply goes on from here"] if report.interrupted else []
+    return "\n".join([*painted_lines, *tail, _counts(report.outcomes)]) + "\n"
+
+
+def _outcome(outcome: Outcome) -> tuple[str, ...]:
+    action = outcome.action
+    said = "" if outcome.error is None else str(outcome.error)
+    if outcome.state == "blocked":
+        said = action.reason
+    elif outcome.state == "training":
+        said = "still training: the next compose apply picks it up"
+    return (outcome.state, visible(action.name), outcome.id, visible(said))
+
+
+def _counts(outcomes: Iterable[Outcome]) -> str:
+    counts = Counter(outcome.state for outcome in outcomes)
+    loud_first = sorted(counts.items(), key=lambda item: item[0] in _QUIET)
+    said = ", ".join(f"{n} {state}" for state, n in loud_first)
+    unchanged = set(counts) <= {"kept", "left alone", "moved"}
+    return f"No changes: {said or 'nothing to do'}." if unchanged else f"Done: {said}."
+
+
+def report_json(report: Report) -> str:
+    """The outcomes for programs."""
+    outcomes = [
+        {
+            "recipe": outcome.action.path,
+            "name": outcome.action.name,
+            "state": outcome.state,
+            **({"composition": outcome.id} if outcome.id else {}),
+            **({"error": str(outcome.error)} if outcome.error else {}),
+        }
+        for outcome in report.outcomes
+    ]
+    return dumped({"formatVersion": 1, "outcomes": outcomes, "interrupted": report.interrupted})
+
+
+# --- status ------------------------------------------------------------------------------
+
+_IN_SYNC = (Verb.KEEP, Verb.WAIT, Verb.MOVE, Verb.LEAVE)
+
+
+def status_rows(plan: Plan) -> list[dict[str, str]]:
+    """For each recipe: in sync or why not, and the model's own state on the target."""
+    rows = []
+    for action in plan.actions:
+        model = action.model
+        state = model.status if model else action.status
+        if model and model.progress is not None and not model.trained:
+            state += f" {model.progress:.0%}"
+        in_sync = action.shown in _IN_SYNC
+        said = "in sync" if in_sync and action.verb is not Verb.LEAVE else action.reason
+        rows.append({"recipe": action.path, "name": action.name, "sync": said, "state": state})
+    return rows
+
+
+def status(plan: Plan, *, footer: Sequence[str] = (), color: bool = False) -> str:
+    """Two columns that matter: in sync (recipe, lock, target) or not, and the model's state."""
+    rows = status_rows(plan)
+    cells = [[visible(row[key]) for key in ("name", "recipe", "state", "sync")] for row in rows]
+    lines = aligned([["NAME", "RECIPE", "MODEL", "SYNC"], *cells])
+    lines[0] = painted(lines[0], "dim", color=color)
+    in_sync = sum(row["sync"] == "in sync" for row in rows)
+    count = f"{counted(len(rows), 'recipe')}: {in_sync} in sync."
+    return "\n".join([*lines, "", count, *footer]) + "\n"
+
+
+# --- models and output -------------------------------------------------------------------
+
+
+def models(listed: Sequence[Model], *, rejected: Mapping[str, str], color: bool = False) -> str:
+    """A line for each model; below, what is in the library but can't be used, and why."""
+    rows = [
+        [model.id, model.type, model.status, visible(", ".join((model.name, *model.aliases)))]
+        for model in listed
+    ]
+    lines = aligned([["ID", "TYPE", "STATUS", "NAME"], *rows])
+    lines[0] = painted(lines[0], "dim", color=color)
+    refused = [f"not usable: {visible(reason)}" for _, reason in sorted(rejected.items())]
+    return "\n".join([*lines, *refused, "", f"{counted(len(listed), 'model')}."]) + "\n"
+
+
+def models_json(listed: Sequence[Model], *, rejected: Mapping[str, str]) -> str:
+    plain = [
+        {
+            "id": model.id,
+            "type": model.type,
+            "name": model.name,
+            "status": model.status,
+            "aliases": list(model.aliases),
+            "createdAt": model.created_at,
+        }
+        for model in listed
+    ]
+    return dumped({"formatVersion": 1, "models": plain, "rejected": dict(rejected)})
+
+
+def output(entry: Entry, *, use: str) -> str:
+    """The id, what it is made of, and how to use it."""
+    assert entry.composition is not None and entry.content is not None
+    names = {id: name for name, id in entry.pins}
+    rows = [
+        [f"  {concept.scale:g}", visible(names.get(concept.model_id, concept.model_id))]
+        for concept in entry.content.concepts
+    ]
+    lines = [entry.composition, *aligned(rows), "", use]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,148 @@
+"""A recipe's concepts as ids: pinned names keep theirs, new names are looked up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from composer.model import LORA, Concept, Content
+from composer.text import did_you_mean
+
+if TYPE_CHECKING:
+    from composer.model import ConceptRef, Entry, Model, Observed, Recipe
+    from composer.planner.plan import Options
+
+
+EPOCH = "modelEpoch"  # a concept's, which a target may not have
+
+
+@dataclass(slots=True)
+class Resolution:
+    """What came of it. `problems` block the recipe; `missing` only block training it."""
+
+    content: Content | None = None
+    pins: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def under_pins(recipe: Recipe, entry: Entry) -> Content | None:
+    """The recipe's content under this entry's pins alone; None where a name has no pin."""
+    ids = [ref.model_id or entry.pin(ref.name or "") for ref in recipe.concepts]
+    concepts = [
+        Concept(id, ref.scale, ref.epoch)
+        for id, ref in zip(ids, recipe.concepts, strict=True)
+        if id
+    ]
+    return Content.of(concepts, recipe.training) if len(concepts) == len(ids) else None
+
+
+def resolve(
+    recipe: Recipe, entry: Entry | None, observed: Observed, options: Options
+) -> Resolution:
+    """Find each concept's LoRA. Nothing is raised: what is wrong is said in the answer."""
+    found = Resolution()
+    ids = [_id_of(ref, entry, observed, options, found) for ref in recipe.concepts]
+    for name, _ in recipe.training:
+        if name in observed.unsupported:
+            found.problems.append(f"training.{name}: {observed.unsupported[name]}")
+    if EPOCH in observed.unsupported and any(ref.epoch for ref in recipe.concepts):
+        found.problems.append(f"{EPOCH}: {observed.unsupported[EPOCH]}")
+    concepts = [
+        Concept(id, ref.scale, ref.epoch)
+        for id, ref in zip(ids, recipe.concepts, strict=True)
+        if id
+    ]
+    twice = sorted({id for id in ids if id and ids.count(id) > 1})
+    found.problems += [
+        f"two concepts are one model: {id} ({_names(ids, recipe, id)})" for id in twice
+    ]
+    if not found.problems:
+        found.content = Content.of(concepts, recipe.training)
+    return found
+
+
+def _names(ids: list[str | None], recipe: Recipe, id: str) -> str:
+    return " and ".join(
+        ref.label for other, ref in zip(ids, recipe.concepts, strict=True) if other == id
+    )
+
+
+def _id_of(
+    ref: ConceptRef, entry: Entry | None, observed: Observed, options: Options, found: Resolution
+) -> str | None:
+    if ref.name is None:
+        return _given(ref, observed, found)
+    pin = entry.pin(ref.name) if entry else None
+    upgraded = options.upgrade_all or ref.name in options.upgrade
+    id = _pinned(ref.name, pin, observed, found) if pin and not upgraded else None
+    id = id or _looked_up(ref.name, observed, found)
+    if id:
+        found.pins[ref.name] = id
+        found.labels[id] = ref.name
+    return id
+
+
+def _given(ref: ConceptRef, observed: Observed, found: Resolution) -> str | None:
+    id = ref.model_id or ""
+    model = observed.get(id)
+    found.labels[id] = model.name if model else id
+    if model is None:
+        found.missing.append(f"there is no LoRA {id} on the target")
+    else:
+        _check_type(id, model, found)
+    return id
+
+
+def _check_type(label: str, model: Model, found: Resolution) -> None:
+    if model.type != LORA:
+        found.problems.append(f"{label} is a {model.type}; only a {LORA} can be composed")
+
+
+def _pinned(name: str, pin: str, observed: Observed, found: Resolution) -> str:
+    """A concept by name keeps the id that the lock pins, whatever the name means by now."""
+    model = observed.get(pin)
+    others = sorted(m.id for m in named_loras(name, observed) if m.id != pin)
+    if model is not None:
+        _check_type(f"{name} ({pin})", model, found)
+    said = f"{name} now means {others[0]}" if others else f"{name} names no LoRA any more"
+    if model is None:
+        found.missing.append(f"the LoRA {pin} is gone; {said}: --upgrade '{name}'")
+    elif others and name not in (model.name, *model.aliases):
+        found.notes.append(f"{said}, and is pinned to {pin}: --upgrade '{name}'")
+    return pin
+
+
+def named_loras(name: str, observed: Observed) -> list[Model]:
+    """The project's own LoRAs of this name."""
+    own = (observed.models[id] for id in observed.own if id in observed.models)
+    return [m for m in own if m.type == LORA and not m.gone and name in (m.name, *m.aliases)]
+
+
+def _looked_up(name: str, observed: Observed, found: Resolution) -> str | None:
+    """Among the project's own LoRAs: exactly one of this name."""
+    models = named_loras(name, observed)
+    if len(models) == 1:
+        return models[0].id
+    ids = ", ".join(sorted(model.id for model in models))
+    if models:
+        found.problems.append(f"{len(models)} LoRAs are named {name}: write one's modelId ({ids})")
+    else:
+        found.problems.append(_unknown(name, observed))
+    return None
+
+
+def _unknown(name: str, observed: Observed) -> str:
+    if name in observed.rejected:
+        return f"{name} can't be used: {observed.rejected[name]}"
+    own = [observed.models[id] for id in observed.own if id in observed.models]
+    for model in own:
+        if model.name == name and not model.gone:
+            return f"{name} is a {model.type}; only a {LORA} can be composed"
+    near = did_you_mean(
+        name, sorted({m.name for m in own if m.type == LORA} | {*observed.rejected})
+    )
+    hint = f"; did you mean {near}?" if near else "; `compose models` lists those there are"
+    return f"no LoRA is named {name}{hint}"

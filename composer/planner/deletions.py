@@ -1,0 +1,193 @@
+"""What happens to entries that no recipe asks for, and what `prune` and `destroy` delete.
+
+Every deletion needs our mark, the right type and name, and that no other entry names the id.
+What isn't ours is left on the target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from composer.model import COMPOSITION, MARK, Replaced
+from composer.planner.identity import trusted
+from composer.planner.plan import Action, Verb
+from composer.planner.truth_table import droppable, status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from composer.model import Candidate, Entry, KnownState, Model, Observed
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What all deletions share. `taken`: ids that other entries name, or will name."""
+
+    memory: KnownState
+    observed: Observed
+    taken: Collection[str] = ()
+
+    def leftover(self, path: str, entry: Entry, *, prune: bool) -> Action:
+        """The action for an entry whose recipe's file is gone from the root."""
+        drops = self._drops(entry)
+        named = (*entry.ids, *(candidate.id for candidate in entry.candidates))
+        there = [id for id in named if self.observed.get(id) and id not in (*drops, *self.taken)]
+        if not there:
+            return Action(Verb.FORGET, path, entry.name, "nothing left", entry=entry, drops=drops)
+        if prune:
+            return self.everything(path, entry, reason="no recipe asks for it")
+        reason = "no recipe asks for it" + ("; protected" if entry.protect else "")
+        return self._left_alone(path, entry, reason)
+
+    def _left_alone(self, path: str, entry: Entry, reason: str) -> Action:
+        drops = self._drops(entry)
+        retires = tuple(
+            Replaced(c.id, c.name, c.content.training if c.content else (), entry.protect)
+            for c in entry.candidates
+            if c.id not in (*drops, *self.taken) and (c.used or self.observed.get(c.id))
+        )
+        return Action(
+            Verb.LEAVE,
+            path,
+            entry.name,
+            reason,
+            entry=entry,
+            drops=drops,
+            retires=retires,
+            status=status_of(entry, self.observed),
+        )
+
+    def everything(self, path: str, entry: Entry, *, reason: str) -> Action:
+        """Delete all that the entry names and that is ours, then forget it.
+
+        What is protected is left alone, and what isn't ours is left there, the entry forgotten.
+        """
+        stranger = self._stranger(entry)
+        if entry.protect:
+            return self._left_alone(path, entry, f"protected; {reason}")
+        if stranger is not None:
+            said = f"the lock names {stranger.id}, which is the {stranger.type} {stranger.name}"
+            said += f" and not this recipe's: compose forget '{path}'"
+            return Action(Verb.BLOCKED, path, entry.name, said, entry=entry)
+        ids = [held.id for held in _held(entry)]
+        deletes, notes = self._ours(ids)
+        earlier, spared, more = self._earlier(path, entry)
+        kept = any(old.protect for old in spared)
+        verb = Verb.DELETE if deletes or earlier else Verb.LEAVE if kept else Verb.FORGET
+        return Action(
+            verb,
+            path,
+            entry.name,
+            reason if verb is not Verb.FORGET else f"{reason}; not ours: left on the target",
+            entry=entry,
+            deletes=(*deletes, *earlier),
+            retires=spared if kept else (),
+            keeps_entry=kept,
+            before=entry.content,
+            labels={id: name for name, id in entry.pins},
+            notes=(*notes, *more),
+        )
+
+    def earlier(self, path: str, entry: Entry) -> Action | None:
+        """For `prune`: delete a living entry's earlier compositions; None if it has none.
+
+        Ids that are gone from the target are taken off the list too.
+        """
+        deletes, kept, notes = self._earlier(path, entry)
+        if not entry.replaced:
+            return None
+        gone = len(entry.replaced) - len(deletes) - len(kept)
+        verb = Verb.DELETE if deletes else Verb.FORGET if gone else Verb.LEAVE
+        return Action(
+            verb,
+            path,
+            entry.name,
+            f"earlier compositions: {len(deletes)} there, {gone} gone from the target",
+            entry=entry,
+            deletes=deletes,
+            retires=kept,
+            keeps_entry=True,
+            notes=tuple(notes),
+        )
+
+    def _earlier(
+        self, path: str, entry: Entry
+    ) -> tuple[tuple[str, ...], tuple[Replaced, ...], list[str]]:
+        """Of `replaced`: ids to delete, those that stay, and why. Gone ones are in neither."""
+        deletes: list[str] = []
+        kept: list[Replaced] = []
+        notes: list[str] = []
+        for old in entry.replaced:
+            model = self.observed.get(old.id)
+            if model is None:
+                continue
+            note = self._spared(path, old, model)
+            if note:
+                notes.append(note)
+                kept.append(old)
+            else:
+                deletes.append(old.id)
+        return tuple(deletes), tuple(kept), notes
+
+    def _spared(self, path: str, old: Replaced, model: Model) -> str:
+        """Why an earlier composition is not deleted; empty if it may be."""
+        if old.protect:
+            return f"{old.id} ({old.name}) is protected: left there"
+        if model.type != COMPOSITION or model.name != old.name:
+            found = f"{old.id} is the {model.type} {model.name}, not {old.name}"
+            return f"{found}: compose forget '{path}'"
+        return "" if self._is_ours(model) else f"{old.id} ({old.name}) is not ours: left there"
+
+    def _ours(self, ids: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
+        """Those of the ids that we may delete, and a note for each that we may not."""
+        models = [model for id in dict.fromkeys(ids) if (model := self.observed.get(id))]
+        foreign = [
+            f"{m.id} ({m.name}) is not ours: left there" for m in models if not self._is_ours(m)
+        ]
+        return tuple(model.id for model in models if self._is_ours(model)), foreign
+
+    def _is_ours(self, model: Model) -> bool:
+        marked = MARK in (model.tags or ()) or model.id in self.memory.made
+        return marked and model.id not in self.taken
+
+    def _drops(self, entry: Entry) -> tuple[str, ...]:
+        return tuple(
+            held.id
+            for held in _held(entry)
+            if held.id not in self.taken
+            and (model := self.observed.get(held.id))
+            and droppable(model, held, self.memory)
+        )
+
+    def _stranger(self, entry: Entry) -> Model | None:
+        for held in _held(entry):
+            model = self.observed.get(held.id)
+            if model and not trusted(model, {held.name}, [held.content]):
+                return model
+        return None
+
+
+def repeated(path: str, left: Mapping[str, Entry]) -> set[str]:
+    """The ids of this leftover entry, if another one has them all: a run was killed in a move."""
+    mine = _all_ids(left[path])
+    for other in left:
+        theirs = _all_ids(left[other])
+        first = mine != theirs or _rank(other, left) < _rank(path, left)
+        if other != path and mine and mine <= theirs and first:
+            return mine
+    return set()
+
+
+def _all_ids(entry: Entry) -> set[str]:
+    return {*entry.ids, *(candidate.id for candidate in entry.candidates)}
+
+
+def _rank(path: str, left: Mapping[str, Entry]) -> tuple[bool, bool, str]:
+    """Of entries with the same ids the one that uses them comes first."""
+    entry = left[path]
+    return (entry.composition is None, entry.next is None, path)
+
+
+def _held(entry: Entry) -> list[Candidate]:
+    return [*entry.current, *entry.candidates]

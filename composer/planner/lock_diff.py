@@ -1,0 +1,215 @@
+"""Lock-only edits: what the lock says otherwise than its base, and no recipe asks for. Pure.
+
+Nobody but a command has a reason to change the lock, so a reviewer wants to see these before
+anything else. `compose plan --base` compares all targets' parts. What an apply may have written for
+a change of the same recipe is a note only, as the lock can't tell that from a hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from composer.model import Replaced
+from composer.planner.concepts import under_pins
+from composer.planner.matching import contents, meet
+from composer.planner.plan import LockEdit
+from composer.text import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from composer.model import Entry, Lock, Recipe, TargetLock
+
+LOCK = "compose.lock"
+MARKERS = LockEdit(
+    LOCK, LOCK, "git's conflict markers are in it: compose lock --repair brings it right"
+)
+_NOTHING = "nothing"
+
+
+def unreadable(flaw: str) -> LockEdit:
+    """Where the base's lock can't be read: there is nothing to tell edits by."""
+    return LockEdit(LOCK, LOCK, f"{flaw}: it can't be read, so nothing is compared with it")
+
+
+@dataclass(slots=True)
+class LockNews:
+    """`edits` that nobody should make by hand, and `notes` of what an apply may have written."""
+
+    edits: list[LockEdit] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def lock_news(recipes: Sequence[Recipe], base: Lock, head: Lock, planned: str) -> LockNews:
+    """What differs, the `planned` target's first; another target's is told with its key.
+
+    A lock that is new has new targets, and that alone is no edit.
+    """
+    news = LockNews()
+    gone, come = ({*a.targets} - {*b.targets} for a, b in ((base, head), (head, base)))
+    renamed = {
+        old: new
+        for old in sorted(gone)
+        for new in sorted(come)
+        if base.target(old).recipes == head.target(new).recipes
+    }
+    for key in sorted({*base.targets, *head.targets}, key=lambda key: (key != planned, key)):
+        before, after = base.target(key), head.target(key)
+        if key in renamed:
+            news.edits.append(LockEdit(LOCK, key, f"the target is renamed to {renamed[key]}"))
+        elif key in gone:
+            words = f"the target is gone, with {counted(len(before.recipes), 'entry')}"
+            news.edits.append(LockEdit(LOCK, key, words))
+        elif key in come and base.targets and key not in renamed.values():
+            words = f"the target is new, with {counted(len(after.recipes), 'entry')}"
+            news.edits.append(LockEdit(LOCK, key, f"{words}; a first apply there adds it, too"))
+        if key not in gone and key not in renamed.values():
+            _compare(recipes, before, after, "" if key == planned else f"at {key}: ", news)
+    return news
+
+
+def _compare(
+    recipes: Sequence[Recipe], base: TargetLock, head: TargetLock, where: str, news: LockNews
+) -> None:
+    """One target's part: another owner first, then every entry by its recipe's path."""
+    if base.owner and base.owner != head.owner:
+        words = f"{where}{base.owner} -> {head.owner or _NOTHING}"
+        news.edits.append(LockEdit(LOCK, "owner", words))
+    arrived: list[str] = []
+    for path, recipe, before, after in _pairs(recipes, base, head):
+        entry = after or before
+        name = recipe.name if recipe else entry.name if entry else path
+        compared = _Compared(recipe, before, after)
+        edits, notes = [*compared.edits()], [*compared.notes()]
+        if edits:
+            news.edits.append(LockEdit(path, name, where + ", ".join(edits)))
+        if notes:
+            news.notes.append(f"{where}{name} ({path}): {', '.join(notes)}")
+        if compared.is_arrival and after is not None and after.ids:
+            arrived.append(f"{name} ({', '.join(after.ids)})")
+    if arrived:
+        news.notes.append(
+            f"{where}the base's lock has no model of {', '.join(arrived)}; {_ARRIVAL}"
+        )
+
+
+_ARRIVAL = "an apply elsewhere writes that, and so may a hand"
+_Pair = tuple["str", "Recipe | None", "Entry | None", "Entry | None"]
+
+
+def _pairs(recipes: Sequence[Recipe], base: TargetLock, head: TargetLock) -> Iterator[_Pair]:
+    """Each recipe with its entries, then what no recipe asks for, by path or else by its ids."""
+    was, now = meet(recipes, base.recipes), meet(recipes, head.recipes)
+    for recipe in sorted(recipes, key=lambda recipe: recipe.path):
+        before = base.recipes.get(was.get(recipe.path, ""))
+        after = head.recipes.get(now.get(recipe.path, ""))
+        yield recipe.path, recipe, before, after
+    old = {path: base.recipes[path] for path in sorted({*base.recipes} - {*was.values()})}
+    for path in sorted({*head.recipes} - {*now.values()}):
+        after = head.recipes[path]
+        same = [at for at, entry in old.items() if after.ids and entry.ids == after.ids]
+        at = path if path in old or not same else same[0]
+        yield path, None, old.pop(at, None), after
+    yield from ((path, None, before, None) for path, before in old.items())
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """One entry in the base's lock and in this one."""
+
+    recipe: Recipe | None
+    before: Entry | None
+    after: Entry | None
+
+    @property
+    def is_arrival(self) -> bool:
+        """A recipe's first model: it is as new as its entry, or was only pinned in the base."""
+        return self.recipe is not None and not (self.before and self.before.ids)
+
+    @property
+    def recipe_changed(self) -> bool:
+        if self.recipe is None or self.before is None:
+            return False
+        return under_pins(self.recipe, self.before) not in contents(self.before)
+
+    def edits(self) -> Iterator[str]:
+        before, after = self.before, self.after
+        if before is None:
+            if self.recipe is None and after is not None and after.ids:
+                yield f"an entry that no recipe has is new, with {', '.join(after.ids)}"
+            return
+        if after is None:
+            if self.recipe is not None:
+                yield f"the entry is gone, with {', '.join(before.ids) or _NOTHING}"
+            return
+        yield from self._pins(before, after)
+        if before.protect and not after.protect and (not self.recipe or self.recipe.protect):
+            yield "protect true -> false"
+        if not self.recipe_changed and not self.is_arrival:
+            yield from _other_ids(before, after)
+            yield from self._contents(before, after)
+
+    def notes(self) -> Iterator[str]:
+        before, after = self.before, self.after
+        if before is not None and after is None and self.recipe is None and before.ids:
+            yield f"its entry is gone, with {', '.join(before.ids)}: a prune elsewhere does that"
+        if before is not None and after is not None and self.recipe_changed and before.ids:
+            moved = [*_other_ids(before, after)]
+            if moved:
+                words = f"the lock names another id, along with a change of its recipe: {moved[0]}"
+                yield ", ".join([words, *moved[1:]])
+
+    def _pins(self, before: Entry, after: Entry) -> Iterator[str]:
+        """A recipe can't change a pin; a name that it has no more loses its pin in an apply."""
+        was, now = dict(before.pins), dict(after.pins)
+        names = {ref.name for ref in self.recipe.concepts} if self.recipe else {*was}
+        for name in sorted({*was, *now}):
+            id, new = was.get(name), now.get(name)
+            drops, adds = new is None and name not in names, id is None and name in names
+            if id != new and not drops and not adds:
+                yield f"pin of {name} {id or _NOTHING} -> {new or _NOTHING}"
+
+    def _contents(self, before: Entry, after: Entry) -> Iterator[str]:
+        """A record that differs though ids or pins, which are told already, don't say why."""
+        wanted = under_pins(self.recipe, after) if self.recipe else None
+        known = [*contents(before), *([wanted] if after.pins != before.pins else [])]
+        if before.content != after.content and after.content not in known:
+            yield "content is not the base's"
+        coming = after.next.content if after.next else None
+        if coming is not None and before.next and coming not in known:
+            yield "content of next is not the base's"
+
+
+def _other_ids(before: Entry, after: Entry) -> Iterator[str]:
+    before = _arrived(before, after)
+    for word, old, new in (
+        ("composition", before.composition, after.composition),
+        ("next", _next(before), _next(after)),
+    ):
+        if old != new:
+            yield f"{word} {old or _NOTHING} -> {new or _NOTHING}"
+    for other in after.candidates:
+        if other.id not in before.ids:
+            yield f"a conflict names {other.id} beside {after.composition or _NOTHING}"
+    was, now = {old.id for old in before.replaced}, {old.id for old in after.replaced}
+    yield from (f"replaced gains {id}" for id in sorted(now - was))
+    yield from (f"replaced loses {id}" for id in sorted(was - now))
+
+
+def _next(entry: Entry) -> str | None:
+    return entry.next.composition if entry.next else None
+
+
+def _arrived(before: Entry, after: Entry) -> Entry:
+    """What the base's lock had on its way has arrived: that is progress, and no edit."""
+    if before.next is None or after.composition != before.next.composition:
+        return before
+    old = [Replaced(before.composition, before.name)] if before.composition else []
+    return replace(
+        before,
+        composition=before.next.composition,
+        content=before.next.content,
+        next=None,
+        replaced=(*before.replaced, *old),
+    )

@@ -1,0 +1,208 @@
+"""What a plan is: actions in order, dangers with the flag that allows each, and a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from composer.errors import ComposeError, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from composer.model import Content, Entry, Model, Recipe, Replaced
+
+
+class Verb(StrEnum):
+    """What happens to a recipe's composition; the first six are changes."""
+
+    CREATE = "create"
+    ADOPT = "adopt"
+    TRAIN = "train"
+    REPLACE = "replace"
+    UPDATE = "update"
+    DELETE = "delete"
+    KEEP = "keep"
+    WAIT = "wait"
+    MOVE = "move"
+    LEAVE = "left alone"
+    FORGET = "forget"
+    BLOCKED = "blocked"
+
+
+CHANGES = frozenset({Verb.CREATE, Verb.ADOPT, Verb.TRAIN, Verb.REPLACE, Verb.UPDATE, Verb.DELETE})
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What is changed in place; None and empty mean: nothing."""
+
+    name: tuple[str, str] | None = None  # before, after
+    description: str | None = None
+    add_tags: tuple[str, ...] = ()
+    remove_tags: tuple[str, ...] = ()
+    protect: bool | None = None
+
+    def __bool__(self) -> bool:
+        return self != Update()
+
+    @property
+    def words(self) -> str:
+        """Why, in words: `renamed from Old, tag x added`."""
+        said = [f"renamed from {self.name[0]}"] if self.name else []
+        said += ["description changed"] if self.description is not None else []
+        said += [f"tag {tag} added" for tag in self.add_tags]
+        said += [f"tag {tag} removed" for tag in self.remove_tags]
+        if self.protect is not None:
+            said.append("protected" if self.protect else "protection taken off")
+        return ", ".join(said)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """The answer to one recipe, or to one entry that no recipe asks for any more.
+
+    `model` is what is kept, awaited, trained or adopted; a create or replace has none, and may
+    have a `wish`: the id that the lock remembers, which only the engine grants. `drops` are
+    untrained models of ours that nobody needs; `retires` go to the entry's `replaced`.
+    """
+
+    verb: Verb
+    path: str
+    name: str
+    reason: str
+    recipe: Recipe | None = None
+    entry: Entry | None = None
+    content: Content | None = None
+    pins: tuple[tuple[str, str], ...] = ()
+    model: Model | None = None
+    wish: str | None = None
+    moved_from: str | None = None
+    moves_away_from: str | None = None  # the composition that is left behind, if it is there
+    update: Update = Update()
+    drops: tuple[str, ...] = ()
+    retires: tuple[Replaced, ...] = ()
+    deletes: tuple[str, ...] = ()
+    keeps_entry: bool = False  # of a removal: the entry stays, its `replaced` are what it retires
+    before: Content | None = None  # for a person: what it is made of now
+    status: str = ""  # of the model that the entry names now, as the target says
+    labels: Mapping[str, str] = field(default_factory=dict)  # LoRA id -> its name
+    notes: tuple[str, ...] = ()
+    drift: str = ""  # what changed on the target behind the lock's back, in words
+
+    @property
+    def shown(self) -> Verb:
+        """The verb that a person reads: a keep or wait may be an update, or a move."""
+        if self.verb in (Verb.KEEP, Verb.WAIT):
+            if self.update:
+                return Verb.UPDATE
+            if self.moved_from:
+                return Verb.MOVE
+        return self.verb
+
+    @property
+    def is_change(self) -> bool:
+        return self.shown in CHANGES
+
+    @property
+    def digest(self) -> str:
+        """Of what will be, not of the way there: create, adopt and train are alike."""
+        away = sorted({*self.deletes, *filter(None, [self.moves_away_from])})
+        return _hash([self.path, self.name, self._after(), away])
+
+    def _after(self) -> object:
+        if self.recipe is None or self.content is None:
+            return None
+        concepts = [[c.model_id, c.epoch, c.scale] for c in self.content.concepts]
+        extra = [self.recipe.description, self.recipe.tags, self.recipe.protect]
+        return [concepts, self.content.training, *extra]
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A danger: what would happen, and the flag that allows it (None: nothing does)."""
+
+    message: str
+    flag: str | None = None
+    error: type[ComposeError] = Refused
+
+
+@dataclass(frozen=True, slots=True)
+class LockEdit:
+    """Ids that differ from the base's lock though the recipe's content did not change."""
+
+    path: str
+    name: str
+    words: str  # composition model_a -> model_b, pin of Ink Lines lora_a -> lora_b
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to plan. `selected` None means every recipe; `upgrade` holds LoRA names."""
+
+    selected: frozenset[str] | None = None
+    upgrade: frozenset[str] = frozenset()
+    upgrade_all: bool = False
+    prune: bool = False
+
+    def wants(self, path: str) -> bool:
+        return self.selected is None or path in self.selected
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The actions that take a target from what it is to what the recipes say."""
+
+    target: str
+    actions: tuple[Action, ...]  # by path
+    moves: Mapping[str, str] = field(default_factory=dict)  # old path -> new, whole root
+    guards: tuple[Guard, ...] = ()
+    notes: tuple[str, ...] = ()
+    owner: str | None = None
+    gone: frozenset[str] = frozenset()  # what our journal made, and is there no more
+    lock_edits: tuple[LockEdit, ...] = ()  # against a base's lock, and conflict markers
+    asked: bool = True  # False: the lock alone was looked at, so there is nothing to approve
+
+    @property
+    def changes(self) -> tuple[Action, ...]:
+        return tuple(action for action in self.actions if action.is_change)
+
+    @property
+    def blocked(self) -> tuple[Action, ...]:
+        return tuple(action for action in self.actions if action.verb is Verb.BLOCKED)
+
+    @property
+    def change_digests(self) -> tuple[str, ...]:
+        """One per change, sorted; what `--expect PLAN.json` compares."""
+        return tuple(sorted(self.digest_of(change) for change in self.changes))
+
+    def digest_of(self, change: Action) -> str:
+        return _hash([self.target, change.digest])
+
+    @property
+    def digest(self) -> str:
+        """64 hex digits: the same for equal changes, whatever their order."""
+        return digest_of_changes(self.change_digests)
+
+    def guard(self, allowed: Collection[str] = ()) -> None:
+        """Raise the first danger that no flag in `allowed` allows."""
+        for guard in self.refused(allowed):
+            raise guard.error(
+                guard.message, hint=f"allow it with {guard.flag}" if guard.flag else None
+            )
+
+    def refused(self, allowed: Collection[str] = ()) -> tuple[Guard, ...]:
+        return tuple(guard for guard in self.guards if guard.flag not in allowed)
+
+
+def digest_of_changes(digests: Iterable[str]) -> str:
+    """A plan's digest, from those of its changes in any order."""
+    return _hash(sorted(digests))
+
+
+def _hash(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,90 @@
+"""What an entry becomes as its action proceeds: on its way, arrived, or pruned. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from composer.model import Entry, Next, Replaced
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from composer.planner.plan import Action
+
+
+def on_its_way(action: Action, id: str, *, state: str, job: str | None = None) -> Entry:
+    """The entry while `id` is made or trained: in `next`, beside the composition in use."""
+    content = action.content
+    assert content is not None, "an action without content makes nothing"
+    entry = _as_the_recipe_says(action)
+    retired = _sorted([*entry.replaced, *action.retires], without=(id, entry.composition))
+    retired = tuple(old for old in retired if old.id != entry.composition)
+    if job is None and entry.next and entry.next.composition == id:
+        job = entry.next.job
+    return replace(entry, next=Next(id, content, state, job), replaced=retired)
+
+
+def arrived(action: Action, id: str, *, job: str | None) -> Entry:
+    """The entry once `id` is trained: it is the composition, and the one before is `replaced`."""
+    entry = _as_the_recipe_says(action)
+    retired = [*entry.replaced, *action.retires]
+    before = action.entry
+    if before and before.composition and before.composition not in {old.id for old in retired}:
+        training = before.content.training if before.content else ()
+        retired.append(Replaced(before.composition, before.name, training, entry.protect))
+    return replace(
+        entry,
+        composition=id,
+        job=job,
+        content=action.content,
+        next=None,
+        replaced=_sorted(retired, without=(id,)),
+    )
+
+
+def _as_the_recipe_says(action: Action) -> Entry:
+    """The entry with the recipe's name, pins, tags and protection."""
+    recipe = action.recipe
+    assert recipe is not None, "an action without a recipe keeps its entry"
+    entry = action.entry or Entry(recipe.name)
+    replaced = (replace(o, protect=o.protect and recipe.protect) for o in entry.replaced)
+    return replace(
+        entry,
+        name=recipe.name,
+        pins=action.pins,
+        tags=recipe.tags,
+        protect=recipe.protect,
+        replaced=tuple(replaced),
+        candidates=(),
+    )
+
+
+def _sorted(retired: Iterable[Replaced], *, without: Iterable[str | None]) -> tuple[Replaced, ...]:
+    kept = {old.id: old for old in retired if old.id not in set(without)}
+    return tuple(kept[id] for id in sorted(kept))
+
+
+def left_behind(action: Action) -> Entry:
+    """An entry that no recipe asks for, left in the lock: without what was dropped."""
+    entry = action.entry
+    assert entry is not None, "only an entry can be left behind"
+    dropped = {*action.drops} - {old.id for old in action.retires}
+    coming = entry.next if entry.next and entry.next.composition not in dropped else None
+    without = (entry.composition, coming.composition if coming else None)
+    replaced = _sorted([*action.retires, *entry.replaced], without=without)
+    return replace(entry, next=coming, replaced=replaced, candidates=())
+
+
+def pruned(entry: Entry, deleted: Collection[str]) -> Entry:
+    """An entry without these ids."""
+    kept = None if entry.composition in deleted else entry.composition
+    return replace(
+        entry,
+        composition=kept,
+        job=entry.job if kept else None,
+        content=entry.content if kept else None,
+        next=None if entry.next and entry.next.composition in deleted else entry.next,
+        replaced=tuple(old for old in entry.replaced if old.id not in deleted),
+        candidates=(),
+    )

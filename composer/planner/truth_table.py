@@ -1,0 +1,293 @@
+"""The truth table: one recipe, its entry and what the target shows make one action.
+
+The first row that fits decides, as in the design's section 4. Pure arithmetic on values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from composer.model import COMPOSITION, MARK, Candidate, Replaced
+from composer.planner.concepts import Resolution, resolve
+from composer.planner.identity import holds, matches, trusted
+from composer.planner.intents import known_ids
+from composer.planner.plan import Action, Update, Verb
+from composer.planner.reasons import change_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from composer.model import Content, Entry, KnownState, Model, Observed, Parameters, Recipe
+    from composer.planner.plan import Options
+
+_TRAINING = ("training", "copying")
+
+
+@dataclass(slots=True)
+class PlanningContext:
+    """What all recipes' decisions share. `taken` and `chosen` grow as recipes claim models."""
+
+    memory: KnownState
+    observed: Observed
+    options: Options
+    taken: set[str] = field(default_factory=set)
+    chosen: set[str] = field(default_factory=set)  # settled on, for good
+    recorded: dict[str, Parameters] = field(default_factory=dict)  # id -> training parameters
+    namesakes: dict[str, set[str]] = field(default_factory=dict)  # name -> ids of compositions
+
+    @classmethod
+    def of(
+        cls, memory: KnownState, observed: Observed, options: Options, *, met: Iterable[Entry]
+    ) -> PlanningContext:
+        """`met`: the entries that belong to a recipe; what others name is free."""
+        world = cls(memory, observed, options)
+        for entry in met:
+            world.taken |= {held.id for held in entry.current}
+        for entry in memory.entries.values():
+            world.recorded |= {old.id: old.training for old in entry.replaced}
+            held = [c for c in (*entry.candidates, *entry.current) if c.content]
+            world.recorded |= {c.id: c.content.training for c in held if c.content}
+        for id in {*observed.own, *memory.made}:  # a list may lag behind
+            if (model := observed.get(id)) is not None and model.type == COMPOSITION:
+                world.namesakes.setdefault(model.name, set()).add(id)
+        return world
+
+
+def decide(
+    recipe: Recipe, entry: Entry | None, world: PlanningContext, *, moved_from: str | None
+) -> Action:
+    """The action for one recipe; whatever model it settles on is claimed in `world.taken`."""
+    found = resolve(recipe, entry, world.observed, world.options)
+    action = Action(
+        verb=Verb.BLOCKED,
+        path=recipe.path,
+        name=recipe.name,
+        reason="; ".join(found.problems),
+        recipe=recipe,
+        entry=entry,
+        content=found.content,
+        pins=tuple(sorted(found.pins.items())),
+        moved_from=moved_from,
+        before=entry.content if entry else None,
+        status=status_of(entry, world.observed),
+        labels=_labels(found, entry),
+        notes=tuple(found.notes),
+    )
+    if found.content is None:
+        return action
+    return _Decision(action, recipe, entry, found, found.content, world).action()
+
+
+def _labels(found: Resolution, entry: Entry | None) -> dict[str, str]:
+    return {**({id: name for name, id in entry.pins} if entry else {}), **found.labels}
+
+
+@dataclass(slots=True)
+class _Decision:
+    """One recipe on its way down the truth table."""
+
+    base: Action
+    recipe: Recipe
+    entry: Entry | None
+    found: Resolution
+    content: Content
+    world: PlanningContext
+
+    def action(self) -> Action:
+        stopped = self._untrusted() or self._mismatch()
+        if stopped:
+            return replace(self.base, verb=Verb.BLOCKED, reason=stopped)
+        action = self._held() or self._adopted() or self._made()
+        if self.found.missing and self._must_train(action):
+            return replace(self.base, verb=Verb.BLOCKED, reason="; ".join(self.found.missing))
+        action = replace(action, notes=(*action.notes, *self.found.missing))
+        if action.model:
+            self.world.taken.add(action.model.id)
+            self.world.chosen.add(action.model.id)
+        return self._with_the_rest(action)
+
+    # --- what stops a recipe -----------------------------------------------------------
+
+    def _known(self) -> list[Candidate]:
+        """All ids that this entry may stand for; those of other entries are none of them."""
+        if self.entry is None:
+            return []
+        own = (held for held in self.entry.current if held.id not in self.world.chosen)
+        strangers = self.world.taken
+        return [*own, *(c for c in self.entry.candidates if c.id not in strangers)]
+
+    def _untrusted(self) -> str:
+        for held in self._known():
+            model = self.world.observed.get(held.id)
+            made = self.world.memory.made.get(held.id)
+            names = {held.name, self.recipe.name, *([made.name] if made else [])}
+            contents = (held.content, self.content, made.content if made else None)
+            if model and not trusted(model, names, contents):
+                return (
+                    f"the lock names {held.id}, which is the {model.type} {model.name} and not"
+                    f" this recipe's: compose forget '{self.recipe.path}'"
+                )
+        return ""
+
+    def _mismatch(self) -> str:
+        coming = self.entry.next if self.entry else None
+        if coming is None or coming.state != "mismatch" or coming.content != self.content:
+            return ""
+        return (
+            f"the target kept other content for {coming.composition} than was sent:"
+            f" change the recipe, or compose forget '{self.recipe.path}'"
+        )
+
+    def _must_train(self, action: Action) -> bool:
+        if action.verb in (Verb.CREATE, Verb.REPLACE, Verb.TRAIN):
+            return True
+        return action.model is not None and action.model.untrained
+
+    # --- the rows ----------------------------------------------------------------------
+
+    def _held(self) -> Action | None:
+        """Rows 1 to 3: something that the entry names has the recipe's content."""
+        models = [
+            model
+            for held in self._known()
+            if (model := self.world.observed.get(held.id))
+            and holds(model, self.content, held.content)
+        ]
+        if not models:
+            return None
+        model = min(models, key=lambda m: m.seniority)
+        if model.trained:
+            kept = self._in_place(Verb.KEEP, model, "up to date")
+            return replace(kept, notes=(*kept.notes, *self._twins()))
+        if model.untrained:
+            failed = model.status != "new"
+            why = f"its training {_failed(model)}" if failed else "created but not trained"
+            return self._in_place(Verb.TRAIN, model, why)
+        odd = "" if model.status in _TRAINING else f" (status {model.status})"
+        return self._in_place(Verb.WAIT, model, f"still training{odd}")
+
+    def _twins(self) -> list[str]:
+        """A note on exact matches that nothing names: of two runners that raced, or a late POST."""
+        if not self.world.observed.remote:
+            return []
+        named = known_ids(self.world.memory)
+        twins = sorted(model.id for model in self._exact_matches() if model.id not in named)
+        return [f"the lock doesn't name its twins: {', '.join(twins)}"] if twins else []
+
+    def _adopted(self) -> Action | None:
+        """Row 4: an exact match elsewhere on the target, or an earlier one of this entry."""
+        twins = sorted(self._exact_matches(), key=lambda m: m.seniority)
+        if not twins:
+            return None
+        model, *others = twins
+        listed = f"; its twins: {', '.join(twin.id for twin in others)}" if others else ""
+        return self._in_place(Verb.ADOPT, model, f"already on the target as {model.id}{listed}")
+
+    def _exact_matches(self) -> Iterable[Model]:
+        observed, world = self.world.observed, self.world
+        earlier = {old.id: old.name for old in self.entry.replaced} if self.entry else {}
+        for id in sorted(world.namesakes.get(self.recipe.name, set()) | earlier.keys()):
+            model = observed.get(id)
+            if model is None or id in world.taken or model.type != COMPOSITION:
+                continue
+            named = model.name == self.recipe.name or earlier.get(id) == model.name
+            if named and matches(model, self.content, world.recorded.get(id)):
+                yield model
+
+    def _made(self) -> Action:
+        """The last four rows: nothing on the target has the content, so it must be made."""
+        entry = self.entry
+        base = replace(self.base, wish=self._wish())
+        living = [c for c in entry.current if self.world.observed.get(c.id)] if entry else []
+        if living:
+            record = living[0].content
+            model = self.world.observed.get(living[0].id)
+            reason = change_of(record, self.content, self.base.labels, self.world.observed)
+            base = replace(base, before=record)
+            if record == self.content and model and model.concepts is not None:
+                reason = "drift: changed on the target"
+                if entry and entry.candidates:
+                    reason = "no side of the lock is made of this yet"
+                base = replace(base, before=replace(self.content, concepts=model.concepts))
+            verb = Verb.REPLACE if living[0].used else Verb.CREATE
+            return replace(base, verb=verb, reason=reason)
+        known = entry and (entry.composition or entry.next)
+        return replace(
+            base, verb=Verb.CREATE, reason="gone from the target" if known else "new recipe"
+        )
+
+    def _wish(self) -> str | None:
+        """The id, gone from the target, that the lock remembers for exactly this content."""
+        for held in reversed(self.entry.current if self.entry else []):
+            if held.content == self.content and not self.world.observed.get(held.id):
+                return held.id
+        return None
+
+    # --- what goes with any row --------------------------------------------------------
+
+    def _in_place(self, verb: Verb, model: Model, reason: str) -> Action:
+        update = self._update(model)
+        if update and verb in (Verb.KEEP, Verb.WAIT):
+            waiting = ", still training" if verb is Verb.WAIT else ""
+            reason = update.words + waiting
+        elif update:
+            reason = f"{reason}; {update.words}"
+        return replace(self.base, verb=verb, model=model, reason=reason, update=update)
+
+    def _update(self, model: Model) -> Update:
+        recipe, entry = self.recipe, self.entry
+        described = recipe.description is not None and model.description is not None
+        tags = model.tags if model.tags is not None else frozenset(recipe.tags)
+        surplus = {*(entry.tags if entry else ())} - {*recipe.tags}
+        return Update(
+            name=(model.name, recipe.name) if model.name != recipe.name else None,
+            description=recipe.description
+            if described and recipe.description != model.description
+            else None,
+            add_tags=tuple(sorted({*recipe.tags} - tags)),
+            remove_tags=tuple(sorted(surplus & tags - {MARK})),
+            protect=recipe.protect if entry and entry.protect != recipe.protect else None,
+        )
+
+    def _with_the_rest(self, action: Action) -> Action:
+        """What this entry named besides: drop what nobody can have used, retire the others."""
+        chosen = action.model.id if action.model else action.wish
+        left = self.entry.composition if self.entry else None
+        if left != chosen and self.world.observed.get(left):
+            action = replace(action, moves_away_from=left)
+        drops, retires = [], []
+        for held in self._known():
+            if held.id == chosen:
+                continue
+            model = self.world.observed.get(held.id)
+            if model and droppable(model, held, self.world.memory):
+                drops.append(held.id)
+            elif held.used or model:
+                retires.append(self._retired(held, model))
+        return replace(action, drops=tuple(drops), retires=tuple(retires))
+
+    def _retired(self, held: Candidate, model: Model | None) -> Replaced:
+        training = held.content.training if held.content else ()
+        name = model.name if model else held.name
+        return Replaced(held.id, name, training, self.recipe.protect)
+
+
+def status_of(entry: Entry | None, observed: Observed) -> str:
+    """The status of the model that an entry names now; `none` if there is none."""
+    models = [
+        model for held in (entry.current if entry else ()) if (model := observed.get(held.id))
+    ]
+    return models[0].status if models else "none"
+
+
+def droppable(model: Model, held: Candidate, memory: KnownState) -> bool:
+    """Rule 5.7: ours, never trained, never any entry's `composition`: nobody can have used it."""
+    ours = held.ours or held.id in memory.made or MARK in (model.tags or ())
+    return ours and not held.used and model.untrained and model.type == COMPOSITION
+
+
+def _failed(model: Model) -> str:
+    if model.status == "training-canceled":
+        return "was canceled"
+    return f"failed: {model.error}" if model.error else "failed"

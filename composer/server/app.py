@@ -1,0 +1,162 @@
+"""Flask's part of the door: routes, and what is checked before a call is one.
+
+`running` makes the app. Order of the checks: Host, credentials, project, body. Every answer is
+JSON, refusals as `{"error": ..., "details": {...}}`, but for the bytes of a result.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, Response, request, send_file
+from werkzeug.exceptions import HTTPException
+
+from composer.errors import ComposeError, NotFound
+from composer.model import is_id
+from composer.server import request_body as bodies
+from composer.server.auth import LINK_LIFE, check_basic, check_host, check_link
+from composer.server.handlers import CALLS, Answer, Call
+from composer.server.listing import Query
+from composer.server.refusals import Refusal, status_of
+from composer.targets.local.times import now_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from composer.server.auth import Credentials
+    from composer.server.handlers import Handler
+    from composer.server.testing.replica_lag import Lateness
+    from composer.targets.local.service import Engine
+
+PREFIX = "/v1"
+LARGEST_BODY = 1024 * 1024  # bytes
+BINARY = "application/octet-stream"
+
+
+def create_app(
+    engine: Engine,
+    credentials: Credentials,
+    *,
+    host: str,
+    lateness: Lateness,
+    log: Callable[[str], None],
+) -> Flask:
+    """The app on this engine; `host` is the address that it will be bound to.
+
+    `log` is told what only the operator may know: errors that nobody expected.
+    """
+    app = Flask("compose", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
+    app.url_map.merge_slashes = False  # no redirects: a client would send its secret after them
+
+    def guard() -> None:
+        check_host(request.headers.get("Host"), host)
+        if request.endpoint != "download":
+            check_basic(request.headers.get("Authorization"), credentials)
+
+    def view(handler: Handler) -> Callable[..., Response]:
+        def answer(**ids: str) -> Response:
+            for id in ids.values():
+                if not is_id(id):
+                    raise NotFound("there is nothing of that id")
+            return _json(handler(_call(engine, credentials, lateness), **ids))
+
+        return answer
+
+    def download(job: str, token: str) -> Response:
+        check_link(job, token, credentials)
+        return _result(engine.of_project(_project(_query())), job)
+
+    def refused(error: Exception) -> Response:
+        if not isinstance(error, ComposeError | HTTPException):
+            log(f"compose: a bug of ours:\n{traceback.format_exc()}")
+        return _refused(error)
+
+    app.before_request(guard)
+    app.register_error_handler(Exception, refused)
+    for method, rule, handler in CALLS:
+        _route(app, method, rule, handler.__name__, view(handler))
+    _route(app, "GET", "/downloads/<job>/<token>", "download", download)
+    return app
+
+
+def _route(app: Flask, method: str, rule: str, name: str, view: Callable[..., Response]) -> None:
+    app.add_url_rule(PREFIX + rule, name, view, methods=[method], provide_automatic_options=False)
+
+
+def _call(engine: Engine, credentials: Credentials, lateness: Lateness) -> Call:
+    """The call that this request is; raises `Refusal`."""
+    query = _query()
+    project = _project(query)
+    raw = request.get_data()
+    if raw.strip() and request.mimetype != "application/json":
+        raise Refusal("a body must be application/json", status=415)
+    return Call(
+        engine=engine.of_project(project),
+        project=project,
+        query=query,
+        body=bodies.read(raw),
+        lateness=lateness,
+        credentials=credentials,
+        base=f"http://{request.host}{PREFIX}",
+    )
+
+
+def _query() -> Query:
+    return Query({name: request.args.getlist(name) for name in request.args})
+
+
+def _project(query: Query) -> str:
+    project = query.text("projectId") or ""
+    if project and not is_id(project):
+        raise Refusal("projectId is no id")
+    return project
+
+
+def _result(engine: Engine, job: str) -> Response:
+    """The bytes of a result, all or a range of them; to whoever has the link, for an hour."""
+    for found in engine.downloads(job):
+        if now_ms() - found.created_at <= LINK_LIFE * 1000:
+            path = engine.result(found.model).absolute()
+            try:
+                return send_file(path, BINARY, as_attachment=True, conditional=True, max_age=0)
+            except FileNotFoundError as error:
+                raise NotFound("the result was deleted meanwhile") from error
+    raise NotFound("this link has expired", hint="ask for a new download")
+
+
+# --- answers -----------------------------------------------------------------------------
+
+
+def _json(answer: Answer) -> Response:
+    text = json.dumps(answer.body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    response = Response(text, status=answer.status, mimetype="application/json")
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def _refused(error: Exception) -> Response:
+    """Any error as an answer; of one that nobody expected it says nothing."""
+    match error:
+        case ComposeError():
+            return _refusal(status_of(error), error.message, hint=error.hint)
+        case HTTPException():
+            response = _refusal(error.code or 500, error.name)
+            response.headers.extend(
+                (name, value) for name, value in error.get_headers() if name == "Allow"
+            )
+            return response
+    return _refusal(500, "a bug of this server; its own output says more")
+
+
+def _refusal(status: int, message: str, *, hint: str | None = None) -> Response:
+    body: dict[str, Any] = {"error": message}
+    if hint:
+        body["details"] = {"hint": hint}
+    response = _json(Answer(body, status))
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Basic realm="compose", charset="UTF-8"'
+    return response

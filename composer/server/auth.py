@@ -1,0 +1,153 @@
+"""Who may call: the key and the secret, HTTP Basic, the `Host` header, and links to results.
+
+`running` is given the credentials that `credentials` finds or makes; `app` checks each call.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import ipaddress
+import json
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from composer.errors import CredentialsError, TargetError
+from composer.server.refusals import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+KEY, SECRET = "SCENARIO_SDK_API_KEY", "SCENARIO_SDK_API_SECRET"
+FILE = "serve.json"
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+ANYWHERE = frozenset({"0.0.0.0", "::"})
+LINK_LIFE = 3600  # seconds for which the link to a result is good
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials:
+    """The one key and secret of this server. `made`: by this start; `file`: where they are kept."""
+
+    key: str
+    secret: str
+    file: Path | None = None
+    made: bool = False
+
+
+def credentials(env: Mapping[str, str], state: Path) -> Credentials:
+    """Those of the environment, else those in `serve.json`, which is made where it is missing.
+
+    Raises `CredentialsError` if the environment has only one of the two, `TargetError` if the
+    file can't be used.
+    """
+    key, secret = env.get(KEY), env.get(SECRET)
+    if key and secret:
+        return Credentials(key, secret)
+    if key or secret:
+        raise CredentialsError(f"only one of {KEY} and {SECRET} is set", hint="set both, or none")
+    file = state / FILE
+    with FileLock(state / "serve.lock"):
+        try:
+            return _kept(file) if os.path.lexists(file) else _made(file)
+        except OSError as error:
+            raise TargetError(
+                f"{file} can't be read or written: {error.strerror or error}",
+                hint=f"see to that folder, or set {KEY} and {SECRET}",
+            ) from error
+
+
+def _kept(file: Path) -> Credentials:
+    if file.is_symlink() or not file.is_file():
+        raise TargetError(f"{file} is a link or no file", hint="remove it; a new one is made")
+    if os.name == "posix":
+        file.chmod(0o600)
+    try:
+        found = json.loads(file.read_bytes())
+        key, secret = found["key"], found["secret"]
+        if not (key and secret and isinstance(key, str) and isinstance(secret, str)):
+            raise ValueError("no key and secret in it")
+        return Credentials(key, secret, file)
+    except (ValueError, KeyError, TypeError) as error:
+        raise TargetError(f"{file} is damaged", hint="remove it; a new one is made") from error
+
+
+def _made(file: Path) -> Credentials:
+    made = Credentials("key_" + secrets.token_urlsafe(16), secrets.token_urlsafe(32), file, True)
+    body = json.dumps({"key": made.key, "secret": made.secret}) + "\n"
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as out:
+        out.write(body)
+    os.replace(temporary, file)
+    return made
+
+
+def check_basic(header: str | None, expected: Credentials) -> None:
+    """Refuse (401) a call whose `Authorization` isn't this server's key and secret."""
+    scheme, _, rest = (header or "").partition(" ")
+    if scheme.lower() == "bearer":
+        raise Refusal(
+            "this server takes a key and a secret (HTTP Basic), no bearer token", status=401
+        )
+    given = _pair(rest) if scheme.lower() == "basic" else b""
+    if not hmac.compare_digest(given, f"{expected.key}:{expected.secret}".encode()):
+        raise Refusal("the key or the secret is missing or wrong", status=401)
+
+
+def _pair(text: str) -> bytes:
+    try:
+        return base64.b64decode(text.strip(), validate=True)
+    except ValueError:
+        return b""
+
+
+def check_host(header: str | None, bound: str) -> None:
+    """Refuse (421) a `Host` that isn't this server: a web page can make a name of its own lead
+    here (DNS rebinding), but can't forge this header."""
+    name = host_name(header or "")
+    if name in LOOPBACK or name == bound.lower():
+        return
+    if bound in ANYWHERE and (_is_address(name) or name == socket.gethostname().lower()):
+        return
+    raise Refusal("this server doesn't answer to that Host", status=421)
+
+
+def host_name(header: str) -> str:
+    """The name or address in a `Host` header, without port and brackets."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0].lower()
+    return header.partition(":")[0].lower().rstrip(".")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this is an address that only this machine reaches."""
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def link_token(job: str, credentials: Credentials) -> str:
+    """What makes the link to a result unguessable: only the holder of the secret can make it."""
+    mac = hmac.new(credentials.secret.encode(), f"download {job}".encode(), hashlib.sha256)
+    return mac.hexdigest()
+
+
+def check_link(job: str, token: str, credentials: Credentials) -> None:
+    """Refuse (403) a link that this server didn't make."""
+    if not hmac.compare_digest(token.encode(), link_token(job, credentials).encode()):
+        raise Refusal("this link is none of ours", status=403)

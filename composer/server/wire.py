@@ -1,0 +1,184 @@
+"""Rows and LoRAs as the Scenario API writes them, with every field that its own client requires.
+
+Used by the calls. The fields are those of `scenario-sdk` 2.4.0 (`types/model_retrieve_response`,
+`types/job_retrieve_response`, `types/team_retrieve_limits_response`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from composer.model import COMPOSITION
+from composer.targets.local.times import iso, now_ms
+
+if TYPE_CHECKING:
+    from composer.model import Concept, Model
+    from composer.targets.local.records import Download, JobRecord, Record
+
+Json: TypeAlias = "dict[str, Any]"
+
+OWNER = "team_compose"  # owns what belongs to no project
+PRICE = 5  # creative units for each concept of a composition; a rehearsal, since nobody pays
+TRAINING_JOB, DOWNLOAD_JOB = "flux-model-training", "model-download"
+STAGES = {"queued": "queued-for-train", "in-progress": "running-train"}
+PLENTY = 100_000  # where the API has a limit, and the engine has none
+LIMITS = [
+    "apiKeys",
+    "canvasAssetLayers",
+    "canvasAssets",
+    "collections",
+    "creativeUnits",
+    "defaultSeats",
+    "downloadAssets",
+    "downloadModel",
+    "inferenceBatchSize",
+    "maxCooldown",
+    "maxTrainingDatasets",
+    "minCooldown",
+    "models",
+    "OTPSessions",
+    "parallelCustomJobs",
+    "parallelInferences",
+    "parallelTraining",
+    "parallelWorkflowRuns",
+    "premiumGenerationSamples",
+    "projects",
+    "scalingFactor",
+    "seats",
+    "snapshotsRetention",
+    "upload",
+]
+NONE_HERE = {"maxCooldown", "minCooldown", "collections", "maxTrainingDatasets", "upload"}
+VALUES = ["apiKeys", "canvasAssets", "collections", "creativeUnits", "projects", "seats"]
+
+
+def owner_of(project: str) -> str:
+    """Who owns what a project made: the project, or this engine's one team."""
+    return project or OWNER
+
+
+def lora(model: Model, project: str) -> Json:
+    """A LoRA of the library, which every project sees as its own."""
+    return {
+        **_common(model.id, model.name, model.type, model.status, project),
+        "createdAt": model.created_at,
+        "updatedAt": model.created_at,
+        "tags": [],
+    }
+
+
+def composition(record: Record) -> Json:
+    """A composition; `record.status` is the one that it has in truth."""
+    return {
+        **_common(record.id, record.name, COMPOSITION, record.status, record.project),
+        "createdAt": iso(record.created_at),
+        "updatedAt": iso(record.updated_at),
+        "tags": sorted(record.tags),
+        "concepts": [_concept(concept) for concept in record.concepts],
+        **_optional(
+            shortDescription=record.description,
+            jobId=record.job,
+            parameters=None if record.parameters is None else dict(record.parameters),
+            trainingProgress=_progress(record) if record.status == "training" else None,
+            deletedAt=None if record.deleted_at is None else iso(record.deleted_at),
+        ),
+    }
+
+
+def minimal(model: Json) -> Json:
+    """What `minimal` leaves of a model."""
+    return {key: model[key] for key in ("id", "name", "type")}
+
+
+def training_job(job: JobRecord, project: str) -> Json:
+    """A training job; its composition's id is among the inputs."""
+    return {
+        **_job(job.id, TRAINING_JOB, job.status, job.progress, project),
+        "statusHistory": [{"status": status, "date": iso(at)} for status, at in job.history],
+        "metadata": {"input": {"modelId": job.model}, **_optional(error=job.error)},
+        "createdAt": iso(job.created_at),
+        "updatedAt": iso(job.updated_at),
+    }
+
+
+def download_job(download: Download, url: str | None, project: str) -> Json:
+    """A download, done at once: `metadata.output.url` is where the result is, until it expires."""
+    at = iso(download.created_at)
+    return {
+        **_job(download.id, DOWNLOAD_JOB, "success", 1.0, project),
+        "statusHistory": [{"status": "success", "date": at}],
+        "metadata": {
+            "input": {"modelId": download.model},
+            "output": {"url": url} if url else {},
+            **_optional(hint=None if url else "this link has expired: ask for a new download"),
+        },
+        "createdAt": at,
+        "updatedAt": at,
+    }
+
+
+def cost(concepts: int) -> float:
+    """The price of composing this many concepts, in creative units."""
+    return PRICE * concepts
+
+
+def limits() -> Json:
+    """The limits of a plan that has none but this machine's."""
+    now = iso(now_ms())
+    return {
+        "plan": "enterprise",
+        "limits": {name: 0 if name in NONE_HERE else PLENTY for name in LIMITS},
+        "values": {name: 0 for name in VALUES},
+        "oneShotCreativeUnits": [],
+        "period": {"start": now, "end": now},
+    }
+
+
+def _common(id: str, name: str, type: str, status: str, project: str) -> Json:
+    return {
+        "id": id,
+        "name": name,
+        "type": type,
+        "status": status,
+        "privacy": "private",
+        "source": "other",
+        "custom": False,
+        "capabilities": [],
+        "collectionIds": [],
+        "exampleAssetIds": [],
+        "trainingImagesNumber": 0,
+        "ownerId": owner_of(project),
+    }
+
+
+def _concept(concept: Concept) -> Json:
+    return {"modelId": concept.model_id, "scale": concept.scale}
+
+
+def _progress(record: Record) -> Json:
+    """Where its training is; times in milliseconds, as the API has them."""
+    stage = STAGES.get(record.job_status or "", "pending")
+    started = record.started_at if stage == "running-train" else None
+    left = None
+    if started and record.progress:
+        left = max(now_ms() - started, 0) * (1 - record.progress) / record.progress
+    return {
+        "stage": stage,
+        "updatedAt": record.updated_at,
+        "progress": record.progress,
+        **_optional(startedAt=started, remainingTimeMs=left),
+    }
+
+
+def _job(id: str, type: str, status: str, progress: float, project: str) -> Json:
+    return {
+        "jobId": id,
+        "jobType": type,
+        "status": status,
+        "progress": progress,
+        "ownerId": owner_of(project),
+    }
+
+
+def _optional(**fields: object) -> Json:
+    return {name: value for name, value in fields.items() if value is not None}

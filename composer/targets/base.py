@@ -1,0 +1,195 @@
+"""The narrow door to where models live: the Protocol that every target speaks.
+
+The embedded engine implements it in process; a client of the Scenario API implements it over
+HTTP. `apply` and the commands are given a `Target` and never ask which one it is.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from composer.model import COMPOSITION, Observed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+    from types import TracebackType
+
+    from composer.model import Concept, Entry, Job, KnownState, Model, Parameters, Recipe
+
+
+class Target(Protocol):
+    """Where LoRAs and compositions live.
+
+    Every verb may raise `Unreachable` (try again), `CredentialsError`, or `TargetError`
+    (final). An unknown id raises `NotFound`, but in `get_models` it is left out. No verb
+    retries a `create` by itself.
+    """
+
+    @property
+    def key(self) -> str:
+        """The name of this target in the lock: `local`, or a base URL with `#PROJECT`."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether others may change it behind our back; guards are stricter then."""
+
+    @property
+    def grace(self) -> float:
+        """Seconds for which a model just created may be missing from answers."""
+
+    @property
+    def poll_interval(self) -> float:
+        """Seconds between two looks at what is training."""
+
+    @property
+    def unsupported(self) -> Mapping[str, str]:
+        """Training parameters that it refuses, each with the reason; `modelEpoch` among them
+        where its LoRAs have no epochs."""
+
+    @property
+    def ignores_training(self) -> bool:
+        """Whether no training parameter but `rank` and `precision` has an effect."""
+
+    @property
+    def rejected(self) -> Mapping[str, str]:
+        """Names of LoRAs that are there but can't be used, each with the reason."""
+
+    def owner(self) -> str | None:
+        """The team or project that owns its models; None where there is no such thing."""
+
+    def list_models(self, *types: str) -> list[Model]:
+        """The project's own models, newest first, of these types or of all; no deleted ones."""
+
+    def get_models(self, ids: Collection[str]) -> dict[str, Model]:
+        """The models of these ids, own or public; unknown ids are left out.
+
+        A deleted one may be left out too, or have the status `deleted`.
+        """
+
+    def create(
+        self,
+        name: str,
+        concepts: Iterable[Concept],
+        *,
+        description: str | None = None,
+        id: str | None = None,
+    ) -> Model:
+        """Create a composition, untrained. `id` is a wish that only the engine grants.
+
+        Raises `Ambiguous` when it may have been created all the same.
+        """
+
+    def update(self, id: str, *, name: str | None = None, description: str | None = None) -> None:
+        """Change a model's name or description; None leaves it as it is."""
+
+    def tag(self, id: str, *, add: Collection[str] = (), remove: Collection[str] = ()) -> None:
+        """Add and remove tags; those that are there, or aren't, are no error."""
+
+    def train(self, id: str, parameters: Parameters = ()) -> Model:
+        """Start training; the answer's `job` is the job's id. Training already is no error."""
+
+    def cancel(self, id: str) -> None:
+        """Cancel a running training; the model's status becomes `training-canceled`."""
+
+    def delete(self, id: str) -> None:
+        """Delete a model."""
+
+    def price(self, id: str, parameters: Parameters = ()) -> float | None:
+        """What training would cost, in the target's units; None where it gives no price."""
+
+    def job(self, id: str) -> Job:
+        """A training job."""
+
+    def close(self) -> None:
+        """Let go of connections, threads and files; what runs is resumed by the next start."""
+
+    def __enter__(self) -> Target: ...
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+def observe(
+    target: Target,
+    recipes: Iterable[Recipe],
+    memory: KnownState,
+    *,
+    grace: float = 0.0,
+    clock: Callable[[], float] = time.time,
+    pause: Callable[[float], None] = time.sleep,
+) -> Observed:
+    """What planning needs to know of a target: its own models, and all that we name by id.
+
+    A composition that the lock names and the target doesn't know may be a late replica: it is
+    looked for until `grace` seconds after our POST, or, where the journal doesn't know that, after
+    this first look. Raises what the target raises.
+    """
+    recipes = list(recipes)
+    models = {model.id: model for model in target.list_models()}
+    own = frozenset(models)
+    names = {recipe.name for recipe in recipes} | {intent.name for intent in memory.intents}
+    named = _named(memory)
+    unread = {
+        model.id
+        for model in models.values()
+        if model.type == COMPOSITION
+        and model.concepts is None
+        and (model.name in names or model.id in named)
+    }
+    wanted = named | {c.model_id for r in recipes for c in r.concepts if c.model_id}
+    models |= target.get_models(sorted(unread | (wanted - own)))
+    owner = target.owner()
+    if not (memory.owner and owner and memory.owner != owner):  # else a guard refuses anyway
+        models |= _late(target, memory, models, grace=grace, clock=clock, pause=pause)
+    return Observed(
+        key=target.key,
+        models=models,
+        own=own,
+        owner=owner,
+        remote=target.remote,
+        unsupported=target.unsupported,
+        rejected=target.rejected,
+        ignores_training=target.ignores_training,
+    )
+
+
+def _late(
+    target: Target,
+    memory: KnownState,
+    models: Mapping[str, Model],
+    *,
+    grace: float,
+    clock: Callable[[], float],
+    pause: Callable[[float], None],
+) -> dict[str, Model]:
+    """The compositions in use that show up within their grace."""
+    first = clock()
+    in_use = {id for entry in memory.entries.values() for id in _in_use(entry)} | {*memory.made}
+    until = {
+        id: (memory.made[id].at if id in memory.made else first) + grace
+        for id in in_use - models.keys()
+    }
+    found: dict[str, Model] = {}
+    while missing := [id for id in until if id not in found and clock() < until[id]]:
+        pause(min(1.0, max(0.02, grace / 10)))
+        found |= target.get_models(sorted(missing))
+    return found
+
+
+def _in_use(entry: Entry) -> list[str]:
+    candidates = [candidate.id for candidate in entry.candidates]
+    coming = [entry.next.composition] if entry.next else []
+    return [*([entry.composition] if entry.composition else []), *coming, *candidates]
+
+
+def _named(memory: KnownState) -> set[str]:
+    """Every id that lock and journal name: compositions, candidates and pinned LoRAs."""
+    named = set(memory.made)
+    for entry in memory.entries.values():
+        named |= {*entry.ids, *(c.id for c in entry.candidates), *(id for _, id in entry.pins)}
+    return named

@@ -1,0 +1,1 @@
+"""HTTP to a target: session, retries, limits, and errors translated to ours. Knows no vendor."""

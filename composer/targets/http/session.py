@@ -1,0 +1,235 @@
+"""One HTTP session to a target: auth, time limits, repeating what may be repeated.
+
+`service` asks through `Client.call`. A request that may have taken effect is repeated only
+where the caller says that doing it twice is the same as once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, TypeVar
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from requests.utils import get_environ_proxies
+from urllib3.exceptions import HTTPError
+
+from composer import __version__
+from composer.errors import UsageError
+from composer.targets.http.attempts import TRIES_LOST, Answer, Asked, Failed, told
+from composer.targets.http.error_translation import refused
+from composer.targets.http.no_answer import unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from composer.targets.http.address import Address
+    from composer.targets.http.rate_limit import Pace
+    from composer.targets.scenario.credentials import Credentials
+
+log = logging.getLogger("composer.targets.scenario")
+T = TypeVar("T")
+
+MAX_BYTES = 64 * 1024 * 1024  # of one answer
+_CHUNK = 64 * 1024
+_CA_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to ask. `writes`: an answer that gets lost leaves open whether it took effect.
+
+    `repeat`: doing it twice is the same as once.
+    """
+
+    method: str
+    path: str  # below the base URL
+    query: tuple[tuple[str, str], ...] = ()
+    body: Mapping[str, object] | None = None
+    writes: bool = True
+    repeat: bool = True
+
+
+def get(path: str, *query: tuple[str, str]) -> Request:
+    """A request that only reads."""
+    return Request("GET", path, query, writes=False)
+
+
+class _Auth(AuthBase):
+    """Our credentials, and no others: an explicit auth object keeps `.netrc` out."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
+        r.headers["Authorization"] = self._credentials.header
+        return r
+
+
+class _Session(requests.Session):
+    """A session that knows no redirects: `requests` would read the next address in any case."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
+class Client:
+    """Safe between threads; they share one pool of connections, and one pace."""
+
+    def __init__(
+        self,
+        address: Address,
+        credentials: Credentials,
+        pace: Pace,
+        *,
+        connections: int,
+        timeouts: tuple[float, float],
+        patience: float,
+        sleep: Callable[[float], None],
+    ) -> None:
+        """`timeouts` are for connecting and for each read; `patience` bounds one call: seconds."""
+        self.pace = pace
+        self.sleep = sleep
+        self._address = address
+        self._credentials = credentials
+        self._timeouts = timeouts
+        self._patience = patience
+        self._backoff = 0.05 if address.loopback else 0.5
+        self._session = _session(address, credentials, connections)
+
+    def call(self, request: Request, read: Callable[[Answer], T]) -> T:
+        """What `read` makes of the answer, a 2xx; a `ValueError` of its counts as no answer.
+
+        Raises `Ambiguous` for a write and `Unreachable` for a read that got no answer, else what
+        `failures.refused` says.
+        """
+        deadline = self.pace.clock() + self._patience
+        asked = self._asked(request)
+        tries = 0
+        while True:
+            self._wait_for_turn(asked, deadline)
+            tries += 1
+            try:
+                return self._try(request, asked, read)
+            except Failed as failed:
+                log.debug("%s: try %d failed: %s", asked, tries, failed)
+                may_repeat = request.repeat or failed.harmless
+                if not may_repeat or tries >= failed.tries or self.pace.clock() >= deadline:
+                    raise failed.error from failed
+                self._prepare_next(failed, tries)
+
+    def back_off(self, tries: int) -> bool:
+        """Wait a little before another look; False once there were enough of them."""
+        if tries >= TRIES_LOST:
+            return False
+        self.sleep(self.pace.backoff(tries, self._backoff))
+        return True
+
+    def hide(self, text: str) -> str:
+        """The text without our secrets."""
+        return self._credentials.hide(text)
+
+    def close(self) -> None:
+        self._session.close()
+
+    # --- within --------------------------------------------------------------------------
+
+    def _asked(self, request: Request) -> Asked:
+        return Asked(request.method, request.path, self._address.host, request.writes, self.hide)
+
+    def _wait_for_turn(self, asked: Asked, deadline: float) -> None:
+        """Wait as the server told us all to; raises `Unreachable` if that is too long."""
+        while (left := self.pace.left()) > 0:
+            if self.pace.clock() + left > deadline:
+                raise asked.unsent(f"the server asks to wait {left:.0f} s")
+            log.info("%s asks to wait %.1f s", asked.host, left)
+            self.sleep(left)
+
+    def _prepare_next(self, failed: Failed, tries: int) -> None:
+        """Wait, alone after a failure, or with everybody where the server demands it."""
+        own = self.pace.backoff(tries, self._backoff)
+        if failed.throttled:
+            self.pace.hold(failed.wait or own, exact=failed.exact and bool(failed.wait))
+        else:
+            self.sleep(own)
+
+    def _try(self, request: Request, asked: Asked, read: Callable[[Answer], T]) -> T:
+        started = self.pace.clock()
+        try:
+            answer = self._send(request)
+        except (requests.RequestException, HTTPError, OSError) as error:
+            raise unanswered(asked, error) from error
+        log.debug("%s: %d in %.2f s", asked, answer.status, self.pace.clock() - started)
+        if not 200 <= answer.status < 300:
+            raise refused(asked, answer, self.pace.wall())
+        try:
+            return read(answer)
+        except ValueError as bad:
+            lost = asked.lost(f"an answer that can't be read: {told(bad, self.hide)}")
+            raise Failed(lost, tries=TRIES_LOST) from bad
+
+    def _send(self, request: Request) -> Answer:
+        project = self._address.project
+        body = request.body
+        with self._session.request(
+            request.method,
+            self._address.base + request.path,
+            params=[*request.query, *([("projectId", project)] if project else [])],
+            data=None if body is None else json.dumps(body, allow_nan=False).encode(),
+            headers={} if body is None else {"Content-Type": "application/json"},
+            timeout=self._timeouts,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            return Answer(response.status_code, response.headers, _content(response))
+
+
+def _content(response: requests.Response) -> bytes:
+    """The body. One that breaks off raises, but for a refusal: its status says enough."""
+    parts, size = [], 0
+    try:
+        for part in response.iter_content(_CHUNK):
+            size += len(part)
+            if size > MAX_BYTES:
+                raise OSError(None, f"the answer is larger than {MAX_BYTES} bytes")
+            parts.append(part)
+    except (requests.RequestException, HTTPError, OSError):
+        if 200 <= response.status_code < 300:
+            raise
+    return b"".join(parts)
+
+
+def _session(address: Address, credentials: Credentials, connections: int) -> requests.Session:
+    """A session that takes nothing from the environment but proxies and certificates.
+
+    On loopback it takes no proxy either: that would see the credentials.
+    """
+    session = _Session()
+    session.trust_env = False
+    session.auth = _Auth(credentials)
+    session.verify = _ca_bundle()
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.headers["User-Agent"] = f"lora-compose/{__version__}"
+    session.headers["Accept"] = "application/json"
+    if not address.loopback:
+        session.proxies.update(get_environ_proxies(address.base))
+    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections, pool_block=True)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
+
+
+def _ca_bundle() -> str | bool:
+    """The certificates that the environment names. Raises `UsageError` if they aren't there."""
+    named = [(name, os.environ[name]) for name in _CA_BUNDLES if os.environ.get(name)]
+    if not named:
+        return True
+    name, path = named[0]
+    if not os.path.exists(path):
+        raise UsageError(f"{name} names {path}, which isn't there", hint=f"set or unset {name}")
+    return path

@@ -1,0 +1,77 @@
+"""What the engine accepts: names, concepts, training parameters and wished ids.
+
+The service asks before it writes. Each refusal is a `TargetError` that names what is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from composer.errors import TargetError
+from composer.lora.output_options import wanted
+from composer.model import is_id
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from composer.model import Concept, Parameters
+
+# The limits of the wire, which any client of the API knows.
+NAME_LIMIT, DESCRIPTION_LIMIT, CONCEPTS_LIMIT, SCALE_LIMIT = 64, 256, 5, 2.0
+UNSUPPORTED = MappingProxyType(
+    {"modelEpoch": "a file has no epochs: put that epoch's file into the library"}
+)
+DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.IGNORECASE)  # no file names on Windows
+
+
+def check_texts(name: str | None, description: str | None) -> None:
+    """Refuse a name or description that is too long, or a name that is empty."""
+    if name is not None and not 1 <= len(name) <= NAME_LIMIT:
+        raise TargetError(f"a model's name has 1 to {NAME_LIMIT} characters, not {len(name)}")
+    if description is not None and len(description) > DESCRIPTION_LIMIT:
+        raise TargetError(
+            f"a description has up to {DESCRIPTION_LIMIT} characters, not {len(description)}"
+        )
+
+
+def check_concepts(concepts: tuple[Concept, ...], known: Collection[str]) -> None:
+    """Refuse concepts that can't be composed; `known` are the ids of the library's LoRAs."""
+    if not 1 <= len(concepts) <= CONCEPTS_LIMIT:
+        raise TargetError(f"a composition has 1 to {CONCEPTS_LIMIT} concepts, not {len(concepts)}")
+    for concept in concepts:
+        _check_concept(concept)
+        if concept.model_id not in known:
+            raise TargetError(
+                f"the library has no LoRA {concept.model_id}",
+                hint="`compose models` lists what is there; `--library` takes another folder",
+            )
+    if len({concept.model_id for concept in concepts}) < len(concepts):
+        raise TargetError("a composition can't have the same LoRA twice")
+
+
+def _check_concept(concept: Concept) -> None:
+    if not -SCALE_LIMIT <= concept.scale <= SCALE_LIMIT:  # NaN fails it too
+        raise TargetError(f"the scale of {concept.model_id} is {concept.scale}, not within -2..2")
+    if concept.epoch is not None:
+        raise TargetError(
+            f"{concept.model_id} is a file, and a file has no epoch {concept.epoch}",
+            hint="take modelEpoch out of the recipe, and put that epoch's file into the library",
+        )
+
+
+def check_parameters(parameters: Parameters) -> None:
+    """Refuse training parameters that would have to mean something, and can't."""
+    wanted(parameters)
+    for name, _ in parameters:
+        if name in UNSUPPORTED:
+            raise TargetError(
+                f"the training parameter {name} is not supported: {UNSUPPORTED[name]}",
+                hint=f"take {name} out of the recipe's training",
+            )
+
+
+def can_be_granted(id: str) -> bool:
+    """Whether a wished id can be one of ours: it becomes a file's name."""
+    return is_id(id) and not DEVICES.fullmatch(id)

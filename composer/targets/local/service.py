@@ -1,0 +1,356 @@
+"""The embedded engine as a target: the verbs of `composer.targets.base`, on this machine.
+
+The command line opens an `Engine` and hands it to `apply`; the server puts HTTP in front of
+one. Compositions live in the store, LoRAs in the library; training is the worker's.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from composer import lora
+from composer.errors import NotFound, TargetError
+from composer.files.disk import free_space
+from composer.lora.ids import composition_ids, job_id
+from composer.lora.inspecting import Overlaps, portrait
+from composer.lora.inspection_values import Inspection, headline
+from composer.model import COMPOSITION, LORA, TRAINED, in_order
+from composer.targets.local import checks
+from composer.targets.local.folder import Folder
+from composer.targets.local.library import Library
+from composer.targets.local.model_views import (
+    TRAINING,
+    composition_model,
+    job_answer,
+    lora_model,
+    status_of,
+)
+from composer.targets.local.store import Store
+from composer.targets.local.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from composer.model import Concept, Job, Model, Parameters
+    from composer.targets.local.library import Lora
+    from composer.targets.local.records import Download, JobRecord, Record
+
+
+class Engine:
+    """A `Target` on this machine; safe between threads. Close it when done.
+
+    With `run_jobs` it makes its folder and carries jobs out while it is open, those that an
+    earlier one left too. Without, it only answers: nothing is written but notes on LoRA files,
+    and those only if there is a store already.
+    """
+
+    key = "local"
+    remote = False
+    grace = 0.0
+    unsupported: Mapping[str, str] = checks.UNSUPPORTED
+    ignores_training = True
+
+    def __init__(
+        self,
+        state: Path,
+        library: Path | None,
+        *,
+        run_jobs: bool = True,
+        poll_interval: float = 0.2,
+        free_space: Callable[[Path], int] = free_space,
+    ) -> None:
+        """`state` is the `.compose/` folder; `free_space` gives the bytes free on a folder's disk.
+
+        Raises `TargetError` if the folder is a link, or the store can't be opened.
+        """
+        self._folder = Folder(state)
+        self._project = ""
+        self._reuse_ids = True
+        if run_jobs:
+            self._folder.prepare()
+        else:
+            self._folder.refuse_links()
+        self.poll_interval = poll_interval
+        self.store = Store(self._folder.database, write=run_jobs)
+        self._library = Library(library, self.store)
+        self._worker = (
+            Worker(
+                self.store, self._library, self._folder, poll=poll_interval, free_space=free_space
+            )
+            if run_jobs
+            else None
+        )
+        if self._worker:
+            self._worker.start()
+
+    def of_project(self, name: str) -> Engine:
+        """This engine as one project sees it: its own compositions alone, and all LoRAs.
+
+        In process everything is in the project of the empty name. A view never gives the id of
+        a deleted composition to another, which a client elsewhere may still know it by.
+        """
+        view = copy.copy(self)
+        view._project, view._reuse_ids = name, False
+        return view
+
+    # --- what there is -------------------------------------------------------------------
+
+    @property
+    def rejected(self) -> Mapping[str, str]:
+        """Names of files in the library that can't be used, each with the reason."""
+        return self._library.scan().rejected
+
+    def owner(self) -> str | None:
+        return None
+
+    def list_models(self, *types: str) -> list[Model]:
+        """The LoRAs and compositions of these types (all, without any), newest first."""
+        models: list[Model] = []
+        if not types or COMPOSITION in types:
+            models += map(self._model, self.records())
+        if not types or LORA in types:
+            models += map(lora_model, self._library.scan().loras.values())
+        return sorted(models, key=lambda model: (model.created_at, model.id), reverse=True)
+
+    def records(self, *, deleted: bool = False) -> list[Record]:
+        """The project's compositions, newest first, as rows; those deleted only where asked."""
+        rows = self.store.records(deleted=deleted)
+        return [self._current(row) for row in rows if row.project == self._project]
+
+    def record(self, id: str) -> Record | None:
+        """A composition of the project as a row, None if there is none or it is deleted."""
+        row = self.store.record(id)
+        return self._current(row) if row is not None and row.project == self._project else None
+
+    def get_models(self, ids: Collection[str]) -> dict[str, Model]:
+        """The models of these ids; unknown and deleted ones are left out."""
+        records = [record for id in ids if (record := self.record(id))]
+        models = {record.id: self._model(record) for record in records}
+        if rest := [id for id in ids if id not in models]:
+            loras = self._library.scan().loras
+            models |= {id: lora_model(loras[id]) for id in rest if id in loras}
+        return models
+
+    def job(self, id: str) -> Job:
+        """A training job; raises `NotFound`."""
+        record = self.store.job(id)
+        if record is None:
+            raise NotFound(f"the local target has no job {id}")
+        return job_answer(record)
+
+    def jobs(self, id: str | None = None) -> list[JobRecord]:
+        """The project's training jobs (or the one of this id) as rows, newest first."""
+        return self.store.jobs(self._project, id)
+
+    def downloads(self, id: str | None = None) -> list[Download]:
+        """The downloads (or the one of this id) that the project asked for, newest first."""
+        return self.store.downloads(self._project, id)
+
+    def add_download(self, id: str, composition: str) -> None:
+        """Note that a result is to be fetched; `id` is the job's that says where."""
+        self.store.add_download(id, composition, self._project)
+
+    def result(self, id: str) -> Path:
+        """The composed file of a trained composition; `NotFound` or `TargetError` without one."""
+        record = self._composition(id)
+        if not self._model(record).trained:
+            raise TargetError(f"{id} ({record.name}) is not trained", hint="run `compose apply`")
+        return self._folder.result(id)
+
+    def holds(self, path: Path) -> bool:
+        """Whether this file is one of the library's, by whatever name."""
+        return self._library.holds(path)
+
+    def size(self) -> int:
+        """Bytes of all results."""
+        return sum(self._folder.results().values())
+
+    def inspect(self, concepts: Iterable[Concept]) -> Inspection:
+        """What these LoRAs are, and do together at their scales.
+
+        Raises `TargetError` for one that the library doesn't have, `BadLora` for one that can't
+        be used.
+        """
+        parts = self._parts(concepts)
+        portraits = tuple(portrait(lora.read(part.reading.path)) for part, _ in parts)
+        return Inspection("", "", portraits, Overlaps(self.store).mix(parts))
+
+    def verdict(self, concepts: Iterable[Concept]) -> str | None:
+        """In one line, whether these LoRAs get into each other's way; None for one alone.
+
+        What two files do to each other is computed once. Raises as `inspect` does.
+        """
+        parts = self._parts(concepts)
+        return headline(Overlaps(self.store).mix(parts)) if len(parts) > 1 else None
+
+    # --- what changes it -----------------------------------------------------------------
+
+    def create(
+        self,
+        name: str,
+        concepts: Iterable[Concept],
+        *,
+        description: str | None = None,
+        id: str | None = None,
+    ) -> Model:
+        """Create a composition; scales are kept to 4 decimals, which is how they are compared.
+
+        The wished `id` is granted if it is free, else one is derived from name and concepts.
+        Raises `TargetError` for concepts that can't be composed.
+        """
+        self._writable()
+        checks.check_texts(name, description)
+        content = in_order(concepts)
+        checks.check_concepts(content, self._library.scan().loras.keys())
+        wish = [id] if id is not None and checks.can_be_granted(id) else []
+        ids = chain(wish, composition_ids(name, content))
+        created = self.store.create(
+            ids, name, content, description, project=self._project, reuse=self._reuse_ids
+        )
+        return self._model(self._composition(created))
+
+    def update(self, id: str, *, name: str | None = None, description: str | None = None) -> None:
+        """Change a composition's name or description; its id and its result stay."""
+        self._writable()
+        checks.check_texts(name, description)
+        self._composition(id)
+        self.store.update(id, name=name, description=description)
+
+    def tag(self, id: str, *, add: Collection[str] = (), remove: Collection[str] = ()) -> None:
+        """Add and remove a composition's tags."""
+        self.retag(id, add=add, remove=remove)
+
+    def retag(
+        self, id: str, *, add: Collection[str], remove: Collection[str]
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """The same, and answers the tags that there were before, and those there are now."""
+        self._writable()
+        self._composition(id)
+        return self.store.tag(id, add=add, remove=remove)
+
+    def train(self, id: str, parameters: Parameters = ()) -> Model:
+        """Queue a composition's job. One that trains already is answered as it is.
+
+        Raises `TargetError` for one that is trained (its content can't change, so there is
+        nothing to do) and for a `rank` or `precision` that can't be. Other parameters belong to
+        what a composition is made of, and have no effect.
+        """
+        self.start(id, parameters)
+        return self._model(self._composition(id))
+
+    def start(self, id: str, parameters: Parameters = (), *, dry_run: bool = False) -> bool:
+        """The same, and answers whether this call queued it, or with `dry_run` would have."""
+        worker = self._writable()
+        checks.check_parameters(parameters)
+        record = self._current(self._composition(id))
+        if record.status == TRAINED:
+            raise TargetError(f"{id} ({record.name}) is trained already")
+        if dry_run:
+            return record.status != TRAINING
+        queued = self.store.queue(id, job_id(id), parameters)
+        worker.wake()
+        return queued
+
+    def price(self, id: str, parameters: Parameters = ()) -> float | None:
+        """Composing on one's own machine costs nothing."""
+        return 0.0
+
+    def cancel(self, id: str) -> None:
+        """Stop a training; one that was canceled already is no error."""
+        self._writable()
+        record = self._composition(id)
+        if not self.store.cancel(id) and record.status != "training-canceled":
+            raise TargetError(f"{id} ({record.name}) is not training")
+
+    def delete(self, id: str) -> None:
+        """Delete a composition and its result, for good; its training stops."""
+        self._writable()
+        self._composition(id)
+        self._remove(id)
+
+    def prune(self, keep: Collection[str], *, dry_run: bool = False) -> list[str]:
+        """Delete the project's compositions, and results that no row knows, but those of `keep`.
+
+        Answers their ids, sorted; with `dry_run` that is all it does.
+        """
+        if not dry_run:
+            self._writable()
+        results = self._folder.results()  # before the rows: a result's row is the older
+        projects = {record.id: record.project for record in self.store.records()}
+        stray = [id for id in results if projects.get(id, self._project) == self._project]
+        own = [id for id, project in projects.items() if project == self._project]
+        ids = sorted({*stray, *own} - set(keep))
+        if not dry_run:
+            for id in ids:
+                self._remove(id)
+        return ids
+
+    def close(self) -> None:
+        """Stop working; a job that runs goes back to the queue, for the next start."""
+        if self._worker:
+            self._worker.stop()
+        self.store.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- within --------------------------------------------------------------------------
+
+    def _model(self, record: Record) -> Model:
+        return composition_model(record, self._folder.result_size(record.id))
+
+    def _current(self, record: Record) -> Record:
+        """The row with the status that it has in truth: its result may be gone."""
+        return replace(record, status=status_of(record, self._folder.result_size(record.id)))
+
+    def _composition(self, id: str) -> Record:
+        record = self.store.record(id)
+        if record is not None and record.project == self._project:
+            return record
+        if id in self._library.scan().loras:
+            raise TargetError(
+                f"{id} is a LoRA of the library, not a composition",
+                hint="change the file itself; the engine never does",
+            )
+        raise NotFound(
+            f"the local target has no model {id}", hint="`compose models` lists what is there"
+        )
+
+    def _parts(self, concepts: Iterable[Concept]) -> list[tuple[Lora, float]]:
+        loras = self._library.scan().loras
+        listed = list(concepts)
+        for concept in listed:
+            if concept.model_id not in loras:
+                raise TargetError(
+                    f"the library has no LoRA {concept.model_id}",
+                    hint="`compose models` lists what is there; `--library` takes another folder",
+                )
+        return [(loras[concept.model_id], concept.scale) for concept in listed]
+
+    def _remove(self, id: str) -> None:
+        try:
+            self.store.delete(id, lambda: self._folder.result(id).unlink(missing_ok=True))
+        except OSError as error:
+            raise TargetError(
+                f"the result of {id} can't be removed: {error.strerror or error}",
+                hint="close the program that has the file open, then run it again",
+            ) from error
+
+    def _writable(self) -> Worker:
+        """The worker, which only an engine that may write has."""
+        if self._worker is None:
+            raise TargetError("the engine is open for looking only")
+        return self._worker

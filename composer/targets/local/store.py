@@ -1,0 +1,307 @@
+"""What the engine remembers: compositions, their jobs, and notes on LoRA files.
+
+The service reads and writes it, the worker takes its jobs from it. Every method is one
+transaction, safe between threads and processes; the moments it gives are milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from composer.model import is_id
+from composer.targets.local.database import in_words, open_for_looking, open_for_writing
+from composer.targets.local.records import (
+    Download,
+    JobRecord,
+    Record,
+    advance,
+    running,
+    set_status,
+    stop_job,
+    to_download,
+    to_job,
+    to_record,
+)
+from composer.targets.local.times import now_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+    from pathlib import Path
+
+    from composer.model import Concept, Parameters
+
+ALL = """SELECT models.*, jobs.progress, jobs.started_at, jobs.error, jobs.status AS job_status
+    FROM models LEFT JOIN jobs ON jobs.id = models.job"""
+ALIVE = f"{ALL} WHERE models.deleted_at IS NULL"
+WAITING = """SELECT jobs.id, jobs.model FROM jobs JOIN models
+    ON models.id = jobs.model AND models.job = jobs.id AND models.deleted_at IS NULL
+    WHERE jobs.status IN ('queued', 'in-progress') ORDER BY jobs.queued_at, jobs.id LIMIT 1"""
+
+
+class Store:
+    """The tables of one `.compose/engine.sqlite3`. Close it when done."""
+
+    def __init__(self, path: Path, *, write: bool) -> None:
+        """Open the store; without `write` nothing but notes is ever written to it."""
+        self._path = path
+        self._lock = threading.RLock()
+        with in_words(path):
+            self._connection = open_for_writing(path) if write else open_for_looking(path)
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, in_words(self._path):
+            yield self._connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._reading() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+
+    def flaws(self) -> list[str]:
+        """What SQLite finds wrong with the whole file; none if it is sound."""
+        with self._reading() as db:
+            rows = [str(row[0]) for row in db.execute("PRAGMA integrity_check")]
+        return [] if rows == ["ok"] else rows
+
+    # --- compositions --------------------------------------------------------------------
+
+    def records(self, *, deleted: bool = False) -> list[Record]:
+        """All compositions of all projects, newest first; those deleted only where asked."""
+        with self._reading() as db:
+            rows = db.execute(f"{ALL if deleted else ALIVE} ORDER BY models.created_at DESC")
+            return [to_record(row) for row in rows if is_id(row["id"])]
+
+    def record(self, id: str) -> Record | None:
+        """A composition, None if there is none or it is deleted."""
+        with self._reading() as db:
+            row = db.execute(f"{ALIVE} AND models.id = ?", (id,)).fetchone()
+            return to_record(row) if row is not None and is_id(id) else None
+
+    def create(
+        self,
+        ids: Iterable[str],
+        name: str,
+        concepts: Iterable[Concept],
+        description: str | None,
+        *,
+        project: str = "",
+        reuse: bool = True,
+    ) -> str:
+        """Add an untrained composition under the first of these ids that is free; answers it.
+
+        With `reuse` a deleted composition's id is free, and its job is forgotten with it. Ids
+        that differ in case only are one: on some systems their results would be one file.
+        """
+        texts = json.dumps([[concept.model_id, concept.scale] for concept in concepts])
+        with self._writing() as db:
+            taken = "SELECT 1 FROM models WHERE id = ? COLLATE NOCASE"
+            taken += " AND deleted_at IS NULL" if reuse else ""
+            id = next(id for id in ids if db.execute(taken, (id,)).fetchone() is None)
+            last = db.execute("SELECT max(created_at) FROM models").fetchone()[0]
+            at = max(now_ms(), (last or 0) + 1)  # even if the clock is set back
+            db.execute("DELETE FROM jobs WHERE model = ?", (id,))
+            db.execute(
+                "INSERT OR REPLACE INTO models"
+                " (id, name, description, concepts, status, tags, created_at, updated_at,"
+                " project) VALUES (?, ?, ?, ?, 'new', '[]', ?, ?, ?)",
+                (id, name, description, texts, at, at, project),
+            )
+        return id
+
+    def update(self, id: str, *, name: str | None, description: str | None) -> None:
+        """Change the name or the description; None leaves it as it is."""
+        with self._writing() as db:
+            db.execute(
+                "UPDATE models SET name = coalesce(?, name), updated_at = ?,"
+                " description = coalesce(?, description) WHERE id = ? AND deleted_at IS NULL",
+                (name, now_ms(), description, id),
+            )
+
+    def tag(
+        self, id: str, *, add: Collection[str], remove: Collection[str]
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """Add and remove tags; answers those that there were before, and those there are now."""
+        with self._writing() as db:
+            alive = "id = ? AND deleted_at IS NULL"
+            row = db.execute(f"SELECT tags FROM models WHERE {alive}", (id,)).fetchone()
+            if row is None:
+                return frozenset(), frozenset()
+            before = frozenset(json.loads(row["tags"]))
+            after = (before | set(add)) - set(remove)
+            db.execute(
+                f"UPDATE models SET tags = ?, updated_at = ? WHERE {alive}",
+                (json.dumps(sorted(after)), now_ms(), id),
+            )
+            return before, after
+
+    def delete(self, id: str, unlink: Callable[[], None]) -> None:
+        """Mark it deleted and cancel its job, once `unlink` has removed its result."""
+        with self._writing() as db:
+            unlink()
+            at = now_ms()
+            db.execute(
+                "UPDATE models SET deleted_at = ?, updated_at = ? WHERE id = ?"
+                " AND deleted_at IS NULL",
+                (at, at, id),
+            )
+            stop_job(db, id)
+
+    # --- jobs ----------------------------------------------------------------------------
+
+    def job(self, id: str) -> JobRecord | None:
+        """A job, None if there is none; one of a deleted composition is still answered."""
+        with self._reading() as db:
+            row = db.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone()
+            return None if row is None else to_job(row)
+
+    def jobs(self, project: str, id: str | None) -> list[JobRecord]:
+        """A project's training jobs, deleted compositions' too; all, or the one of this id."""
+        with self._reading() as db:
+            sql = (
+                "SELECT jobs.* FROM jobs JOIN models ON models.id = jobs.model"
+                " WHERE models.project = ? AND jobs.id = coalesce(?, jobs.id)"
+                " ORDER BY jobs.created_at DESC, jobs.id DESC"
+            )
+            return [to_job(row) for row in db.execute(sql, (project, id))]
+
+    def queue(self, id: str, job: str, parameters: Parameters) -> bool:
+        """Queue the composition's job, again if it ran before; False if it is on its way."""
+        with self._writing() as db:
+            at = now_ms()
+            changed = db.execute(
+                "UPDATE models SET status = 'training', parameters = ?, job = ?, size = NULL,"
+                " updated_at = ? WHERE id = ? AND deleted_at IS NULL AND status != 'training'",
+                (json.dumps(dict(parameters)), job, at, id),
+            ).rowcount
+            if changed:
+                db.execute(
+                    "INSERT OR IGNORE INTO jobs VALUES (?, ?, '', 0, NULL, '[]', ?, ?, ?, NULL)",
+                    (job, id, at, at, at),
+                )
+                db.execute("UPDATE jobs SET queued_at = ? WHERE id = ?", (at, job))
+                advance(db, job, "queued", progress=0.0)
+            return changed > 0
+
+    def waiting(self) -> bool:
+        """Whether a job is queued, or was begun by somebody."""
+        with self._reading() as db:
+            return db.execute(WAITING).fetchone() is not None
+
+    def claim(self) -> Record | None:
+        """Begin the oldest waiting job: its composition, or None if none waits.
+
+        Only the holder of the worker's lock may call it: it takes over what others began.
+        """
+        with self._writing() as db:
+            row = db.execute(WAITING).fetchone()
+            if row is None:
+                return None
+            db.execute("UPDATE jobs SET started_at = ? WHERE id = ?", (now_ms(), row["id"]))
+            advance(db, row["id"], "in-progress", progress=0.0)
+            return self.record(row["model"])
+
+    def report(self, job: str, progress: float) -> bool:
+        """Note a running job's progress; False if it is to stop (canceled, deleted)."""
+        with self._writing() as db:
+            changed = db.execute(
+                "UPDATE jobs SET progress = ?, updated_at = ?"
+                " WHERE id = ? AND status = 'in-progress'",
+                (min(max(progress, 0.0), 1.0), now_ms(), job),
+            ).rowcount
+            return changed > 0
+
+    def put_back(self, job: str) -> None:
+        """Return a running job to the queue, in its old place."""
+        with self._writing() as db:
+            if running(db, job):
+                advance(db, job, "queued", progress=0.0)
+
+    def fail(self, id: str, job: str, error: str) -> None:
+        """End a running job, and its composition, as failed."""
+        with self._writing() as db:
+            if running(db, job):
+                advance(db, job, "failure", error=error)
+                set_status(db, id, "failed")
+
+    def succeed(self, id: str, job: str, size: int, publish: Callable[[], None]) -> None:
+        """End a running job well, once `publish` has put the result in place.
+
+        No other process can change a row meanwhile, so no result appears of a job that was
+        canceled. Killed in between, the job is still running and will be done again.
+        """
+        with self._writing() as db:
+            if running(db, job):
+                publish()
+                advance(db, job, "success", progress=1.0)
+                set_status(db, id, "trained", size)
+
+    def cancel(self, id: str) -> bool:
+        """Stop the training of a composition; False if it isn't training."""
+        with self._writing() as db:
+            if not stop_job(db, id):
+                return False
+            set_status(db, id, "training-canceled")
+            return True
+
+    # --- downloads -----------------------------------------------------------------------
+
+    def add_download(self, id: str, model: str, project: str) -> None:
+        """Note that a result is to be fetched."""
+        with self._writing() as db:
+            sql = "INSERT INTO downloads VALUES (?, ?, ?, ?)"
+            db.execute(sql, (id, model, project, now_ms()))
+
+    def downloads(self, project: str, id: str | None) -> list[Download]:
+        """The downloads that a project asked for, newest first; all, or the one of this id."""
+        with self._reading() as db:
+            sql = (
+                "SELECT * FROM downloads WHERE project = ? AND id = coalesce(?, id)"
+                " ORDER BY created_at DESC, id DESC"
+            )
+            return [to_download(row) for row in db.execute(sql, (project, id))]
+
+    # --- notes on LoRA files -------------------------------------------------------------
+
+    def get_note(self, path: str, stamp: str) -> tuple[str, str | None] | None:
+        """The hashes and the title noted for this file, if it still has this stamp."""
+        with self._reading() as db:
+            sql = "SELECT sha256, title FROM notes WHERE path = ? AND stamp = ?"
+            row = db.execute(sql, (path, stamp)).fetchone()
+        return None if row is None else (str(row["sha256"]), row["title"] and str(row["title"]))
+
+    def put_note(self, path: str, stamp: str, sha256: str, title: str | None) -> None:
+        """Note what a file holds; where the store can't be written, it is read again."""
+        with self._reading() as db, suppress(sqlite3.OperationalError):
+            sql = "INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?)"
+            db.execute(sql, (path, stamp, sha256, title))
+
+    # --- what LoRAs do to each other -----------------------------------------------------
+
+    def get_overlap(self, pair: str, version: str) -> str | None:
+        """What this version of compose noted of two LoRAs, by their ids."""
+        with self._reading() as db:
+            sql = "SELECT numbers FROM overlaps WHERE pair = ? AND version = ?"
+            row = db.execute(sql, (pair, version)).fetchone()
+        return None if row is None else str(row["numbers"])
+
+    def put_overlap(self, pair: str, version: str, numbers: str) -> None:
+        """Note it; where the store can't be written, it is computed again."""
+        with self._reading() as db, suppress(sqlite3.OperationalError):
+            sql = "INSERT OR REPLACE INTO overlaps VALUES (?, ?, ?)"
+            db.execute(sql, (pair, version, numbers))

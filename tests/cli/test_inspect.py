@@ -1,0 +1,472 @@
+"""`compose inspect`, and what a plan says of mixes: real files, the real command, real SQLite."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sqlite3
+import sys
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+from support.cli import compose, edit, samples, snapshot
+from support.engine_files import no_room, write_t5
+from support.hostile import HOSTILE
+from support.lora_files import Spec, write
+from support.pages import parsed
+
+from composer import lora
+from composer.cli.lora_argument import weighted
+from composer.errors import UsageError
+from composer.files.schemas import schema
+from composer.lora.inspecting import inspect
+from composer.lora.inspection_values import Inspection, Mix
+from composer.output.inspect_html import page
+from composer.output.inspect_text import text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+MODULES = {f"transformer_blocks.{n}.attn.to_q": 2 for n in range(3)}
+KNIGHT = "recipes/storybook-knight.yaml"
+BAD = ["</style><script>alert(1)</script>", '" onmouseover="alert(1)', "<!-- -->", "]]>&lt;"]
+
+
+def made(at: Path, name: str, seed: int = 0, **metadata: str) -> Path:
+    path = at / f"{name}.safetensors"
+    return write(Spec(False, "F32", MODULES, seed=seed, metadata=metadata), path)
+
+
+def overlapping(at: Path) -> tuple[Path, Path]:
+    """Two files that do nearly the same in one block of three, and other things in the others."""
+    one, two = made(at, "one", 1), made(at, "two", 2)
+    first, second = load_file(one), load_file(two)
+    for key in first:
+        if ".1." in key:
+            second[key] = first[key] * np.float32(1.1)
+    save_file(second, two)
+    return one, two
+
+
+# --- the command line --------------------------------------------------------------------
+
+
+def test_a_recipe_is_looked_up_in_the_library(tmp_path: Path) -> None:
+    ran = compose("inspect", KNIGHT, at=samples(tmp_path))
+    assert (ran.status, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert lines[0] == f"Storybook Knight   {KNIGHT}"
+    assert re.fullmatch(r"0\.65  Storybook Watercolour  █+░+ \d+% of the change", lines[2])
+    said = "\n".join(lines)
+    for words in (
+        "kohya LoRA, rank 2 to 4, alpha 2, bfloat16",
+        "diffusers LoRA, rank 4, no alpha (factor 1), bfloat16",
+        "trigger     storybook watercolour",
+        "soft wash (17)",
+        "5: 4 in double blocks, attention; 1 in single blocks, modulation",
+        "Storybook Watercolour × Ink Lines   cosine 0.00",
+    ):
+        assert words in said
+    assert lines[-1].endswith("are independent: each keeps its own effect")
+
+
+def test_files_are_one_mix_at_their_scales(tmp_path: Path) -> None:
+    overlapping(tmp_path)
+    ran = compose("inspect", "one.safetensors:0.5", "two.safetensors:-0.5", at=tmp_path)
+    assert "-0.50  two" in ran.out
+    assert "one and two pull against each other in double block 1: expect both to fade" in ran.out
+    strip = [line for line in ran.out.splitlines() if "double 0-2" in line][-1]
+    assert strip.endswith("|·≡·|")
+
+
+def test_several_recipes_and_files_at_once(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    ran = compose(
+        "inspect", "recipes/tutorial", KNIGHT, str(made(tmp_path, "a")), "-o", "json", at=project
+    )
+    found = json.loads(ran.out)["inspections"]
+    assert [one.get("recipe") for one in found] == [KNIGHT, "recipes/tutorial/slime.yaml", None]
+    assert [len(one["concepts"]) for one in found] == [2, 2, 1]
+    assert found[2]["verdict"] is None
+
+
+def test_json_is_as_the_schema_says(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    assert compose("schema", "inspect", at=project).out == schema("inspect")
+    compose("apply", at=project)
+    results = [str(path) for path in (project / ".compose" / "models").iterdir()]
+    one, two = overlapping(tmp_path)
+    for arguments in (["recipes"], results, [str(one), f"{two}:0"], [str(one), str(two)]):
+        ran = compose("inspect", *arguments, "-o", "json", at=project)
+        assert ran.status == 0, ran.err
+        jsonschema.validate(json.loads(ran.out), json.loads(schema("inspect")))
+
+
+def test_a_result_says_what_it_is_made_of(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    edit(project / KNIGHT, "tags:", "training: {parameters: {rank: 2}}\ntags:")
+    compose("apply", KNIGHT, at=project)
+    [result] = (project / ".compose" / "models").iterdir()
+    ran = compose("inspect", str(result), at=project)
+    assert re.search(r"made of +0\.80 model_\S+, 0\.65 model_", ran.out)
+    assert re.search(r"kept +.*\d% of double blocks, attention; ", ran.out)
+
+
+def test_pins_decide_what_a_name_means(tmp_path: Path) -> None:
+    """The lock pins Ink Lines; another file of that name doesn't make the recipe ambiguous."""
+    project = samples(tmp_path)
+    compose("lock", at=project)
+    made(project / "recipes" / "loras", "other", ss_output_name="Ink Lines")
+    ran = compose("inspect", KNIGHT, at=project)
+    assert (ran.status, "file         ink-lines.safetensors" in ran.out) == (0, True)
+
+
+def test_equal_names_are_told_apart(tmp_path: Path) -> None:
+    path = str(made(tmp_path, "a"))
+    ran = compose("inspect", path, f"{path}:0.5", at=tmp_path)
+    assert "a and a (2) overlap strongly in every block that both change" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 64, "Missing argument"),
+        (["none.safetensors"], 64, "there is no file none.safetensors"),
+        (["none.yaml"], 64, "there is no file none.yaml"),
+        (["empty"], 64, "there are no recipes in empty"),
+        (["recipes/loras"], 64, "name recipes or .safetensors files"),
+        (["text.safetensors:0,5"], 64, "0,5 is no scale"),
+        (["text.safetensors:nan"], 64, "nan is no scale"),
+        (["text.safetensors:"], 64, "no scale after the colon"),
+        (["a.safetensors:3"], 64, "the scale 3 is not within -2..2"),
+        (["text.safetensors"], 1, "text.safetensors: is no safetensors file"),
+        ([KNIGHT, "--library", "empty"], 1, f"{KNIGHT}: no LoRA is named"),
+    ],
+)
+def test_what_cannot_be_inspected(
+    tmp_path: Path, arguments: list[str], status: int, message: str
+) -> None:
+    project = samples(tmp_path)
+    (project / "empty").mkdir()
+    (project / "text.safetensors").write_text("x" * 100, encoding="utf-8")
+    ran = compose("inspect", *arguments, at=project)
+    assert (ran.status, ran.out) == (status, "")
+    assert message in ran.err
+
+
+LOCK, INK = "compose.lock", "recipes/loras/ink-lines.safetensors"
+
+
+@pytest.mark.parametrize("page_", [INK, KNIGHT, LOCK, "page", "folder.html", "no/page.html"])
+def test_a_page_takes_the_place_of_pages_alone(tmp_path: Path, page_: str) -> None:
+    project = samples(tmp_path)
+    (project / LOCK).write_text("")
+    (project / "folder.html").mkdir()
+    before = snapshot(project)
+    ran = compose("inspect", INK, "--html", page_, at=project)
+    assert (ran.status, page_.partition("/")[0] in ran.err) == (64, True), ran.err
+    assert snapshot(project) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file's size")
+def test_a_page_that_finds_no_room_leaves_the_old_one(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    (project / "page.html").write_text("older")
+    before = snapshot(project)
+    with no_room(1000):
+        ran = compose("inspect", INK, "--html", "page.html", at=project)
+    assert (ran.status, "page.html can't be written: " in ran.err) == (1, True), ran.err
+    assert ("recorded" in ran.err, snapshot(project)) == (False, before)
+    assert compose("inspect", INK, "--html", "page.html", at=project).status == 0
+    assert (project / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_parts_for_t5_are_counted_apart_and_block_a_recipe(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    file = write_t5(project / "recipes" / "loras" / "wordy.safetensors", title="Wordy")
+    ran = compose("inspect", str(file), at=project)
+    assert "1 in embedders and head; 1 in T5" in ran.out
+    assert re.search(r"T5 +only kohya's form holds it: compose merge --format kohya", ran.out)
+    edit(project / KNIGHT, "name: Ink Lines", "name: Wordy")
+    ran = compose("plan", at=project)
+    assert "blocked" in ran.out and "a part for T5" in ran.out, ran.out
+
+
+# --- colours -----------------------------------------------------------------------------
+
+
+def test_colours_say_nothing_that_characters_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["inspect", *map(str, overlapping(tmp_path))]
+    plain = compose(*arguments, at=tmp_path).out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    coloured = compose(*arguments, at=tmp_path).out
+    assert "\x1b[31m█" in coloured
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert compose(*arguments, at=tmp_path).out == plain
+
+
+# --- the page ----------------------------------------------------------------------------
+
+
+def test_the_page_stands_alone(tmp_path: Path) -> None:
+    one, two = overlapping(tmp_path)
+    ran = compose("inspect", str(one), str(two), "--html", "p.html", at=tmp_path)
+    assert ran.status == 0
+    found = parsed((tmp_path / "p.html").read_text(encoding="utf-8"))
+    assert found.odd == []
+    assert found.named("html") == [{"lang": "en"}]
+    policy = found.named("meta")[1]["content"]
+    assert policy is not None and policy.startswith("default-src 'none'; style-src 'sha256-")
+    labels = [svg["aria-label"] for svg in found.named("svg")]
+    assert [label for label in labels if label and "cosine" in label] != []
+    assert all(svg["role"] == "img" for svg in found.named("svg"))
+    assert all("scope" in cell for cell in found.named("th"))
+    assert found.rows[0][-1] == "one × two: cosine"
+    assert [row[0] for row in found.rows[1:]] == [
+        "double 0",
+        "double 1",
+        "double 2",
+        "all together",
+    ]
+    assert found.rows[2][-1] == "1.000"
+    [verdict] = [w for w in found.words if "overlap strongly" in w]
+    assert verdict.startswith("one and two overlap strongly in double block 1")
+
+
+def test_cells_have_numbers_as_well_as_colours(tmp_path: Path) -> None:
+    found = parsed(page([inspected(*overlapping(tmp_path))]))
+    classes = [rect.get("class") for rect in found.named("rect")]
+    assert classes.count("a4") == 1
+    assert "10" in found.words or "9" in found.words
+
+
+def inspected(*paths: Path) -> Inspection:
+    return inspect([(lora.read(path), 1.0) for path in paths])
+
+
+@pytest.mark.parametrize("text_", [*HOSTILE, *BAD])
+def test_a_strangers_words_are_inert(tmp_path: Path, text_: str) -> None:
+    """As a title, a trigger word, a tag, a note, a part's id and a recipe's name."""
+    keys = ("ss_output_name", "modelspec.title", "modelspec.trigger_phrase", "modelspec.author")
+    metadata = {
+        **dict.fromkeys(keys, text_),
+        "ss_tag_frequency": json.dumps({text_: {text_: 3}}),
+        "compose.concepts": json.dumps([{"modelId": text_, "scale": 0.5}]),
+        "compose.kept": json.dumps({text_: "0.5"}),
+        "software": json.dumps({"name": text_, "version": text_}),
+    }
+    one = made(tmp_path, "one", **metadata)
+    found = inspected(one, made(tmp_path, "two", seed=1))
+    found = Inspection(text_, text_, found.portraits, found.mix)
+    harmless = {tag for tag, _ in parsed(page([inspected(made(tmp_path, "x"), one)])).elements}
+    shown = parsed(page([found]))
+    assert shown.odd == []
+    assert {tag for tag, _ in shown.elements} <= harmless | {"small"}
+    printed = text([found], color=False)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\u2066]", printed)
+    assert not any(line.lstrip().startswith("::") for line in printed.splitlines())
+    assert "##[" not in printed
+
+
+JUNK = ["", "None", "{", "[1]", '{"a": 3}', "[" * 5000, '{"a": {"b": true, "c": -1, "": 5}}']
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_nonsense_in_the_metadata_is_passed_over(tmp_path: Path, junk: str) -> None:
+    keys = ("ss_tag_frequency", "compose.concepts", "compose.kept", "software", "training_info")
+    path = made(tmp_path, "one", **dict.fromkeys(keys, junk))
+    portrait = inspected(path).portraits[0]
+    assert (portrait.tags, portrait.made_of) == ((), ())
+
+
+def test_numbers_that_no_result_of_ours_has_are_unreadable(tmp_path: Path) -> None:
+    concepts = '[{"modelId": "a", "scale": 1e308}, {"modelId": "b", "scale": 0.5}]'
+    path = made(
+        tmp_path, "one", **{"compose.concepts": concepts, "compose.kept": '{"x": 7, "y": "-0.1"}'}
+    )
+    portrait = inspected(path).portraits[0]
+    assert [one.label for one in portrait.made_of] == ["b"]
+    assert portrait.kept == {}
+    assert portrait.notes == (("made of", "unreadable"), ("kept", "unreadable"))
+
+
+def test_norms_and_biases_are_shown(tmp_path: Path) -> None:
+    tensors = {
+        "img_in.lora_A.weight": np.ones((1, 64), np.float32),
+        "img_in.lora_B.weight": np.ones((3072, 1), np.float32),
+        "img_in.lora_B.bias": np.ones(3072, np.float32),
+        "double_blocks.0.img_attn.norm.query_norm.scale": np.full(128, 2.0, np.float32),
+    }
+    save_file(tensors, tmp_path / "control.safetensors")
+    ran = compose("inspect", "control.safetensors", at=tmp_path)
+    assert re.search(r"norms +1, which take the place of the base model's", ran.out)
+    assert re.search(r"biases +of 1 layer\n", ran.out)
+    ran = compose("merge", "control.safetensors", "-o", "k.safetensors", at=tmp_path)
+    assert ", 1 layer\n" in ran.out
+
+
+def test_training_notes_of_two_trainers(tmp_path: Path) -> None:
+    kohya = {
+        "ss_base_model_version": "flux1",
+        "ss_num_train_images": "120",
+        "ss_epoch": "8",
+        "ss_steps": "960",
+        "ss_unet_lr": "0.0004",
+        "ss_learning_rate": "None",
+        "ss_tag_frequency": json.dumps({"a": {"ink": 3, "paper": 1}, "b": {"ink": 2}}),
+    }
+    toolkit = {
+        "software": json.dumps({"name": "ai-toolkit", "version": "0.1.0"}),
+        "training_info": json.dumps({"step": 2000, "epoch": 12}),
+    }
+    one, two = inspected(
+        made(tmp_path, "one", **kohya), made(tmp_path, "two", seed=1, **toolkit)
+    ).portraits
+    assert one.tags == (("ink", 5), ("paper", 1))
+    assert dict(one.notes) == {
+        "base model": "flux1",
+        "images": "120",
+        "epochs": "8",
+        "steps": "960",
+        "learning rate": "0.0004",
+    }
+    assert dict(two.notes) == {"epochs": "12", "steps": "2000", "made with": "ai-toolkit 0.1.0"}
+
+
+# --- in a plan ---------------------------------------------------------------------------
+
+
+def planned(project: Path) -> dict[str, Any]:
+    ran = compose("plan", "-o", "json", at=project)
+    found: dict[str, Any] = json.loads(ran.out)
+    jsonschema.validate(found, json.loads(schema("plan")))
+    return found
+
+
+def test_a_plan_has_a_line_for_each_composition(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    words = "advice: Storybook Watercolour and Ink Lines are independent: each keeps its own effect"
+    assert f"             {words}\n" in compose("plan", at=project).out
+    advice = {action["recipe"]: action.get("advice") for action in planned(project)["actions"]}
+    assert advice[KNIGHT] == words.removeprefix("advice: ")
+    assert len(advice) == 4 and None not in advice.values()
+    assert words.removeprefix("advice: ") in compose("plan", "-o", "markdown", at=project).out
+
+
+def test_a_recipe_with_one_concept_has_none(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    alone = "name: Alone\nconcepts:\n  - name: Ink Lines\n    scale: 0.5\n"
+    (project / "recipes" / "alone.yaml").write_text(alone, encoding="utf-8")
+    [action] = [a for a in planned(project)["actions"] if a["recipe"] == "recipes/alone.yaml"]
+    assert "advice" not in action
+
+
+def test_what_was_computed_of_a_pair_is_kept(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    compose("apply", at=project)
+    before = planned(project)
+    rows = kept(project)
+    assert len(rows) == 9  # four files, and five of the pairs of two
+    assert planned(project) == before
+    for pair, numbers in rows.items():
+        if len(set(pair.split())) == 2:  # what was computed is believed: nothing is read again
+            numbers = json.dumps(dict.fromkeys(json.loads(numbers), 1e9))
+            forget(project, pair, numbers)
+    assert "overlap strongly" in compose("plan", at=project).out
+    assert planned(project)["digest"] == before["digest"]
+    for pair in rows:
+        forget(project, pair, "[nonsense")
+    assert planned(project) == before
+    assert kept(project) == rows
+
+
+def kept(project: Path) -> Mapping[str, str]:
+    with contextlib.closing(sqlite3.connect(project / ".compose" / "engine.sqlite3")) as db:
+        return dict(db.execute("SELECT pair, numbers FROM overlaps").fetchall())
+
+
+def forget(project: Path, pair: str, numbers: str) -> None:
+    with contextlib.closing(sqlite3.connect(project / ".compose" / "engine.sqlite3")) as db, db:
+        db.execute("UPDATE overlaps SET numbers = ? WHERE pair = ?", (numbers, pair))
+
+
+def test_a_plan_without_a_store_leaves_no_trace(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    planned(project)
+    assert not (project / ".compose").exists()
+
+
+def test_weights_that_are_no_numbers_do_not_break_a_plan(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    file = project / "recipes" / "loras" / "ink-lines.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-2:] = b"\xc0\x7f"  # bfloat16's NaN
+    file.write_bytes(data)
+    found = {action["recipe"]: action for action in planned(project)["actions"]}
+    told = found[KNIGHT]["advice"]  # apply would find out: a reviewer should, too
+    assert told.startswith("none, as training would fail: ink-lines.safetensors: ")
+    assert "independent" in found["recipes/tutorial/slime.yaml"]["advice"]
+    ran = compose("inspect", KNIGHT, at=project)
+    assert ran.status == 1
+    assert "ink-lines.safetensors: " in ran.err and "not finite" in ran.err
+
+
+# --- FILE[:SCALE] ------------------------------------------------------------------------
+
+_names = st.text("abz:./\\ -_0159", min_size=1).filter(lambda name: name.strip())
+
+
+_scales = st.floats(-2, 2).filter(lambda scale: scale == 0 or abs(scale) >= 1e-6)
+
+
+@given(_names, _scales)
+def test_a_scale_stands_after_the_last_colon(name: str, scale: float) -> None:
+    path, found = weighted(f"{name}:{scale}")
+    assert (str(path), found) == (str(type(path)(name)), scale)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [r"C:\loras\a.safetensors", "a:b", "C:", "a:1x", "a:nan", "a:inf", "a:", "a:0x1", "a:1_0"],
+)
+def test_a_colon_alone_is_part_of_the_path(name: str) -> None:
+    path, scale = weighted(name)
+    assert (str(path), scale) == (name, 1.0)
+    assert weighted(f"{name}:0.5") == (path, 0.5)
+
+
+@pytest.mark.parametrize(
+    "text_", ["a:2.001", "a:-3", "a:1e9", ":0.5", "", ":-2", "a:1e-7", "a:-1e-400"]
+)
+def test_no_such_scale_and_no_file(text_: str) -> None:
+    with pytest.raises(UsageError):
+        weighted(text_)
+
+
+def test_a_file_whose_name_ends_like_a_scale_is_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if sys.platform == "win32":
+        pytest.skip("Windows has no such names")
+    (tmp_path / "a:0.5").touch()
+    with pytest.raises(UsageError, match=r"is 0\.5 its scale, or the end"):
+        weighted("a:0.5")
+    assert weighted("a:0.5:1") == (type(tmp_path)("a:0.5"), 1.0)
+    (tmp_path / "a").touch()
+    assert weighted("a:0.5") == (type(tmp_path)("a"), 0.5)
+
+
+def test_bars_and_strips_of_nothing_at_all() -> None:
+    nothing = Inspection("", "", (), Mix((), (), {}))
+    assert text([nothing]) == "\n"

@@ -1,0 +1,296 @@
+"""`compose plan` in a pull request: its forms, `--base`, `--offline`, and problems as SARIF."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from support.cli import compose, edit, samples, snapshot
+from support.documents import rendered
+
+from composer.cli.offline import offline_key
+from composer.cli.options import TargetOptions
+from composer.errors import UsageError
+from composer.model import Lock, TargetLock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROGUE, KEEP = "recipes/pixel-rogue.yaml", "recipes/castle-keep.yaml"
+URL = "https://api.cloud.scenario.com/v1"
+
+
+@pytest.fixture
+def applied(tmp_path: Path) -> Path:
+    project = samples(tmp_path)
+    (project / ".git").rmdir()
+    git(project, "init", "--quiet", "--initial-branch", "main")
+    assert compose("apply", at=project).status == 0
+    commit(project)
+    return project
+
+
+def git(at: Path, *arguments: str) -> None:
+    who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *who, *arguments], cwd=at, check=True, capture_output=True)
+
+
+def commit(project: Path) -> None:
+    git(project, "add", "compose.lock", "recipes")
+    git(project, "commit", "--quiet", "--message", "as it is")
+
+
+def ids(project: Path) -> dict[str, str]:
+    return dict(json.loads(compose("output", "-o", "json", at=project).out))
+
+
+# --- forms -------------------------------------------------------------------------------
+
+
+def test_markdown_is_a_document_and_the_talk_is_on_stderr(applied: Path) -> None:
+    edit(applied / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    ran = compose("plan", "-o", "markdown", "--json-into", "plan.json", at=applied)
+    shown = rendered(ran.out)
+    assert (ran.status, shown.odd) == (0, [])
+    assert shown.outline[0] == "h2 compose plan: 1 change"
+    assert shown.tables[0].rows == [["Ink Lines", "0.25", "0.25"], ["Pixel Dust", "0.6", "0.7"]]
+    assert ran.err.startswith("target: local")
+    assert json.loads((applied / "plan.json").read_text())["digest"] in ran.out
+
+
+def test_the_whole_is_where_the_json_went(applied: Path) -> None:
+    text = (applied / ROGUE).read_text(encoding="utf-8")
+    for n in range(400):
+        recipe = text.replace("Pixel Rogue", f"Pixel Rogue {n:03}")
+        (applied / f"recipes/rogue-{n:03}.yaml").write_text(recipe, encoding="utf-8")
+    small = compose("plan", "-o", "markdown", "--json-into", "plan.json", at=applied)
+    large = compose("plan", "-o", "markdown", "--budget", "summary", at=applied)
+    assert len(small.out) <= 60_000 < len(large.out)
+    assert "The whole: `plan.json`" in small.out and "Cut to" not in large.out
+    notices = compose("plan", "-o", "github", "--json-into", "plan.json", at=applied).out
+    lines = notices.splitlines()
+    assert len(lines) == 10
+    assert lines[-1] == "::notice title=compose::391 more of 400 are not shown: plan.json"
+
+
+def test_a_blocked_recipe_is_an_annotation_and_a_sarif_result(applied: Path) -> None:
+    edit(applied / ROGUE, "Ink Lines", "Ink Linse")
+    ran = compose("plan", "-o", "github", at=applied)
+    assert (ran.status, ran.out.startswith(f"::error file={ROGUE},title=P102::")) == (1, True)
+    ran = compose("plan", "-o", "sarif", at=applied)
+    (result,) = json.loads(ran.out)["runs"][0]["results"]
+    assert (ran.status, result["ruleId"], result["level"]) == (1, "P102", "error")
+
+
+@pytest.mark.parametrize("form", ["github", "sarif", "markdown"])
+def test_what_is_wrong_with_recipes_stands_where_a_review_looks(form: str, applied: Path) -> None:
+    edit(applied / ROGUE, "scale: 0.6\n", "scale: 1.6\n")
+    ran = compose("plan", "-o", form, at=applied)
+    assert (ran.status, "E104" in ran.err, "E104" in ran.out) == (65, True, True)
+    if form == "sarif":
+        (result,) = json.loads(ran.out)["runs"][0]["results"]
+        assert result["ruleId"] == "E104"
+    if form == "markdown":
+        shown = rendered(ran.out)
+        assert shown.outline == ["h2 compose: 1 problem in 1 of 4 recipes", "table 1"]
+
+
+def test_a_lock_that_cannot_be_read_is_a_sarif_result(applied: Path) -> None:
+    (applied / "compose.lock").write_text("version: 1\ntargets: [}\n")
+    ran = compose("plan", "-o", "sarif", at=applied)
+    (result,) = json.loads(ran.out)["runs"][0]["results"]
+    assert (ran.status, result["ruleId"]) == (65, "E401")
+    assert "compose.lock:2" in result["message"]["text"]
+    ran = compose("plan", "-o", "json", at=applied)
+    assert (ran.status, ran.out) == (65, "")
+
+
+# --- --base ------------------------------------------------------------------------------
+
+
+def test_a_lock_only_edit_is_told_against_a_revision_and_a_file(applied: Path) -> None:
+    before = ids(applied)
+    base = (applied / "compose.lock").read_bytes()
+    (applied / "base.lock").write_bytes(base)
+    edit(applied / "compose.lock", before["Castle Keep"], "model_other")
+    for where in ("HEAD", "main", "base.lock"):
+        ran = compose("plan", "--base", where, "-o", "json", at=applied)
+        assert json.loads(ran.out)["lockEdits"] == [
+            {
+                "recipe": KEEP,
+                "name": "Castle Keep",
+                "edit": f"composition {before['Castle Keep']} -> model_other",
+            }
+        ]
+    shown = compose("plan", "--base", "HEAD", at=applied).out
+    assert "lock-only edit: Castle Keep" in shown
+    shown = compose("plan", "--base", "HEAD", "-o", "markdown", "--offline", at=applied).out
+    assert "h3 Lock-only edits" in rendered(shown).outline
+
+
+def test_what_an_apply_writes_is_no_edit(applied: Path) -> None:
+    edit(applied / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    compose("apply", at=applied)
+    ran = compose("plan", "--base", "HEAD", "-o", "json", at=applied)
+    assert json.loads(ran.out)["lockEdits"] == []
+
+
+def test_a_base_without_a_lock_is_empty(applied: Path) -> None:
+    git(applied, "rm", "--quiet", "--cached", "compose.lock")
+    git(applied, "commit", "--quiet", "--message", "no lock")
+    ran = compose("plan", "--base", "HEAD", "-o", "json", at=applied)
+    assert (ran.status, json.loads(ran.out)["lockEdits"]) == (0, [])
+
+
+def test_a_root_below_the_top_of_the_repository(applied: Path) -> None:
+    """The lock of the root is meant, not one at the top."""
+    inner = applied / "games/knights"
+    inner.mkdir(parents=True)
+    (inner / ".git").write_text(f"gitdir: {applied / '.git'}\n", encoding="utf-8")
+    (inner / "recipes").mkdir()
+    (inner / ROGUE).write_bytes((applied / ROGUE).read_bytes())
+    git(applied, "config", "core.worktree", str(applied))
+    ran = compose("plan", "--offline", "--base", "HEAD", "-o", "json", at=inner)
+    assert (ran.status, json.loads(ran.out)["lockEdits"]) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "base", ["-h", "--output=x", "", "nowhere", "HEAD:compose.lock", "a b", "$(id)", "HEAD^{tree}"]
+)
+def test_what_is_no_base_is_refused(base: str, applied: Path) -> None:
+    before = snapshot(applied)
+    ran = compose("plan", f"--base={base}", at=applied)
+    assert (ran.status, "--base" in ran.err, ran.out) == (64, True, "")
+    assert snapshot(applied) == before
+
+
+def test_git_is_asked_for_revisions_only(applied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    (applied / "base.lock").write_bytes((applied / "compose.lock").read_bytes())
+    assert compose("plan", "--base", "base.lock", at=applied).status == 0
+    for base, said in {"main": "git, which isn't installed", "--upload-pack": "neither"}.items():
+        ran = compose("plan", f"--base={base}", at=applied)
+        assert (ran.status, said in ran.err) == (64, True)
+
+
+def test_a_base_that_is_no_lock_is_invalid(applied: Path) -> None:
+    (applied / "other.lock").write_text("version: 1\ntargets: [}\n", encoding="utf-8")
+    ran = compose("plan", "--base", "other.lock", at=applied)
+    assert (ran.status, "the base's lock (other.lock)" in ran.err) == (65, True)
+
+
+def test_an_edit_of_what_is_not_an_id_is_told_in_every_form(applied: Path) -> None:
+    edit(applied / "compose.lock", "        protect: true\n", "        protect: false\n")
+    said = "protect true -> false"
+    for form in ("text", "markdown", "json", "github", "sarif"):
+        for more in ([], ["--offline"]):
+            ran = compose("plan", "--base", "HEAD", "-o", form, *more, at=applied)
+            assert said in ran.out.replace("&gt;", ">"), (form, ran)
+
+
+def test_what_came_with_a_change_is_noted(applied: Path) -> None:
+    edit(applied / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    compose("apply", at=applied)
+    for form in ("text", "markdown", "json"):
+        ran = compose("plan", "--base", "HEAD", "-o", form, at=applied)
+        assert "the lock names another id" in ran.out
+
+
+def test_a_bad_base_is_no_fault_of_the_lock_s(applied: Path) -> None:
+    (applied / "README.md").write_text("# no lock\n\n- [\n", encoding="utf-8")
+    ran = compose("plan", "--base", "README.md", at=applied)
+    assert (ran.status, "--repair" in ran.err, "--base takes" in ran.err) == (65, False, True)
+
+
+# --- copies ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["--json-into", "--markdown-into", "--summary-into"])
+def test_a_copy_never_overwrites_the_lock_or_a_recipe(option: str, applied: Path) -> None:
+    before = snapshot(applied)
+    (applied / "link").symlink_to(applied / KEEP)
+    for file in ("compose.lock", "./recipes/../compose.lock", ROGUE, "link"):
+        ran = compose("plan", option, file, at=applied)
+        assert (ran.status, "the lock or a recipe" in ran.err) == (64, True), ran
+    (applied / "link").unlink()
+    assert snapshot(applied) == before
+
+
+@pytest.mark.parametrize("file", ["nowhere/x.json", "recipes"])
+def test_a_copy_that_can_t_be_written_is_said(file: str, applied: Path) -> None:
+    ran = compose("plan", "--json-into", file, at=applied)
+    assert (ran.status, "can't be written" in ran.err, "recorded" in ran.err) == (1, True, False)
+
+
+# --- --offline ---------------------------------------------------------------------------
+
+
+def test_offline_asks_nobody_and_writes_nothing(
+    applied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(applied / "compose.lock", '"local"', f'"{URL}#p1"')
+    edit(applied / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    monkeypatch.setenv("SCENARIO_SDK_API_KEY", "half of the credentials")
+    before = snapshot(applied)
+    ran = compose("plan", "--offline", "--detailed-exitcode", at=applied)
+    assert ran.status == 2
+    assert f"target: {URL}#p1 (the lock knows no other), not asked" in ran.err
+    assert "~ replace  Pixel Rogue" in ran.out
+    assert ran.out.count("the target was not asked") == 5
+    assert snapshot(applied) == before
+    assert compose("plan", at=applied).status == 77
+
+
+def test_offline_needs_no_lock_and_no_library(tmp_path: Path) -> None:
+    (tmp_path / "recipes").mkdir()
+    recipe = "name: Mage\nconcepts:\n  - name: Star Dust\n    scale: 0.5\n"
+    (tmp_path / "recipes/mage.yaml").write_text(recipe, encoding="utf-8")
+    ran = compose("plan", "--offline", at=tmp_path)
+    assert (ran.status, "1 recipe: 1 to create." in ran.out) == (0, True)
+    assert "no pin for Star Dust" in ran.out
+    assert compose("plan", "--offline", "--locked", at=tmp_path).status == 3
+    assert compose("plan", "--offline", "--upgrade", "Star Dust", at=tmp_path).status == 64
+    assert [path.name for path in tmp_path.iterdir()] == ["recipes"]
+
+
+def test_an_offline_plan_approves_nothing(applied: Path) -> None:
+    edit(applied / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    compose("plan", "--offline", "--json-into", "plan.json", at=applied)
+    refused = compose("apply", "--expect", "plan.json", at=applied)
+    assert (refused.status, "not in plan.json" in refused.err) == (3, True)
+
+
+def lock(*keys: str) -> Lock:
+    return Lock({key: TargetLock() for key in keys})
+
+
+@pytest.mark.parametrize(
+    ("known", "target", "project", "env", "key"),
+    [
+        ([], None, None, {}, "local"),
+        ([], "scenario", "p1", {}, f"{URL}#p1"),
+        ([], None, None, {"COMPOSE_TARGET": "scenario"}, URL),
+        ([], None, "p1", {}, None),  # never a quiet local plan
+        (["local"], None, None, {}, "local"),
+        ([URL], None, None, {"SCENARIO_PROJECT_ID": "p1"}, URL),
+        ([URL], "local", None, {}, "local"),
+        ([f"{URL}#p1", f"{URL}#p2"], None, None, {}, None),
+        ([f"{URL}#p1", f"{URL}#p2"], None, "p2", {}, f"{URL}#p2"),
+        ([f"{URL}#p1", f"{URL}#p2"], None, None, {"SCENARIO_PROJECT_ID": "p1"}, f"{URL}#p1"),
+        ([f"{URL}#p1", f"{URL}#p2"], "scenario", "p3", {}, f"{URL}#p3"),
+        (["local", URL], None, None, {"COMPOSE_TARGET": "local"}, "local"),
+        (["local", URL], None, None, {"SCENARIO_SDK_JWT": "x"}, None),
+    ],
+)
+def test_which_target_is_meant(
+    known: list[str], target: str | None, project: str | None, env: dict[str, str], key: str | None
+) -> None:
+    wish = TargetOptions(target, project, None)
+    if key is None:
+        with pytest.raises(UsageError) as caught:
+            offline_key(wish, lock(*known), env)
+        assert "--project ID" in str(caught.value)
+    else:
+        assert offline_key(wish, lock(*known), env)[0] == key

@@ -1,0 +1,92 @@
+"""Every JSON for programs has a published schema that describes it, and describes it narrowly.
+
+`cli.compose` holds the output of every test's commands to them; here are those that it can't see.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+from support.cli import REPO, compose, edit, samples, validator
+
+from composer.cli.schema import SCHEMAS
+from composer.files.schemas import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+INK, STONE = "recipes/loras/ink-lines.safetensors", "recipes/loras/castle-stone.safetensors"
+
+
+def test_all_of_them_are_printed() -> None:
+    shipped = {file.name.removesuffix(".schema.json") for file in (REPO / "schemas").iterdir()}
+    assert shipped == set(SCHEMAS)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_each_describes_every_field_and_admits_no_other(name: str) -> None:
+    whole = json.loads(schema(name))
+    jsonschema.Draft7Validator.check_schema(whole)
+    objects = [part for part in parts(whole) if "properties" in part]
+    assert objects
+    for part in objects:
+        assert part["additionalProperties"] is False, part
+        undescribed = [key for key, value in part["properties"].items() if not told(value)]
+        assert undescribed == []
+
+
+def parts(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for inner in value.values():
+            yield from parts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from parts(inner)
+
+
+def told(value: dict[str, Any]) -> bool:
+    return bool(value.get("description")) or "$ref" in value or "const" in value
+
+
+def test_what_merge_writes(tmp_path: Path) -> None:
+    samples(tmp_path)
+    for flags in (["--dry-run"], ["--format", "kohya"], ["--rank", "2"]):
+        arguments = ["merge", f"{INK}:0.5", STONE, "-o", "k.safetensors", "--force", *flags]
+        ran = compose(*arguments, "--json-into", "merged.json", at=tmp_path)
+        assert ran.status == 0, ran.err
+        written = json.loads((tmp_path / "merged.json").read_text("utf-8"))
+        validator("merge").validate(written)
+    assert written["kept"]
+
+
+def test_a_day_in_json(tmp_path: Path) -> None:
+    """Every command that prints JSON, in a project that has something to say; none says nothing."""
+    samples(tmp_path)
+
+    def run(*arguments: str, status: int = 0) -> dict[str, Any]:
+        ran = compose(*arguments, "-o", "json", at=tmp_path)
+        assert ran.status == status, ran.err
+        found: dict[str, Any] = json.loads(ran.out)
+        assert found["formatVersion"] == 1
+        return found
+
+    assert run("lock")["pins"]
+    assert run("plan")["hasChanges"]
+    assert run("apply")["outcomes"][0]["composition"]
+    edit(tmp_path / "recipes/pixel-rogue.yaml", "scale: 0.6", "scale: 0.7")
+    assert run("apply", "--dry-run")["hasChanges"]
+    assert {row["sync"] for row in run("status")["recipes"]} > {"in sync"}
+    assert run("models")["models"]
+    assert run("inspect", INK, STONE)["inspections"]
+    assert run("doctor")["checks"]
+    assert run("lock", "--upgrade", "--dry-run")["news"] == []
+    lock = tmp_path / "compose.lock"
+    lock.write_text(lock.read_text("utf-8").replace("composition:", "composition?", 1), "utf-8")
+    assert run("lock", "--repair")["repaired"]
+    edit(tmp_path / "recipes/pixel-rogue.yaml", "scale: 0.7", "scale: 7")
+    assert run("validate", status=65)["problems"]

@@ -1,0 +1,307 @@
+"""`compose pull`: results where the user wants them, at no cost where the file system can."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from support.cli import Ran, compose, edit, samples, snapshot
+from support.engine_files import free, no_room
+
+from composer.errors import Refused, TargetError, UsageError
+from composer.files.delivery import THERE, copy, deliver, hard_link, reflink
+from composer.lock import read_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROGUE, KNIGHT = "recipes/pixel-rogue.yaml", "recipes/storybook-knight.yaml"
+FILES = [
+    "castle-keep.safetensors",
+    "pixel-rogue.safetensors",
+    "storybook-knight.safetensors",
+    "tutorial-slime.safetensors",
+]
+MEMORY = Path("/dev/shm")  # another file system, where there is one
+
+
+@pytest.fixture(scope="module")
+def _applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = samples(tmp_path_factory.mktemp("pull") / "project")
+    assert compose("apply", at=root).status == 0
+    return root
+
+
+@pytest.fixture
+def project(tmp_path: Path, _applied: Path) -> Path:
+    return Path(shutil.copytree(_applied, tmp_path / "project"))
+
+
+def pull(project: Path, *arguments: str) -> Ran:
+    return compose("pull", *arguments, at=project)
+
+
+def result(project: Path, path: str) -> Path:
+    """The engine's own file for a recipe."""
+    id = read_lock(project).target("local").recipes[path].composition
+    return project / ".compose" / "models" / f"{id}.safetensors"
+
+
+# --- where to ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", [ROGUE, "Pixel Rogue"])
+def test_one_to_a_file(project: Path, recipe: str) -> None:
+    ran = pull(project, recipe, "-o", "rogue.safetensors")
+    how = ran.out[ran.out.index("(") + 1 : ran.out.index(")")]
+    assert (ran.status, ran.out) == (0, f"pulled  Pixel Rogue  rogue.safetensors ({how})\n")
+    assert how in ("reflink", "hard link", "copy")
+    out, own = project / "rogue.safetensors", result(project, ROGUE)
+    assert out.read_bytes() == own.read_bytes()
+    assert os.path.samefile(out, own) is (how == "hard link")
+
+
+def test_all_into_a_folder_that_is_made(project: Path) -> None:
+    ran = pull(project, "-o", "dist/models/")
+    assert ran.status == 0
+    assert sorted(path.name for path in (project / "dist/models").iterdir()) == FILES
+    out = project / "dist/models" / FILES[1]
+    assert out.read_bytes() == result(project, ROGUE).read_bytes()
+
+
+def test_some_into_a_folder_that_is_there(project: Path) -> None:
+    (project / "dist").mkdir()
+    assert pull(project, KNIGHT, "Pixel Rogue", KNIGHT, "-o", "dist").status == 0
+    assert sorted(path.name for path in (project / "dist").iterdir()) == FILES[1:3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("Pixel Rogue", "-o", "json"), "json is no folder"),
+        (("-o", "dist"), "end it with / to have it made"),
+        (("-o", "all.safetensors"), "all.safetensors is no folder"),
+        (("Pixel Rouge", "-o", "x.safetensors"), "did you mean Pixel Rogue?"),
+        (("Pixel Rogue",), "--output"),
+    ],
+    ids=str,
+)
+def test_what_cant_be_meant(project: Path, arguments: tuple[str, ...], said: str) -> None:
+    before = snapshot(project)
+    ran = pull(project, *arguments)
+    assert (ran.status, said in ran.err) == (64, True), ran.err
+    assert snapshot(project) == before
+
+
+def test_two_of_one_file_name_are_refused(project: Path) -> None:
+    edit(project / KNIGHT, "name: Storybook Knight", "name: Pixel-Rogue!")
+    assert compose("apply", at=project).status == 0
+    ran = pull(project, "-o", "dist/")
+    assert (ran.status, "would both be pixel-rogue.safetensors" in ran.err) == (64, True)
+    assert pull(project, KNIGHT, "-o", "knight.safetensors").status == 0
+
+
+# --- again -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", [hard_link, copy])
+def test_what_is_there_already_is_left_alone(
+    project: Path, way: Callable[[Path, Path], str]
+) -> None:
+    out = project / "rogue.safetensors"
+    way(result(project, ROGUE), out)
+    before = snapshot(project)
+    (project / "dist").mkdir()
+    for flags in ((), ("--force",), ("--dry-run",)):
+        ran = pull(project, "Pixel Rogue", "-o", "rogue.safetensors", *flags)
+        assert ran.out == f"kept  Pixel Rogue  rogue.safetensors ({THERE})\n"
+        assert ran.status == 0
+    assert snapshot(project) == before
+
+
+def test_other_bytes_are_replaced_with_force_alone(project: Path) -> None:
+    """And never written through: what was pulled may be another name of the engine's own file."""
+    assert pull(project, KNIGHT, "-o", "k.safetensors").status == 0
+    knight = result(project, KNIGHT).read_bytes()
+    before = snapshot(project)
+    ran = pull(project, ROGUE, "-o", "k.safetensors")
+    assert (ran.status, "--force replaces it" in ran.out) == (3, True)
+    assert snapshot(project) == before
+    assert pull(project, ROGUE, "-o", "k.safetensors", "--force").status == 0
+    assert (project / "k.safetensors").read_bytes() == result(project, ROGUE).read_bytes()
+    assert result(project, KNIGHT).read_bytes() == knight
+    assert [path.name for path in project.iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_one_that_cant_be_pulled_doesnt_stop_the_others(project: Path) -> None:
+    (project / "dist").mkdir()
+    (project / "dist" / FILES[0]).write_bytes(b"other")
+    (project / "dist" / FILES[1]).mkdir()
+    ran = pull(project, "-o", "dist")
+    assert ran.status == 3
+    assert [line.split()[0] for line in ran.out.splitlines()] == ["not", "not", "pulled", "pulled"]
+    assert (project / "dist" / FILES[0]).read_bytes() == b"other"
+
+
+def test_a_lora_of_the_library_is_never_replaced(project: Path) -> None:
+    before = snapshot(project)
+    out = "recipes/loras/ink-lines.safetensors"
+    ran = pull(project, ROGUE, "-o", out, "--force")
+    assert (ran.status, f"{out} is a LoRA of the library" in ran.out) == (1, True), ran.out
+    assert snapshot(project) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file's size")
+def test_a_disk_that_fills_up_meanwhile(tmp_path: Path) -> None:
+    path, out = source(tmp_path), tmp_path / "out.safetensors"
+    with no_room(1 << 20), pytest.raises(TargetError, match=r"out\.safetensors can't be written"):
+        deliver(path, out, sharing=[], free_space=free)
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_dry_run_writes_nothing(project: Path) -> None:
+    before = snapshot(project)
+    ran = pull(project, "-o", "dist/", "--dry-run")
+    assert (ran.status, ran.out.count("(dry run)")) == (0, 4)
+    assert (snapshot(project), (project / "dist").exists()) == (before, False)
+
+
+# --- what there is nothing of ------------------------------------------------------------
+
+
+def test_before_the_first_apply(tmp_path: Path) -> None:
+    project = samples(tmp_path / "project")
+    ran = pull(project, "-o", "dist/")
+    assert (ran.status, ran.out.count("it has no model yet (compose apply)")) == (1, 4)
+
+
+def test_on_another_machine(project: Path) -> None:
+    shutil.rmtree(project / ".compose")
+    ran = pull(project, "Pixel Rogue", "-o", "x.safetensors")
+    assert (ran.status, "is not on this machine (compose apply makes it)" in ran.out) == (1, True)
+    assert not (project / ".compose").exists()
+
+
+def test_a_result_that_was_lost(project: Path) -> None:
+    result(project, ROGUE).unlink()
+    ran = pull(project, "Pixel Rogue", "-o", "x.safetensors")
+    assert (ran.status, "is not trained (run `compose apply`)" in ran.out) == (1, True)
+
+
+def test_while_it_trains(project: Path) -> None:
+    edit(project / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    old = result(project, ROGUE).read_bytes()
+    assert compose("apply", "--no-wait", at=project).status == 75
+    ran = pull(project, "Pixel Rogue", "-o", "x.safetensors")
+    assert (ran.status, "a newer one is on its way" in ran.out) == (0, True)
+    assert (project / "x.safetensors").read_bytes() == old
+
+    recipe = project / "recipes" / "new.yaml"
+    recipe.write_text("name: New\nconcepts:\n  - name: Ink Lines\n    scale: 0.5\n")
+    assert compose("apply", "--no-wait", at=project).status == 75
+    ran = pull(project, "New", "-o", "y.safetensors")
+    if ran.status != 0:  # composing tiny files may be quicker than we are
+        assert ran.out == "training  New  compose apply waits for it\n"
+        assert ran.status == 75
+        assert not (project / "y.safetensors").exists()
+
+
+def test_another_target_is_refused_in_words(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCENARIO_SDK_JWT", "token")
+    ran = pull(project, "-o", "dist/", "--target", "http://127.0.0.1:9/v1")
+    assert (ran.status, "the local target's results alone" in ran.err) == (64, True)
+
+
+# --- how ---------------------------------------------------------------------------------
+
+
+def source(folder: Path) -> Path:
+    path = folder / "source.safetensors"
+    path.write_bytes(os.urandom(3 << 20))
+    return path
+
+
+def test_the_ways(tmp_path: Path) -> None:
+    """Each by itself, with the inode as the witness."""
+    path, out = source(tmp_path), tmp_path / "out.safetensors"
+    assert hard_link(path, out) == "hard link"
+    assert out.stat().st_ino == path.stat().st_ino
+    assert copy(path, out) == "copy"
+    assert out.stat().st_ino != path.stat().st_ino
+    assert out.read_bytes() == path.read_bytes()
+    out.unlink()
+    try:
+        assert reflink(path, out) == "reflink"
+    except (OSError, NotImplementedError):  # this file system shares no blocks
+        return
+    assert out.stat().st_ino != path.stat().st_ino
+    assert out.read_bytes() == path.read_bytes()
+
+
+def impossible(one: Path, two: Path) -> str:
+    two.write_bytes(b"half")
+    raise OSError("this file system can't")
+
+
+def test_what_a_file_system_cant_do_is_done_otherwise(tmp_path: Path) -> None:
+    path = source(tmp_path)
+    a, b, c = (tmp_path / f"{name}.safetensors" for name in "abc")
+    assert deliver(path, a, sharing=[impossible, hard_link]) == "hard link"
+    assert deliver(path, b, sharing=[impossible], free_space=free) == "copy"
+    with pytest.raises(TargetError, match="not enough disk space"):
+        deliver(path, c, sharing=[impossible], free_space=lambda folder: 1000)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "a.safetensors",
+        "b.safetensors",
+        "source.safetensors",
+    ]
+
+
+def test_to_another_file_system(tmp_path: Path) -> None:
+    if not MEMORY.is_dir() or MEMORY.stat().st_dev == tmp_path.stat().st_dev:
+        return  # nothing to show on this machine
+    path = source(tmp_path)
+    out = MEMORY / f"compose-test-{os.getpid()}.safetensors"
+    try:
+        assert deliver(path, out) == "copy"
+        assert out.read_bytes() == path.read_bytes()
+        assert deliver(path, out) == THERE
+    finally:
+        out.unlink(missing_ok=True)
+
+
+def test_equal_size_is_not_equal_content(tmp_path: Path) -> None:
+    path, out = source(tmp_path), tmp_path / "out.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    out.write_bytes(data)
+    with pytest.raises(Refused):
+        deliver(path, out)
+    assert deliver(path, out, force=True) != THERE
+    assert out.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+def test_links_at_the_destination(tmp_path: Path) -> None:
+    path, out = source(tmp_path), tmp_path / "out.safetensors"
+    out.symlink_to(path)
+    assert deliver(path, out) == THERE
+    out.unlink()
+    out.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(Refused):
+        deliver(path, out)
+    deliver(path, out, force=True)
+    assert not out.is_symlink()  # the link itself gave way; nothing was written through it
+    assert not (tmp_path / "nowhere").exists()
+    with pytest.raises(UsageError, match="is no regular file"):
+        deliver(path, pipe(tmp_path), force=True)
+
+
+def pipe(folder: Path) -> Path:
+    path = folder / "pipe.safetensors"
+    os.mkfifo(path)
+    return path

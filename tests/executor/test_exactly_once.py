@@ -1,0 +1,175 @@
+"""Exactly once, whatever goes wrong: every call of an apply meets every fault, over a real socket.
+
+The project and what must hold are in `exactly_once`, the faults in `fault_cases`. `.ci/soak` runs
+all kinds of faults at each call, `.ci/run` one of each class.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from support import exactly_once, fault_cases, serving
+from support.exactly_once import CREATE, REPLACE, WANTED, Start, apply, check_at_rest, ids_of, moved
+from support.fake_target import FakeTarget
+from support.sizes import size
+
+from composer.executor import settle
+from composer.lock import Ledger
+from composer.model import Concept, Content, Entry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.fault_cases import Case, Suffered
+    from support.serving import Served
+
+FOREVER = 3600  # seconds
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    return exactly_once.build(tmp_path / "start")
+
+
+def test_exactly_once_whatever_goes_wrong(
+    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    cases: list[Case] = []
+    for at_once in (1, 8)[: size(1, 2)]:
+        calls = fault_cases.record(start, tmp_path / f"record {at_once}", parallelism=at_once)
+        cases += fault_cases.cases(calls, all_kinds=bool(size(0, 1)), parallelism=at_once)
+    done = suffered(start, cases, tmp_path)
+    with capsys.disabled():
+        print(f"\n{summary(len(calls), done)} in {time.monotonic() - began:.0f} s")
+    wrong = [f"{one.case}, exit status {one.status}: {one.wrong}" for one in done if one.wrong]
+    assert not wrong, "\n\n".join(wrong)
+    ends = {one.status for one in done}
+    assert {0, 1, 69} < ends, "the faults were too weak to fail a run"
+
+
+def suffered(start: Start, cases: list[Case], folder: Path) -> list[Suffered]:
+    """All of them, in processes of their own: an apply changes the working directory."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor((os.cpu_count() or 1) + 1, mp_context=spawn) as pool:
+        folders = [folder / str(number) for number in range(len(cases))]
+        return list(pool.map(fault_cases.suffer, [start] * len(cases), cases, folders))
+
+
+def summary(calls: int, done: list[Suffered]) -> str:
+    ends = Counter(
+        "killed" if one.case.what.kill else "done all the same" if one.status == 0 else "failed"
+        for one in done
+    )
+    said = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
+    return f"exactly once: {calls} calls, {len(done)} combinations of call and fault ({said})"
+
+
+# --- from when the grace is counted ------------------------------------------------------
+
+
+CONTENT = Content.of([Concept("lora_ink", 0.5)])
+
+
+class Watch:
+    """A clock that tests set; with `ticks`, each look at it takes so many seconds."""
+
+    def __init__(self) -> None:
+        self.now, self.ticks = 0.0, 0.0
+
+    def __call__(self) -> float:
+        self.now += self.ticks
+        return self.now
+
+
+def test_a_slow_post_does_not_use_up_the_grace(tmp_path: Path) -> None:
+    """From the answer, or from when none came: until then it may have taken effect."""
+    watch = Watch()
+    ledger = Ledger(tmp_path, "local", clock=watch)
+    answered, lost = (ledger.intend(f"{name}.yaml", name, CONTENT) for name in ("a", "b"))
+    watch.now = 50.0
+    ledger.record("a.yaml", Entry("a"), settles=answered, made="made_1")
+    ledger.doubt(lost)
+    memory = Ledger(tmp_path, "local", clock=watch).memory
+    assert memory.made["made_1"].at == 50.0
+    assert [(intent.token, intent.at) for intent in memory.intents] == [(lost.token, 50.0)]
+
+
+@pytest.mark.parametrize(("age", "waits"), [(0.0, 10.0), (50.0, 10.0), (65.0, 5.0), (71.0, 0.0)])
+def test_a_killed_run_s_post_may_have_taken_effect_later(
+    tmp_path: Path, age: float, waits: float
+) -> None:
+    watch = Watch()
+    Ledger(tmp_path, "local", clock=watch).intend("a.yaml", "a", CONTENT)
+    watch.now, watch.ticks = age, 0.1
+    ledger = Ledger(tmp_path, "local", clock=watch)
+    settle([], FakeTarget(), ledger, grace=10.0, stop=Impatient())
+    assert not ledger.memory.intents
+    assert waits <= watch.now - age <= waits + 1
+
+
+class Impatient(threading.Event):
+    """Never set, and never waited for."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return False
+
+
+# --- beyond the grace --------------------------------------------------------------------
+
+
+def test_twins_of_two_runners_that_saw_stale_lists_are_kept_and_shown(
+    start: Start, tmp_path: Path
+) -> None:
+    """The list is as of before the first runner's POST for longer than any grace."""
+    ours, theirs = (start.copy("project", tmp_path / name) for name in ("ours", "theirs"))
+    server = start.copy("server", tmp_path / "server")
+    stale = {"when": "POST /models", "stale_list": FOREVER}
+    with serving.thread(server, start.library, faults=[stale]) as served:
+        for project in (ours, theirs):
+            done = apply(moved(project, start.url, served.url), served)
+            assert done.status == 0, done
+        before = served.url
+        assert served.faults == [1]
+    with serving.thread(server, start.library) as served:
+        twins = {path: set(ids_of(served, path)) for path in WANTED}
+        assert [len(twins[path]) for path in (CREATE, REPLACE)] == [2, 2]
+        for project in (ours, theirs):
+            named = exactly_once.entries(moved(project, before, served.url), served)
+            shown = planned(project, served)
+            for path in (CREATE, REPLACE):
+                (other,) = twins[path] - {named[path].composition}
+                assert f"the lock doesn't name its twins: {other}\n" in shown
+            assert shown.count("note:") == 2
+            check_at_rest(project, served)
+        assert {path: set(ids_of(served, path)) for path in WANTED} == twins
+
+
+def test_a_post_that_shows_up_after_the_grace_is_shown(start: Start, tmp_path: Path) -> None:
+    server = start.copy("server", tmp_path / "server")
+    lost = {"when": "POST /models", "drop": "after", "late_replica": FOREVER}
+    with serving.thread(server, start.library, faults=[lost]) as served:
+        project = moved(start.copy("project", tmp_path / "project"), start.url, served.url)
+        assert apply(project, served).status == 0
+        before, known = served.url, len(exactly_once.compositions(served))
+        assert served.faults == [1]
+    with serving.thread(server, start.library) as served:
+        moved(project, before, served.url)
+        assert len(exactly_once.compositions(served)) == known + 1
+        assert planned(project, served).count("its twins: ") == 1
+        check_at_rest(project, served)
+
+
+def planned(project: Path, served: Served) -> str:
+    """What `compose plan` shows; there must be nothing to do."""
+    command = ("plan", "--detailed-exitcode", "--target", served.url)
+    ran = exactly_once.run(project, served, *command)
+    assert ran.status == 0, ran
+    return ran.out

@@ -1,0 +1,235 @@
+"""The workflows that bring a lock back: their conditions, and their scripts on real repositories.
+
+The artifact may be anybody's, so nothing of it but a plain compose.lock may get anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from support.action_runner import Runner
+from support.cli import REPO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the runner's bash is another on Windows")
+
+BRANCHES = {"lock-app": "main", "lock-pull-request": "compose/lock"}
+BASE_LOCK = "".join(f"line {n}\n" for n in range(9))
+NEW_LOCK = BASE_LOCK.replace("line 1\n", "made 1\n")
+HOOKS = ("post-checkout", "post-commit", "pre-commit", "pre-push", "reference-transaction")
+# GitHub's own tool, as far as the scripts use it: notes what it was asked; lists nothing.
+GH = '#!/bin/sh\necho "gh $1 $2 $GH_TOKEN" >>"$RUNNER_TEMP/gh.log"\n'
+
+
+def job(workflow: str) -> dict[str, Any]:
+    text = (REPO / f"docs/workflows/{workflow}.yml").read_text(encoding="utf-8")
+    described: dict[str, Any] = yaml.safe_load(text)["jobs"]["lock"]
+    return described
+
+
+class Lock:
+    """A bare repository, a merge that was applied, and the job of one workflow on its checkout."""
+
+    def __init__(self, at: Path, workflow: str) -> None:
+        self.workflow, self.branch = workflow, BRANCHES[workflow]
+        self.remote, self.clone, self.temp = at / "remote", at / "clone", at / "temp"
+        self.artifact = self.temp / "lock"
+        self.artifact.mkdir(parents=True)
+        (at / "bin").mkdir()
+        (at / "bin/gh").write_text(GH, encoding="utf-8")
+        (at / "bin/gh").chmod(0o755)
+        self.env = {
+            "PATH": f"{at / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(at),
+            "RUNNER_TEMP": str(self.temp),
+            "GITHUB_OUTPUT": str(self.temp / "output"),
+            "GIT_CONFIG_NOSYSTEM": "1",
+        }
+        self.git(at, "init", "--quiet", "--bare", "--initial-branch=main", str(self.remote))
+        self.git(at, "clone", "--quiet", str(self.remote), str(self.clone))
+        self.git(self.clone, "config", "user.name", "amy")
+        self.git(self.clone, "config", "user.email", "amy@example.org")
+        self.git(self.clone, "checkout", "--quiet", "-B", "main")
+        self.applied = self.commit("compose.lock", BASE_LOCK)
+        self.artifact.joinpath("compose.lock").write_text(NEW_LOCK, encoding="utf-8")
+
+    def git(self, at: Path, *arguments: str) -> str:
+        ran = subprocess.run(
+            ["git", *arguments], cwd=at, env=self.env, capture_output=True, text=True, check=True
+        )
+        return ran.stdout.strip()
+
+    def commit(self, file: str, text: str, branch: str = "main") -> str:
+        """Push a commit; its name."""
+        (self.clone / file).write_text(text, encoding="utf-8")
+        self.git(self.clone, "add", file)
+        self.git(self.clone, "commit", "--quiet", "--message", file)
+        self.git(self.clone, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
+        return self.git(self.clone, "rev-parse", "HEAD")
+
+    def run(self) -> tuple[int, str]:
+        """The workflow's scripts, as far as their conditions go; the status and the log."""
+        log, output = "", self.temp / "output"
+        output.write_text("", encoding="utf-8")
+        for step in (step for step in job(self.workflow)["steps"] if "run" in step):
+            commit = output.read_text(encoding="utf-8").strip().removeprefix("commit=")
+            if "if" in step and not commit:
+                continue
+            assert ("GH_TOKEN" in step["env"]) == (step["id"] == "push")
+            values = {"BASE": "main", "APPLIED": self.applied, "COMMIT": commit, "GH_TOKEN": "t"}
+            given = {name: values.get(name, text) for name, text in step["env"].items()}
+            ran = subprocess.run(
+                ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+                cwd=self.clone,
+                env={**self.env, **given},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            log += ran.stdout
+            if ran.returncode:
+                return ran.returncode, log
+        return 0, log
+
+    def refs(self) -> str:
+        return self.git(self.remote, "for-each-ref")
+
+    def pushed(self, file: str = "compose.lock") -> str:
+        return self.git(self.remote, "show", f"{self.branch}:{file}") + "\n"
+
+
+@pytest.fixture(params=[*BRANCHES])
+def lock(request: pytest.FixtureRequest, tmp_path: Path) -> Lock:
+    return Lock(tmp_path, request.param)
+
+
+def test_the_lock_comes_back_as_one_commit_of_one_file(lock: Lock) -> None:
+    status, log = lock.run()
+    assert (status, lock.pushed()) == (0, NEW_LOCK), log
+    changed = lock.git(lock.remote, "diff", "--name-only", lock.applied, lock.branch)
+    count = lock.git(lock.remote, "rev-list", "--count", f"{lock.applied}..{lock.branch}")
+    assert (changed, count) == ("compose.lock", "1")
+    asked = (lock.temp / "gh.log").read_text(encoding="utf-8")
+    assert ("gh pr create t" in asked) == (lock.workflow == "lock-pull-request")
+
+
+def test_a_lock_that_is_as_it_was_pushes_nothing(lock: Lock) -> None:
+    (lock.artifact / "compose.lock").write_text(BASE_LOCK, encoding="utf-8")
+    before = lock.refs()
+    status, log = lock.run()
+    assert (status, "as it was" in log, lock.refs()) == (0, True, before), log
+
+
+def test_a_first_lock_is_added(lock: Lock) -> None:
+    lock.git(lock.clone, "rm", "--quiet", "compose.lock")
+    lock.applied = lock.commit("README", "none yet")
+    status, log = lock.run()
+    assert (status, lock.pushed()) == (0, NEW_LOCK), log
+
+
+def test_nothing_else_of_an_artifact_is_run_or_committed(lock: Lock, tmp_path: Path) -> None:
+    for folder in (lock.artifact / ".git/hooks", lock.artifact / "hooks"):
+        folder.mkdir(parents=True)
+        for name in HOOKS:
+            (folder / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/pwned\n", encoding="utf-8")
+            (folder / name).chmod(0o755)
+    (lock.artifact / ".git/config").write_text("[core]\n\thooksPath = hooks\n", encoding="utf-8")
+    (lock.artifact / "recipes.yaml").write_text("hostile", encoding="utf-8")
+    status, log = lock.run()
+    assert (status, lock.pushed()) == (0, NEW_LOCK), log
+    assert not (tmp_path / "pwned").exists()
+    assert lock.git(lock.remote, "ls-tree", "-r", "--name-only", lock.branch) == "compose.lock"
+
+
+def test_commits_that_nobody_reviewed_stay_where_they_are(lock: Lock) -> None:
+    before = lock.git(lock.remote, "rev-parse", "main")
+    lock.applied = lock.commit("evil.yml", "unreviewed", branch="topic")
+    lock.git(lock.clone, "checkout", "--quiet", "-B", "main", before)
+    refs = lock.refs()
+    status, log = lock.run()
+    assert (status, "is not on the default branch" in log, lock.refs()) == (1, True, refs), log
+
+
+def _link(file: Path) -> None:
+    file.with_name("secret").write_text("secret", encoding="utf-8")
+    file.symlink_to("secret")
+
+
+def _large(file: Path) -> None:
+    with file.open("wb") as opened:
+        opened.truncate(64 * 1024 * 1024 + 1)
+
+
+@pytest.mark.parametrize("make", [_link, _large, lambda file: file.mkdir(), lambda file: None])
+def test_only_a_plain_file_is_a_lock(make: Callable[[Path], None], lock: Lock) -> None:
+    (lock.artifact / "compose.lock").unlink()
+    make(lock.artifact / "compose.lock")
+    before = lock.refs()
+    status, log = lock.run()
+    assert (status, "is no plain file" in log, lock.refs()) == (1, True, before), log
+
+
+def test_what_was_merged_meanwhile_stays(lock: Lock) -> None:
+    theirs = BASE_LOCK.replace("line 7\n", "theirs 7\n")
+    main = lock.commit("compose.lock", theirs)
+    status, log = lock.run()
+    parent = lock.git(lock.remote, "rev-parse", f"{lock.branch}^")
+    if lock.workflow == "lock-app":
+        merged = theirs.replace("line 1\n", "made 1\n")
+        assert (status, parent, lock.pushed()) == (0, main, merged), log
+    else:
+        assert (status, parent, lock.pushed()) == (0, lock.applied, NEW_LOCK), log
+
+
+def test_an_app_refuses_a_conflict_and_a_branch_that_moved(tmp_path: Path) -> None:
+    lock = Lock(tmp_path, "lock-app")
+    conflicting = lock.commit("compose.lock", BASE_LOCK.replace("line 1\n", "theirs 1\n"))
+    before = lock.refs()
+    status, log = lock.run()
+    assert (status, "the lock changed meanwhile" in log, lock.refs()) == (1, True, before), log
+    lock.applied = conflicting
+    lock.commit("README", "somebody was faster")
+    lock.git(lock.clone, "reset", "--quiet", "--hard", conflicting)
+    before = lock.refs()
+    status, log = lock.run()
+    assert (status, "run this job again" in log, lock.refs()) == (1, True, before), log
+
+
+@pytest.mark.parametrize("workflow", [*BRANCHES])
+def test_only_the_default_branchs_own_runs_bring_a_lock(workflow: str, tmp_path: Path) -> None:
+    run, ours = "github.event.workflow_run", "studio/models"
+    good = {
+        f"{run}.event": "push",
+        f"{run}.head_branch": "main",
+        f"{run}.conclusion": "failure",  # whatever came of it, the lock says what happened
+        f"{run}.head_repository.full_name": ours,
+        "github.event.repository.default_branch": "main",
+        "github.repository": ours,
+    }
+    bad = {
+        f"{run}.event": "pull_request",
+        f"{run}.head_branch": "topic",
+        f"{run}.conclusion": "skipped",
+        f"{run}.head_repository.full_name": "stranger/models",
+    }
+    runner = Runner(tmp_path, tmp_path)
+    assert runner.job_runs(job(workflow), good)
+    assert runner.job_runs(job(workflow), {**good, f"{run}.event": "workflow_dispatch"})
+    for name, value in bad.items():
+        assert not runner.job_runs(job(workflow), {**good, name: value}), name
+
+
+@pytest.mark.parametrize("workflow", [*BRANCHES])
+def test_an_artifact_is_unpacked_outside_the_default_branchs_checkout(workflow: str) -> None:
+    checkout, download = (step["with"] for step in job(workflow)["steps"][:2])
+    assert checkout["ref"] == "${{ github.event.repository.default_branch }}"
+    assert checkout["persist-credentials"] is False
+    assert download["path"] == "${{ runner.temp }}/lock"

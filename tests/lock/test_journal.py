@@ -1,0 +1,277 @@
+"""The journal: what heals a run that was killed, read with care and folded away in time."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.sizes import size
+
+from composer.errors import InvalidInput
+from composer.lock import NAME, Ledger, dump, read_lock, remember
+from composer.lock.journal import Journal
+from composer.model import Concept, Content, Entry, Lock, Next, Replaced, TargetLock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+INK = Content.of([Concept("lora_ink", 0.5)])
+DUST = Content.of([Concept("lora_dust", 0.6)])
+
+
+def journal(root: Path) -> Path:
+    return root / ".compose" / "journal.jsonl"
+
+
+def events(root: Path) -> list[dict[str, Any]]:
+    path = journal(root)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def created(ledger: Ledger, path: str = "a.yaml", id: str = "comp") -> Entry:
+    """What an apply writes when it has created a composition."""
+    intent = ledger.intend(path, "Knight", INK)
+    entry = Entry("Knight", next=Next(id, INK, "created"))
+    ledger.record(path, entry, settles=intent, made=id)
+    return entry
+
+
+# --- reading -------------------------------------------------------------------------------
+
+
+def test_what_was_recorded_is_remembered(tmp_path: Path) -> None:
+    entry = created(Ledger(tmp_path, "local"))
+    memory = remember(tmp_path, "local")
+    assert memory.entries == {"a.yaml": entry}
+    assert memory.made["comp"].content == INK and memory.intents == ()
+
+
+def test_another_target_remembers_nothing_of_it(tmp_path: Path) -> None:
+    created(Ledger(tmp_path, "local"))
+    assert remember(tmp_path, "https://example.com").entries == {}
+
+
+def test_an_open_intent_is_remembered_until_found_or_expired(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, "local", clock=lambda: 12.5)
+    one = ledger.intend("a.yaml", "Knight", INK)
+    two = ledger.intend("b.yaml", "Rogue", DUST)
+    assert remember(tmp_path, "local").intents == (one, two) and one.at == 12.5
+    ledger.expire(one)
+    ledger.found(two, "comp")
+    memory = remember(tmp_path, "local")
+    assert memory.intents == () and list(memory.made) == ["comp"]
+    (candidate,) = memory.entries["b.yaml"].candidates
+    assert (candidate.id, candidate.name, candidate.content) == ("comp", "Rogue", DUST)
+    assert candidate.ours and not candidate.used
+
+
+@settings(max_examples=size(60, 1000), deadline=None)
+@given(st.integers(0, 10_000))
+def test_a_torn_last_line_is_passed_over(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
+    root = tmp_path_factory.mktemp("torn")
+    ledger = Ledger(root, "local")
+    created(ledger)
+    whole = journal(root).read_bytes()
+    ledger.record("a.yaml", Entry("Knight", composition="comp", content=INK))
+    data = journal(root).read_bytes()
+    torn = data[: len(whole) + cut % (len(data) - len(whole))]
+    journal(root).write_bytes(torn)
+    assert remember(root, "local").entries["a.yaml"].next is not None
+    after = Ledger(root, "local")
+    after.record("b.yaml", Entry("Rogue"))
+    assert [event["recipe"] for event in events(root)] == ["a.yaml", "a.yaml", "b.yaml"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{",
+        b"\x00\x00\x00",
+        b"\xff\xfe",
+        b"[]",
+        b'"entry"',
+        b"{}",
+        b'{"event": 3}',
+        b'{"event": "entry", "target": "local"}',
+        b'{"event": "entry", "recipe": "a.yaml"}',
+        b'{"event": "entry", "target": "local", "recipe": "a.yaml", "entry": {"name": "K"}, "x": [',
+        b'{"event": "entry", "target": "local", "recipe": "a.yaml", "entry": []}',
+        b'{"event": "entry", "target": "local", "recipe": "../a.yaml", "entry": {"name": "K"}}',
+        b'{"event": "expired", "target": "local", "token": "t"}',
+        b'{"event": "found", "target": "local", "recipe": "a.yaml", "token": "?", "made": "m"}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_broken_line_in_the_middle_is_refused_in_words(tmp_path: Path, line: bytes) -> None:
+    created(Ledger(tmp_path, "local"))
+    first, second = journal(tmp_path).read_bytes().splitlines()
+    journal(tmp_path).write_bytes(b"\n".join([first, line, second, b""]))
+    for read in (remember, Ledger):
+        with pytest.raises(InvalidInput, match=r"journal\.jsonl:2: ") as caught:
+            read(tmp_path, "local")
+        assert "move the journal away" in str(caught.value.hint)
+        assert caught.value.exit_status == 65
+
+
+@pytest.mark.parametrize("id", ["../x", "a?b#", "", "x" * 65, "é", 7, None])
+@pytest.mark.parametrize("place", ["made", "composition", "modelId"])
+def test_hostile_ids_are_refused(tmp_path: Path, id: object, place: str) -> None:
+    created(Ledger(tmp_path, "local"))
+    first, second = events(tmp_path)
+    coming = second["entry"]["next"]
+    if place == "made":
+        second["made"] = id
+    elif place == "composition":
+        coming["composition"] = id
+    else:
+        coming["content"]["concepts"][0]["modelId"] = id
+    journal(tmp_path).write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")
+    with pytest.raises(InvalidInput, match=r"journal\.jsonl:2: "):
+        remember(tmp_path, "local")
+
+
+def test_the_lock_leads_and_the_journal_tells_of_candidates(tmp_path: Path) -> None:
+    entry = Entry("Knight", composition="old", content=DUST)
+    lock = Lock({"local": TargetLock(None, {"a.yaml": entry})})
+    (tmp_path / NAME).write_text(dump(lock), encoding="utf-8")
+    Ledger(tmp_path, "local").record("a.yaml", Entry("Knight", composition="new", content=INK))
+    found = remember(tmp_path, "local").entries["a.yaml"]
+    assert found.composition == "old"
+    assert [(c.id, c.content, c.used) for c in found.candidates] == [("new", INK, True)]
+
+
+def test_the_journal_is_newer_about_the_one_on_its_way(tmp_path: Path) -> None:
+    coming = Entry("Knight", next=Next("comp", DUST, "created"))
+    lock = Lock({"local": TargetLock(None, {"a.yaml": coming})})
+    (tmp_path / NAME).write_text(dump(lock), encoding="utf-8")
+    told = Entry("Knight", next=Next("comp", INK, "mismatch"))
+    Ledger(tmp_path, "local").record("a.yaml", told)
+    assert remember(tmp_path, "local").entries["a.yaml"] == told
+
+
+# --- folding -------------------------------------------------------------------------------
+
+
+def test_folded_and_then_forgotten(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, "local")
+    entry = created(ledger)
+    ledger.marked("comp")
+    assert ledger.close(handled=["a.yaml"])
+    assert read_lock(tmp_path).target("local").recipes == {"a.yaml": entry}
+    assert not journal(tmp_path).exists()
+
+
+def test_an_open_intent_stays(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, "local")
+    intent = ledger.intend("a.yaml", "Knight", INK)
+    created(ledger, "b.yaml")
+    ledger.marked("comp")
+    ledger.close(handled=["a.yaml", "b.yaml"])
+    assert [event["token"] for event in events(tmp_path)] == [intent.token]
+    assert remember(tmp_path, "local").intents == (intent,)
+
+
+def test_an_intent_stays_though_its_recipe_is_gone(tmp_path: Path) -> None:
+    intent = Ledger(tmp_path, "local").intend("gone.yaml", "Knight", INK)
+    Ledger(tmp_path, "local").close(handled=[])
+    assert remember(tmp_path, "local").intents == (intent,)
+
+
+def test_what_is_not_marked_yet_stays(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, "local")
+    created(ledger)
+    ledger.close(handled=["a.yaml"])
+    assert list(remember(tmp_path, "local").made) == ["comp"]
+    ledger = Ledger(tmp_path, "local")
+    ledger.marked("comp")
+    ledger.close(handled=["a.yaml"])
+    assert events(tmp_path) == []
+
+
+def test_what_was_not_handled_stays(tmp_path: Path) -> None:
+    first = Ledger(tmp_path, "local")
+    created(first)
+    ledger = Ledger(tmp_path, "local")
+    ledger.marked("comp")
+    ledger.close(handled=["b.yaml"])
+    assert len(events(tmp_path)) == 2
+
+
+def test_other_targets_events_stay(tmp_path: Path) -> None:
+    created(Ledger(tmp_path, "https://example.com"))
+    ledger = Ledger(tmp_path, "local")
+    created(ledger)
+    ledger.marked("comp")
+    ledger.close(handled=["a.yaml"])
+    assert {event["target"] for event in events(tmp_path)} == {"https://example.com"}
+
+
+def test_an_unsettled_recipes_candidates_stay(tmp_path: Path) -> None:
+    entry = Entry("Knight", composition="old", content=DUST)
+    lock = Lock({"local": TargetLock(None, {"a.yaml": entry})})
+    (tmp_path / NAME).write_text(dump(lock), encoding="utf-8")
+    Ledger(tmp_path, "local").record("a.yaml", Entry("Knight", composition="new", content=INK))
+    ledger = Ledger(tmp_path, "local")
+    ledger.unsettled("a.yaml")
+    ledger.close(handled=["a.yaml"])
+    (candidate,) = remember(tmp_path, "local").entries["a.yaml"].candidates
+    assert candidate.id == "new"
+
+
+def test_a_lock_written_but_a_journal_not_folded(tmp_path: Path) -> None:
+    """A kill between the two: the next run folds again, and the lock stays as it is."""
+    ledger = Ledger(tmp_path, "local")
+    created(ledger)
+    ledger.record("a.yaml", Entry("Knight", composition="comp", content=INK))
+    told = journal(tmp_path).read_bytes()
+    ledger.marked("comp")
+    ledger.close(handled=["a.yaml"])
+    lock = (tmp_path / NAME).read_bytes()
+    journal(tmp_path).write_bytes(told)
+    ledger = Ledger(tmp_path, "local")
+    assert ledger.memory.entries["a.yaml"].candidates == ()
+    ledger.marked("comp")
+    assert not ledger.close(handled=["a.yaml"])
+    assert (tmp_path / NAME).read_bytes() == lock and not journal(tmp_path).exists()
+
+
+def test_a_forgotten_entry_is_forgotten(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, "local")
+    ledger.record("a.yaml", Entry("Knight", composition="comp", replaced=(Replaced("o", "K"),)))
+    ledger.close(handled=["a.yaml"])
+    ledger = Ledger(tmp_path, "local")
+    ledger.forget("a.yaml")
+    ledger.close(handled=["a.yaml"])
+    assert read_lock(tmp_path) == Lock() and not journal(tmp_path).exists()
+
+
+# --- its cost ------------------------------------------------------------------------------
+
+
+def test_an_events_cost_is_independent_of_the_locks_size(tmp_path: Path) -> None:
+    costs = []
+    for count in (1, 2000):
+        root = tmp_path / str(count)
+        root.mkdir()
+        entries = {f"{n:05}.yaml": Entry(f"N{n}", composition=f"c{n}") for n in range(count)}
+        (root / NAME).write_text(dump(Lock({"local": TargetLock(None, entries)})), "utf-8")
+        ledger = Ledger(root, "local", clock=lambda: 1.0)
+        before = (root / NAME).stat().st_mtime_ns
+        created(ledger, "00000.yaml")
+        costs.append(journal(root).stat().st_size)
+        assert (root / NAME).stat().st_mtime_ns == before
+    assert costs[0] == costs[1]
+
+
+def test_each_event_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bytes] = []
+    log = Journal(tmp_path)
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append(log.path.read_bytes()))
+    log.append({"event": "one"})
+    log.append({"event": "two"})
+    assert [data.count(b"\n") for data in synced] == [1, 2]

@@ -1,0 +1,128 @@
+"""Conflict markers that were committed: what they hide is told, and no id gets in through them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from support.cli import compose, samples
+
+from composer.lock import NAME, read_lock
+from composer.model import LORA, MARK, Concept
+from composer.targets.local.service import Engine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CASTLE = "recipes/castle-keep.yaml"
+
+
+@pytest.fixture
+def applied(tmp_path: Path) -> Path:
+    samples(tmp_path)
+    assert compose("apply", at=tmp_path).status == 0
+    (tmp_path / ".git").rmdir()
+    (tmp_path / ".gitignore").write_text(".compose/\n")
+    git(tmp_path, "init", "--quiet")
+    commit(tmp_path)
+    return tmp_path
+
+
+def git(at: Path, *arguments: str) -> None:
+    names = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
+    subprocess.run(["git", *names, *arguments], cwd=at, check=True, capture_output=True)
+
+
+def commit(at: Path) -> None:
+    git(at, "add", "--all")
+    git(at, "commit", "--quiet", "--message", "all")
+
+
+def stranger(at: Path) -> str:
+    """A composition of ours that this lock doesn't name, as of another repository."""
+    with Engine(at / ".compose", at / "recipes/loras") as engine:
+        (ink,) = [one for one in engine.list_models(LORA) if one.name == "Ink Lines"]
+        model = engine.create("New One", [Concept(ink.id, 0.5)])
+        engine.tag(model.id, add=[MARK])
+    return model.id
+
+
+def conflicted(at: Path, theirs: str, *, base: str = "") -> str:
+    """Another id for Castle Keep below markers; the id that was there."""
+    id = read_lock(at).target("local").recipes[CASTLE].composition
+    assert id is not None
+    line = '        composition: "{}"\n'
+    middle = f"||||||| b\n{line.format(base)}" if base else ""
+    mine = line.format(id)
+    text = (at / NAME).read_text("utf-8")
+    assert text.count(mine) == 1
+    both = f"<<<<<<< o\n{mine}{middle}=======\n{line.format(theirs)}>>>>>>> t\n"
+    (at / NAME).write_text(text.replace(mine, both), "utf-8")
+    return id
+
+
+@pytest.mark.parametrize("diff3", [False, True])
+def test_a_strangers_id_gets_in_no_more_than_by_hand(applied: Path, diff3: bool) -> None:
+    other = stranger(applied)
+    id = conflicted(applied, other, base="model_gone" if diff3 else "")
+    planned = compose("plan", at=applied)
+    assert (planned.status, "not this recipe's" in planned.out) == (1, True), planned.out
+    assert compose("apply", at=applied).status == 1
+    entry = read_lock(applied).target("local").recipes[CASTLE]
+    assert entry.composition == id
+    # It is not forgotten, but under a name that it doesn't have: nothing touches it.
+    assert all(old.name == "Castle Keep" for old in entry.replaced)
+    edits = json.loads(compose("plan", "--base", "HEAD", "-o", "json", at=applied).out)["lockEdits"]
+    assert [f"replaced gains {other}" in edit["edit"] for edit in edits] == [True]
+    compose("prune", at=applied)
+    with Engine(applied / ".compose", applied / "recipes/loras", run_jobs=False) as engine:
+        assert other in engine.get_models([other])
+    assert compose("plan", "--detailed-exitcode", at=applied).status == 0
+
+
+def test_a_repair_keeps_a_strangers_id_where_nothing_touches_it(applied: Path) -> None:
+    """It may be one of ours whose lines were torn: known, but by no name that it has."""
+    other = stranger(applied)
+    conflicted(applied, other)
+    assert compose("lock", "--repair", at=applied).status == 0
+    (old,) = read_lock(applied).target("local").recipes[CASTLE].replaced
+    assert (old.id, old.name) == (other, "Castle Keep")
+    assert compose("plan", "--detailed-exitcode", at=applied).status == 0
+    compose("prune", at=applied)
+    with Engine(applied / ".compose", applied / "recipes/loras", run_jobs=False) as engine:
+        assert other in engine.get_models([other])
+
+
+def test_every_look_says_that_markers_are_there(applied: Path) -> None:
+    id = conflicted(applied, "model_theirs")
+    for arguments in (["plan"], ["plan", "--base", "HEAD"], ["plan", "--offline"]):
+        assert "conflict markers" in compose(*arguments, at=applied).out
+    plain = json.loads(compose("plan", "--base", "HEAD", "-o", "json", at=applied).out)
+    said = [edit["edit"] for edit in plain["lockEdits"]]
+    assert any("conflict markers" in words for words in said)
+    assert f"a conflict names model_theirs beside {id}" in said
+    assert "conflict markers" in compose("plan", "-o", "markdown", at=applied).out
+    assert "conflict markers" in compose("plan", "-o", "github", at=applied).out
+    for arguments in (["status"], ["validate"], ["apply", "--dry-run"]):
+        assert "conflict markers" in compose(*arguments, at=applied).err
+
+
+def test_a_base_with_markers_is_read_as_a_lock_with_markers_is(applied: Path) -> None:
+    conflicted(applied, "model_theirs")
+    commit(applied)
+    assert compose("lock", "--repair", at=applied).status == 0
+    ran = compose("plan", "--base", "HEAD", at=applied)
+    assert (ran.status, "conflict markers" in ran.out) == (0, False), ran.err
+
+
+def test_a_base_that_is_no_lock_is_told_and_stops_nothing(applied: Path) -> None:
+    whole = (applied / NAME).read_bytes()
+    (applied / NAME).write_bytes(whole.replace(b"  recipes:", b"\trecipes:"))
+    commit(applied)
+    (applied / NAME).write_bytes(whole)
+    ran = compose("plan", "--base", "HEAD", "-o", "json", at=applied)
+    assert ran.status == 0, ran.err
+    (said,) = [edit["edit"] for edit in json.loads(ran.out)["lockEdits"] if "base" in edit["edit"]]
+    assert "can't be read" in said

@@ -1,0 +1,520 @@
+"""The lock as text and as a file: one form everywhere, read with care, replaced in one step."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import unicodedata
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.sizes import size
+
+from composer.errors import InvalidInput, Refused
+from composer.files.state import write_atomically
+from composer.lock import NAME, Ledger, dump, only_one, parse, read_lock, remember
+from composer.model import Concept, Content, Entry, Lock, Next, Replaced, TargetLock, parameters
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEY = "https://api.cloud.scenario.com/v1"
+
+SAMPLE = """\
+# Written by compose. Commit it; don't edit it.
+version: 1
+targets:
+  "https://api.cloud.scenario.com/v1":
+    owner: "team_U3Qmc8PCdWXwAQJ4Dvw4tV6D"
+    recipes:
+      "recipes/storybook-knight.yaml":
+        name: "Storybook Knight"
+        next:
+          composition: "model_next"
+          job: "job_next"
+          content:
+            concepts:
+              - modelId: "model_V2anp75qTuKmmHOeInzQhg"
+                scale: 1
+          state: "training"
+        pins:
+          "Storybook Watercolour": "model_V2anp75qTuKmmHOeInzQhg"
+        composition: "model_eyVcnFJcR92BxBkz7N6g5w"
+        job: "job_ocZCnG1Df35XRL1QyCZSRxAG8"
+        content:
+          concepts:
+            - modelId: "model_I3fUkYcTSYPEkhvYMDvSQ"
+              modelEpoch: "000010"
+              scale: 0.8
+            - modelId: "model_V2anp75qTuKmmHOeInzQhg"
+              scale: 0.65
+          training:
+            rank: 32
+        tags: ["knights", "tutorial"]
+        protect: false
+        replaced:
+          - id: "model_old"
+            name: "Storybook Knight"
+            training:
+              samplePrompts: ["a knight", "a \\"rogue\\""]
+            protect: true
+"""
+
+KNIGHT = Entry(
+    name="Storybook Knight",
+    pins=(("Storybook Watercolour", "model_V2anp75qTuKmmHOeInzQhg"),),
+    composition="model_eyVcnFJcR92BxBkz7N6g5w",
+    job="job_ocZCnG1Df35XRL1QyCZSRxAG8",
+    content=Content.of(
+        [
+            Concept("model_V2anp75qTuKmmHOeInzQhg", 0.65),
+            Concept("model_I3fUkYcTSYPEkhvYMDvSQ", 0.8, "000010"),
+        ],
+        parameters({"rank": 32}),
+    ),
+    tags=("knights", "tutorial"),
+    next=Next(
+        "model_next",
+        Content.of([Concept("model_V2anp75qTuKmmHOeInzQhg", 1.0)]),
+        "training",
+        "job_next",
+    ),
+    replaced=(
+        Replaced(
+            "model_old",
+            "Storybook Knight",
+            parameters({"samplePrompts": ["a knight", 'a "rogue"']}),
+            protect=True,
+        ),
+    ),
+)
+OWNER = "team_U3Qmc8PCdWXwAQJ4Dvw4tV6D"
+
+
+def lock_of(entry: Entry, path: str = "recipes/storybook-knight.yaml") -> Lock:
+    return Lock({KEY: TargetLock(OWNER, {path: entry})})
+
+
+# --- writing -------------------------------------------------------------------------------
+
+
+def test_the_form_is_this_one() -> None:
+    assert dump(lock_of(KNIGHT)) == SAMPLE
+    assert parse(SAMPLE) == lock_of(KNIGHT)
+
+
+def test_absent_values_are_left_out() -> None:
+    text = dump(Lock({"local": TargetLock(None, {"a.yaml": Entry("Knight")})}))
+    assert text == (
+        "# Written by compose. Commit it; don't edit it.\n"
+        "version: 1\n"
+        "targets:\n"
+        '  "local":\n'
+        "    recipes:\n"
+        '      "a.yaml":\n'
+        '        name: "Knight"\n'
+        "        protect: false\n"
+    )
+
+
+def test_an_older_order_of_keys_is_read() -> None:
+    """`next` once stood after `protect`."""
+    start, end = SAMPLE.index("        next:"), SAMPLE.index("        pins:")
+    older = SAMPLE[:start] + SAMPLE[end:].replace(
+        "        replaced:", SAMPLE[start:end] + "        replaced:"
+    )
+    assert older != SAMPLE and parse(older) == parse(SAMPLE)
+
+
+def test_an_empty_lock() -> None:
+    assert dump(Lock()).endswith("targets: {}\n")
+    assert parse(dump(Lock())) == Lock() == parse("")
+
+
+def test_named_keys_are_in_order_of_code_points() -> None:
+    pins = (("Z", "id_1"), ("a", "id_2"), ("É", "id_3"))
+    entry = replace(KNIGHT, pins=tuple(reversed(pins)))
+    text = dump(Lock({"z": TargetLock(None, {"b": entry, "a": entry}), "A": TargetLock()}))
+    places = [text.index(key) for key in ('"A":', '"z":', '"a":', '"b":')]
+    assert places == sorted(places)
+    assert text.index('"Z"') < text.index('"a": "id_2"') < text.index('"É"')
+
+
+ids = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+hostile = st.one_of(
+    st.text(min_size=1, max_size=20),
+    st.sampled_from(
+        [
+            "🐉 dragon",
+            'say "no"',
+            "back\\slash",
+            "\u202egnp.exe",
+            "a\u2028b\u2029c",
+            "nel\x85",
+            "bell\x07 tab\t nul\x00",
+            "\ufeffbom",
+            "1e5",
+            "0x10",
+            "yes",
+            "null",
+            "~",
+            "012",
+            "1_000",
+            "12:30:45",
+            "2024-01-01",
+            ".inf",
+            "<<",
+            "=",
+            "# no comment",
+            "<<<<<<< HEAD",
+            "=======",
+            ">>>>>>> theirs",
+            "key: value",
+            "- item",
+            "{a: b}",
+            "%TAG",
+            "é\u0301\u200d",
+            "\U000e0041tag",
+            "\U0010ffff",
+        ]
+    ),
+)
+numbers = st.one_of(
+    st.integers(-(10**30), 10**30),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([1e-05, 1e22, 1e23, 1e300, 5e-324, -0.0, 0.1 + 0.2, 1.0]),
+)
+values = st.one_of(
+    st.booleans(), numbers, hostile, st.lists(st.one_of(numbers, hostile), max_size=2)
+)
+trainings = st.dictionaries(
+    st.from_regex(r"[A-Za-z][A-Za-z0-9]{0,9}", fullmatch=True), values, max_size=3
+)
+scales = st.one_of(st.floats(-2, 2), st.sampled_from([0.0, 1.0, 0.0001, 0.6499999761581421]))
+contents = st.builds(
+    Content.of,
+    st.lists(st.builds(Concept, ids, scales, st.none() | ids), min_size=1, max_size=5),
+    trainings.map(parameters),
+)
+entries = st.builds(
+    Entry,
+    name=hostile,
+    pins=st.dictionaries(hostile, ids, max_size=3).map(lambda pins: tuple(sorted(pins.items()))),
+    composition=st.none() | ids,
+    job=st.none() | ids,
+    content=st.none() | contents,
+    tags=st.lists(hostile, max_size=3, unique=True).map(lambda tags: tuple(sorted(tags))),
+    protect=st.booleans(),
+    next=st.none()
+    | st.builds(
+        Next, ids, contents, st.sampled_from(["created", "training", "mismatch"]), st.none() | ids
+    ),
+    replaced=st.lists(
+        st.builds(Replaced, ids, hostile, trainings.map(parameters), st.booleans()), max_size=3
+    ).map(tuple),
+)
+paths = st.from_regex(r"[a-zé🐉 ]{1,8}(/[a-z#'\"]{1,8})?\.yaml", fullmatch=True)
+targets = st.builds(TargetLock, st.none() | ids, st.dictionaries(paths, entries, max_size=3))
+locks = st.builds(Lock, st.dictionaries(hostile, targets, max_size=2))
+
+
+@settings(max_examples=size(50, 5000), deadline=None)
+@given(locks)
+def test_any_lock_comes_back_and_to_the_same_bytes(lock: Lock) -> None:
+    text = dump(lock)
+    assert parse(text) == lock
+    assert dump(parse(text)).encode() == text.encode()
+    unseen = {unicodedata.category(character) for character in text.replace("\n", "")}
+    assert not unseen & {"Cc", "Zl", "Zp", "Cs"}
+
+
+@settings(max_examples=size(40, 2000), deadline=None)
+@given(locks)
+def test_yaml_1_1_reads_the_same(lock: Lock) -> None:
+    """As other people's readers do: PyYAML's safe loader."""
+    plain = yaml.load(dump(lock), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    assert {*plain["targets"]} == {*lock.targets}
+    for key, target in lock.targets.items():
+        for path, entry in target.recipes.items():
+            read = plain["targets"][key]["recipes"][path]
+            assert read["name"] == entry.name
+            assert read.get("pins", {}) == dict(entry.pins)
+            assert read.get("tags", []) == [*entry.tags]
+            if entry.content:
+                found = [concept["scale"] for concept in read["content"]["concepts"]]
+                assert found == [concept.scale for concept in entry.content.concepts]
+                training = parameters(read["content"].get("training"))
+                assert training == entry.content.training
+                assert [type(v) for _, v in training if isinstance(v, bool)] == [
+                    bool for _, v in entry.content.training if isinstance(v, bool)
+                ]
+
+
+# --- reading -------------------------------------------------------------------------------
+
+
+def refused(text: str, match: str) -> None:
+    with pytest.raises(InvalidInput, match=match) as caught:
+        parse(text)
+    assert caught.value.exit_status == 65
+    assert "\n" not in str(caught.value)
+
+
+def test_crlf_is_read() -> None:
+    assert parse(SAMPLE.replace("\n", "\r\n")) == lock_of(KNIGHT)
+
+
+def test_a_newer_version_is_refused_with_a_hint() -> None:
+    with pytest.raises(InvalidInput, match="newer compose") as caught:
+        parse(SAMPLE.replace("version: 1", "version: 2") + "something: new\n")
+    assert "upgrade" in str(caught.value.hint)
+
+
+def test_duplicate_keys_are_refused() -> None:
+    refused(SAMPLE + '  "local": {recipes: {}}\n  "local": {recipes: {}}\n', "twice")
+
+
+@pytest.mark.parametrize(
+    "name", ['&a "Knight"', "*a", '!!str "Knight"', "!x y", "{<<: {a: b}}", "&a\n          x: 1"]
+)
+def test_anchors_aliases_tags_and_merge_keys_are_refused(name: str) -> None:
+    refused(SAMPLE.replace('"Storybook Knight"', name, 1), r"compose\.lock")
+
+
+def test_deep_yaml_is_refused_before_it_is_built() -> None:
+    refused("version: 1\ntargets: " + "[" * 100_000, r"compose\.lock")
+    refused("a:\n" + "".join(" " * n + "a:\n" for n in range(1, 200)), r"compose\.lock")
+
+
+@pytest.mark.parametrize("id", ["../x", "a?b#", "", "x" * 65, "a b", "é", "x\\n"])
+@pytest.mark.parametrize(
+    "place",
+    ["model_eyVcnFJcR92BxBkz7N6g5w", "model_next", "model_old", "job_next", "000010", OWNER],
+)
+def test_what_is_no_id_is_refused(id: str, place: str) -> None:
+    refused(SAMPLE.replace(f'"{place}"', f'"{id}"'), r"compose\.lock")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../x.yaml", "/etc/x", "C:\\\\x", "C:/x", "a/../../x", "a\\\\..\\\\x", "", "..", "a\\0"],
+)
+def test_what_is_no_path_inside_is_refused(path: str) -> None:
+    refused(SAMPLE.replace("recipes/storybook-knight.yaml", path), "inside the project|not YAML")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "just text", "version: 1", "version: one\ntargets: {}", "targets: {}", "a: [", "\x00"],
+)
+def test_what_is_no_lock_is_refused(text: str) -> None:
+    refused(text, r"compose\.lock")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("scale: 0.65", 'scale: "0.65"'),
+        ("protect: false", "protect: no"),
+        ('state: "training"', 'state: "done"'),
+        ("        protect: false", "        protect: false\n        price: 3"),
+        ('tags: ["knights", "tutorial"]', 'tags: "knights"'),
+    ],
+)
+def test_what_the_schema_forbids_is_refused_with_its_place(before: str, after: str) -> None:
+    assert before in SAMPLE
+    refused(SAMPLE.replace(before, after, 1), "storybook-knight")
+
+
+def test_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(SAMPLE.encode("utf-16"))
+    with pytest.raises(InvalidInput, match="UTF-8"):
+        read_lock(tmp_path)
+
+
+# --- conflicts -----------------------------------------------------------------------------
+
+OURS, THEIRS = '        composition: "ours"\n', '        composition: "theirs"\n'
+BASE = '        composition: "base"\n'
+
+
+def conflict(text: str) -> str:
+    return SAMPLE.replace('        composition: "model_eyVcnFJcR92BxBkz7N6g5w"\n', text)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("base", ["", f"||||||| 1234567\n{BASE}"])
+def test_the_sides_of_a_conflict_are_candidates(tmp_path: Path, base: str, end: str) -> None:
+    text = conflict(f"<<<<<<< HEAD\n{OURS}{base}=======\n{THEIRS}>>>>>>> branch\n")
+    (tmp_path / NAME).write_bytes(text.replace("\n", end).encode())
+    entry = read_lock(tmp_path).target(KEY).recipes["recipes/storybook-knight.yaml"]
+    assert entry.composition == "ours"
+    assert [(c.id, c.used) for c in entry.candidates] == [("theirs", True)]
+    assert entry.content == KNIGHT.content == entry.candidates[0].content
+
+
+def test_a_side_with_another_recipe_is_kept(tmp_path: Path) -> None:
+    other = '      "recipes/other.yaml":\n        name: "Other"\n        protect: false\n'
+    text = SAMPLE + f"<<<<<<< HEAD\n=======\n{other}>>>>>>> branch\n"
+    (tmp_path / NAME).write_text(text, encoding="utf-8")
+    assert {*read_lock(tmp_path).target(KEY).recipes} == {
+        "recipes/storybook-knight.yaml",
+        "recipes/other.yaml",
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<<<<<<< HEAD\n{OURS}=======\n{THEIRS}",
+        f"<<<<<<< HEAD\n{OURS}",
+        f"<<<<<<< HEAD\n{OURS}>>>>>>> branch\n",
+        f"<<<<<<< HEAD\n{OURS}<<<<<<< HEAD\n{OURS}=======\n{THEIRS}>>>>>>> branch\n",
+        f"=======\n{THEIRS}>>>>>>> branch\n",
+        f"{THEIRS}>>>>>>> branch\n",
+        f"<<<<<<< HEAD\n{OURS}=======\n||||||| base\n{BASE}>>>>>>> branch\n",
+    ],
+)
+def test_torn_markers_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / NAME).write_text(conflict(text), encoding="utf-8")
+    with pytest.raises(InvalidInput, match=r"compose\.lock"):
+        read_lock(tmp_path)
+
+
+# --- the file ------------------------------------------------------------------------------
+
+
+def test_equal_locks_leave_bytes_and_mtime(tmp_path: Path) -> None:
+    path = tmp_path / NAME
+    for data in (SAMPLE.encode(), SAMPLE.replace("\n", "\r\n").encode()):
+        path.write_bytes(data)
+        os.utime(path, (1, 1))
+        assert not Ledger(tmp_path, KEY).close(handled=[], owner=OWNER)
+        assert path.read_bytes() == data and path.stat().st_mtime == 1
+
+
+def test_other_targets_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text(SAMPLE, encoding="utf-8")
+    ledger = Ledger(tmp_path, "local")
+    ledger.record("a.yaml", Entry("Knight"))
+    assert ledger.close(handled=["a.yaml"])
+    lock = read_lock(tmp_path)
+    assert lock.target(KEY) == lock_of(KNIGHT).target(KEY)
+    assert lock.target("local").recipes == {"a.yaml": Entry("Knight")}
+
+
+def test_an_id_that_becomes_current_leaves_replaced(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, "local")
+    ledger.record("a.yaml", Entry("A", composition="one", replaced=(Replaced("two", "A"),)))
+    ledger.record("b.yaml", Entry("B", composition="two"))
+    ledger.close(handled=["a.yaml", "b.yaml"])
+    assert read_lock(tmp_path).target("local").recipes["a.yaml"].replaced == ()
+
+
+def test_a_write_that_is_cut_off_leaves_the_old_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / NAME
+    path.write_text("old", encoding="utf-8")
+
+    def die(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", die)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"new", through=tmp_path)
+    assert path.read_text(encoding="utf-8") == "old"
+    monkeypatch.undo()
+    write_atomically(path, b"new", through=tmp_path)
+    assert path.read_text(encoding="utf-8") == "new"
+
+
+def test_reading_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text(SAMPLE, encoding="utf-8")
+    memory = remember(tmp_path, KEY)
+    assert memory.owner == OWNER and [*memory.entries] == ["recipes/storybook-knight.yaml"]
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+# --- the folder beside it ------------------------------------------------------------------
+
+
+def test_the_folder_ignores_itself(tmp_path: Path) -> None:
+    Ledger(tmp_path, "local")
+    assert (tmp_path / ".compose" / ".gitignore").read_text() == "*\n"
+
+
+@pytest.mark.parametrize("kind", ["folder", "nowhere", "file"])
+def test_a_linked_folder_is_never_followed(tmp_path: Path, kind: str) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    root.mkdir()
+    if kind == "folder":
+        elsewhere.mkdir()
+    if kind == "file":
+        (root / ".compose").write_text("")
+    else:
+        (root / ".compose").symlink_to(elsewhere)
+    for look in (Ledger, remember):
+        with pytest.raises(InvalidInput, match="link"):
+            look(root, "local")
+    with pytest.raises(InvalidInput, match="link"), only_one(root, wait=0):
+        pass
+    assert not elsewhere.exists() or not [*elsewhere.iterdir()]
+
+
+# --- one at a time -------------------------------------------------------------------------
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from composer.lock import only_one
+with only_one(Path(sys.argv[1]), wait=0):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def holding(root: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLDER, str(root)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def test_one_apply_at_a_time(tmp_path: Path) -> None:
+    process = holding(tmp_path)
+    try:
+        with pytest.raises(Refused, match=rf"process {process.pid}, since 20") as caught:
+            hold(tmp_path, wait=0)
+        assert caught.value.exit_status == 3 and "--lock-timeout" in str(caught.value.hint)
+    finally:
+        process.kill()
+        process.communicate()
+    hold(tmp_path, wait=10)  # the system freed it
+
+
+def test_a_waiting_apply_gets_its_turn(tmp_path: Path) -> None:
+    process = holding(tmp_path)
+    begun = time.monotonic()
+    with pytest.raises(Refused):
+        hold(tmp_path, wait=0.3)
+    assert time.monotonic() - begun >= 0.3
+    process.kill()
+    process.communicate()
+    hold(tmp_path, wait=10)
+
+
+def hold(root: Path, **more: Any) -> None:
+    with only_one(root, **more):
+        pass
+
+
+def test_the_holder_is_told_only_while_it_holds(tmp_path: Path) -> None:
+    hold(tmp_path, wait=0)
+    assert not (tmp_path / ".compose" / "apply.json").exists()

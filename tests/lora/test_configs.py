@@ -1,0 +1,189 @@
+"""PEFT's configuration of a LoRA, in the metadata or beside the file, and its say on factors."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from support.lora_files import adapter_metadata
+from support.lora_tensors import QKV, Q, pair, saved, zeros
+
+from composer.errors import BadLora
+from composer.lora import read
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.lora_tensors import Tensors
+
+    from composer.lora import LoraFile
+
+FC1 = "encoder.layers.0.mlp.fc1"
+
+
+def factors(lora: LoraFile) -> dict[str, float]:
+    return {adapter.stem.text: adapter.factor for adapter in lora.adapters}
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({"r": 4, "lora_alpha": 2}, (0.5, 0.5, 0.5)),
+        ({"r": 4, "lora_alpha": 2, "use_rslora": True}, (1.0, 1.0, 1.0)),
+        ({"r": 4, "lora_alpha": 4, "alpha_pattern": {"proj_out": 1}}, (1.0, 0.25, 0.25)),
+        ({"r": 4, "lora_alpha": 4, "alpha_pattern": {"^proj_out": 1}}, (1.0, 1.0, 0.25)),
+        ({"r": 4, "lora_alpha": 4, "alpha_pattern": {"attn.to_q": 2, "to_q": 1}}, (0.5, 1, 1)),
+        ({"r": 4, "lora_alpha": 4, "alpha_pattern": {"o_q": 1}}, (1.0, 1.0, 1.0)),
+        ({"r": 4, "lora_alpha": 4, "alpha_pattern": {r".*\.attn\.to_q": 1}}, (0.25, 1.0, 1.0)),
+        ({"r": 4, "lora_alpha": 4, "alpha_pattern": {r"\d+\.(proj_out|x)": 2}}, (1.0, 0.5, 1.0)),
+        ({"r": 8, "lora_alpha": 8, "rank_pattern": {"to_q": 4, "proj_out": 4}}, (2.0, 2.0, 2.0)),
+        ({"r": 4, "lora_alpha": 4, "rank_pattern": None, "init": [1.5]}, (1.0, 1.0, 1.0)),
+    ],
+)
+def test_the_transformers(
+    tmp_path: Path, fields: dict[str, object], wanted: tuple[float, ...]
+) -> None:
+    modules = (Q, "transformer.single_transformer_blocks.2.proj_out", "transformer.proj_out")
+    tensors = {
+        **pair(modules[0], rank=4),
+        **pair(modules[1], 15360, 3072, rank=4),
+        **pair(modules[2], 3072, 64, rank=4),
+    }
+    lora = read(saved(tmp_path / "a.safetensors", tensors, adapter_metadata(**fields)))
+    assert tuple(factors(lora)[module] for module in modules) == wanted
+
+
+@pytest.mark.parametrize("start", ["", "text_model."])
+def test_a_text_encoders_speaks_of_its_own_keys(tmp_path: Path, start: str) -> None:
+    """Patterns name layers as the file does, whichever version of transformers it was."""
+    said = {
+        "transformer.r": 2,
+        "transformer.lora_alpha": 1,
+        "text_encoder.r": 8,
+        "text_encoder.lora_alpha": 2,
+        "text_encoder.rank_pattern": {f"^{start}{FC1}": 2},
+        "text_encoder.alpha_pattern": {f"^{start}{FC1}": 8},
+    }
+    stem = f"text_encoder.{start}{FC1}"
+    tensors = {**pair(Q), **pair(stem, 768, 3072)}
+    notes = {"lora_adapter_metadata": json.dumps(said)}
+    lora = read(saved(tmp_path / "a.safetensors", tensors, notes))
+    assert factors(lora) == {Q: 0.5, stem: 4.0}
+
+
+def test_one_of_a_text_encoder_alone_says_nothing_about_the_transformer(tmp_path: Path) -> None:
+    notes = {"lora_adapter_metadata": json.dumps({"text_encoder.r": 4})}
+    assert factors(read(saved(tmp_path / "a.safetensors", pair(Q), notes))) == {Q: 1.0}
+
+
+def test_one_of_a_model_saved_alone(tmp_path: Path) -> None:
+    """Then neither its entries nor the keys have a beginning."""
+    bare = Q.removeprefix("transformer.")
+    said = {"r": 2, "lora_alpha": 8, "alpha_pattern": {"^proj_out": 1}}
+    notes = {"lora_adapter_metadata": json.dumps(said)}
+    tensors = {**pair(bare), **pair("proj_out", 3072, 64)}
+    lora = read(saved(tmp_path / "a.safetensors", tensors, notes))
+    assert factors(lora) == {bare: 4.0, "proj_out": 0.5}
+    with pytest.raises(BadLora, match=f"{QKV}, which it doesn't speak of"):
+        read(saved(tmp_path / "b.safetensors", pair(QKV, outputs=9216), notes))
+
+
+# --- beside the file ---------------------------------------------------------------------
+
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+def beside(folder: Path, tensors: Tensors, text: str, name: str = WEIGHTS) -> Path:
+    (folder / "adapter_config.json").write_text(text, "utf-8")
+    return saved(folder / name, tensors)
+
+
+@pytest.mark.parametrize("prefix", ["base_model.model.", "transformer.base_model.model."])
+@pytest.mark.parametrize(
+    ("layer", "outputs"),
+    [("transformer_blocks.0.attn.to_q", 3072), ("single_blocks.0.linear1", 21504)],
+)
+def test_a_raw_save_has_it_beside(tmp_path: Path, prefix: str, layer: str, outputs: int) -> None:
+    """Patterns name layers as the file does, Black Forest Labs' too."""
+    if prefix.startswith("transformer.") and layer.startswith("single_blocks"):
+        prefix = "base_model.model."
+    said = {
+        "peft_type": "LORA",
+        "r": 8,
+        "lora_alpha": 4,
+        "rank_pattern": {layer: 2},
+        "alpha_pattern": {f"^{layer}": 16},
+    }
+    stem = prefix + layer
+    lora = read(beside(tmp_path, pair(stem, outputs=outputs), json.dumps(said)))
+    assert factors(lora) == {stem: 8.0}
+    assert lora.alphas == (16.0,)
+
+
+def test_another_files_neighbour_is_not_asked(tmp_path: Path) -> None:
+    stem = Q.replace("transformer.", "base_model.model.", 1)
+    lora = read(beside(tmp_path, pair(stem), '{"r": 2, "lora_alpha": 8}', "b.safetensors"))
+    assert factors(lora) == {stem: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"r": 2, "peft_type": "LOHA"}', "is a LOHA"),
+        ('{"r": 2, "use_dora": true}', "DoRA"),
+        ('{"r": 3}', "rank 2 at transformer_blocks.0.attn.to_q, where its adapter_config.json"),
+        ("[]", "no JSON object"),
+        ('{"r": NaN}', "NaN"),
+        (" " * 1024 * 1024 + "{}", "1,048,576 bytes"),
+    ],
+)
+def test_one_beside_that_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    stem = Q.replace("transformer.", "base_model.model.", 1)
+    with pytest.raises(BadLora) as raised:
+        read(beside(tmp_path, pair(stem), text))
+    assert reason in raised.value.message
+
+
+# --- what is refused ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"r": 8}, "rank 2 at transformer_blocks.0.attn.to_q, where"),
+        ({"r": 0}, "rank 2 at"),
+        ({"r": "2"}, "no sensible number"),
+        ({"r": 2.7}, "is 2.7, no whole number"),
+        ({"r": 2, "lora_alpha": True}, "no sensible number"),
+        ({"r": 2, "lora_alpha": 1e300}, "no sensible number"),
+        ({"r": 2, "use_dora": True}, "DoRA"),
+        ({"r": 2, "alpha_pattern": []}, "no JSON object"),
+        ({"r": 2, "alpha_pattern": {"(": 1}}, "none"),
+        ({"r": 2, "alpha_pattern": {"(a+)+": 1}}, "too intricate"),
+        ({"r": 2, "alpha_pattern": {".*.*.*x": 1}}, "too intricate"),
+        ({"r": 2, "alpha_pattern": {f"a{n}.*": 1 for n in range(9)}}, "too intricate"),
+        ({"r": 2, "alpha_pattern": {"[a-z]": 1}}, "too intricate"),
+        ({"r": 2, "alpha_pattern": {"": 1}}, "too intricate"),
+    ],
+)
+def test_one_that_is_refused(tmp_path: Path, fields: dict[str, object], reason: str) -> None:
+    with pytest.raises(BadLora) as raised:
+        read(saved(tmp_path / "a.safetensors", pair(Q), adapter_metadata(**fields)))
+    assert reason in raised.value.message
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "1", '{"a":1,"a":2}', '{"a":NaN}', "[" * 99_999])
+def test_one_that_is_no_json_object(tmp_path: Path, text: str) -> None:
+    with pytest.raises(BadLora, match="lora_adapter_metadata"):
+        read(saved(tmp_path / "a.safetensors", pair(Q), {"lora_adapter_metadata": text}))
+
+
+def test_alphas_beside_one_are_refused(tmp_path: Path) -> None:
+    """diffusers refuses that too: which one counts can't be known."""
+    notes = adapter_metadata(r=2, lora_alpha=2)
+    with pytest.raises(BadLora, match=r"both \.alpha keys and lora_adapter_metadata"):
+        read(saved(tmp_path / "a.safetensors", {**pair(Q), f"{Q}.alpha": zeros()}, notes))
+    with pytest.raises(BadLora, match=f"{QKV}, which it doesn't speak of"):
+        read(saved(tmp_path / "b.safetensors", pair(QKV, outputs=9216), notes))

@@ -1,0 +1,209 @@
+"""`--expect`: an approval is of what would be made or removed, and of nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.fake_target import FakeTarget, composition, lora
+from support.rehearsal import Fate, Killed, Stage, recipe
+from support.sizes import size
+
+from composer.cli.planning import check_expected
+from composer.errors import Refused
+from composer.lock import remember
+from composer.model import MARK, ConceptRef, KnownState, Recipe, parameters
+from composer.output.plan_json import as_json
+from composer.planner import Options, Plan, plan, with_found
+from composer.targets.base import observe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CASES = size(500, 5000)
+FEWER = size(150, 5000)
+LORAS = {"Ink": "lora_ink", "Dust": "lora_dust", "Clay": "lora_clay"}
+SEEDS = st.integers(0, 2**64 - 1)
+
+relaxed = settings(
+    max_examples=CASES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    print_blob=False,
+)
+
+
+class Case:
+    """Recipes, a lock and a target that agree or don't, all drawn from one seed."""
+
+    def __init__(self, seed: int, root: Path) -> None:
+        self.chance = Random(seed)
+        self.target = FakeTarget(polls=0)
+        self.stage = Stage(root, self.target)
+        self.target.put(*(lora(id, name) for name, id in LORAS.items()))
+        self.recipes = [self.drawn(n) for n in range(self.chance.randint(1, 4))]
+        self.history()
+        self.options = Options(prune=self.chance.random() < 0.5)
+
+    def drawn(self, n: int) -> Recipe:
+        names = self.chance.sample(sorted(LORAS), self.chance.randint(1, 3))
+        concepts = {name: self.chance.randrange(1, 20) / 20 for name in names}
+        return recipe(f"{n}.yaml", f"Model {n}", concepts)
+
+    def history(self) -> None:
+        """Some of them were applied before, and then recipes or target changed."""
+        applied = [one for one in self.recipes if self.chance.random() < 0.7]
+        if applied:
+            self.stage.run(applied)
+        if applied and self.chance.random() < 0.3:
+            self.recipes.remove(self.chance.choice(applied))
+        for n, one in enumerate(self.recipes):
+            if self.chance.random() < 0.5:
+                self.recipes[n] = changed(one, self.chance.choice(["scale", "tags", "description"]))
+
+    def memory(self) -> KnownState:
+        return remember(self.stage.root, self.target.key)
+
+    def plan(self, recipes: Iterable[Recipe] | None = None) -> Plan:
+        memory = self.memory()
+        known = [*(self.recipes if recipes is None else recipes)]
+        seen = observe(self.target, known, memory)
+        return plan(known, with_found(memory, seen), seen, self.options)
+
+
+def changed(one: Recipe, what: str) -> Recipe:
+    """The recipe with one thing that somebody would have to approve."""
+    first, *rest = one.concepts
+    more: dict[str, Any] = {
+        "scale": {"concepts": (replace(first, scale=round((first.scale + 0.5) % 1, 4)), *rest)},
+        "concept": {"concepts": (*rest, ConceptRef(0.3, model_id="lora_clay"))},
+        "name": {"name": f"{one.name} anew"},
+        "description": {"description": f"{one.description}!"},
+        "tags": {"tags": tuple(sorted({*one.tags} ^ {"new"}))},
+        "protect": {"protect": not one.protect},
+        "training": {"training": parameters({"rank": 8} if not one.training else {})},
+    }
+    return replace(one, **more[what])
+
+
+MEANT = ("scale", "concept", "name", "description", "tags", "protect", "training")
+
+
+def is_stale(before: Plan, now: Plan) -> bool:
+    """Whether the approval of one plan, by digest, is refused for another; an empty one never."""
+    try:
+        check_expected(now, before.digest)
+        check_expected(now, f"sha256:{before.digest[:8]}")
+    except Refused:
+        return True
+    return False
+
+
+# --- stale with every change of what would be made or removed -----------------------------
+
+
+@relaxed
+@given(SEEDS)
+def test_a_digest_goes_stale_with_every_change_that_is_meant(seed: int) -> None:
+    with TemporaryDirectory() as folder:
+        case = Case(seed, Path(folder))
+        before = case.plan()
+        if not case.recipes:
+            return
+        at = case.chance.randrange(len(case.recipes))
+        what = case.chance.choice(MEANT)
+        case.recipes[at] = changed(case.recipes[at], what)
+        now = case.plan()
+        path = case.recipes[at].path
+        is_change = any(action.path == path for action in now.changes)
+        was_change = any(action.path == path for action in before.changes)
+        assert is_stale(before, now) == ((is_change or was_change) and bool(now.changes)), what
+
+
+@settings(relaxed, max_examples=FEWER)
+@given(SEEDS)
+def test_a_digest_goes_stale_with_what_would_be_removed(seed: int) -> None:
+    with TemporaryDirectory() as folder:
+        case = Case(seed, Path(folder))
+        case.options = Options(prune=True)
+        before = case.plan()
+        there = [entry for entry in case.memory().entries.values() if entry.composition]
+        kept = [one for one in case.recipes if one.name in {entry.name for entry in there}]
+        if not kept:
+            return
+        gone = case.chance.choice(kept)
+        now = case.plan([one for one in case.recipes if one is not gone])
+        removed = {id for action in now.changes for id in action.deletes}
+        if removed - {id for action in before.changes for id in action.deletes}:
+            assert is_stale(before, now)
+        else:  # another recipe of this content takes the entry over
+            assert any(action.moved_from == gone.path for action in now.actions)
+
+
+# --- and never otherwise ------------------------------------------------------------------
+
+
+@relaxed
+@given(SEEDS)
+def test_a_digest_stays_good_through_what_changes_nothing(seed: int) -> None:
+    """Reading order, others' models, a POST that arrived, a training that began: no change."""
+    with TemporaryDirectory() as folder:
+        case = Case(seed, Path(folder))
+        before = case.plan()
+        case.chance.shuffle(case.recipes)
+        assert case.plan().digest == before.digest
+        stranger = composition("stranger", "Somebody's", {"lora_ink": 0.5})
+        case.target.put(stranger)
+        assert case.plan().digest == before.digest
+        made = [a for a in before.changes if a.verb in ("create", "replace") and a.content]
+        for n, action in enumerate(made):
+            assert action.content is not None
+            status = case.chance.choice(["new", "failed", "trained"])
+            concepts = {c.model_id: c.scale for c in action.content.concepts}
+            by_us = frozenset({MARK}) if case.chance.random() < 0.5 else frozenset[str]()
+            tags = frozenset({*by_us, *(action.recipe.tags if action.recipe else ())})
+            twin = composition(f"arrived_{n}", action.name, concepts, status, tags=tags)
+            described = action.recipe.description if action.recipe else None
+            case.target.put(replace(twin, description=described or ""))
+            now = case.plan()
+            assert now.digest == before.digest, (action.path, status)
+            assert now.changes[before.changes.index(action)].verb != action.verb
+
+
+# --- a plan's JSON lets an interrupted apply go on ----------------------------------------
+
+
+@settings(relaxed, max_examples=FEWER)
+@given(SEEDS)
+def test_a_plan_s_json_lets_an_interrupted_apply_go_on_and_nothing_more(seed: int) -> None:
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        case = Case(seed, root)
+        approved = root / "plan.json"
+        approved.write_text(as_json(case.plan()), encoding="utf-8")
+        fate = Fate(case.chance.randint(1, 60))
+        case.target.watch = fate.watch
+        try:
+            case.stage.run(case.recipes, case.options, fate=fate)
+        except Killed:
+            pass
+        finally:
+            case.target.watch = lambda verb, when: None
+        rest = case.plan()
+        check_expected(rest, str(approved))
+        at = case.chance.randrange(len(case.recipes)) if case.recipes else None
+        if at is not None:
+            more = [*case.recipes]
+            more[at] = replace(more[at], name="Nobody approved this")
+            now = case.plan(more)
+            assert now.changes
+            with pytest.raises(Refused):
+                check_expected(now, str(approved))
+        case.stage.run(case.recipes, case.options)
+        assert not case.plan().changes

@@ -1,0 +1,318 @@
+"""What holds of every plan: order, digest, guards at their boundaries, and pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.fake_target import composition
+from support.plans import entry, entry_maps, ink, knight, model_lists, observed, recipe_lists
+from support.sizes import size
+
+from composer.errors import CredentialsError, Refused
+from composer.model import (
+    MARK,
+    Concept,
+    Entry,
+    Intent,
+    KnownState,
+    Model,
+    Next,
+    Recipe,
+    rounded,
+)
+from composer.planner import (
+    ALLOW_EMPTY,
+    ALLOW_LARGE,
+    Options,
+    Plan,
+    Verb,
+    found_intents,
+    meet,
+    plan,
+    same_concepts,
+    trusted,
+    with_found,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+def many(count: int) -> tuple[list[Recipe], dict[str, Entry], list[Model]]:
+    """Recipes, their entries and models, all alike."""
+    recipes = [knight(0.5, f"{n:03}.yaml", f"N{n}") for n in range(count)]
+    entries = {r.path: entry(f"c{n}", r.name, 0.5) for n, r in enumerate(recipes)}
+    models = [
+        composition(f"c{n}", r.name, {"lora_ink": 0.5}, tags=frozenset({MARK}))
+        for n, r in enumerate(recipes)
+    ]
+    return recipes, entries, models
+
+
+def planned(
+    recipes: Iterable[Recipe],
+    entries: Mapping[str, Entry],
+    models: Iterable[Model],
+    *,
+    prune: bool = False,
+    remote: bool = False,
+) -> Plan:
+    options = Options(prune=prune)
+    return plan([*recipes], KnownState(entries=entries), observed(*models, remote=remote), options)
+
+
+# --- guards at their boundaries ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entries", "changed", "refused"),
+    [
+        (2, 2, False),  # two are never many
+        (3, 2, False),
+        (3, 3, True),
+        (9, 3, True),
+        (10, 3, False),  # exactly 30 %
+        (10, 4, True),
+        (20, 6, False),
+        (20, 7, True),
+        (110, 33, False),
+        (110, 34, True),
+    ],
+)
+@pytest.mark.parametrize("how", ["replaced", "deleted"])
+def test_more_than_30_percent_and_at_least_3(
+    entries: int, changed: int, refused: bool, how: str
+) -> None:
+    recipes, locked, models = many(entries)
+    if how == "replaced":
+        recipes = [knight(0.9, r.path, r.name) for r in recipes[:changed]] + recipes[changed:]
+    else:
+        recipes = recipes[changed:] or [knight(0.1, "new.yaml", "New")]
+    found = planned(recipes, locked, models, prune=True)
+    assert [guard.flag for guard in found.guards] == ([ALLOW_LARGE] if refused else [])
+    if refused:
+        with pytest.raises(Refused, match=f"{changed} of {entries}") as caught:
+            found.guard()
+        assert ALLOW_LARGE in str(caught.value.hint)
+    found.guard({ALLOW_LARGE})
+
+
+def test_exactly_30_percent_at_any_size() -> None:
+    for tens in range(1, 40):
+        recipes, locked, models = many(10 * tens)
+        kept = recipes[3 * tens :]
+        assert planned(kept, locked, models, prune=True).guards == ()
+
+
+def test_a_flag_allows_its_own_danger_only() -> None:
+    _, locked, models = many(4)
+    found = planned([], locked, models, prune=True)
+    assert {guard.flag for guard in found.guards} == {ALLOW_EMPTY, ALLOW_LARGE}
+    for flag in (ALLOW_EMPTY, ALLOW_LARGE):
+        with pytest.raises(Refused):
+            found.guard({flag})
+    found.guard({ALLOW_EMPTY, ALLOW_LARGE})
+
+
+def test_no_flag_allows_another_owner() -> None:
+    recipes, locked, models = many(1)
+    memory = KnownState("team_a", locked)
+    found = plan(recipes, memory, observed(*models, owner="team_b"))
+    with pytest.raises(CredentialsError):
+        found.guard({ALLOW_EMPTY, ALLOW_LARGE})
+    plan(recipes, memory, observed(*models)).guard()  # a target that tells no owner
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_all_gone_at_once_on_a_remote_target(count: int) -> None:
+    recipes, locked, models = many(count)
+    assert [g.flag for g in planned(recipes, locked, [], remote=True).guards] == [ALLOW_LARGE]
+    assert planned(recipes, locked, models[:1], remote=True).guards == ()
+    assert planned(recipes, locked, []).guards == ()
+
+
+# --- the digest ----------------------------------------------------------------------------
+
+
+def test_create_adopt_and_train_towards_one_content_are_one_change() -> None:
+    mine = knight()
+    theirs = composition("theirs", "Knight", {"lora_ink": 0.5})
+    new = replace(theirs, status="new", parameters=None)
+    coming = {
+        "a.yaml": Entry("Knight", (("Ink", "lora_ink"),), next=Next("theirs", ink(0.5), "created"))
+    }
+    digests = {
+        verb: planned([mine], entries, models)
+        for verb, entries, models in (
+            (Verb.CREATE, {}, []),
+            (Verb.ADOPT, {}, [theirs]),
+            (Verb.TRAIN, coming, [new]),
+        )
+    }
+    assert [found.actions[0].verb for found in digests.values()] == [*digests]
+    assert len({found.digest for found in digests.values()}) == 1
+
+
+def test_an_interrupted_replacement_is_the_same_change() -> None:
+    old = composition("old", "Knight", {"lora_ink": 0.5}, tags=frozenset({MARK}))
+    new = composition("new", "Knight", {"lora_ink": 0.7}, "new", tags=frozenset({MARK}))
+    locked = entry("old", "Knight", 0.5)
+    before = planned([knight(0.7)], {"a.yaml": locked}, [old])
+    half = replace(locked, next=Next("new", ink(0.7), "created"))
+    after = planned([knight(0.7)], {"a.yaml": half}, [old, new])
+    assert [p.actions[0].verb for p in (before, after)] == [Verb.REPLACE, Verb.TRAIN]
+    assert before.digest == after.digest
+    assert before.actions[0].moves_away_from == after.actions[0].moves_away_from == "old"
+
+
+def test_an_interrupted_recreation_is_the_same_change() -> None:
+    """The composition was gone; its successor has another id, or the same where it is granted."""
+    locked = entry("old", "Knight", 0.5)
+    before = planned([knight()], {"a.yaml": locked}, [])
+    for id in ("new", "old"):
+        model = composition(id, "Knight", {"lora_ink": 0.5}, "new", tags=frozenset({MARK}))
+        half = replace(locked, next=Next(id, ink(0.5), "created"))
+        assert planned([knight()], {"a.yaml": half}, [model]).digest == before.digest
+
+
+def test_what_a_digest_covers() -> None:
+    base = knight()
+    variants = [
+        base,
+        replace(base, path="b.yaml"),
+        replace(base, name="Rogue"),
+        knight(0.6),
+        replace(base, description="d"),
+        replace(base, tags=("x",)),
+        replace(base, protect=True),
+        replace(base, training=(("rank", 8),)),
+    ]
+    digests = [planned([variant], {}, []).digest for variant in variants]
+    assert len(set(digests)) == len(variants)
+    elsewhere = replace(observed(), key="https://example.com")
+    assert plan([base], KnownState(), elsewhere).digest not in digests
+    old = composition("old", "Knight", {"lora_ink": 0.7})
+    assert planned([base], {"a.yaml": entry("old", "Knight", 0.7)}, [old]).digest not in digests
+
+
+def test_a_drop_is_in_no_digest() -> None:
+    """Nobody can have used what was never trained."""
+    failed = composition("failed", "Knight", {"lora_ink": 0.9}, "failed", tags=frozenset({MARK}))
+    coming = Entry("Knight", (("Ink", "lora_ink"),), next=Next("failed", ink(0.9), "created"))
+    found = planned([knight()], {"a.yaml": coming}, [failed])
+    assert found.actions[0].drops == ("failed",)
+    assert found.digest == planned([knight()], {}, []).digest
+
+
+def test_digests_are_64_hex_digits_and_an_empty_plan_has_one() -> None:
+    found = planned([], {}, [])
+    assert len(found.digest) == 64 and set(found.digest) <= set("0123456789abcdef")
+    assert found.change_digests == () and planned([knight()], {}, []).digest != found.digest
+
+
+# --- order and purity ----------------------------------------------------------------------
+
+
+@settings(max_examples=size(150, 5000), deadline=None)
+@given(recipe_lists, entry_maps, model_lists, st.booleans(), st.randoms(use_true_random=False))
+def test_every_recipe_gets_an_answer_and_order_means_nothing(
+    recipes: list[Recipe],
+    entries: dict[str, Entry],
+    models: list[Model],
+    prune: bool,
+    random: object,
+) -> None:
+    found = planned(recipes, entries, models, prune=prune)
+    assert [a.path for a in found.actions if a.recipe] == sorted(r.path for r in recipes)
+    assert [a.path for a in found.actions] == sorted(a.path for a in found.actions)
+    assert len({a.path for a in found.actions}) == len(found.actions)
+    assert all(action.reason for action in found.actions)
+    backwards = dict(reversed(entries.items()))
+    again = planned(reversed(recipes), backwards, reversed(models), prune=prune)
+    assert (again, again.digest) == (found, found.digest)
+
+
+@settings(max_examples=size(150, 5000), deadline=None)
+@given(recipe_lists, entry_maps, model_lists, st.booleans())
+def test_no_plan_deletes_what_it_must_not(
+    recipes: list[Recipe], entries: dict[str, Entry], models: list[Model], prune: bool
+) -> None:
+    found = planned(recipes, entries, models, prune=prune)
+    there = {model.id: model for model in models}
+    chosen = {action.model.id for action in found.actions if action.model}
+    used = {e.composition for e in entries.values()}
+    used |= {old.id for e in entries.values() for old in e.replaced}
+    for action in found.actions:
+        for id in (*action.deletes, *action.drops):
+            assert MARK in (there[id].tags or ()) and id not in chosen
+        assert not set(action.drops) & used, "once used, only pruning deletes it"
+        assert not action.deletes or (prune and action.recipe is None)
+        assert not (action.deletes and action.entry and action.entry.protect)
+    assert len(chosen) == sum(action.model is not None for action in found.actions)
+
+
+@given(recipe_lists, entry_maps)
+def test_each_entry_meets_one_recipe_at_most(
+    recipes: list[Recipe], entries: dict[str, Entry]
+) -> None:
+    met = meet(recipes, entries)
+    assert set(met) <= {r.path for r in recipes} and set(met.values()) <= set(entries)
+    assert len(set(met.values())) == len(met)
+
+
+# --- matching ------------------------------------------------------------------------------
+
+
+@given(st.floats(-2, 2), st.floats(-4e-5, 4e-5))
+def test_scales_are_compared_to_4_decimals(scale: float, noise: float) -> None:
+    kept = rounded(scale)
+    assert same_concepts([Concept("x", kept)], [Concept("x", kept + noise)])
+    assert not same_concepts([Concept("x", kept)], [Concept("x", kept + 0.0002)])
+    assert str(rounded(-0.00001)) == "0.0"
+
+
+def test_concepts_are_a_set() -> None:
+    one, two = Concept("a", 0.5), Concept("b", 0.6)
+    assert same_concepts([one, two], [two, one])
+    assert not same_concepts([one, two], [one])
+    assert not same_concepts([one], [one, one])
+
+
+def test_whom_a_locked_id_may_be() -> None:
+    model = composition("m", "Knight", {"lora_ink": 0.5})
+    assert trusted(model, {"Knight"}, [None])
+    assert trusted(model, {"Rogue"}, [ink(0.5)])
+    assert not trusted(model, {"Rogue"}, [ink(0.6), None])
+    assert not trusted(replace(model, type="flux.1-lora"), {"Knight"}, [ink(0.5)])
+    assert not trusted(replace(model, concepts=None), {"Rogue"}, [ink(0.5)])
+
+
+# --- intents -------------------------------------------------------------------------------
+
+
+def test_a_lost_posts_model_is_the_unmarked_untrained_oldest() -> None:
+    made_of = {"lora_ink": 0.5}
+    models = [
+        composition("trained", "Knight", made_of, created_at="1"),
+        composition("marked", "Knight", made_of, "new", created_at="2", tags=frozenset({MARK})),
+        composition("younger", "Knight", made_of, "new", created_at="4"),
+        composition("ours", "Knight", made_of, "new", created_at="3"),
+        composition("other name", "Rogue", made_of, "new", created_at="0"),
+    ]
+    intent = Intent("t", "a.yaml", "Knight", ink(0.5), 0.0)
+    memory = KnownState(intents=(intent,))
+    assert [model.id for _, model in found_intents(memory, observed(*models))] == ["ours"]
+    settled = with_found(memory, observed(*models))
+    assert [c.id for c in settled.entries["a.yaml"].candidates] == ["ours"]
+    assert "ours" in settled.made
+
+
+def test_what_is_known_is_no_lost_answer() -> None:
+    model = composition("known", "Knight", {"lora_ink": 0.5}, "new")
+    intent = Intent("t", "b.yaml", "Knight", ink(0.5), 0.0)
+    memory = KnownState(entries={"a.yaml": entry("known", "Knight", 0.5)}, intents=(intent,))
+    assert found_intents(memory, observed(model)) == []

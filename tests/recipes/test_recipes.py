@@ -1,0 +1,233 @@
+"""Recipes as people write them: what is read, where problems are, and the schema itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft7Validator
+from support.sizes import size
+
+from composer.errors import UsageError
+from composer.files.schemas import schema
+from composer.model import ConceptRef, Recipe
+from composer.recipes import parse, parsing
+
+KNIGHT = """\
+# yaml-language-server: $schema=../schemas/recipe.schema.json
+type: flux.1-composition
+name: Storybook Knight
+description: >
+  Soft watercolour knights
+  for the tutorial chapters.
+concepts:
+  - name: Storybook Watercolour   # one of the project's own
+    scale: 0.65
+  - modelId: model_I3fUkYcTSYPEkhvYMDvSQ
+    scale: 1
+    modelEpoch: "000010"
+training:
+  parameters: {rank: 32.0, learningRate: 1, samplePrompts: [a knight], randomCrop: false}
+tags: [tutorial, knights, tutorial]
+protect: true
+"""
+
+SHORT = "name: A\nconcepts:\n  - {{name: B, scale: {scale}}}\n"
+
+
+def codes(text: str | bytes) -> list[str]:
+    data = text.encode() if isinstance(text, str) else text
+    return [problem.code for problem in parse(data, file="a.yaml")[1]]
+
+
+def read(text: str) -> Recipe:
+    recipe, problems = parse(text.encode(), file="recipes/a.yaml")
+    assert problems == []
+    assert recipe is not None
+    return recipe
+
+
+def test_a_whole_recipe() -> None:
+    assert read(KNIGHT) == Recipe(
+        path="recipes/a.yaml",
+        name="Storybook Knight",
+        concepts=(
+            ConceptRef(0.65, name="Storybook Watercolour"),
+            ConceptRef(1.0, model_id="model_I3fUkYcTSYPEkhvYMDvSQ", epoch="000010"),
+        ),
+        description="Soft watercolour knights for the tutorial chapters.",
+        training=(
+            ("learningRate", 1.0),
+            ("randomCrop", False),
+            ("rank", 32),
+            ("samplePrompts", ("a knight",)),
+        ),
+        tags=("knights", "tutorial"),
+        protect=True,
+    )
+
+
+def test_numbers_have_one_form() -> None:
+    recipe = read(KNIGHT)
+    kinds = {key: type(value) for key, value in recipe.training}
+    assert kinds["rank"] is int
+    assert kinds["learningRate"] is float
+    assert [type(concept.scale) for concept in recipe.concepts] == [float, float]
+
+
+@pytest.mark.parametrize("text", [KNIGHT.replace("\n", "\r\n"), "\ufeff" + KNIGHT, KNIGHT + "..."])
+def test_what_windows_editors_make_of_a_file_is_the_same_recipe(text: str) -> None:
+    assert read(text) == read(KNIGHT)
+
+
+@pytest.mark.parametrize(
+    ("scale", "value"),
+    [("0", "0.0"), ("1", "1.0"), ("-0", "0.0"), ("-0.0", "0.0"), ("0.1234", "0.1234"),
+     ("0.650000", "0.65"), ("1.0e-4", "0.0001"), ("0.0001", "0.0001"), ("5.0e-1", "0.5"),
+     (".5", "0.5"), ("0x1", "1.0"), ("0.00000e-999", "0.0")],
+)  # fmt: skip
+def test_scales_that_are_possible(scale: str, value: str) -> None:
+    if scale == "1.0e-4":
+        assert read(SHORT.format(scale=scale)).concepts[0].scale == 0.0001
+    assert repr(read(SHORT.format(scale=scale)).concepts[0].scale) == value
+
+
+@pytest.mark.parametrize(
+    ("scale", "code"),
+    [("1.00001", "E105"), ("0.00001", "E105"), ("0.99999999999999999999999", "E105"),
+     ("1.0e-999", "E105"), ("1.0e-99999999999999999999", "E105"), ("2", "E104"), ("-1", "E104"),
+     ("1.0001", "E104"), ("-0.5", "E104"), ("true", "E103"), ("null", "E103"), ("", "E103"),
+     ('"1"', "E103"), ("[1]", "E103"), (".inf", "E211"), ("1e0", "E210"), ("1_0", "E210")],
+)  # fmt: skip
+def test_scales_that_are_not(scale: str, code: str) -> None:
+    assert code in codes(SHORT.format(scale=scale))
+
+
+@given(st.integers(0, 10_000))
+def test_every_scale_of_four_decimals_is_possible(n: int) -> None:
+    text = f"{n / 10_000:.4f}"
+    assert read(SHORT.format(scale=text)).concepts[0].scale == float(text)
+
+
+def test_an_empty_description_is_not_a_left_out_one() -> None:
+    assert read(SHORT.format(scale=1)).description is None
+    assert read(SHORT.format(scale=1) + 'description: ""\n').description == ""
+
+
+def test_a_name_may_look_like_much_that_is_no_path() -> None:
+    for name in ("AC/DC", "Knight (v2.1)", "a..b", "...", "x: y", "50% off", "Ärger 水彩 🗡️", "v.."):
+        quoted = json.dumps(name, ensure_ascii=False)
+        assert read(f"name: {quoted}\nconcepts: [{{name: B, scale: 1}}]\n").name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "./a", "../a", "a/..", "a/../b", "/a", "\\a", "~", "~/a", "a\\..", "C:\\a"]
+)
+def test_a_name_that_looks_like_a_path_is_refused(name: str) -> None:
+    assert codes(f"name: '{name}'\nconcepts: [{{name: B, scale: 1}}]\n") == ["E115"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "# nothing\n", "---\n", "null\n", "{}\n", "[]\n", "- a\n", "hello\n", "12\n", "a: 1\n",
+     "{{ .X }}: y\n", "services: {web: {image: x}}\n---\nversion: 1_000\n", "project: x\n"],
+)  # fmt: skip
+def test_a_file_that_is_no_recipe_says_so_once_and_names_exclude(text: str) -> None:
+    _, (problem,) = parse(text.encode(), file="ci files/a.yaml")
+    assert problem.code == "E120"
+    assert '--exclude "ci files/a.yaml"' in problem.hint
+
+
+@pytest.mark.parametrize("text", ["concept: []\n", "nmae: a\nname: b\n", "tags: []\n"])
+def test_a_misspelt_recipe_is_still_a_recipe(text: str) -> None:
+    assert "E120" not in codes(text)
+
+
+@pytest.mark.parametrize("text", ["jobs: &a {}\n", "a: {{ .X }}\nb: [\n", "x: !Ref y\n"])
+def test_a_file_that_ends_early_and_may_be_no_recipe_names_exclude(text: str) -> None:
+    for problem in parse(text.encode(), file="a.yaml")[1]:
+        assert problem.code != "E120"
+        assert problem.hint.endswith("--exclude a.yaml")
+
+
+def test_a_key_that_is_misspelt_is_not_missing_too() -> None:
+    text = "nmae: A\nconcepts:\n  - {nme: B, scael: 1}\n"
+    assert codes(text) == ["E101", "E101", "E101"]
+
+
+@pytest.mark.parametrize(
+    ("data", "place", "code"),
+    [
+        (b"name: A\r\nx\x07y: 1\r\n", (2, 2), "E202"),
+        ("# é \u2066\nname: A\n".encode(), (1, 5), "E203"),
+        ("\ufeffname: \u202eA\n".encode(), (1, 7), "E203"),
+        ("name: A\u2028\n".encode(), (1, 8), "E202"),
+        ("name: A\n".encode("utf-16"), (1, 1), "E201"),
+        ("name: A\n".encode("utf-16-be"), (1, 1), "E201"),
+        (b"name: A\nname\0", (2, 5), "E202"),
+        ("name: é\n# ".encode() + b"\xc3", (2, 3), "E201"),
+    ],
+)
+def test_characters_have_places(data: bytes, place: tuple[int, int], code: str) -> None:
+    problems = parse(data, file="a.yaml")[1]
+    assert (place, code) in [((p.line, p.column), p.code) for p in problems]
+
+
+def test_what_follows_a_refused_character_is_still_judged() -> None:
+    assert codes("name: \u202eA\nconcepts:\n  - {name: B, scale: 2}\n") == ["E203", "E104"]
+
+
+def test_a_text_over_the_limit_is_refused() -> None:
+    assert codes("name: A\n" + "#" * 256 * 1024) == ["E302"]
+
+
+@settings(max_examples=size(150, 10_000), deadline=None)
+@given(st.binary() | st.text().map(str.encode))
+def test_any_bytes_get_a_recipe_or_a_problem(data: bytes) -> None:
+    recipe, problems = parse(data, file="a.yaml")
+    assert (recipe is None) == bool(problems)
+
+
+PIECES = [
+    *("name", "concepts", "scale", "yes", "0.5", "1e5", "~", "é", "\u2028", "\\x41", "\\u202e"),
+    *(": ", ":", "\n", "\n  ", "\n- ", "  - ", "- ", "[", "]", "{", "}", ", ", "? ", "\t", "#"),
+    *("&a ", "*a", "!b ", "!!str ", "<<", "'", '"', "|", ">", "%YAML 1.2", "---", "...", "@", "`"),
+]
+
+
+@settings(max_examples=size(300, 20_000), deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=40).map("".join))
+def test_both_parsers_read_the_same_recipe_or_refuse(text: str) -> None:
+    loaders: list[Any] = [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)]
+    one, two = (parsing.parse(text.encode(), file="a", loader=loader) for loader in loaders)
+    assert one.recipe is None or two.recipe is None or one.recipe == two.recipe
+    assert (one.recipe is None) == bool(one.problems)
+
+
+# --- the schema --------------------------------------------------------------------------
+
+
+def subschemas(node: Any) -> list[dict[str, Any]]:
+    """Each object in the schema that says `properties`, wherever it is."""
+    inside = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    found = [one for value in inside for one in subschemas(value)]
+    return found + ([node] if isinstance(node, dict) and "properties" in node else [])
+
+
+def test_the_schema_is_draft_7_closed_and_described_throughout() -> None:
+    whole = json.loads(schema("recipe"))
+    Draft7Validator.check_schema(whole)
+    objects = subschemas(whole)
+    assert len(objects) == 4
+    for one in objects:
+        assert one["additionalProperties"] is False
+        assert all(field["description"] for field in one["properties"].values())
+
+
+def test_a_schema_that_is_not_shipped_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="no schema"):
+        schema("../recipe")

@@ -1,0 +1,316 @@
+"""Who gets in, and what survives: credentials, Host, malformed HTTP, restarts and kills."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+from support import serving
+from support.cli import compose
+from support.engine_files import PATIENCE, write_lora
+from support.shapes import check_refusal, refused
+
+from composer.errors import CredentialsError, TargetError
+from composer.server.auth import credentials
+from composer.server.running import HEADERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.serving import Served
+
+POSIX = os.name == "posix"
+ENV = {"SCENARIO_SDK_API_KEY": "", "SCENARIO_SDK_API_SECRET": ""}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A project with a library of one LoRA."""
+    (tmp_path / ".git").mkdir()
+    write_lora(tmp_path / "recipes" / "loras" / "ink.safetensors", 1, title="Ink Lines")
+    return tmp_path
+
+
+@pytest.fixture
+def served(root: Path) -> Iterator[Served]:
+    with serving.thread(root, root / "recipes" / "loras") as served:
+        yield served
+
+
+def basic(key: str, secret: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{key}:{secret}".encode()).decode()}
+
+
+# --- who gets in -------------------------------------------------------------------------
+
+
+def test_only_the_key_and_the_secret_get_in(served: Served) -> None:
+    key, secret = served.key, served.secret
+    wrong: list[dict[str, str]] = [
+        {},
+        basic(key, secret + "x"),
+        basic(key, ""),
+        basic(secret, key),
+        {"Authorization": "Basic %%%"},
+        {"Authorization": "Basic"},
+        {"Authorization": "Digest " + secret},
+        {"Authorization": key + ":" + secret},
+    ]
+    for headers in wrong:
+        for path in ("/models", "/nothing", "/../etc/passwd"):
+            answer = served.call("GET", path, auth=None, headers=headers)
+            assert "key" in refused(answer, 401)
+            assert answer.headers["WWW-Authenticate"].startswith("Basic")
+            assert secret not in answer.text
+    right = {"Authorization": "basic   " + basic(key, secret)["Authorization"][6:]}
+    assert served.call("GET", "/models", auth=None, headers=right).status_code == 200
+
+
+def test_a_bearer_token_is_refused_in_words(served: Served) -> None:
+    answer = served.call("GET", "/models", auth=None, headers={"Authorization": "Bearer x.y.z"})
+    assert "no bearer token" in refused(answer, 401)
+
+
+def test_a_foreign_host_is_refused_before_anything_else(served: Served) -> None:
+    for host in ("evil.example", "evil.example:80", "", "127.0.0.1.evil.example", "[::2]", "::1]"):
+        answer = served.call("GET", "/models", auth=None, headers={"Host": host})
+        assert "Host" in refused(answer, 421)
+    for host in ("localhost", "LOCALHOST:1", "127.0.0.1:80", "[::1]:8321", "localhost."):
+        assert served.call("GET", "/models", headers={"Host": host}).status_code == 200
+
+
+def test_no_page_of_another_origin_may_read_it(served: Served) -> None:
+    headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "GET"}
+    for method in ("GET", "OPTIONS"):
+        answer = served.call(method, "/models", headers=headers)
+        assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+    assert answer.status_code == 405
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1",
+        "/v1/",
+        "/",
+        "/v1//models",
+        "/v1/models/",
+        "/v1/models/..%2f..%2fserve.json",
+        "/v1/models/%2e%2e",
+        "/v1/models/model_x%00",
+        "/v1/downloads/",
+        "/v1/static/x",
+        "/.compose/serve.json",
+        "/v1/../.compose/serve.json",
+    ],
+)
+def test_there_is_nothing_but_the_api(served: Served, path: str) -> None:
+    connection = http.client.HTTPConnection(served.url[7:-3], timeout=PATIENCE)
+    connection.request("GET", path, headers=basic(served.key, served.secret))
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    assert answer.status == 404, body
+    assert answer.getheader("Location") is None
+    check_refusal(json.loads(body))
+
+
+def test_links_lead_to_results_alone(served: Served) -> None:
+    for path in ("/downloads/job_x/y", "/downloads/%2e%2e/y", "/downloads/job_x/%F0%9F%98%80"):
+        refused(served.call("GET", path, auth=None), 403)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"POST /v1/models HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX: ".ljust(HEADERS, b"x"),
+        b"GET /v1/models HTTP/1.0\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_gets_the_same_envelope(served: Served, request_: bytes) -> None:
+    host, _, port = served.url[7:-3].partition(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as client:
+        client.sendall(request_)
+        answer = b""
+        while piece := client.recv(65536):
+            answer += piece
+    status = int(answer.split()[1])
+    assert 400 <= status < 500
+    check_refusal(json.loads(answer.partition(b"\r\n\r\n")[2]))
+
+
+# --- credentials -------------------------------------------------------------------------
+
+
+def test_credentials_come_from_the_environment_else_from_a_file_made_once(root: Path) -> None:
+    state = root / ".compose"
+    state.mkdir()
+    env = {"SCENARIO_SDK_API_KEY": "k", "SCENARIO_SDK_API_SECRET": "s"}
+    assert (credentials(env, state).key, credentials(env, state).secret) == ("k", "s")
+    assert not (state / "serve.json").exists()
+    with pytest.raises(CredentialsError, match="only one"):
+        credentials({"SCENARIO_SDK_API_KEY": "k"}, state)
+    made, kept = credentials({}, state), credentials({}, state)
+    assert (made.made, kept.made) == (True, False)
+    assert (made.key, made.secret) == (kept.key, kept.secret)
+    assert made.key != made.secret and len(made.secret) >= 32
+    assert made.secret not in repr(made)
+    if POSIX:
+        file = state / "serve.json"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        file.chmod(0o644)
+        credentials({}, state)
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"key": "k"}', b'{"key": 1, "secret": 2}'])
+def test_a_damaged_file_of_credentials_is_said(root: Path, content: bytes) -> None:
+    (root / "serve.json").write_bytes(content)
+    with pytest.raises(TargetError, match=r"serve\.json is damaged"):
+        credentials({}, root)
+
+
+@pytest.mark.skipif(not POSIX, reason="links need rights on Windows")
+def test_a_file_of_credentials_that_is_a_link_is_not_followed(root: Path) -> None:
+    (root / "elsewhere").write_text('{"key": "k", "secret": "s"}')
+    (root / "serve.json").symlink_to(root / "elsewhere")
+    with pytest.raises(TargetError, match="is a link"):
+        credentials({}, root)
+
+
+def test_credentials_that_were_made_are_in_the_file_and_not_in_the_output(root: Path) -> None:
+    with serving.process(root, env=ENV) as served:
+        made = json.loads((root / ".compose" / "serve.json").read_text())
+        served.key, served.secret = made["key"], made["secret"]
+        assert len(served.loras()) == 1
+    output = "\n".join(served.lines)
+    assert "serve.json" in output
+    assert made["key"] not in output and made["secret"] not in output
+
+
+def _all_shown(terminal: int) -> str:
+    """What was written to a pseudo-terminal, now that nobody writes to it any more."""
+    shown = b""
+    with os.fdopen(terminal, "rb", buffering=0) as file, suppress(OSError):  # EIO is its end
+        while part := file.read(65536):
+            shown += part
+    return shown.decode()
+
+
+@pytest.mark.skipif(not POSIX, reason="pseudo-terminals are POSIX")
+def test_a_terminal_is_shown_them_once(root: Path) -> None:
+    import pty  # Windows has none
+
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    shown = []
+    for _ in range(2):
+        ours, theirs = pty.openpty()
+        server = subprocess.Popen(
+            [sys.executable, "-m", "composer", "serve", "--port", "0"],
+            cwd=root,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        assert server.stdout is not None
+        server.stdout.readline()
+        server.terminate()
+        server.wait(PATIENCE)
+        server.stdout.close()
+        shown.append(_all_shown(ours))
+    secret = json.loads((root / ".compose" / "serve.json").read_text())["secret"]
+    assert [secret in text for text in shown] == [True, False]
+
+
+# --- the command -------------------------------------------------------------------------
+
+
+def test_it_stops_cleanly_and_starts_again_with_all_it_had(root: Path) -> None:
+    with serving.process(root) as served:
+        id = served.create("Knight", 0.5)
+        served.ok("PUT", f"/models/{id}/tags", {"add": ["x"]})
+        served.ok("PUT", f"/models/{id}/train")
+        trained = served.finished(id)
+        job = served.ok("POST", f"/models/{id}/download")["jobId"]
+        url = served.ok("GET", f"/jobs/{job}")["job"]["metadata"]["output"]["url"]
+        status = served.stop()
+        if POSIX:  # elsewhere there is no signal that it could answer
+            assert (status, served.lines[-1]) == (0, "stopped")
+        served.start()
+        assert served.ok("GET", f"/models/{id}")["model"] == trained
+        assert requests.get(url, timeout=PATIENCE).status_code == 200
+    assert not [line for line in served.lines if "Traceback" in line]
+
+
+def test_a_killed_server_ends_its_jobs_when_it_is_back(root: Path) -> None:
+    with serving.process(root) as served:
+        ids = [served.create(f"K{number}", 0.1 * (number + 1)) for number in range(5)]
+        for id in ids:
+            served.ok("PUT", f"/models/{id}/train")
+        served.kill()
+        served.start()
+        assert {served.finished(id)["status"] for id in ids} == {"trained"}
+
+
+def test_the_log_is_a_line_for_each_request_without_secrets(root: Path) -> None:
+    with serving.process(root) as served:
+        served.call("GET", "/models", params={"projectId": "p", "secret": "in_query"})
+        served.call("GET", "/models/%0a%1b[31mred")
+        served.call("POST", "/models", {"name": "in_body"})
+    lines = [line for line in served.lines if line.endswith(" ms")]
+    assert len(lines) == 3
+    assert lines[0].startswith("GET /v1/models 200 ")
+    assert lines[1].startswith("GET /v1/models/\\n\\x1b[31mred 404 ")
+    assert lines[2].startswith("POST /v1/models 400 ")
+    output = "\n".join(served.lines) + served.log.read_text()
+    for secret in (served.key, served.secret, "in_query", "in_body", "Basic"):
+        assert secret not in output
+    assert base64.b64encode(f"{served.key}:{served.secret}".encode()).decode() not in output
+
+
+def test_the_library_is_the_one_that_is_said_or_near(root: Path, tmp_path: Path) -> None:
+    write_lora(tmp_path / "other" / "pixel.safetensors", 2, title="Pixel Dust")
+    for options, env in (
+        ((), {}),
+        (("--library", "other"), {}),
+        ((), {"COMPOSE_LIBRARY": "other"}),
+    ):
+        with serving.process(root, *options, env=env) as served:
+            (model,) = served.ok("GET", "/models")["models"]
+        assert model["name"] == ("Pixel Dust" if options or env else "Ink Lines")
+    (root / "recipes").rename(root / "moved")
+    (root / "moved" / "loras").rename(root / "loras")
+    with serving.process(root) as served:
+        assert len(served.loras()) == 1
+
+
+def test_a_port_that_is_taken_and_options_that_can_t_be_are_said(root: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ran = compose("serve", "--port", str(taken.getsockname()[1]), at=root)
+    assert (ran.status, "can't be bound" in ran.err) == (1, True)
+    for options, words in (
+        (("--library", "nowhere"), "is no folder"),
+        (("--host", "0.0.0.0", "--fault-script", "faults.yaml"), "loopback"),
+    ):
+        (root / "faults.yaml").write_text("[]")
+        ran = compose("serve", "--port", "0", *options, at=root)
+        assert (ran.status, words in ran.err) == (64, True), ran.err
+    ran = compose("serve", "--port", "0", "--host", "nowhere.invalid", at=root)
+    assert ran.status == 1

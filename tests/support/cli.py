@@ -1,0 +1,107 @@
+"""Running `compose` in tests: in this process for speed, or in one of its own for signals."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import jsonschema
+
+from composer.cli.error_handler import guarded
+from composer.files.schemas import schema
+
+# Which published schema describes what a command prints with `-o json`; `output`'s is a plain map.
+SCHEMAS = {
+    "validate": "problems",
+    "apply": "outcomes",
+    "lock": "pins",
+    **{name: name for name in ("plan", "status", "models", "inspect", "doctor")},
+}
+
+REPO = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+
+def compose(*arguments: str, at: Path) -> Ran:
+    """Run a command in this process, with `at` as the working directory."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(at),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        status = guarded(arguments)
+    ran = Ran(status, out.getvalue(), err.getvalue())
+    hold_to_its_schema(arguments, ran)
+    return ran
+
+
+def hold_to_its_schema(arguments: tuple[str, ...], ran: Ran) -> None:
+    """Whatever test it is: JSON on stdout is as its published schema says."""
+    name = schema_of(arguments)
+    if name and ran.out.startswith("{"):
+        validator(name).validate(json.loads(ran.out))
+
+
+def schema_of(arguments: tuple[str, ...]) -> str | None:
+    if "json" not in arguments or arguments[0] not in SCHEMAS:
+        return None
+    if arguments[0] == "apply" and "--dry-run" in arguments:
+        return "plan"
+    return "repair" if "--repair" in arguments else SCHEMAS[arguments[0]]
+
+
+@cache
+def validator(name: str) -> jsonschema.Draft7Validator:
+    return jsonschema.Draft7Validator(json.loads(schema(name)))
+
+
+def spawned(*arguments: str, at: Path, **env: str) -> subprocess.Popen[str]:
+    """Start a command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "composer", *arguments],
+        cwd=at,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def samples(at: Path) -> Path:
+    """A project with this repository's sample recipes and LoRAs, and no lock."""
+    shutil.copytree(REPO / "recipes", at / "recipes")
+    (at / ".git").mkdir()
+    return at
+
+
+def edit(file: Path, before: str, after: str) -> None:
+    """Replace text that must be there."""
+    text = file.read_text(encoding="utf-8")
+    assert before in text, (before, text)
+    file.write_text(text.replace(before, after), encoding="utf-8")
+
+
+def snapshot(root: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file below a folder: its bytes and the time of its last change."""
+    return {
+        path.relative_to(root).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,130 @@
+"""Writes the two reference pages from what the program says: `python -m support.make_docs`.
+
+`docs/commands.md` comes from the commands' own help, `docs/recipes.md` from the recipe schema, the
+table of codes and `tests/recipes/broken_recipes/`. A test holds both to the program.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from composer.cli.main import COMMANDS, compose
+from composer.files.schemas import schema
+from composer.recipes import CODES
+
+REPO = Path(__file__).parents[2]
+BROKEN = REPO / "tests" / "recipes" / "broken_recipes"
+
+STATUSES = """\
+| status | meaning |
+|---|---|
+| 0 | done, or nothing to do |
+| 1 | something failed, or a recipe is blocked by a problem on the target |
+| 2 | changes are pending (`plan --detailed-exitcode`), or drift (`status --detailed-exitcode`) |
+| 3 | refused by a guard, `--expect` or `--locked` |
+| 64 | the command line is wrong |
+| 65 | a recipe, the lock or the journal is invalid |
+| 69 | the target can't be reached |
+| 75 | still training when the wait ran out; the next apply picks it up |
+| 77 | no or wrong credentials, or another owner than the lock's |
+| 130, 143 | interrupted by Ctrl-C, by SIGTERM |
+
+Where several hold, the first of 130/143, 77, 69, 3, 1, 75, 2, 0 is the one.
+"""
+
+
+def commands() -> str:
+    parts = [
+        "# Commands\n",
+        "Written by `PYTHONPATH=tests python -m support.make_docs` from the commands' own help.\n",
+        "Data goes to stdout, talk to stderr. Colours follow `NO_COLOR`, `FORCE_COLOR`, `TERM` and"
+        " `CI`, and never carry a meaning alone.\n",
+    ]
+    for name in COMMANDS:
+        context = click.Context(compose, info_name="compose", **compose.context_settings)
+        command = compose.get_command(context, name)
+        assert command is not None
+        inner = click.Context(
+            command, info_name=name, parent=context, max_content_width=96, terminal_width=96
+        )
+        parts.append(f"## compose {name}\n\n```text\n{command.get_help(inner).rstrip()}\n```\n")
+    return "\n".join([*parts, "## Exit statuses\n", STATUSES])
+
+
+def recipes() -> str:
+    shipped = json.loads(schema("recipe"))
+    concept = shipped["definitions"]["concept"]["properties"]
+    parameters = shipped["properties"]["training"]["properties"]["parameters"]["properties"]
+    return "\n".join(
+        [
+            "# Recipes\n",
+            "Written by `PYTHONPATH=tests python -m support.make_docs` from the schema that"
+            " validates recipes, the table of codes and `tests/recipes/broken_recipes/`.\n",
+            "A recipe is a YAML file. With this first line, an editor that speaks JSON Schema"
+            " completes and explains it:\n",
+            "```yaml\n# yaml-language-server: $schema=../schemas/recipe.schema.json\n```\n",
+            "It is read strictly: UTF-8, one document, at most 256 KiB, no anchors, aliases, tags"
+            " or merge keys, at most 20 levels deep. Scalars follow YAML 1.2; one that YAML 1.1"
+            " reads differently (`yes`, `000010`, `1e-1`, `12:30`) is refused: quote it, or write"
+            " 0.1.\n",
+            "## Fields\n",
+            _fields(shipped["properties"]),
+            "### concepts\n",
+            _fields(concept),
+            "### training.parameters\n",
+            "They belong to what a composition is made of: changing one makes a new model. The"
+            " local target honours `rank` and `precision`, and the others mean nothing to it;"
+            " Scenario refuses `precision`.\n",
+            _fields(parameters),
+            "## Problems\n",
+            "Each problem has a code that never changes its meaning.\n",
+            _codes(),
+        ]
+    )
+
+
+def _fields(properties: dict[str, Any]) -> str:
+    rows = [
+        f"| `{name}` | {_kind(field)} | {_description(field)} |"
+        for name, field in properties.items()
+    ]
+    return "\n".join(["| field | kind | meaning |", "|---|---|---|", *rows]) + "\n"
+
+
+def _kind(field: dict[str, Any]) -> str:
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if "const" in field:
+        return f"`{field['const']}`"
+    kind = str(field.get("type", ""))
+    low, high = field.get("minimum"), field.get("maximum")
+    return f"{kind} {low} to {high}" if low is not None and high is not None else kind
+
+
+def _description(field: dict[str, Any]) -> str:
+    return str(field.get("description", "")).replace("|", "\\|").replace("\n", " ")
+
+
+def _codes() -> str:
+    parts = []
+    for code, title in CODES.items():
+        example = BROKEN / f"{code}.txt"
+        parts.append(f"- **{code}** {title}")
+        if example.is_file():
+            said = re.split(r"\n(?! )", example.read_text(encoding="utf-8").strip())[0]
+            shown = "\n".join(f"  {line}" for line in said.splitlines())
+            parts.append(f"\n  ```text\n{shown}\n  ```\n")
+    return "\n".join(parts) + "\n"
+
+
+PAGES = {"docs/commands.md": commands, "docs/recipes.md": recipes}
+
+if __name__ == "__main__":
+    for path, page in PAGES.items():
+        (REPO / path).write_text(page(), encoding="utf-8", newline="\n")
+        print(path)

@@ -1,0 +1,42 @@
+"""Writes the documents in `output/golden/`: `python -m support.make_golden`, then `git diff`.
+
+Every situation as Markdown; those in `ALSO` as text and as annotations too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from support.golden_cases import CASES
+
+from composer.output.findings import github
+from composer.output.markdown import WHOLE, markdown
+from composer.output.plan_text import text
+
+if TYPE_CHECKING:
+    from support.golden_cases import Case
+
+GOLDEN = Path(__file__).parents[1] / "output" / "golden"
+ALSO = ("change_over_drift", "hostile_names", "lock_only_edit", "offline")
+
+
+def document(case: Case) -> str:
+    return markdown(case.plan, prices=case.prices, budget=case.budget)
+
+
+def documents() -> dict[str, str]:
+    """File name -> what must be in it."""
+    cases = {name: make() for name, make in CASES.items()}
+    found = {f"{name}.md": document(case) for name, case in cases.items()}
+    for name in ALSO:
+        found[f"{name}.txt"] = text(cases[name].plan)
+        found[f"{name}.github.txt"] = github(cases[name].plan, whole=WHOLE)
+    return found
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for file, text_ in documents().items():
+        (GOLDEN / file).write_text(text_, encoding="utf-8", newline="\n")
+        print(file)

@@ -1,0 +1,86 @@
+"""What a composed file says about itself: the Model Spec's fields, its origin, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.sizes import size
+
+from composer import __version__
+from composer.lora.result_metadata import (
+    PHRASE_LIMIT,
+    PHRASES_LIMIT,
+    TITLE_LIMIT,
+    Origin,
+    described,
+    trigger_phrase,
+)
+
+INK = Origin("model_ink", "aa" * 32, None, 0.5, {"modelspec.trigger_phrase": "ink lines"})
+DUST = Origin("model_dust", "bb" * 32, "cc" * 32, 0.25, {"trigger_word": " pxl  dust\n"})
+
+
+def test_every_field() -> None:
+    assert described("model_k", [INK, DUST], form="diffusers") == {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": "flux-1-dev/lora",
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": "model_k",
+        "modelspec.merged_from": "model_ink, model_dust",
+        "modelspec.trigger_phrase": "ink lines, pxl dust",
+        "compose.concepts": json.dumps(
+            [
+                {"modelId": "model_ink", "sha256": "aa" * 32, "scale": 0.5},
+                {
+                    "modelId": "model_dust",
+                    "sha256": "bb" * 32,
+                    "configSha256": "cc" * 32,
+                    "scale": 0.25,
+                },
+            ],
+            separators=(",", ":"),
+        ),
+        "compose.version": __version__,
+    }
+
+
+def test_what_was_asked_for_and_the_other_form() -> None:
+    said = described("k", [INK], form="kohya", rank=16, precision="bfloat16")
+    assert (said["compose.rank"], said["compose.precision"]) == ("16", "bfloat16")
+    assert said["modelspec.implementation"] == "https://github.com/black-forest-labs/flux"
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.5])
+def test_what_is_taken_away_triggers_nothing(scale: float) -> None:
+    said = described("k", [replace(INK, scale=scale), DUST], form="diffusers")
+    assert said["modelspec.trigger_phrase"] == "pxl dust"
+    assert "modelspec.trigger_phrase" not in described("k", [replace(INK, scale=scale)], form="x")
+
+
+def test_a_phrase_counts_once_and_in_order() -> None:
+    again = replace(DUST, metadata=INK.metadata)
+    assert described("k", [INK, again], form="x")["modelspec.trigger_phrase"] == "ink lines"
+
+
+def test_the_specs_own_field_wins_over_older_habits() -> None:
+    notes = {"trigger_word": "b", "trigger_phrase": " ", "modelspec.trigger_phrase": "a"}
+    assert trigger_phrase(notes) == "a"
+    assert trigger_phrase(notes | {"modelspec.trigger_phrase": "\u202e\x07"}) == "b"
+    assert trigger_phrase({}) == ""
+
+
+@given(st.lists(st.text(max_size=3000), max_size=8), st.text(max_size=600))
+@settings(max_examples=size(100, 5000))
+def test_strangers_texts_are_bounded_and_printable(phrases: list[str], title: str) -> None:
+    origins = [replace(INK, metadata={"trigger_word": phrase}) for phrase in phrases]
+    said = described(title, origins, form="diffusers")
+    assert len(said["modelspec.title"]) <= TITLE_LIMIT
+    joined = said.get("modelspec.trigger_phrase", "")
+    assert len(joined) <= PHRASES_LIMIT
+    assert all(text.isprintable() for text in (joined, said["modelspec.title"]))
+    assert all(len(trigger_phrase(origin.metadata)) <= PHRASE_LIMIT for origin in origins)
+    assert said == described(title, origins, form="diffusers")
