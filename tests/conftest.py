@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 from support.serving import KEY, SECRET
+from support.sizes import soak_factor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # The small run takes the same examples every time; the long one looks for new ones.
-settings.register_profile("compose", derandomize=os.environ.get("COMPOSE_SOAK") != "1")
+settings.register_profile("compose", derandomize=not soak_factor())
 settings.load_profile("compose")
 
 _LOOPBACK = ("127.", "::1", "localhost")
