@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -19,8 +20,9 @@ from composer.cli.terminal import Progress, emit
 from composer.errors import UsageError
 from composer.executor import Settings, Stopped, apply, settle
 from composer.lock import Ledger, only_one
-from composer.output import plan_json, results
-from composer.output import plan_text as render_plan
+from composer.output import results
+from composer.output.plan_formats import PLAN_FORMATS
+from composer.output.plan_view import PlanView
 from composer.planner import plan
 from composer.text import visible
 
@@ -122,10 +124,11 @@ def _only_shown(
 ) -> int:
     with open_target(project, wish, run_jobs=False) as target:
         planned = looked_at(project, target, options)
+    view = PlanView(planned, checks.allowed)
     if form == "json":
-        click.echo(plan_json.as_json(planned, allowed=checks.allowed), nl=False)
+        click.echo(PLAN_FORMATS["json"](view), nl=False)
     else:
-        emit(lambda color: render_plan.text(planned, allowed=checks.allowed, color=color))
+        emit(lambda color: PLAN_FORMATS["text"](replace(view, color=color)))
     checks.approve(planned)
     return 1 if planned.blocked else 0
 
@@ -163,10 +166,8 @@ def _applied(
         return Report(interrupted=True)
     planned = plan(project.recipes, ledger.memory, observed, options)
     if planned.changes or planned.blocked or planned.refused(checks.allowed):
-        emit(
-            lambda color: render_plan.text(planned, allowed=checks.allowed, color=color) + "\n",
-            err=True,
-        )
+        view = PlanView(planned, checks.allowed)
+        emit(lambda color: PLAN_FORMATS["text"](replace(view, color=color)) + "\n", err=True)
     else:
         _say_notes(planned)
     planned.guard(checks.allowed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -16,8 +17,9 @@ from composer.errors import Refused, UsageError
 from composer.executor import Settings, apply
 from composer.lock import Ledger, only_one
 from composer.model import Entry
-from composer.output import plan_text as render_plan
 from composer.output import results
+from composer.output.plan_text import text
+from composer.output.plan_view import PlanView
 from composer.planner import Plan, Removal, dangers, meet, orphans, pruned
 from composer.targets.base import observe
 from composer.text import visible
@@ -194,9 +196,8 @@ def _delete(
         guards = dangers(project.recipes, found, ledger.memory, observed)
         planned = Plan(target.key, tuple(found), guards=tuple(guards), owner=observed.owner)
         if dry_run:
-            emit(
-                lambda color: render_plan.text(planned, allowed=allowed, color=color, next_step="")
-            )
+            view = PlanView(planned, allowed, next_step="")
+            emit(lambda color: text(replace(view, color=color)))
             return 0
         planned.guard(allowed)
         with Progress() as progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,11 +21,10 @@ from composer.cli.targets import open_target
 from composer.cli.terminal import emit
 from composer.errors import InvalidInput, Problem, UsageError
 from composer.lock import NAME as LOCK
-from composer.output import findings, problems
-from composer.output import plan_text as render
+from composer.output import plan_findings, problems
 from composer.output.budget import BUDGETS, Budget
-from composer.output.markdown import WHOLE, markdown
-from composer.output.plan_json import as_json
+from composer.output.plan_formats import PLAN_FORMATS
+from composer.output.plan_view import WHOLE, PlanView
 from composer.planner import MARKERS, lock_news, plan_offline, unreadable
 from composer.text import visible
 
@@ -43,18 +42,6 @@ if TYPE_CHECKING:
 CHANGES, BLOCKED = 2, 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """A plan, and what is shown with it."""
-
-    plan: Plan
-    allowed: frozenset[str]
-    prices: dict[str, float]
-    advice: dict[str, str]
-    whole: str  # the command or the file that has all of it
-    next_step: str
-
-
 def _into(form: str, help: str) -> Callable[[Command], Command]:
     kind = click.Path(path_type=Path)
     return click.option(f"--{form}-into", type=kind, metavar="FILE", help=help)
@@ -63,7 +50,7 @@ def _into(form: str, help: str) -> Callable[[Command], Command]:
 @click.command("plan")
 @opt.selection_options
 @opt.target_options
-@opt.output_option("text", "json", "markdown", "github", "sarif")
+@opt.output_option(*PLAN_FORMATS)
 @_into("json", "Write the JSON here too.")
 @_into("markdown", "Write the Markdown of a comment here too.")
 @_into("summary", "Write the Markdown of a job's summary, up to 1 MiB, here too.")
@@ -121,9 +108,13 @@ def plan_command(
         raise
     allowed = opt.allowed(allow_empty=allow_empty, allow_large=allow_large)
     whole = json_into.name if json_into else WHOLE
-    look = _Look(planned, allowed, prices, advised, whole, f"compose apply{wish.flags}")
-    copies.write(partial(_shown, look))
-    _print(look, form, room)
+    next_step = f"compose apply{wish.flags}"
+    view = PlanView(planned, allowed, prices, advised, next_step, whole, room)
+    copies.write(lambda form, room: PLAN_FORMATS[form](replace(view, budget=room)))
+    if form == "text":
+        emit(lambda color: PLAN_FORMATS["text"](replace(view, color=color)))
+    else:
+        click.echo(PLAN_FORMATS[form](view), nl=False)
     if locked:
         check_locked(planned)
     if planned.blocked:
@@ -165,48 +156,15 @@ def _compared(planned: Plan, project: Project, base: Base | None) -> Plan:
     return replace(planned, lock_edits=tuple(edits), notes=notes)
 
 
-def _print(look: _Look, form: str, budget: Budget) -> None:
-    if form != "text":
-        click.echo(_shown(look, form, budget), nl=False)
-        return
-    shown = partial(
-        render.text,
-        look.plan,
-        allowed=look.allowed,
-        prices=look.prices,
-        advice=look.advice,
-        next_step=look.next_step,
-    )
-    emit(lambda color: shown(color=color))
-
-
-def _shown(look: _Look, form: str, budget: Budget) -> str:
-    plan, allowed = look.plan, look.allowed
-    if form == "json":
-        return as_json(plan, allowed=allowed, prices=look.prices, advice=look.advice)
-    if form == "github":
-        return findings.github(plan, allowed=allowed, whole=look.whole)
-    if form == "sarif":
-        return findings.sarif(plan, allowed=allowed)
-    return markdown(
-        plan,
-        allowed=allowed,
-        prices=look.prices,
-        advice=look.advice,
-        budget=budget,
-        whole=look.whole,
-    )
-
-
 def _invalid(bad: InvalidInput, form: str, budget: Budget) -> str:
     """What is wrong with recipes or lock, where a review looks; stderr has it as text besides."""
     hint = visible(bad.hint or "")
-    unread = Problem(LOCK, 0, 0, findings.UNREADABLE, visible(bad.message), hint)
+    unread = Problem(LOCK, 0, 0, plan_findings.UNREADABLE, visible(bad.message), hint)
     found = bad.problems or (unread,)
     if form == "github":
         return f"{problems.github(found)}\n"
     if form == "sarif":
-        return problems.sarif(found, findings.RULES)
+        return problems.sarif(found, plan_findings.RULES)
     if form == "markdown":
         return problems.markdown(found, files=bad.files, budget=budget)
     return ""

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from composer.lock import Plain, plain_content
 from composer.output.escape import dumped
-from composer.output.plan_text import NO_ADVICE, NO_PRICES, summary
+from composer.output.plan_view import summary
 from composer.planner import is_stand_in
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
     from composer.model import Content
-    from composer.planner import Action, Plan
+    from composer.output.plan_view import PlanView
+    from composer.planner import Action
 
 FORMAT_VERSION = 1
 
 
-def as_json(
-    plan: Plan,
-    *,
-    allowed: Collection[str] = (),
-    prices: Mapping[str, float] = NO_PRICES,
-    advice: Mapping[str, str] = NO_ADVICE,
-) -> str:
+def as_json(view: PlanView) -> str:
     """The plan as JSON; without a digest where the target was not asked."""
-    actions = [_plain_action(a, prices.get(a.path), advice.get(a.path)) for a in plan.actions]
-    return dumped(_plain(plan, allowed, actions))
-
-
-def _plain(plan: Plan, allowed: Collection[str], actions: list[Plain]) -> dict[str, Any]:
-    return {
+    plan = view.plan
+    plain: Plain = {
         "formatVersion": FORMAT_VERSION,
         "target": plan.target,
         "targetAsked": plan.asked,
@@ -39,15 +28,16 @@ def _plain(plan: Plan, allowed: Collection[str], actions: list[Plain]) -> dict[s
         "changeDigests": list(plan.change_digests) if plan.asked else [],
         "hasChanges": bool(plan.changes),
         "summary": summary(plan),
-        "actions": actions,
-        "guards": [
-            {"message": guard.message, "flag": guard.flag} for guard in plan.refused(allowed)
+        "actions": [
+            _plain_action(a, view.prices.get(a.path), view.advice.get(a.path)) for a in plan.actions
         ],
+        "guards": [{"message": guard.message, "flag": guard.flag} for guard in view.refused],
         "lockEdits": [
             {"recipe": edit.path, "name": edit.name, "edit": edit.words} for edit in plan.lock_edits
         ],
         "notes": list(plan.notes),
     }
+    return dumped(plain)
 
 
 def _plain_action(action: Action, price: float | None, advice: str | None) -> Plain:

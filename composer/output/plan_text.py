@@ -1,85 +1,44 @@
-"""Plans as text for a terminal; and the signs and counts that every form of a plan shares."""
+"""Plans as text for a terminal."""
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from composer.output.concepts import rows_of
+from composer.output.plan_view import LOCK_ONLY, SIGNS, UNASKED, summary
 from composer.output.style import aligned, painted
 from composer.planner import Verb
-from composer.text import counted, visible
+from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from composer.planner import Action, Plan
+    from composer.output.plan_view import PlanView
+    from composer.planner import Action
 
 SHORT_DIGEST = 8
-NO_PRICES: Mapping[str, float] = MappingProxyType({})
-NO_ADVICE: Mapping[str, str] = MappingProxyType({})
-LOCK_ONLY = "the lock was changed, and no recipe asks for it"
-UNASKED = "the target was not asked: this is the recipes against the lock alone, nothing to approve"
-
-SIGNS = {
-    Verb.CREATE: "+",
-    Verb.ADOPT: "+",
-    Verb.TRAIN: "+",
-    Verb.REPLACE: "~",
-    Verb.UPDATE: "~",
-    Verb.DELETE: "-",
-    Verb.MOVE: ">",
-    Verb.KEEP: "=",
-    Verb.WAIT: "=",
-    Verb.LEAVE: "=",
-    Verb.FORGET: "-",
-    Verb.BLOCKED: "!",
-}
 COLOURS = {"+": "green", "~": "yellow", "-": "red", "!": "red", ">": "cyan", "=": "dim"}
-_COUNTED = {
-    Verb.CREATE: "to create",
-    Verb.ADOPT: "to adopt",
-    Verb.TRAIN: "to train",
-    Verb.REPLACE: "to replace",
-    Verb.UPDATE: "to update",
-    Verb.DELETE: "to delete",
-    Verb.WAIT: "still training",
-    Verb.BLOCKED: "blocked",
-    Verb.LEAVE: "left alone",
-    Verb.FORGET: "to forget",
-}
 _MADE = (Verb.CREATE, Verb.REPLACE, Verb.ADOPT, Verb.TRAIN)
 
 
-def text(
-    plan: Plan,
-    *,
-    allowed: Collection[str] = (),
-    color: bool = False,
-    next_step: str = "compose apply",
-    prices: Mapping[str, float] = NO_PRICES,
-    advice: Mapping[str, str] = NO_ADVICE,
-) -> str:
-    """Every recipe with its answer and reason; what apply would refuse; the counts; the digest.
-
-    `prices`, by recipe path, are what trainings would cost where the target says so; `advice`,
-    likewise, is what it says of the mix.
-    """
+def text(view: PlanView) -> str:
+    """Every recipe with its answer and reason; what apply would refuse; the counts; the digest."""
+    plan = view.plan
     heads = aligned([_head(action) for action in plan.actions])
     lines: list[str] = []
     for action, head in zip(plan.actions, heads, strict=True):
-        lines.append(painted(head, COLOURS[SIGNS[action.shown]], color=color))
-        lines += [f"             {line}" for line in _details(action, prices)]
-        if action.path in advice and action.recipe is not None:
-            lines.append(f"             advice: {visible(advice[action.path])}")
+        lines.append(painted(head, COLOURS[SIGNS[action.shown]], color=view.color))
+        lines += [f"             {line}" for line in _details(action, view.prices)]
+        if action.path in view.advice and action.recipe is not None:
+            lines.append(f"             advice: {visible(view.advice[action.path])}")
     lines += [""] if lines else []
-    lines += [painted(line, "red", color=color) for line in _warnings(plan, allowed)]
+    lines += [painted(line, "red", color=view.color) for line in _warnings(view)]
     lines += [f"note: {visible(note)}" for note in plan.notes]
     lines.append(summary(plan))
     if not plan.asked:
         lines.append(f"{UNASKED}; next: compose plan")
-    elif next_step and plan.changes:
-        lines.append(_next_step(plan, allowed, next_step))
+    elif view.next_step and plan.changes:
+        lines.append(_next_step(view))
     return "\n".join(lines) + "\n"
 
 
@@ -121,31 +80,16 @@ def weight(scale: float | None) -> str:
     return f"{scale:.2f}" if round(scale, 2) == scale else f"{scale:g}"
 
 
-def _warnings(plan: Plan, allowed: Collection[str]) -> Iterator[str]:
-    for guard in plan.refused(allowed):
+def _warnings(view: PlanView) -> Iterator[str]:
+    for guard in view.refused:
         way = f"; allow it with {guard.flag}" if guard.flag else ""
         yield f"apply would refuse: {visible(guard.message)}{way}"
-    for edit in plan.lock_edits:
+    for edit in view.plan.lock_edits:
         where = f"{visible(edit.name)} ({visible(edit.path)})"
         yield f"lock-only edit: {where}: {visible(edit.words)}; {LOCK_ONLY}"
 
 
-def summary(plan: Plan) -> str:
-    """`4 recipes: 1 to create, 1 to replace, 2 up to date.`"""
-    recipes = sum(action.recipe is not None for action in plan.actions)
-    counts = {
-        words: sum(action.shown is verb for action in plan.actions)
-        for verb, words in _COUNTED.items()
-    }
-    kept = "up to date" if plan.asked else "as the lock says"
-    counts[kept] = sum(action.shown in (Verb.KEEP, Verb.MOVE) for action in plan.actions)
-    said = ", ".join(f"{n} {words}" for words, n in counts.items() if n)
-    if not said:
-        return "Nothing to do: no recipe."
-    return f"{counted(recipes, 'recipe')}: {said}." if recipes else f"{said.capitalize()}."
-
-
-def _next_step(plan: Plan, allowed: Collection[str], command: str) -> str:
-    refused = "" if not plan.refused(allowed) else "   (refused as it stands)"
-    short = plan.digest[:SHORT_DIGEST]
-    return f"plan sha256:{short}…   next: {command} --expect {short}{refused}"
+def _next_step(view: PlanView) -> str:
+    refused = "   (refused as it stands)" if view.refused else ""
+    short = view.plan.digest[:SHORT_DIGEST]
+    return f"plan sha256:{short}…   next: {view.next_step} --expect {short}{refused}"

@@ -43,6 +43,7 @@ from composer.model import (
 )
 from composer.output.plan_json import as_json
 from composer.output.plan_text import text
+from composer.output.plan_view import PlanView
 from composer.planner import LockNews, Options, Verb, lock_news, plan, plan_offline
 
 # --- drift: target against lock ----------------------------------------------------------
@@ -111,7 +112,7 @@ def test_a_local_target_that_is_empty_is_a_fresh_clone() -> None:
 
 
 def test_a_composition_that_is_gone_has_its_line_of_drift() -> None:
-    assert "drift: gone from the target" in text(planned([ROGUE], ENTRIES, []))
+    assert "drift: gone from the target" in text(PlanView(planned([ROGUE], ENTRIES, [])))
 
 
 @settings(max_examples=size(150, 5000), deadline=None)
@@ -322,16 +323,16 @@ def test_every_reason_says_that_nobody_was_asked(
     assert [a.path for a in found.actions if a.recipe] == sorted(r.path for r in recipes)
     assert all("the target was not asked" in a.reason and not a.drift for a in found.actions)
     assert not found.asked
-    plain = json.loads(as_json(found))
+    plain = json.loads(as_json(PlanView(found)))
     jsonschema.Draft7Validator(json.loads(schema("plan"))).validate(plain)
     assert (plain["digest"], plain["changeDigests"], plain["targetAsked"]) == (None, [], False)
-    assert "--expect" not in text(found)
+    assert "--expect" not in text(PlanView(found))
 
 
 def test_a_lock_that_fits_has_nothing_to_do_offline() -> None:
     found = plan_offline([KNIGHT, ROGUE], TargetLock(recipes=ENTRIES), URL)
     assert [action.verb for action in found.actions] == [Verb.KEEP, Verb.KEEP]
-    assert "2 recipes: 2 as the lock says." in text(found)
+    assert "2 recipes: 2 as the lock says." in text(PlanView(found))
 
 
 def test_a_name_without_a_pin_is_a_note_and_no_problem() -> None:
@@ -340,7 +341,7 @@ def test_a_name_without_a_pin_is_a_note_and_no_problem() -> None:
     action = next(action for action in found.actions if action.recipe == mage)
     assert action.verb is Verb.CREATE
     assert any("no pin for Star Dust" in note for note in action.notes)
-    plain = json.loads(as_json(found))["actions"][1]
+    plain = json.loads(as_json(PlanView(found)))["actions"][1]
     assert plain["after"]["concepts"] == [
         {"name": "Pixel Dust", "scale": 0.5},
         {"name": "Star Dust", "scale": 0.4},

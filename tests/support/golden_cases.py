@@ -1,6 +1,6 @@
 """Situations that a reviewer may meet, each a plan by the real planner: what `golden/` is made of.
 
-`python -m support.make_golden` writes the documents; `test_markdown.py` compares and parses them.
+`python -m support.make_golden` writes them; `test_plan_markdown.py` compares and parses them.
 """
 
 from __future__ import annotations

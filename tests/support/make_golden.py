@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from support.golden_cases import CASES
 
-from composer.output.findings import github
-from composer.output.markdown import WHOLE, markdown
-from composer.output.plan_text import text
+from composer.output.plan_formats import PLAN_FORMATS
+from composer.output.plan_view import PlanView
 
 if TYPE_CHECKING:
     from support.golden_cases import Case
@@ -22,7 +21,7 @@ ALSO = ("change_over_drift", "hostile_names", "lock_only_edit", "offline")
 
 
 def document(case: Case) -> str:
-    return markdown(case.plan, prices=case.prices, budget=case.budget)
+    return PLAN_FORMATS["markdown"](PlanView(case.plan, prices=case.prices, budget=case.budget))
 
 
 def documents() -> dict[str, str]:
@@ -30,8 +29,8 @@ def documents() -> dict[str, str]:
     cases = {name: make() for name, make in CASES.items()}
     found = {f"{name}.md": document(case) for name, case in cases.items()}
     for name in ALSO:
-        found[f"{name}.txt"] = text(cases[name].plan)
-        found[f"{name}.github.txt"] = github(cases[name].plan, whole=WHOLE)
+        found[f"{name}.txt"] = PLAN_FORMATS["text"](PlanView(cases[name].plan))
+        found[f"{name}.github.txt"] = PLAN_FORMATS["github"](PlanView(cases[name].plan))
     return found
 
 

@@ -14,10 +14,11 @@ from support.hostile import everywhere, texts
 from support.sizes import size
 
 from composer.files.schemas import schema
-from composer.output import findings
 from composer.output.annotations import ERROR, NOTICE, WARNING, Finding, annotated
+from composer.output.plan_findings import findings, github, sarif
 from composer.output.plan_json import as_json
 from composer.output.plan_text import text
+from composer.output.plan_view import PlanView
 from composer.output.sarif import log
 from composer.text import UNSAFE
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def kinds(plan: Plan) -> list[tuple[str, str]]:
-    return [(finding.kind, finding.rule) for finding in findings.findings(plan)]
+    return [(finding.kind, finding.rule) for finding in findings(PlanView(plan))]
 
 
 @pytest.mark.parametrize(
@@ -47,12 +48,12 @@ def test_what_a_plan_annotates(name: str, expected: list[tuple[str, str]]) -> No
 
 
 def test_an_annotation_stands_at_the_recipe_or_at_the_lock() -> None:
-    lines = findings.github(CASES["deletion_with_prune"]().plan, whole="x").splitlines()
+    lines = github(PlanView(CASES["deletion_with_prune"]().plan, whole="x")).splitlines()
     assert [line.split(",")[0] for line in lines] == [
         "::warning file=compose.lock",
         "::notice file=compose.lock",
     ]
-    (line,) = findings.github(CASES["one_scale"]().plan, whole="x").splitlines()
+    (line,) = github(PlanView(CASES["one_scale"]().plan, whole="x")).splitlines()
     assert line == (
         "::notice file=recipes/rogue.yaml,title=P301::"
         "Rogue: replace: scale of Pixel Dust 0.6 -> 0.7"
@@ -76,7 +77,7 @@ def test_ten_annotations_of_a_kind_and_the_last_counts_the_others(count: int, sh
 
 
 def test_sarif_of_a_plan_has_its_problems_at_relative_paths() -> None:
-    (run,) = json.loads(findings.sarif(CASES["guard"]().plan))["runs"]
+    (run,) = json.loads(sarif(PlanView(CASES["guard"]().plan)))["runs"]
     assert [(r["ruleId"], r["level"]) for r in run["results"]] == [
         ("P101", "error"),
         ("P204", "warning"),
@@ -90,7 +91,7 @@ def test_sarif_of_a_plan_has_its_problems_at_relative_paths() -> None:
     assert [rules[r["ruleIndex"]]["id"] for r in run["results"]] == ["P101", "P204", "P204"]
     prints = [r["partialFingerprints"]["composeProblem/v1"] for r in run["results"]]
     assert len(set(prints)) == 3
-    again = json.loads(findings.sarif(CASES["guard"]().plan))["runs"][0]["results"]
+    again = json.loads(sarif(PlanView(CASES["guard"]().plan)))["runs"][0]["results"]
     assert [r["partialFingerprints"]["composeProblem/v1"] for r in again] == prints
 
 
@@ -115,10 +116,10 @@ def obeyed(line: str) -> bool:
 @given(st.lists(texts, min_size=1, max_size=5))
 def test_no_text_does_anything_in_a_terminal_or_a_log(some: list[str]) -> None:
     hostile = everywhere(some)
-    shown = text(hostile)
+    shown = text(PlanView(hostile))
     assert not UNSAFE.search(shown.replace("\n", ""))
     lines = shown.split("\n")
-    assert len(lines) == len(text(PLAIN).split("\n"))
+    assert len(lines) == len(text(PlanView(PLAIN)).split("\n"))
     assert not [line for line in lines if obeyed(line)]
 
 
@@ -126,28 +127,28 @@ def test_no_text_does_anything_in_a_terminal_or_a_log(some: list[str]) -> None:
 @given(st.lists(texts, min_size=1, max_size=5))
 def test_no_text_is_an_order_to_a_runner(some: list[str]) -> None:
     hostile = everywhere(some)
-    commands = findings.github(hostile, whole="plan.json").splitlines()
-    expected = findings.github(PLAIN, whole="plan.json").splitlines()
+    commands = github(PlanView(hostile, whole="plan.json")).splitlines()
+    expected = github(PlanView(PLAIN, whole="plan.json")).splitlines()
     assert [c.split(" ")[0] for c in commands] == [c.split(" ")[0] for c in expected]
-    for printed in (as_json(hostile), findings.sarif(hostile)):
+    for printed in (as_json(PlanView(hostile)), sarif(PlanView(hostile))):
         assert not [line for line in printed.split("\n") if obeyed(line)]
         assert json.loads(printed)
-    names = [action["name"] for action in json.loads(as_json(hostile))["actions"]]
+    names = [action["name"] for action in json.loads(as_json(PlanView(hostile)))["actions"]]
     assert names == [action.name for action in hostile.actions]
-    for result in json.loads(findings.sarif(hostile))["runs"][0]["results"]:
+    for result in json.loads(sarif(PlanView(hostile)))["runs"][0]["results"]:
         assert "](" not in result["message"]["text"]
 
 
 def test_every_case_fits_the_published_schema() -> None:
     validator = jsonschema.Draft7Validator(json.loads(schema("plan")))
     for name, make in CASES.items():
-        plain = json.loads(as_json(make().plan))
+        plain = json.loads(as_json(PlanView(make().plan)))
         validator.validate(plain)
         drifted = [action["drift"] for action in plain["actions"] if "drift" in action]
         assert drifted == [a.drift for a in make().plan.actions if a.drift], name
 
 
 def test_a_drifted_and_a_changed_recipe_are_told_apart_in_json() -> None:
-    actions = json.loads(as_json(CASES["change_over_drift"]().plan))["actions"]
+    actions = json.loads(as_json(PlanView(CASES["change_over_drift"]().plan)))["actions"]
     assert actions[1]["reason"] == "scale of Pixel Dust 0.6 -> 0.7"
     assert actions[1]["drift"] == "changed on the target: scale of Pixel Dust 0.6 -> 0.45"

@@ -8,47 +8,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from composer.output.budget import COMMENT, Budget, Section, fitted
+from composer.output.budget import Section, fitted
 from composer.output.concepts import rows_of
 from composer.output.escape import cell, code
-from composer.output.plan_text import LOCK_ONLY, NO_ADVICE, NO_PRICES, SIGNS, UNASKED, summary
+from composer.output.plan_view import LOCK_ONLY, SIGNS, UNASKED, summary
 from composer.planner import CHANGES, Verb
 from composer.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
+    from composer.output.plan_view import PlanView
     from composer.planner import Action, Plan
 
-WHOLE = "compose plan -o json"
 # What is shown first, and cut last, of the changes.
 _ORDER = (Verb.DELETE, Verb.REPLACE, Verb.UPDATE, Verb.CREATE, Verb.TRAIN, Verb.ADOPT)
 
 
-def markdown(
-    plan: Plan,
-    *,
-    allowed: Collection[str] = (),
-    prices: Mapping[str, float] = NO_PRICES,
-    advice: Mapping[str, str] = NO_ADVICE,
-    budget: Budget = COMMENT,
-    whole: str = WHOLE,
-) -> str:
-    """The plan within a budget; `whole` is the command or file that has all of it."""
+def markdown(view: PlanView) -> str:
+    """The plan within the view's budget."""
     sections = [
-        Section("dangers", 0, "### Danger\n", list(_dangers(plan, allowed))),
-        Section("changes", 3, "### Changes", _changes(plan, prices, advice), gap="\n\n"),
-        _drift(plan),
-        _lock_edits(plan),
-        Section("notes", 4, "### Notes\n", list(_notes(plan))),
-        _unchanged(plan),
+        Section("dangers", 0, "### Danger\n", list(_dangers(view))),
+        Section("changes", 3, "### Changes", _changes(view), gap="\n\n"),
+        _drift(view.plan),
+        _lock_edits(view.plan),
+        Section("notes", 4, "### Notes\n", list(_notes(view.plan))),
+        _unchanged(view.plan),
     ]
-    return fitted(_head(plan, allowed), sections, _tail(plan), budget, whole=whole)
+    return fitted(_head(view), sections, _tail(view.plan), view.budget, whole=view.whole)
 
 
-def _head(plan: Plan, allowed: Collection[str]) -> str:
+def _head(view: PlanView) -> str:
+    plan = view.plan
     outcome = [counted(len(plan.changes), "change") if plan.changes else "no changes"]
-    outcome += ["refused as it stands"] if plan.refused(allowed) else []
+    outcome += ["refused as it stands"] if view.refused else []
     outcome += [f"{len(plan.blocked)} blocked"] if plan.blocked else []
     edits = counted(len(plan.lock_edits), "lock-only edit")
     outcome += [edits] if plan.lock_edits else []
@@ -71,8 +64,9 @@ def _named(action: Action) -> str:
 # --- the sections ------------------------------------------------------------------------
 
 
-def _dangers(plan: Plan, allowed: Collection[str]) -> Iterator[str]:
-    for guard in plan.refused(allowed):
+def _dangers(view: PlanView) -> Iterator[str]:
+    plan = view.plan
+    for guard in view.refused:
         way = f"; allow it with {code(guard.flag)}" if guard.flag else ""
         yield f"- **apply would refuse this:** {code(guard.message)}{way}"
     for action in plan.actions:
@@ -88,9 +82,9 @@ def _dangers(plan: Plan, allowed: Collection[str]) -> Iterator[str]:
         yield f"- **blocked** {_named(action)}: {code(action.reason)}"
 
 
-def _changes(plan: Plan, prices: Mapping[str, float], advice: Mapping[str, str]) -> list[str]:
-    changes = sorted(plan.changes, key=lambda action: _ORDER.index(action.shown))
-    return [_change(a, prices.get(a.path), advice.get(a.path)) for a in changes]
+def _changes(view: PlanView) -> list[str]:
+    changes = sorted(view.plan.changes, key=lambda action: _ORDER.index(action.shown))
+    return [_change(a, view.prices.get(a.path), view.advice.get(a.path)) for a in changes]
 
 
 def _change(action: Action, price: float | None, advice: str | None) -> str:

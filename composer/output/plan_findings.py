@@ -6,14 +6,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from composer.output.annotations import ERROR, NOTICE, WARNING, Finding, annotated
-from composer.output.plan_text import LOCK_ONLY
+from composer.output.plan_view import LOCK_ONLY
 from composer.output.sarif import log
 from composer.recipes.codes import CODES
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
+    from composer.output.plan_view import PlanView
     from composer.planner import Action, Plan
 
 LOCK = "compose.lock"
@@ -36,10 +37,11 @@ RULES = MappingProxyType(
 )
 
 
-def findings(plan: Plan, allowed: Collection[str] = ()) -> list[Finding]:
+def findings(view: PlanView) -> list[Finding]:
     """Errors: what apply refuses or can't do. Warnings: danger and drift. Notices: changes."""
+    plan = view.plan
     return [
-        *(Finding(ERROR, GUARD, visible(g.message), LOCK) for g in plan.refused(allowed)),
+        *(Finding(ERROR, GUARD, visible(g.message), LOCK) for g in view.refused),
         *(_at(a, ERROR, BLOCKED, a.reason) for a in plan.blocked),
         *_warnings(plan),
         *(_at(a, NOTICE, CHANGE, f"{a.shown}: {a.reason}") for a in plan.changes),
@@ -67,11 +69,11 @@ def _at(action: Action, kind: str, rule: str, words: str) -> Finding:
     return Finding(kind, rule, visible(f"{action.name}: {words}"), file)
 
 
-def github(plan: Plan, *, allowed: Collection[str] = (), whole: str) -> str:
-    """Annotations; `whole` is the command or file that has all of it."""
-    return annotated(findings(plan, allowed), whole=whole)
+def github(view: PlanView) -> str:
+    """Annotations beside the files of a pull request."""
+    return annotated(findings(view), whole=view.whole)
 
 
-def sarif(plan: Plan, *, allowed: Collection[str] = ()) -> str:
+def sarif(view: PlanView) -> str:
     """A SARIF log of errors and warnings: a change that somebody wants is no problem."""
-    return log([f for f in findings(plan, allowed) if f.kind != NOTICE], RULES)
+    return log([f for f in findings(view) if f.kind != NOTICE], RULES)

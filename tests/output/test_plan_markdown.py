@@ -17,8 +17,8 @@ from support.sizes import size
 from composer.errors import Problem
 from composer.output import problems
 from composer.output.budget import BUDGETS, COMMENT, SUMMARY, Budget
-from composer.output.markdown import markdown
-from composer.output.plan_text import summary
+from composer.output.plan_markdown import markdown
+from composer.output.plan_view import PlanView, summary
 from composer.planner import CHANGES, Plan, Verb
 from composer.text import visible
 
@@ -140,14 +140,14 @@ def test_edits_of_the_lock_stand_in_a_table_of_their_own() -> None:
 # --- hostile texts -----------------------------------------------------------------------
 
 
-PLAIN = rendered(markdown(everywhere(["plain"])))
+PLAIN = rendered(markdown(PlanView(everywhere(["plain"]))))
 
 
 @settings(max_examples=size(60, 3000), deadline=None)
 @given(st.lists(texts, min_size=1, max_size=5))
 def test_no_text_does_anything_in_a_document(some: list[str]) -> None:
     """The document with hostile texts is the one with plain texts, but for what is in code."""
-    hostile = rendered(markdown(everywhere(some)))
+    hostile = rendered(markdown(PlanView(everywhere(some))))
     assert hostile.odd == []
     assert (hostile.outline, hostile.words) == (PLAIN.outline, PLAIN.words)
     sizes = [[len(row) for row in table.rows] for table in hostile.tables]
@@ -158,7 +158,7 @@ def test_no_text_does_anything_in_a_document(some: list[str]) -> None:
 @given(texts)
 def test_a_name_is_shown_whole(name: str) -> None:
     """In a table, in a heading, wherever: what a reader sees is what was written."""
-    shown = rendered(markdown(everywhere([name])))
+    shown = rendered(markdown(PlanView(everywhere([name]))))
     seen = visible(name) if visible(name).strip() else "(none)"
     (quiet,) = [table for table in shown.tables if "answer" in table.head]
     assert {row[0] for row in quiet.rows} == {row[3] for row in quiet.rows} == {seen}
@@ -194,7 +194,7 @@ def many(count: int) -> Plan:
 @pytest.mark.parametrize(("budget", "count"), [(COMMENT, 1000), (SUMMARY, 8000)])
 def test_a_document_keeps_its_budget_and_says_what_was_cut(budget: Budget, count: int) -> None:
     plan = many(count)
-    text = markdown(plan, budget=budget, whole="plan.json")
+    text = markdown(PlanView(plan, budget=budget, whole="plan.json"))
     assert budget.limit * 0.9 < budget.size(text) <= budget.limit
     shown = rendered(text[:3000])
     assert any(words == f"Cut to {budget}." for words in shown.words)
@@ -212,8 +212,8 @@ def test_budgets_are_those_of_the_forge() -> None:
 @given(st.integers(3_000, 40_000))
 def test_what_is_cut_is_the_least_important(limit: int) -> None:
     plan = MANY
-    shown = rendered(markdown(plan, budget=Budget(limit)))
-    assert len(markdown(plan, budget=Budget(limit))) <= limit
+    shown = rendered(markdown(PlanView(plan, budget=Budget(limit))))
+    assert len(markdown(PlanView(plan, budget=Budget(limit)))) <= limit
     changes = sum(line.startswith("h4") for line in shown.outline)
     drift, quiet = (
         sum(len(t.rows) for t in shown.tables if column in t.head) for column in ("drift", "answer")
@@ -231,8 +231,10 @@ MANY = many(80)
 
 def test_everything_fits_a_summary_that_does_not_fit_a_comment() -> None:
     plan = many(400)
-    assert not any(w.startswith("Cut") for w in rendered(markdown(plan, budget=SUMMARY)).words)
-    assert any(w.startswith("Cut") for w in rendered(markdown(plan)).words)
+    assert not any(
+        w.startswith("Cut") for w in rendered(markdown(PlanView(plan, budget=SUMMARY))).words
+    )
+    assert any(w.startswith("Cut") for w in rendered(markdown(PlanView(plan))).words)
 
 
 def test_the_target_is_named() -> None:

@@ -1,0 +1,85 @@
+"""What is shown of a plan, as one value; and the signs and counts that every format shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from composer.output.budget import COMMENT, Budget
+from composer.planner import Verb
+from composer.text import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from composer.planner import Guard, Plan
+
+WHOLE = "compose plan -o json"
+LOCK_ONLY = "the lock was changed, and no recipe asks for it"
+UNASKED = "the target was not asked: this is the recipes against the lock alone, nothing to approve"
+
+SIGNS = {
+    Verb.CREATE: "+",
+    Verb.ADOPT: "+",
+    Verb.TRAIN: "+",
+    Verb.REPLACE: "~",
+    Verb.UPDATE: "~",
+    Verb.DELETE: "-",
+    Verb.MOVE: ">",
+    Verb.KEEP: "=",
+    Verb.WAIT: "=",
+    Verb.LEAVE: "=",
+    Verb.FORGET: "-",
+    Verb.BLOCKED: "!",
+}
+_COUNTED = {
+    Verb.CREATE: "to create",
+    Verb.ADOPT: "to adopt",
+    Verb.TRAIN: "to train",
+    Verb.REPLACE: "to replace",
+    Verb.UPDATE: "to update",
+    Verb.DELETE: "to delete",
+    Verb.WAIT: "still training",
+    Verb.BLOCKED: "blocked",
+    Verb.LEAVE: "left alone",
+    Verb.FORGET: "to forget",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """A plan with all that a format may show beside it; each format takes what it has a place for.
+
+    `allowed`: the flags given, such as `--allow-empty`. `prices` and `advice`, by recipe path: what
+    a training would cost where the target tells, and what to know of the mix. `next_step`: the
+    command that applies this plan; empty for none. `whole`: the command or file that has all of it.
+    """
+
+    plan: Plan
+    allowed: Collection[str] = ()
+    prices: Mapping[str, float] = field(default_factory=dict)
+    advice: Mapping[str, str] = field(default_factory=dict)
+    next_step: str = "compose apply"
+    whole: str = WHOLE
+    budget: Budget = COMMENT
+    color: bool = False
+
+    @property
+    def refused(self) -> tuple[Guard, ...]:
+        """The dangers that apply would refuse."""
+        return self.plan.refused(self.allowed)
+
+
+def summary(plan: Plan) -> str:
+    """`4 recipes: 1 to create, 1 to replace, 2 up to date.`"""
+    recipes = sum(action.recipe is not None for action in plan.actions)
+    counts = {
+        words: sum(action.shown is verb for action in plan.actions)
+        for verb, words in _COUNTED.items()
+    }
+    kept = "up to date" if plan.asked else "as the lock says"
+    counts[kept] = sum(action.shown in (Verb.KEEP, Verb.MOVE) for action in plan.actions)
+    said = ", ".join(f"{n} {words}" for words, n in counts.items() if n)
+    if not said:
+        return "Nothing to do: no recipe."
+    return f"{counted(recipes, 'recipe')}: {said}." if recipes else f"{said.capitalize()}."
