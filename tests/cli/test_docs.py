@@ -12,6 +12,7 @@ import pytest
 from support.cli import REPO, samples
 from support.make_docs import PAGES
 
+from composer import errors
 from composer.cli.main import COMMANDS
 
 if TYPE_CHECKING:
@@ -80,6 +81,15 @@ def test_reference_pages_are_as_generated(path: str) -> None:
     assert (REPO / path).read_text(encoding="utf-8") == PAGES[path](), (
         "PYTHONPATH=tests python -m support.make_docs"
     )
+
+
+def test_every_exit_status_is_documented() -> None:
+    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    raised = {kind.exit_status for kind in classes if issubclass(kind, errors.ComposeError)}
+    page = (REPO / "docs/errors.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| ([\d, ]+) \|", page, re.MULTILINE))
+    listed = {int(status) for row in rows for status in row.split(",")}
+    assert raised | {0, 2, 75, 130, 143} == listed
 
 
 def test_every_command_is_in_the_readme() -> None:

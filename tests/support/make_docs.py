@@ -1,7 +1,8 @@
-"""Writes the two reference pages from what the program says: `python -m support.make_docs`.
+"""Writes the reference pages from what the program says: `python -m support.make_docs`.
 
-`docs/commands.md` comes from the commands' own help, `docs/recipes.md` from the recipe schema, the
-table of codes and `tests/recipes/broken_recipes/`. A test holds both to the program.
+`docs/commands.md` comes from the commands' own help, `docs/recipes.md` from the recipe schema, and
+`docs/errors.md` from the tables of codes and `tests/recipes/broken_recipes/`. A test compares each
+page with the program.
 """
 
 from __future__ import annotations
@@ -15,35 +16,61 @@ import click
 
 from composer.cli.main import COMMANDS, compose
 from composer.files.schemas import schema
+from composer.output.findings import RULES
 from composer.recipes import CODES
 
 REPO = Path(__file__).parents[2]
 BROKEN = REPO / "tests" / "recipes" / "broken_recipes"
 
-STATUSES = """\
-| status | meaning |
-|---|---|
-| 0 | done, or nothing to do |
-| 1 | something failed, or a recipe is blocked by a problem on the target |
-| 2 | changes are pending (`plan --detailed-exitcode`), or drift (`status --detailed-exitcode`) |
-| 3 | refused by a guard, `--expect` or `--locked` |
-| 64 | the command line is wrong |
-| 65 | a recipe, the lock or the journal is invalid |
-| 69 | the target can't be reached |
-| 75 | still training when the wait ran out; the next apply picks it up |
-| 77 | no or wrong credentials, or another owner than the lock's |
-| 130, 143 | interrupted by Ctrl-C, by SIGTERM |
-
-Where several hold, the first of 130/143, 77, 69, 3, 1, 75, 2, 0 is the one.
-"""
+# Exit status, what it means, what to do.
+STATUSES = [
+    ("0", "done, or nothing to do", ""),
+    (
+        "1",
+        "something failed, or a problem on the target blocks a recipe",
+        "read the line of that recipe; the others are done",
+    ),
+    (
+        "2",
+        "changes are pending (`plan --detailed-exitcode`), or drift (`status --detailed-exitcode`)",
+        "review the plan",
+    ),
+    (
+        "3",
+        "refused by a guard, `--expect`, `--locked` or a cost limit; nothing was written",
+        "the message names the flag that allows it",
+    ),
+    ("64", "the command line is wrong", "see `compose COMMAND --help`"),
+    (
+        "65",
+        "a recipe, the lock or the journal is invalid",
+        "every problem is listed with file, line and code",
+    ),
+    ("69", "the target can't be reached", "run the command again later"),
+    (
+        "75",
+        "still training when the time limit was reached",
+        "run `compose apply` again; it continues",
+    ),
+    (
+        "77",
+        "no credentials, wrong ones, or those of another owner than the lock's",
+        "check the credentials and the project",
+    ),
+    (
+        "130, 143",
+        "interrupted by Ctrl-C or by SIGTERM",
+        "run `compose apply` again; it continues",
+    ),
+]
 
 
 def commands() -> str:
     parts = [
         "# Commands\n",
         "Written by `PYTHONPATH=tests python -m support.make_docs` from the commands' own help.\n",
-        "Data goes to stdout, talk to stderr. Colours follow `NO_COLOR`, `FORCE_COLOR`, `TERM` and"
-        " `CI`, and never carry a meaning alone.\n",
+        "Data goes to stdout, messages to stderr. Colours follow `NO_COLOR`, `FORCE_COLOR`, `TERM`"
+        " and `CI`, and never carry a meaning alone.\n",
     ]
     for name in COMMANDS:
         context = click.Context(compose, info_name="compose", **compose.context_settings)
@@ -53,7 +80,7 @@ def commands() -> str:
             command, info_name=name, parent=context, max_content_width=96, terminal_width=96
         )
         parts.append(f"## compose {name}\n\n```text\n{command.get_help(inner).rstrip()}\n```\n")
-    return "\n".join([*parts, "## Exit statuses\n", STATUSES])
+    return "\n".join([*parts, "[errors.md](errors.md) lists the exit statuses."]) + "\n"
 
 
 def recipes() -> str:
@@ -64,7 +91,7 @@ def recipes() -> str:
         [
             "# Recipes\n",
             "Written by `PYTHONPATH=tests python -m support.make_docs` from the schema that"
-            " validates recipes, the table of codes and `tests/recipes/broken_recipes/`.\n",
+            " validates recipes.\n",
             "A recipe is a YAML file. With this first line, an editor that speaks JSON Schema"
             " completes and explains it:\n",
             "```yaml\n# yaml-language-server: $schema=../schemas/recipe.schema.json\n```\n",
@@ -81,8 +108,31 @@ def recipes() -> str:
             " local target honours `rank` and `precision`, and the others mean nothing to it;"
             " Scenario refuses `precision`.\n",
             _fields(parameters),
-            "## Problems\n",
-            "Each problem has a code that never changes its meaning.\n",
+            "[errors.md](errors.md) lists every problem that a recipe can have.\n",
+        ]
+    )
+
+
+def errors() -> str:
+    return "\n".join(
+        [
+            "# Errors\n",
+            "Written by `PYTHONPATH=tests python -m support.make_docs` from the tables of codes and"
+            " `tests/recipes/broken_recipes/`.\n",
+            "An expected error is one line: what happened, where, why, and what to do next. An"
+            " unexpected one is an internal error: it names a log file to report.\n",
+            "## Exit statuses\n",
+            "| status | meaning | what to do |\n|---|---|---|",
+            "\n".join(f"| {status} | {meaning} | {todo} |" for status, meaning, todo in STATUSES),
+            "\nWhere several apply, the first of 130/143, 77, 69, 3, 1, 75, 2, 0 is returned.\n",
+            "## Problems in a plan\n",
+            "`compose plan -o github` and `-o sarif` report these beside the files.\n",
+            "\n".join(
+                f"- **{code}** {title}" for code, title in RULES.items() if code not in CODES
+            ),
+            "\n## Problems in a recipe\n",
+            "`compose validate` reports every problem of every file at once. A code never changes"
+            " its meaning.\n",
             _codes(),
         ]
     )
@@ -122,7 +172,11 @@ def _codes() -> str:
     return "\n".join(parts) + "\n"
 
 
-PAGES = {"docs/commands.md": commands, "docs/recipes.md": recipes}
+PAGES = {
+    "docs/commands.md": commands,
+    "docs/errors.md": errors,
+    "docs/recipes.md": recipes,
+}
 
 if __name__ == "__main__":
     for path, page in PAGES.items():
