@@ -8,6 +8,7 @@ orders to the machine that runs a workflow and reads its log.
 from __future__ import annotations
 
 import re
+import unicodedata
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,19 @@ _LONGEST_WORD = 80  # a longer one is no slip of the pen, and comparing it costs
 def visible(text: str) -> str:
     """The text with control and bidi characters as escapes: one line, safe to print."""
     return _HIDDEN.sub(lambda match: "".join(map(_escaped, match[0])), text)
+
+
+def visible_lines(text: str) -> str:
+    """A text of several lines, for a Markdown block: every character that can't be seen, escaped.
+
+    Spaces and line feeds stay. It is stricter than `visible`: other spaces and characters without
+    a width are escaped too. Headings (`##`) stay, so it is not for a log.
+    """
+    return "".join(c if c in " \n" or _is_seen(c) else _escaped(c) for c in text)
+
+
+def _is_seen(character: str) -> bool:
+    return unicodedata.category(character)[0] not in "CZ"
 
 
 def _escaped(character: str) -> str:

@@ -31,28 +31,33 @@ class Finding:
 def annotated(findings: Sequence[Finding], *, whole: str) -> str:
     """Workflow commands, ten of a kind at most, the first ones first.
 
-    The last of a kind then says how many there are besides, and `whole` where they all are. The
-    escapes are those of `@actions/core` (packages/core/src/command.ts): `%`, CR and LF everywhere,
-    `:` and `,` in properties too.
+    The last of a kind then says how many there are besides, and `whole` where they all are.
     """
     lines = []
     for kind in (ERROR, WARNING, NOTICE):
         alike = [finding for finding in findings if finding.kind == kind]
         kept = alike if len(alike) <= MOST else alike[: MOST - 1]
-        lines += [_command(finding) for finding in kept]
+        lines += [_shown(finding) for finding in kept]
         if len(kept) < len(alike):
             more = f"{len(alike) - len(kept)} more of {len(alike)} are not shown: {whole}"
-            lines.append(f"::{kind} title=compose::{_data(more)}")
+            lines.append(command(kind, more, title="compose"))
     return "".join(f"{line}\n" for line in lines)
 
 
-def _command(finding: Finding) -> str:
-    properties = {"file": finding.file}
-    if finding.line:
-        properties |= {"line": str(finding.line), "col": str(finding.column)}
-    properties["title"] = finding.rule
+def _shown(finding: Finding) -> str:
+    place = {"line": str(finding.line), "col": str(finding.column)} if finding.line else {}
+    kind, message, rule = finding.kind, finding.message, finding.rule
+    return command(kind, message, file=finding.file, **place, title=rule)
+
+
+def command(kind: str, message: str, **properties: str) -> str:
+    """A workflow command: `::error file=recipes/a.yaml::...`.
+
+    The escapes are those of `@actions/core` (packages/core/src/command.ts): `%`, CR and LF
+    everywhere, `:` and `,` in properties too.
+    """
     listed = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
-    return f"::{finding.kind} {listed}::{_data(finding.message)}"
+    return f"::{kind} {listed}::{_data(message)}"
 
 
 def _data(value: str) -> str:

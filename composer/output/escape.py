@@ -20,8 +20,7 @@ def code(text: str) -> str:
     """A code span with this text, whatever is in it; one line."""
     shown = shorten(visible(text), LONGEST)
     shown = shown if shown.strip() else _NOTHING
-    longest = max((len(run) for run in re.findall("`+", shown)), default=0)
-    fence = "`" * (longest + 1)
+    fence = "`" * (_longest_run(shown) + 1)
     padding = " " if "`" in (shown[0], shown[-1]) or shown[0] == shown[-1] == " " else ""
     return f"{fence}{padding}{shown}{padding}{fence}"
 
@@ -29,6 +28,17 @@ def code(text: str) -> str:
 def cell(text: str) -> str:
     """The same for a cell of a table, where a bar ends the cell even in a code span."""
     return code(text).replace("|", "\\|")
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A code block in which nothing is a link, a mention, HTML or the end of the block."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}\n"
+
+
+def _longest_run(text: str) -> int:
+    """How many backticks stand in a row, at most."""
+    return max((len(run) for run in re.findall("`+", text)), default=0)
 
 
 def dumped(value: object) -> str:

@@ -115,7 +115,7 @@ def test_a_plan_without_changes_is_silent(runner: Runner, api: GitHubApi) -> Non
     done = runner.use(PULL, command="plan")
     assert done.ok, done.log
     assert api.comments == {}
-    assert "nothing to say" in done.log
+    assert "nothing to report" in done.log
     assert done.commands == []
 
 
@@ -233,7 +233,10 @@ def test_an_unknown_command_is_refused(runner: Runner) -> None:
     ("inputs", "said"),
     [
         ({"command": "plan", "arguments": "--upgrade 'x"}, "arguments: No closing quotation"),
-        ({"command": "plan", "working_directory": "nope"}, "working-directory: nope is no folder"),
+        (
+            {"command": "plan", "working_directory": "nope"},
+            "working-directory: nope is not a folder",
+        ),
         ({"command": "apply", "expect": "12226ad7"}, "all 64 digits"),
     ],
 )
@@ -251,7 +254,7 @@ def test_inputs_that_cannot_be_meant_are_a_line(
 
 def test_an_unknown_extra_is_refused(runner: Runner) -> None:
     log = failed(runner.use(PULL, command="plan", extra="local]; touch x #"))
-    assert "extra: it is local, serve, or nothing" in log
+    assert "extra: it must be local, serve, or empty" in log
 
 
 # --- nobody's text is obeyed --------------------------------------------------------------
@@ -266,9 +269,11 @@ def test_inputs_are_words_not_shell(runner: Runner) -> None:
 
 
 def test_modules_of_the_checkout_are_not_imported(runner: Runner) -> None:
-    for name in ("json", "composer", "texts", "venv", "sitecustomize"):
+    for name in ("json", "composer", "runpy", "venv", "sitecustomize"):
         (runner.workspace / f"{name}.py").write_text("open('pwned', 'w')\n", encoding="utf-8")
     assert runner.use(PULL, command="plan").ok
+    runner.use(PULL, command="apply", expect="approved")
+    runner.use(workflow_run(), command="comment")
     assert not (runner.workspace / "pwned").exists()
 
 
@@ -326,7 +331,7 @@ def test_the_second_workflow_comments_on_the_pull_request_of_the_event(
     assert [*api.comments] == [6]
     assert said in api.comments[6][0]["body"]
     assert "nobody verified it" in api.comments[6][0]["body"]
-    assert done.logs.keys() == {"install", "comment"}, "nothing is installed or composed"
+    assert done.logs.keys() == {"install", "comment"}, "nothing is composed"
     assert stranger(runner, api, archive).ok
     assert api.writes == [f"POST {AT}/issues/6/comments"]
 
@@ -527,7 +532,7 @@ def test_sigterm_reaches_compose_and_the_next_run_heals(
         done = runner.use(PULL, watch=cancel, command="apply", arguments="--grace 0.3")
         assert done.outputs["exit-code"] == "143", done.log
         assert "stopping; once more to leave at once" in done.log
-        assert "interrupted; the next run goes on" in done.summary
+        assert "interrupted; the next run continues" in done.summary
         runner.cancelled = False
         healed = runner.use(PULL, command="apply", arguments="--grace 0.3")
         assert healed.ok, healed.log

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import json
 import os
@@ -22,6 +21,9 @@ from support.github_api import MERGE
 from support.gitlab_api import BOT, GitLabApi
 from support.sizes import size
 
+from composer.forge.api import Api, ForgeError
+from composer.forge.github import member
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 WORKFLOWS = [*(REPO / "docs/workflows").glob("*.yml"), *(REPO / ".github/workflows").glob("*.yml")]
 PIPELINE = REPO / "docs/gitlab-ci.yml"
 ROGUE = "recipes/pixel-rogue.yaml"
-FORGE = REPO / ".ci/forge"
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -140,11 +141,10 @@ class Pipeline:
     """Runs the script of a job of docs/gitlab-ci.yml where compose is installed already."""
 
     def __init__(self, at: Path, api: GitLabApi, venv: Path) -> None:
-        self.at, self.api = at, api
+        self.at, self.api, self.python = at, api, str(venv / "bin/python")
         self.env = {
             "PATH": os.pathsep.join([str(venv / "bin"), os.environ["PATH"]]),
             "HOME": os.environ["HOME"],
-            "FORGE": str(FORGE),
             "CI_PIPELINE_SOURCE": "push",
             "CI_MERGE_REQUEST_DIFF_BASE_SHA": str(at / "base.lock"),
             **api.env,
@@ -245,11 +245,11 @@ def test_no_job_writes_through_a_link_of_the_branch(pipeline: Pipeline) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="GitLab's jobs run in bash")
 def test_a_plan_that_is_nested_without_end_is_refused(pipeline: Pipeline) -> None:
     (pipeline.at / "plan.json").write_text("[" * 200_000, encoding="utf-8")
-    forge = [sys.executable, "-I", str(FORGE), "gitlab-report"]
+    forge = [pipeline.python, "-I", "-m", "composer.forge", "gitlab-report"]
     ran = subprocess.run(
         forge, cwd=pipeline.at, env=pipeline.env, capture_output=True, text=True, check=False
     )
-    assert (ran.returncode, ran.stderr) == (1, "plan.json holds no JSON of a plan\n")
+    assert (ran.returncode, ran.stderr) == (1, "plan.json does not contain the JSON of a plan\n")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="GitLab's jobs run in bash")
@@ -291,11 +291,6 @@ def test_a_digest_is_whole_and_belongs_to_a_file(digest: str, tmp_path: Path) ->
 # --- archives that anybody may have made ----------------------------------------------------
 
 
-sys.path.insert(0, str(FORGE))
-API, GITHUB = importlib.import_module("api"), importlib.import_module("github")
-sys.path.remove(str(FORGE))
-
-
 def archive(method: int) -> bytes:
     into = io.BytesIO()
     with zipfile.ZipFile(into, "w", method) as made:
@@ -311,12 +306,12 @@ ARCHIVES = [archive(method) for method in METHODS]
 @given(st.sampled_from(ARCHIVES), st.dictionaries(st.integers(0, 300), st.integers(0, 255)))
 def test_a_torn_archive_is_read_or_refused(whole: bytes, changes: dict[int, int]) -> None:
     torn = bytes(changes.get(at, byte) for at, byte in enumerate(whole))
-    with contextlib.suppress(API.ForgeError):
-        assert len(GITHUB.member(torn, "plan.md", 1000)) <= 1000
+    with contextlib.suppress(ForgeError):
+        assert len(member(torn, "plan.md", 1000)) <= 1000
 
 
 def test_an_answer_that_is_nested_without_end_is_refused() -> None:
     with GitLabApi() as api:
         api.plans[1] = b"[" * 200_000
-        with pytest.raises(API.ForgeError, match="the answer is no JSON"):
-            API.Api(api.url, {}).call("GET", "/projects/7/jobs/1/artifacts/plan.json")
+        with pytest.raises(ForgeError, match="the answer is not JSON"):
+            Api(api.url, {}).call("GET", "/projects/7/jobs/1/artifacts/plan.json")

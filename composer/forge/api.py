@@ -1,7 +1,7 @@
-"""A forge's JSON API over urllib: one call, all pages, one download. Called by the two houses.
+"""A client of a JSON API, by urllib: calls, listings page by page, downloads.
 
-The token goes to the API's own address only; a redirect is followed for a download alone, and
-without it. A failure is a `ForgeError` in one line.
+`github` and `gitlab` use it. The token is sent to the API's own address only; redirects are
+followed only for downloads, without the token. A failure is a `ForgeError` in one line.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from texts import shortened, visible
+from composer.errors import ComposeError
+from composer.text import shorten, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from http.client import HTTPMessage
     from typing import IO
 
-PER_PAGE, MOST_PAGES = 100, 100
-_TIMEOUT = 30.0
-_PAUSES = (1.0, 3.0)  # between the tries of a GET
-_MOST_JSON = 16 * 1024 * 1024
+_PER_PAGE, _MAX_PAGES = 100, 100
+_TIMEOUT = 30.0  # seconds
+_PAUSES = (1.0, 3.0)  # seconds, between the attempts of a GET
+_MAX_JSON = 16 * 1024 * 1024  # bytes
 
 
-class ForgeError(Exception):
-    """The forge said no, or nothing at all: what was asked, and what it said."""
+class ForgeError(ComposeError):
+    """A request to the forge failed, or an input, an answer or an artifact is invalid."""
 
 
 class Refusal(ForgeError):
-    """An answer of 300 or above; `status` and `location` as they came."""
+    """An answer with a status of 300 or above; `location` is empty unless it is a redirect."""
 
     def __init__(self, message: str, status: int, location: str) -> None:
         super().__init__(message)
@@ -47,29 +48,29 @@ class Api:
     headers: Mapping[str, str]
 
     def call(self, method: str, path: str, body: object = None, **query: str | int) -> Any:
-        """The JSON that a call answers; None for an empty answer. Raises `ForgeError`."""
-        raw = self._send(method, path + _query(query), body, _MOST_JSON)
+        """Send a request; its answer's JSON, None for an empty answer. Raises `ForgeError`."""
+        raw = self._send(method, path + _query(query), body, _MAX_JSON)
         try:
             return json.loads(raw) if raw else None
         except (ValueError, RecursionError) as bad:
-            raise ForgeError(f"{method} {path}: the answer is no JSON") from bad
+            raise ForgeError(f"{method} {path}: the answer is not JSON") from bad
 
     def pages(self, path: str, **query: str | int) -> Iterator[dict[str, Any]]:
         """Every item of a listing, page after page."""
-        for page in range(1, MOST_PAGES + 1):
-            items = self.call("GET", path, per_page=PER_PAGE, page=page, **query)
+        for page in range(1, _MAX_PAGES + 1):
+            items = self.call("GET", path, per_page=_PER_PAGE, page=page, **query)
             yield from items
-            if len(items) < PER_PAGE:
+            if len(items) < _PER_PAGE:
                 return
 
     def download(self, path: str, limit: int) -> bytes:
-        """A file of at most `limit` bytes, wherever the API sends us for it."""
+        """A file of at most `limit` bytes, from where the API redirects to. Raises `ForgeError`."""
         try:
             return self._send("GET", path, None, limit)
         except Refusal as refusal:
             if refusal.status not in (301, 302, 303, 307, 308):
                 raise
-            return _elsewhere(refusal.location, self.base, limit)
+            return _follow(refusal.location, self.base, limit)
 
     def _send(self, method: str, path: str, body: object, limit: int) -> bytes:
         data = None if body is None else json.dumps(body).encode()
@@ -89,8 +90,8 @@ def _query(query: Mapping[str, str | int]) -> str:
     return f"?{urllib.parse.urlencode(query)}" if query else ""
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Redirects are the caller's to follow: urllib would take the token along."""
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: urllib would send the token along."""
 
     def redirect_request(
         self,
@@ -104,37 +105,37 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
-_OPENER = urllib.request.build_opener(_Stay)
+_OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 def _read(request: urllib.request.Request, limit: int) -> bytes:
-    asked = f"{request.get_method()} {urllib.parse.urlsplit(request.full_url).path}"
+    line = f"{request.get_method()} {urllib.parse.urlsplit(request.full_url).path}"
     try:
         with _OPENER.open(request, timeout=_TIMEOUT) as answer:
             raw: bytes = answer.read(limit + 1)
     except urllib.error.HTTPError as error:
-        _refused(asked, error)
+        _refused(line, error)
     except OSError as error:
-        raise ForgeError(f"{asked}: no answer: {error}") from error
+        raise ForgeError(f"{line}: no answer: {error}") from error
     if len(raw) > limit:
-        raise ForgeError(f"{asked}: the answer has more than {limit:,} bytes")
+        raise ForgeError(f"{line}: the answer has more than {limit:,} bytes")
     return raw
 
 
-def _refused(asked: str, error: urllib.error.HTTPError) -> NoReturn:
+def _refused(line: str, error: urllib.error.HTTPError) -> NoReturn:
     with error:
         try:
-            said = str(json.loads(error.read(64 * 1024))["message"])
+            message = str(json.loads(error.read(64 * 1024))["message"])
         except (ValueError, RecursionError, KeyError, TypeError, OSError):
-            said = str(error.reason)
-    words = " ".join(shortened(visible(said), 300).split())
+            message = str(error.reason)
+    message = shorten(visible(" ".join(message.split())), 300)
     location = error.headers.get("Location") or ""
-    raise Refusal(f"{asked}: {error.code}: {words}", error.code, location) from error
+    raise Refusal(f"{line}: {error.code}: {message}", error.code, location) from error
 
 
-def _elsewhere(location: str, base: str, limit: int) -> bytes:
-    """What another address has for us; https, as the API itself."""
+def _follow(location: str, base: str, limit: int) -> bytes:
+    """Download from another address: by https, or by the scheme of the API itself."""
     scheme = urllib.parse.urlsplit(base).scheme
     if urllib.parse.urlsplit(location).scheme not in ("https", scheme):
-        raise ForgeError("a download is at an address that is not https")
+        raise ForgeError("the API redirects a download to an address that is not https")
     return _read(urllib.request.Request(location, headers={"User-Agent": "compose"}), limit)

@@ -1,4 +1,4 @@
-"""How a GitHub runner is told things: lines of its log, files that the environment names."""
+"""Tells a GitHub runner things: lines of its log, and files that its environment names."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from texts import command
+from composer.output.annotations import command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
 def say(line: str) -> None:
-    """A line of the log, at once."""
+    """Write a line to the log and flush it."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def annotate(kind: str, title: str, message: str, file: str = "") -> None:
-    """An error, a warning or a notice, at a file if there is one."""
-    say(command(kind, message, {"file": file, "title": title}))
+    """Show an error, a warning or a notice, beside a file if one is given."""
+    place = {"file": file} if file else {}
+    say(command(kind, message, **place, title=title))
 
 
 @contextmanager
-def obeying_nothing() -> Iterator[None]:
-    """Within, no line of the log is an order to the runner, whoever wrote it."""
+def commands_stopped() -> Iterator[None]:
+    """Within this, the runner treats no line of the log as a command, whoever wrote it."""
     token = secrets.token_hex(16)
     say(f"::stop-commands::{token}")
     try:
@@ -37,14 +38,14 @@ def obeying_nothing() -> Iterator[None]:
         say(f"::{token}::")
 
 
-def outputs(values: Mapping[str, str], env: Mapping[str, str] = os.environ) -> None:
-    """Outputs of the step; a value may hold anything, as its end can't be guessed."""
+def set_outputs(values: Mapping[str, str], env: Mapping[str, str] = os.environ) -> None:
+    """Set outputs of the step. A value may hold any text: nobody can guess its delimiter."""
     end = secrets.token_hex(16)
     _append(env["GITHUB_OUTPUT"], "".join(f"{n}<<{end}\n{v}\n{end}\n" for n, v in values.items()))
 
 
-def summary(markdown: str, env: Mapping[str, str] = os.environ) -> None:
-    """Markdown for the page of the run."""
+def add_summary(markdown: str, env: Mapping[str, str] = os.environ) -> None:
+    """Append Markdown to the summary page of the run."""
     _append(env["GITHUB_STEP_SUMMARY"], markdown)
 
 

@@ -1,4 +1,4 @@
-"""GitHub, as a forge: REST, and GraphQL for the one question who we are."""
+"""GitHub's implementation of `Forge`: REST, and GraphQL to ask for the token's user name."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from api import Api, ForgeError
-from forge import MOST_PLAN, Note, Status, artifact_name
+from composer.forge.api import Api, ForgeError
+from composer.forge.base import MAX_PLAN, Note, Status, artifact_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_MOST_ARCHIVE = 16 * 1024 * 1024
+_MAX_ARCHIVE = 16 * 1024 * 1024
 
 
 class NoArtifact(ForgeError):
-    """A run left no artifact of this name, or it is gone by now."""
+    """The run has no artifact of this name, or it has expired."""
 
 
 @dataclass(frozen=True, slots=True)
 class GitHub:
-    """One repository, `owner/name`; `web` is where its runs are seen."""
+    """One repository, `owner/name`; `web` is the URL of its pages."""
 
     api: Api
     graphql: Api
@@ -36,11 +36,11 @@ class GitHub:
     web: str
 
     @classmethod
-    def here(cls, env: Mapping[str, str] = os.environ) -> GitHub:
-        """As a runner's environment says. Raises `ForgeError` without a token."""
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> GitHub:
+        """The repository that a runner's environment names. Raises `ForgeError` without a token."""
         token = env.get("TOKEN")
         if not token:
-            raise ForgeError("there is no token: give the action's input `token`")
+            raise ForgeError("there is no token: set the action's input `token`")
         headers = {
             "Authorization": f"Bearer {token}",
             "Accept": "application/vnd.github+json",
@@ -55,12 +55,12 @@ class GitHub:
         return f"/repos/{self.repository}{path}"
 
     def me(self) -> str:
-        """`github-actions[bot]`, an app's `name[bot]`, or a person; REST tells only the last."""
+        """`github-actions[bot]`, an app's `name[bot]`, or a person; REST knows only people."""
         answer = self.graphql.call("POST", "", {"query": "{viewer{login}}"})
         try:
             return str(answer["data"]["viewer"]["login"])
         except (KeyError, TypeError) as bad:
-            raise ForgeError("the API doesn't say who the token belongs to") from bad
+            raise ForgeError("the API does not say whom the token belongs to") from bad
 
     # --- comments and issues -------------------------------------------------------------
 
@@ -90,13 +90,13 @@ class GitHub:
     # --- what was planned, and approved --------------------------------------------------
 
     def set_status(self, commit: str, name: str, status: Status) -> None:
-        said = {
+        body = {
             "context": name,
             "state": "success" if status.ok else "failure",
             "description": status.description,
             "target_url": status.url,
         }
-        self.api.call("POST", self._at(f"/statuses/{commit}"), said)
+        self.api.call("POST", self._at(f"/statuses/{commit}"), body)
 
     def status(self, commit: str, name: str) -> Status | None:
         me = self.me()
@@ -115,30 +115,30 @@ class GitHub:
     def plan(self, status: Status, name: str) -> bytes:
         run = re.fullmatch(rf"{re.escape(self.web)}/actions/runs/(\d+)", status.url)
         if run is None:
-            raise ForgeError("the status leads to no run of this repository")
-        return self.artifact(int(run[1]), artifact_name(name), "plan.json", MOST_PLAN)
+            raise ForgeError("the status does not link to a run of this repository")
+        return self.artifact(int(run[1]), artifact_name(name), "plan.json", MAX_PLAN)
 
     def artifact(self, run: int, name: str, file: str, limit: int) -> bytes:
-        """One file of a run's newest artifact of this name, read in memory alone.
+        """One file of a run's newest artifact of this name, read in memory.
 
-        Nothing of the archive gets onto the disk, so its paths and links mean nothing. Raises
+        Nothing of the archive is written to the disk, so its paths and links do no harm. Raises
         `NoArtifact` if there is none.
         """
         answer = self.api.call("GET", self._at(f"/actions/runs/{run}/artifacts"), name=name)
-        found = [item for item in answer["artifacts"] if item["name"] == name]
-        newest = max(found, key=lambda item: int(item["id"]), default=None)
+        artifacts = [item for item in answer["artifacts"] if item["name"] == name]
+        newest = max(artifacts, key=lambda item: int(item["id"]), default=None)
         if newest is None or newest.get("expired"):
             raise NoArtifact(f"run {run} has no artifact {name}")
         path = self._at(f"/actions/artifacts/{int(newest['id'])}/zip")
-        return member(self.api.download(path, min(limit, _MOST_ARCHIVE)), file, limit)
+        return member(self.api.download(path, min(limit, _MAX_ARCHIVE)), file, limit)
 
-    # --- pull requests of strangers ------------------------------------------------------
+    # --- pull requests of forks ----------------------------------------------------------
 
     def pull_requests(self, run: Mapping[str, Any]) -> list[int]:
-        """The open pull requests that a workflow run was about, by its event.
+        """The numbers of the open pull requests that a fork's workflow run belongs to.
 
-        The event names them only where they are of this repository; those of a fork are those
-        from the run's branch whose head is still the commit of the run.
+        The event of such a run names none. They are those from the run's branch whose head is
+        still the commit of the run.
         """
         owner = run["head_repository"]["owner"]["login"]
         listed = self.api.pages(
@@ -153,15 +153,15 @@ class GitHub:
 
 
 def event(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """What set the workflow off."""
+    """The event that started the workflow."""
     parsed = json.loads(Path(env["GITHUB_EVENT_PATH"]).read_text(encoding="utf-8"))
     assert isinstance(parsed, dict)
     return parsed
 
 
-def own_pull_request(happened: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The pull request of an event, unless a fork's: our token may write nothing there."""
-    pull: Mapping[str, Any] | None = happened.get("pull_request")
+def own_pull_request(trigger: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The pull request of an event; None for a fork's, where the token may not write."""
+    pull: Mapping[str, Any] | None = trigger.get("pull_request")
     if pull is None:
         return None
     head, base = pull["head"].get("repo"), pull["base"]["repo"]
@@ -177,23 +177,23 @@ def _note(item: Mapping[str, Any], id: int) -> Note:
 
 
 def member(archive: bytes, name: str, limit: int) -> bytes:
-    """A file of a ZIP archive that anybody may have made. Raises `ForgeError`."""
+    """A file of an untrusted ZIP archive. Raises `ForgeError`."""
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened:
-            if opened.getinfo(name).compress_type not in _BOUNDED:
-                raise ForgeError(f"{name} in the artifact is packed in an unusual way")
+            if opened.getinfo(name).compress_type not in _LIMITED:
+                raise ForgeError(f"{name} in the artifact uses an unsupported compression")
             with opened.open(name) as file:
                 raw = file.read(limit + 1)
-    except _TORN as bad:
-        raise ForgeError(f"the artifact has no {name} that can be read") from bad
+    except _DAMAGED as bad:
+        raise ForgeError(f"the artifact has no readable {name}") from bad
     if len(raw) > limit:
         raise ForgeError(f"{name} in the artifact has more than {limit:,} bytes")
     return raw
 
 
-# The others are unpacked without a bound by the library.
-_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_TORN = (
+# `zipfile` decompresses the others without a limit.
+_LIMITED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,

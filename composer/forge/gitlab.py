@@ -1,4 +1,4 @@
-"""GitLab, as a forge: merge requests, notes, issues and external statuses over its REST API."""
+"""GitLab's implementation of `Forge`: merge requests, notes, issues and external statuses."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from api import Api, ForgeError
-from forge import MOST_PLAN, Note, Status
+from composer.forge.api import Api, ForgeError
+from composer.forge.base import MAX_PLAN, Note, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GitLab:
-    """One project, by its number; `web` is where its jobs are seen."""
+    """One project, by its number; `web` is the URL of its pages."""
 
     api: Api
     project: str
     web: str
 
     @classmethod
-    def here(cls, env: Mapping[str, str] = os.environ) -> GitLab:
-        """As a job's environment says. Raises `ForgeError` without a token."""
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> GitLab:
+        """The project that a job's environment names. Raises `ForgeError` without a token."""
         token = env.get("COMPOSE_GITLAB_TOKEN")
         if not token:
             raise ForgeError("there is no token: set the variable COMPOSE_GITLAB_TOKEN")
@@ -60,13 +60,13 @@ class GitLab:
         self.api.call("PUT", self._at(f"/issues/{id}"), {"description": body, **closed})
 
     def set_status(self, commit: str, name: str, status: Status) -> None:
-        said = {
+        body = {
             "name": name,
             "state": "success" if status.ok else "failed",
             "description": status.description,
             "target_url": status.url,
         }
-        self.api.call("POST", self._at(f"/statuses/{commit}"), said)
+        self.api.call("POST", self._at(f"/statuses/{commit}"), body)
 
     def status(self, commit: str, name: str) -> Status | None:
         path, me = self._at(f"/repository/commits/{commit}/statuses"), self.me()
@@ -79,16 +79,16 @@ class GitLab:
 
     def reviewed(self, commit: str) -> str | None:
         for item in self.api.pages(self._at(f"/repository/commits/{commit}/merge_requests")):
-            made = (item.get("merge_commit_sha"), item.get("squash_commit_sha"), item["sha"])
-            if item["state"] == "merged" and commit in made:
+            commits = (item.get("merge_commit_sha"), item.get("squash_commit_sha"), item["sha"])
+            if item["state"] == "merged" and commit in commits:
                 return str(item["sha"])
         return None
 
     def plan(self, status: Status, name: str) -> bytes:
         job = re.fullmatch(rf"{re.escape(self.web)}/-/jobs/(\d+)", status.url)
         if job is None:
-            raise ForgeError("the status leads to no job of this project")
-        return self.api.download(self._at(f"/jobs/{job[1]}/artifacts/plan.json"), MOST_PLAN)
+            raise ForgeError("the status does not link to a job of this project")
+        return self.api.download(self._at(f"/jobs/{job[1]}/artifacts/plan.json"), MAX_PLAN)
 
 
 def _author(item: Mapping[str, Any]) -> str:

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The action's first step: installs compose from the action's own checkout into a virtual
+# environment, and outputs the Python that the next steps run. It gets no token.
+set -euo pipefail
+unset SCENARIO_SDK_API_KEY SCENARIO_SDK_API_SECRET SCENARIO_SDK_JWT  # pip does not need them
+
+fail() { echo "::error title=compose::$1"; exit 1; }
+new_enough='import sys; sys.exit(sys.version_info < (3, 11))'
+
+base=
+for candidate in python3 python; do
+  if command -v "$candidate" >/dev/null && "$candidate" -I -c "$new_enough"; then
+    base=$(command -v "$candidate")
+    break
+  fi
+done
+[ -n "$base" ] || fail "no Python 3.11 or newer found; run actions/setup-python first"
+case "$INPUT_EXTRA" in
+  '' | local | serve) ;;
+  *) fail "extra: it must be local, serve, or empty" ;;
+esac
+
+venv="$RUNNER_TEMP/compose-venv-${INPUT_EXTRA:-core}"
+# Installed once for all steps of a job that use the action.
+[ -e "$venv/complete" ] || "$base" -I -m venv "$venv"
+python="$venv/bin/python"
+[ -x "$python" ] || python="$venv/Scripts/python.exe"
+if [ ! -e "$venv/complete" ]; then
+  "$python" -I -m pip install --quiet --disable-pip-version-check \
+    "$GITHUB_ACTION_PATH${INPUT_EXTRA:+[$INPUT_EXTRA]}"
+  touch "$venv/complete"
+fi
+echo "python=$python" >>"$GITHUB_OUTPUT"

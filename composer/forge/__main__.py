@@ -1,0 +1,123 @@
+"""What a forge's pipeline runs beside `compose`: python -I -m composer.forge COMMAND.
+
+`action.yml` calls the first four commands, docs/gitlab-ci.yml the others. Their input comes from
+the environment, and from plan.json and plan.md, which `compose plan` wrote.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from composer.forge import fork, review, run
+from composer.forge.api import ForgeError, Refusal
+from composer.forge.base import plan_name
+from composer.forge.github import GitHub, event, own_pull_request
+from composer.forge.gitlab import GitLab
+from composer.forge.workflow import annotate, say, set_outputs
+from composer.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command; returns its exit status."""
+    if len(arguments) != 1 or arguments[0] not in _COMMANDS:
+        sys.stderr.write(f"usage: python -I -m composer.forge {'|'.join(_COMMANDS)}\n")
+        return 64
+    try:
+        return _COMMANDS[arguments[0]]()
+    except ForgeError as error:
+        message = visible(str(error))
+        if "GITHUB_ACTIONS" in os.environ:
+            hint = "; docs/gitops.md lists the permissions" if isinstance(error, Refusal) else ""
+            annotate("error", "compose", message + hint)
+        else:
+            sys.stderr.write(f"{message}\n")
+        return error.exit_status
+
+
+def approve() -> int:
+    """`expect: approved`: pass the plan that was reviewed for this merge to the next step."""
+    env = os.environ
+    files = run.Files.from_env(env)
+    files.folder.mkdir(parents=True, exist_ok=True)
+    into = files.folder / "approved.json"
+    name = plan_name(env.get("INPUT_NAME", ""))
+    digest, why = review.approved(GitHub.from_env(env), env["GITHUB_SHA"], name, into)
+    annotate("notice", "compose apply", _approval(digest, why))
+    set_outputs({"expect": str(into), "digest": digest})
+    return 0
+
+
+def report() -> int:
+    """After a plan: comment and status. After a check for drift: the issue."""
+    env = os.environ
+    files, name = run.Files.from_env(env), plan_name(env.get("INPUT_NAME", ""))
+    ok = int(env["EXIT_CODE"]) in (0, run.CHANGES)
+    if env["INPUT_COMMAND"] == "drift":
+        say(review.drift(GitHub.from_env(env), name, files.plan, files.document, ok=ok))
+        return 0
+    pull = own_pull_request(event(env))
+    if pull is None:
+        say("no comment: the run is not of a pull request from this repository")
+        return 0
+    forge = GitHub.from_env(env)
+    url = f"{forge.web}/actions/runs/{env['GITHUB_RUN_ID']}"
+    say(review.attest(forge, str(pull["head"]["sha"]), name, files.plan, ok=ok, url=url))
+    say(review.comment(forge, int(pull["number"]), name, files.plan, files.document))
+    return 0
+
+
+def gitlab_report() -> int:
+    """In a merge request's pipeline, after `compose plan`: note and status."""
+    env, forge = os.environ, GitLab.from_env(os.environ)
+    name = plan_name(env.get("COMPOSE_NAME", ""))
+    ok = env.get("COMPOSE_STATUS", "0") in ("0", str(run.CHANGES))
+    url = env["CI_JOB_URL"]
+    # Where results are merged before the pipeline, CI_COMMIT_SHA is of that merge.
+    commit = env.get("CI_MERGE_REQUEST_SOURCE_BRANCH_SHA") or env["CI_COMMIT_SHA"]
+    say(review.attest(forge, commit, name, _PLAN, ok=ok, url=url))
+    say(review.comment(forge, int(env["CI_MERGE_REQUEST_IID"]), name, _PLAN, _DOCUMENT))
+    return 0
+
+
+def gitlab_approve() -> int:
+    """After a merge: write approved.json; its digest on stdout, the explanation on stderr."""
+    env = os.environ
+    forge, name = GitLab.from_env(env), plan_name(env.get("COMPOSE_NAME", ""))
+    digest, why = review.approved(forge, env["CI_COMMIT_SHA"], name, Path("approved.json"))
+    sys.stderr.write(f"{_approval(digest, why)}\n")
+    say(digest)
+    return 0
+
+
+def gitlab_drift() -> int:
+    """On a schedule, after `compose plan`: the issue."""
+    env, forge = os.environ, GitLab.from_env(os.environ)
+    name = plan_name(env.get("COMPOSE_NAME", ""))
+    ok = env.get("COMPOSE_STATUS", "0") == "0"
+    say(review.drift(forge, name, _PLAN, _DOCUMENT, ok=ok))
+    return 0
+
+
+def _approval(digest: str, why: str) -> str:
+    return f"approved: {why if digest else f'nothing: {why}'}"
+
+
+_PLAN, _DOCUMENT = Path("plan.json"), Path("plan.md")  # where GitLab's jobs write them
+_COMMANDS: dict[str, Callable[[], int]] = {
+    "run": run.run,
+    "approve": approve,
+    "report": report,
+    "comment": fork.comment,
+    "gitlab-report": gitlab_report,
+    "gitlab-approve": gitlab_approve,
+    "gitlab-drift": gitlab_drift,
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
