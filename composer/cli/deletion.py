@@ -11,7 +11,7 @@ import click
 from composer.cli import options as opt
 from composer.cli.output import find_path
 from composer.cli.project import open_project
-from composer.cli.targets import choose, open_engine, open_target
+from composer.cli.targets import open_engine, open_target
 from composer.cli.terminal import Progress, emit
 from composer.errors import Refused, UsageError
 from composer.executor import Settings, apply
@@ -22,6 +22,7 @@ from composer.output.plan_text import text
 from composer.output.plan_view import PlanView
 from composer.planner import Plan, Removal, dangers, meet, orphans, pruned
 from composer.targets.base import observe
+from composer.targets.selection import choose
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def forget_command(
 ) -> int:
     """Take recipes (by path or name) or single ids out of the lock. Nothing is deleted."""
     project = open_project(_ALL)
-    key = choose(wish, project.lock, os.environ).key
+    key = choose(wish, project.lock.targets, os.environ).key
     with only_one(project.root, wait=lock_timeout):
         ledger = Ledger(project.root, key)
         handled = [_forget(ledger, thing, dry_run=dry_run) for thing in what]

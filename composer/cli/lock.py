@@ -11,7 +11,6 @@ import click
 
 from composer.cli import lock_repair as repairing
 from composer.cli import options as opt
-from composer.cli.offline import offline_key
 from composer.cli.planning import options_of
 from composer.cli.project import open_project
 from composer.cli.targets import open_target
@@ -22,6 +21,7 @@ from composer.model import Lock, TargetLock
 from composer.output import locking as render
 from composer.planner import news, other_owner, pinned, unpinned
 from composer.targets.base import observe
+from composer.targets.selection import offline_choice
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -169,8 +169,8 @@ def _refuse_to_move(look: _Look) -> int:
 
 def _offline(project: Project, wish: TargetOptions, options: Options) -> int:
     lock = read_unconflicted(project)
-    key, reason = offline_key(wish, lock, os.environ)
-    click.echo(f"target: {visible(key)} ({reason}), not asked: --offline", err=True)
+    key, reason = offline_choice(wish, lock.targets, os.environ)
+    click.echo(f"Target: {visible(key)} ({reason}), not asked: --offline", err=True)
     missing = unpinned(project.recipes, lock.target(key), options)
     if missing:
         listed = ", ".join(f"{name} ({path})" for path, name in missing)

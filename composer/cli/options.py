@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 import re
-import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from composer.errors import UsageError
+from composer.targets.kind import TargetOptions as TargetOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,22 +28,6 @@ class Selection:
     paths: tuple[Path, ...]
     include: tuple[str, ...]
     exclude: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TargetOptions:
-    """What the user says about the target."""
-
-    target: str | None
-    project: str | None
-    library: Path | None
-
-    @property
-    def flags(self) -> str:
-        """The same again, for the end of a command that a message proposes."""
-        named = {"--target": self.target, "--project": self.project, "--library": self.library}
-        given = [(flag, str(said)) for flag, said in named.items() if said is not None]
-        return "".join(f" {flag} {shlex.quote(said)}" for flag, said in given)
 
 
 def _gathered(

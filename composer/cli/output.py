@@ -10,16 +10,16 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.project import open_project
-from composer.cli.targets import LOCAL, choose
 from composer.errors import ComposeError, UsageError
-from composer.lock import plain_content, remember
+from composer.lock import plain_content, remember, state_dir
 from composer.output import results
 from composer.output.style import aligned
+from composer.targets.registry import kind_of_key
+from composer.targets.selection import choose
 from composer.text import did_you_mean, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from composer.cli.options import TargetOptions
     from composer.model import Entry
@@ -35,7 +35,7 @@ def output_command(recipe: str | None, wish: TargetOptions, form: str) -> int:
     Without RECIPE, the map of all recipes' names to ids: what a game's config reads.
     """
     project = open_project(opt.Selection((), (), ()))
-    key = choose(wish, project.lock, os.environ).key
+    key = choose(wish, project.lock.targets, os.environ).key
     entries = remember(project.root, key).entries
     if recipe is None:
         ids = {e.name: e.composition for e in entries.values() if e.composition}
@@ -49,21 +49,9 @@ def output_command(recipe: str | None, wish: TargetOptions, form: str) -> int:
         said = {"name": entry.name, "id": entry.composition, "content": content}
         click.echo(json.dumps(said, indent=2))
     else:
-        click.echo(results.output(entry, use=_use(project.root, entry.composition, key)), nl=False)
+        use = kind_of_key(key).usage(key, entry.composition, state_dir(project.root))
+        click.echo(results.output(entry, use=use), nl=False)
     return 0
-
-
-def _use(root: Path, id: str, key: str) -> str:
-    """A call that generates with this model, ready to paste."""
-    if key == LOCAL:
-        result = os.path.relpath(root / ".compose" / "models" / f"{id}.safetensors")
-        return f'# with diffusers:\npipe.load_lora_weights("{visible(result)}")'
-    url = f"{key.partition('#')[0]}/generate/custom/model_bfl-flux-1-dev"
-    body = json.dumps({"modelId": id, "prompt": "a knight in a garden"})
-    return (
-        'curl -u "$SCENARIO_SDK_API_KEY:$SCENARIO_SDK_API_SECRET" \\\n'
-        f"  -H 'Content-Type: application/json' -d '{body}' \\\n  {visible(url)}"
-    )
 
 
 def _table(ids: Mapping[str, str]) -> str:

@@ -13,7 +13,6 @@ import click
 from composer.cli import options as opt
 from composer.cli.advice import advice
 from composer.cli.base_lock import base_lock
-from composer.cli.offline import offline_key
 from composer.cli.plan_copies import Copies
 from composer.cli.planning import check_locked, looked_at, options_of
 from composer.cli.project import open_project
@@ -26,6 +25,7 @@ from composer.output.budget import BUDGETS, Budget
 from composer.output.plan_formats import PLAN_FORMATS
 from composer.output.plan_view import WHOLE, PlanView
 from composer.planner import MARKERS, lock_news, plan_offline, unreadable
+from composer.targets.selection import offline_choice
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -140,8 +140,8 @@ def _prices(planned: Plan, target: Target) -> dict[str, float]:
 
 
 def _offline(project: Project, wish: TargetOptions, options: Options) -> _Asked:
-    key, reason = offline_key(wish, project.lock, os.environ)
-    click.echo(f"target: {visible(key)} ({reason}), not asked: --offline\n", err=True)
+    key, reason = offline_choice(wish, project.lock.targets, os.environ)
+    click.echo(f"Target: {visible(key)} ({reason}), not asked: --offline\n", err=True)
     return plan_offline(project.recipes, project.lock.target(key), key, options), {}, {}
 
 

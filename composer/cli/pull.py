@@ -12,12 +12,13 @@ import click
 from composer.cli import options as opt
 from composer.cli.output import find_path
 from composer.cli.project import open_project
-from composer.cli.targets import LOCAL, choose, open_engine
+from composer.cli.targets import LOCAL, open_engine
 from composer.errors import ComposeError, UsageError
 from composer.lock import remember
 from composer.output.style import aligned
 from composer.planner import meet
 from composer.recipes import slug
+from composer.targets.selection import choose
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def pull_command(
     blocks with the engine's, or is another name of it, and costs no room; else it is a copy.
     """
     project = open_project(opt.Selection((), (), ()))
-    key = choose(wish, project.lock, os.environ).key
+    key = choose(wish, project.lock.targets, os.environ).key
     if key != LOCAL:
         raise UsageError(
             f"pull knows the local target's results alone, not those of {visible(key)}",

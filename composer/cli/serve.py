@@ -13,16 +13,14 @@ import click
 from composer.cli.project import RECIPES
 from composer.errors import UsageError
 from composer.lock import state_dir
-from composer.recipes import find_root
+from composer.recipes import discover, find_root
+from composer.targets.local.kind import find_library
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from types import FrameType
 
     from composer.server.auth import Credentials
     from composer.server.running import Server
-
-_LORAS = "loras"
 
 
 @click.command("serve")
@@ -74,7 +72,9 @@ def serve_command(
     root = find_root([Path.cwd()], cwd=Path.cwd(), home=Path.home())
     state = state_dir(root, create=True)
     credentials = auth.credentials(os.environ, state)
-    loras = _library(root, library, os.environ)
+    recipes = discover([root / RECIPES], root=root) if (root / RECIPES).is_dir() else []
+    paths = [str(path.relative_to(root)) for path in recipes]
+    loras = find_library(root, paths, given=library, env=os.environ).absolute()
     with Engine(state, loras) as engine:
         server = running.Server(
             engine,
@@ -88,17 +88,6 @@ def serve_command(
         _introduce(server, credentials, loras, state)
         _run(server)
     return 0
-
-
-def _library(root: Path, said: Path | None, env: Mapping[str, str]) -> Path:
-    """The folder of LoRA files: as said, else `recipes/loras`, else `loras` in the root."""
-    wish = said or (Path(env["COMPOSE_LIBRARY"]) if env.get("COMPOSE_LIBRARY") else None)
-    if wish is not None:
-        if not wish.is_dir():
-            raise UsageError(f"the library {wish} is no folder", hint="check --library")
-        return wish.absolute()
-    near = root / RECIPES / _LORAS
-    return root / _LORAS if not near.is_dir() and (root / _LORAS).is_dir() else near
 
 
 def _introduce(server: Server, credentials: Credentials, library: Path, state: Path) -> None:

@@ -409,7 +409,7 @@ def test_another_target_is_refused_in_words(project: Path, monkeypatch: pytest.M
     ran = compose("plan", "--target", "ftp://x", at=project)
     assert ran.status == 64
     monkeypatch.setenv("COMPOSE_TARGET", "local")
-    assert "target: local (COMPOSE_TARGET)" in compose("plan", at=project).err
+    assert "Target: local (COMPOSE_TARGET)" in compose("plan", at=project).err
 
 
 def test_a_library_that_is_none(project: Path) -> None:

@@ -151,7 +151,7 @@ def test_lock_and_repair_touch_one_target_s_entries_alone(world: PlanningContext
     assert compose("lock", "--repair", "--project", "staging", at=world.game).status == 0
     assert world.part("production") == before
     ran = compose("lock", "--locked", "--offline", at=world.game)
-    assert (ran.status, "say which" in ran.err) == (64, True)
+    assert (ran.status, "choose one" in ran.err) == (64, True)
     ran = compose("lock", "--locked", "--offline", "--project", "production", at=world.game)
     assert (ran.status, "New" in ran.err or "new.yaml" in ran.err) == (3, True)
     assert (
@@ -167,14 +167,14 @@ def test_a_project_must_be_said_where_the_lock_knows_several(
         assert compose("lock", "--project", project, at=game).status == 0
     for arguments in (["plan"], ["plan", "--target", url]):
         ran = compose(*arguments, at=game)
-        assert (ran.status, "say which" in ran.err) == (64, True), ran.err
+        assert (ran.status, "choose one" in ran.err) == (64, True), ran.err
     none = compose("plan", "--target", url, "--project", "", at=game)  # and that is said, too
-    assert (none.status, f"target: {url} (" in none.err) == (0, True), none.err
+    assert (none.status, f"Target: {url} (" in none.err) == (0, True), none.err
     none = compose("plan", "--project", "", at=game)
-    assert (none.status, f"target: {url} (" in none.err) == (0, True), none.err
+    assert (none.status, f"Target: {url} (" in none.err) == (0, True), none.err
     monkeypatch.setenv("SCENARIO_PROJECT_ID", "staging")
     ran = compose("plan", at=game)
-    assert (ran.status, f"target: {url}#staging (" in ran.err) == (0, True), ran.err
+    assert (ran.status, f"Target: {url}#staging (" in ran.err) == (0, True), ran.err
     monkeypatch.setenv("SCENARIO_PROJECT_ID", "a third")
     assert compose("plan", at=game).status == 64
 

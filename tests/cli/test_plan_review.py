@@ -10,10 +10,10 @@ import pytest
 from support.cli import compose, edit, samples, snapshot
 from support.documents import rendered
 
-from composer.cli.offline import offline_key
 from composer.cli.options import TargetOptions
 from composer.errors import UsageError
 from composer.model import Lock, TargetLock
+from composer.targets.selection import offline_choice
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,7 @@ def test_markdown_is_a_document_and_the_talk_is_on_stderr(applied: Path) -> None
     assert (ran.status, shown.odd) == (0, [])
     assert shown.outline[0] == "h2 compose plan: 1 change"
     assert shown.tables[0].rows == [["Ink Lines", "0.25", "0.25"], ["Pixel Dust", "0.6", "0.7"]]
-    assert ran.err.startswith("target: local")
+    assert ran.err.startswith("Target: local")
     assert json.loads((applied / "plan.json").read_text())["digest"] in ran.out
 
 
@@ -236,7 +236,7 @@ def test_offline_asks_nobody_and_writes_nothing(
     before = snapshot(applied)
     ran = compose("plan", "--offline", "--detailed-exitcode", at=applied)
     assert ran.status == 2
-    assert f"target: {URL}#p1 (the lock knows no other), not asked" in ran.err
+    assert f"Target: {URL}#p1 (the only target in compose.lock), not asked" in ran.err
     assert "~ replace  Pixel Rogue" in ran.out
     assert ran.out.count("the target was not asked") == 5
     assert snapshot(applied) == before
@@ -290,7 +290,7 @@ def test_which_target_is_meant(
     wish = TargetOptions(target, project, None)
     if key is None:
         with pytest.raises(UsageError) as caught:
-            offline_key(wish, lock(*known), env)
+            offline_choice(wish, known, env)
         assert "--project ID" in str(caught.value)
     else:
-        assert offline_key(wish, lock(*known), env)[0] == key
+        assert offline_choice(wish, known, env)[0] == key

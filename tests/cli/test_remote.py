@@ -58,7 +58,7 @@ def entries(project: Path) -> dict[str, str | None]:
 def test_the_same_job_over_http(project: Path, served: Served) -> None:
     status, out, err = apply(project)
     assert (status, out.splitlines()[-1]) == (0, "Done: 4 created.")
-    assert f"target: {served.url} (credentials are set)" in err
+    assert f"Target: {served.url} (credentials are set)" in err
     models = served.ok("GET", "/models", params={"type": "flux.1-composition"})["models"]
     assert {m["name"]: m["id"] for m in models} == entries(project)
     assert all(m["status"] == "trained" for m in models)

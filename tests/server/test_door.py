@@ -306,7 +306,7 @@ def test_a_port_that_is_taken_and_options_that_can_t_be_are_said(root: Path) -> 
         ran = compose("serve", "--port", str(taken.getsockname()[1]), at=root)
     assert (ran.status, "can't be bound" in ran.err) == (1, True)
     for options, words in (
-        (("--library", "nowhere"), "is no folder"),
+        (("--library", "nowhere"), "does not exist"),
         (("--host", "0.0.0.0", "--fault-script", "faults.yaml"), "loopback"),
     ):
         (root / "faults.yaml").write_text("[]")

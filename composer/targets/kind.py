@@ -1,0 +1,108 @@
+"""What a kind of target is: a name, and the functions that choose and open targets of that kind.
+
+`local.kind` and `scenario.kind` define the built-in ones, other distributions theirs; `registry`
+finds a kind by name, and `selection` chooses one.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from composer.targets.base import Target
+
+
+@dataclass(frozen=True, slots=True)
+class TargetOptions:
+    """What the caller asks for: a target's name or URL, its project, the folder of LoRA files.
+
+    A `project` of None leaves the choice to the environment; an empty one means no project.
+    """
+
+    target: str | None = None
+    project: str | None = None
+    library: Path | None = None
+
+    @property
+    def flags(self) -> str:
+        """The same as command line flags, for the end of a command that a message proposes."""
+        named = {"--target": self.target, "--project": self.project, "--library": self.library}
+        given = [(flag, str(value)) for flag, value in named.items() if value is not None]
+        return "".join(f" {flag} {shlex.quote(value)}" for flag, value in given)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetContext:
+    """What targets may know of the project that they are opened for.
+
+    `recipe_paths` are relative to `root`, `lock_keys` the targets in the lock. `state_folder`
+    gives the folder of this machine's state, and creates it first if its argument is true.
+    """
+
+    root: Path
+    recipe_paths: tuple[str, ...]
+    lock_keys: tuple[str, ...]
+    state_folder: Callable[[bool], Path]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """All that a kind gets to open a target: for which project, and how.
+
+    `name` is what was asked for: the kind's name, or a URL. With `run_jobs` false the target is
+    only read. `sleep` takes seconds, and may raise to end a wait.
+    """
+
+    name: str
+    context: TargetContext
+    options: TargetOptions = field(default_factory=TargetOptions)
+    env: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    run_jobs: bool = True
+    parallelism: int = 8
+    sleep: Callable[[float], None] = time.sleep
+
+
+def _no_usage(key: str, id: str, state: Path) -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetKind:
+    """A kind of target. Only `name` and `open` are needed.
+
+    - `name` is what `--target` takes, and what the keys of its targets in the lock begin with.
+    - `open(request)` returns the opened target.
+    - `lock_key(name, project, env)` is the key in the lock of the target that `name` (the kind's
+      name or a URL) means; by default the kind's name. Raises `UsageError`.
+    - `takes_urls`: a URL given as `--target` means a target of this kind.
+    - `credentials` are the names of environment variables, in alternative groups: one complete
+      group is enough. Without any, the target needs no credentials.
+    - `settings` are the names of the other environment variables that it reads.
+    - `charges`: whether training may cost money.
+    - `usage(key, id, state)` shows how to generate an image with the composition `id`, as text to
+      paste, where `state` is the folder of this machine's state.
+    """
+
+    name: str
+    open: Callable[[OpenRequest], Target]
+    lock_key: Callable[[str, str | None, Mapping[str, str]], str] | None = None
+    takes_urls: bool = False
+    credentials: tuple[tuple[str, ...], ...] = ()
+    settings: tuple[str, ...] = ()
+    charges: bool = False
+    usage: Callable[[str, str, Path], str] = _no_usage
+
+    def key(self, name: str, project: str | None, env: Mapping[str, str]) -> str:
+        """The key in the lock of the target that `name` means. Raises `UsageError`."""
+        return self.lock_key(name, project, env) if self.lock_key else self.name
+
+    def has_credentials(self, env: Mapping[str, str]) -> bool:
+        """Whether one group of its credentials is complete; never whether they are right."""
+        return any(all(env.get(name) for name in group) for group in self.credentials)

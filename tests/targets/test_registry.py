@@ -1,0 +1,173 @@
+"""Finding kinds of targets, choosing one, and finding the library; no target is opened."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
+
+import pytest
+from support.fake_target import FakeTarget
+
+from composer.errors import CredentialsError, UsageError
+from composer.targets import registry
+from composer.targets.kind import OpenRequest, TargetContext, TargetKind, TargetOptions
+from composer.targets.local.kind import find_library
+from composer.targets.registry import find_kind, kind_of_key, open_target
+from composer.targets.selection import choose
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+URL = "https://api.cloud.scenario.com/v1"
+BOTH = {"SCENARIO_SDK_API_KEY": "key", "SCENARIO_SDK_API_SECRET": "secret"}
+FAKE = FakeTarget()
+
+
+def open_fake(request: OpenRequest) -> FakeTarget:
+    return FAKE
+
+
+MEMORY = TargetKind(name="memory", open=open_fake)
+MISNAMED = TargetKind(name="other", open=open_fake)
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kinds as other distributions name them; `local` tries to replace a built-in one."""
+    points = [
+        EntryPoint(name, value, registry.GROUP)
+        for name, value in (
+            ("memory", f"{__name__}:MEMORY"),
+            ("local", f"{__name__}:MEMORY"),
+            ("misnamed", f"{__name__}:MISNAMED"),
+            ("absent", "no_such_module:KIND"),
+        )
+    ]
+
+    def entry_points(*, group: str, name: str | None = None) -> list[EntryPoint]:
+        assert group == registry.GROUP
+        return [point for point in points if name in (None, point.name)]
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+
+
+def context(root: Path, *keys: str) -> TargetContext:
+    return TargetContext(root, (), keys, lambda create: root / "state")
+
+
+def test_kinds_by_name_by_url_and_by_key(installed: None) -> None:
+    assert find_kind("memory") is MEMORY
+    assert find_kind("local") is registry.DEFAULT  # nobody replaces a built-in kind
+    assert find_kind("scenario") is find_kind("http://localhost:1/v1") is registry.HOSTED
+    assert kind_of_key(f"{URL}#p1") is registry.HOSTED
+    assert kind_of_key("memory:shelf") is MEMORY
+    assert registry.kind_names() == ["local", "scenario", "absent", "memory", "misnamed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lokal", "unknown target lokal; did you mean local?"),
+        ("zzz", "unknown target zzz; the targets are local, scenario,"),
+        ("misnamed", "is not a TargetKind named misnamed"),
+        ("absent", "the target absent of no_such_module:KIND can't be loaded"),
+    ],
+)
+def test_a_kind_that_cannot_be_used(name: str, message: str, installed: None) -> None:
+    with pytest.raises(UsageError) as caught:
+        find_kind(name)
+    assert message in f"{caught.value.message}; {caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("options", "keys", "env", "key", "reason"),
+    [
+        (TargetOptions("local"), [URL], {"COMPOSE_TARGET": URL}, "local", "--target"),
+        (TargetOptions(), ["local"], {"COMPOSE_TARGET": URL}, URL, "COMPOSE_TARGET"),
+        (TargetOptions(), ["local"], BOTH, "local", "the only target in compose.lock"),
+        (TargetOptions(), [], BOTH, URL, "credentials are set"),
+        (TargetOptions(), [], {"SCENARIO_SDK_JWT": "x"}, URL, "credentials are set"),
+        (TargetOptions(), [], {"SCENARIO_SDK_API_KEY": "k"}, "local", "no credentials are set"),
+        (TargetOptions(), ["local", URL], {}, "local", "no credentials are set"),
+        (TargetOptions(project="p1"), [URL], BOTH, f"{URL}#p1", "credentials are set"),
+        (TargetOptions("memory"), [URL], BOTH, "memory", "--target"),
+    ],
+)
+def test_which_target_is_chosen_and_why(
+    options: TargetOptions,
+    keys: list[str],
+    env: dict[str, str],
+    key: str,
+    reason: str,
+    installed: None,
+) -> None:
+    choice = choose(options, keys, env)
+    assert (choice.key, choice.reason) == (key, reason)
+
+
+@pytest.mark.parametrize(
+    ("keys", "env", "error", "message"),
+    [
+        ([URL], {}, CredentialsError, "and no credentials are set"),
+        ([f"{URL}#a", f"{URL}#b"], BOTH, UsageError, "several targets"),
+        (["http://localhost:1/v1"], BOTH, UsageError, "but the environment names"),
+        (["memory"], {}, UsageError, "use --target memory"),
+        (["memory"], BOTH, UsageError, "has memory, but the environment names"),
+        ([f"{URL}#a"], {"COMPOSE_TARGET": "scenario"}, UsageError, "no project is given"),
+    ],
+)
+def test_the_lock_alone_chooses_no_host(
+    keys: list[str],
+    env: dict[str, str],
+    error: type[Exception],
+    message: str,
+    installed: None,
+) -> None:
+    with pytest.raises(error) as caught:
+        choose(TargetOptions(), keys, env)
+    assert message in str(caught.value)
+
+
+def test_open_target_takes_a_name_or_a_target(tmp_path: Path, installed: None) -> None:
+    assert open_target("memory", context(tmp_path), env={}) is FAKE
+    own = FakeTarget()
+    assert open_target(own, context(tmp_path), env={}) is own
+    with open_target(None, context(tmp_path), env={}) as target:
+        assert target.key == "local"
+    with open_target(URL, context(tmp_path), project="p1", env=BOTH) as target:
+        assert target.key == f"{URL}#p1"
+    with pytest.raises(CredentialsError):
+        open_target("scenario", context(tmp_path), env={})
+
+
+def test_one_rule_for_the_library(tmp_path: Path) -> None:
+    def found(*recipes: str, env: dict[str, str] | None = None, given: Path | None = None) -> Path:
+        return find_library(tmp_path, recipes, given=given, env=env or {})
+
+    recipe = "recipes/knights/a.yaml"
+    default = tmp_path / "recipes" / "loras"
+    assert found() == found(recipe) == default  # it need not exist
+    (tmp_path / "loras").mkdir()
+    assert found() == found(recipe) == tmp_path / "loras"
+    default.mkdir(parents=True)
+    assert found() == found(recipe) == default
+    (tmp_path / "recipes" / "knights" / "loras").mkdir(parents=True)
+    assert found(recipe) == tmp_path / "recipes" / "knights" / "loras"
+    with pytest.raises(UsageError, match="two libraries"):
+        found(recipe, "recipes/b.yaml")
+    assert found(recipe, env={"COMPOSE_LIBRARY": str(default)}) == default
+    assert found(given=tmp_path, env={"COMPOSE_LIBRARY": str(default)}) == tmp_path
+    with pytest.raises(UsageError, match="does not exist"):
+        found(given=tmp_path / "nowhere")
+
+
+def test_a_library_that_leads_out_of_the_project(tmp_path: Path) -> None:
+    root, outside = tmp_path / "project", tmp_path / "outside"
+    (root / "recipes").mkdir(parents=True)
+    outside.mkdir()
+    (root / "recipes" / "loras").symlink_to(outside)
+    with pytest.raises(UsageError, match="leads out of the project"):
+        find_library(root, ["recipes/a.yaml"], given=None, env={})
+    assert find_library(root, [], given=root / "recipes" / "loras", env={}).is_dir()
