@@ -148,7 +148,7 @@ class Model:
         return self.status in UNTRAINED
 
     @property
-    def seniority(self) -> tuple[bool, str, str]:
+    def adoption_order(self) -> tuple[bool, str, str]:
         """Sort key for twins: trained first, then the oldest."""
         return (not self.trained, self.created_at, self.id)
 
@@ -245,6 +245,16 @@ class Entry:
         """Every composition that the lock's entry names (candidates not among them)."""
         current = (self.composition, self.next.composition if self.next else None)
         return (*(id for id in current if id), *(old.id for old in self.replaced))
+
+    @property
+    def all_ids(self) -> tuple[str, ...]:
+        """Every composition that it may stand for: those of `ids`, and the candidates."""
+        return tuple(dict.fromkeys((*self.ids, *(other.id for other in self.candidates))))
+
+    @property
+    def possible(self) -> tuple[Candidate, ...]:
+        """What may be its composition or next, as of now: `current`, then the candidates."""
+        return (*self.current, *self.candidates)
 
     @property
     def current(self) -> tuple[Candidate, ...]:

@@ -50,6 +50,6 @@ def concepts_of(action: Action) -> tuple[Concept, ...]:
     """The concepts in the order of the recipe; none where there is no recipe, or it is blocked."""
     if action.recipe is None or action.content is None:
         return ()
-    pins = dict(action.pins)
+    pins = dict(action.transition.pins)
     order = [ref.model_id or pins.get(ref.name or "") for ref in action.recipe.concepts]
     return tuple(sorted(action.content.concepts, key=lambda c: order.index(c.model_id)))

@@ -179,7 +179,7 @@ def _applied(
 def _say_notes(planned: Plan) -> None:
     """What a reader should know though nothing changes: two trained twins, a name that moved on."""
     for action in planned.actions:
-        for note in action.notes:
+        for note in action.explanation.notes:
             click.echo(f"note: {visible(action.name)}: {visible(note)}", err=True)
 
 

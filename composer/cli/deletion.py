@@ -169,7 +169,7 @@ def _refuse_protected(actions: Sequence[Action]) -> None:
     for action in actions:
         entry = action.entry
         old = [old.name for old in entry.replaced if old.protect] if entry else []
-        if (entry and entry.protect and not action.keeps_entry) or old:
+        if (entry and entry.protect and not action.transition.keeps_entry) or old:
             name = action.name if entry and entry.protect else old[0]
             raise Refused(
                 f"{name} ({action.path}) is protected",
@@ -218,7 +218,7 @@ def _prune_local(
         memory = Ledger(project.root, target.key).memory
         keep = {*memory.made}
         for entry in memory.entries.values():
-            keep |= {*entry.ids, *(candidate.id for candidate in entry.candidates)}
+            keep |= {*entry.all_ids}
         freed = target.prune(keep, dry_run=dry_run)
     click.echo(f"{'would free' if dry_run else 'freed'} {len(freed)}: {', '.join(freed) or '-'}")
     return 0

@@ -95,11 +95,13 @@ def _agreement(planned: Plan, observed: Observed) -> Iterator[Check]:
 
 def _disagreement(action: Action) -> Iterator[Check]:
     where = f"{action.name} ({action.path})"
-    if action.drift:
-        yield Check(TARGET, WRONG, f"{where} drifted: {action.drift}", "compose plan, then apply")
+    explanation = action.explanation
+    if explanation.drift:
+        drifted = f"{where} drifted: {explanation.drift}"
+        yield Check(TARGET, WRONG, drifted, "compose plan, then apply")
     if action.verb is Verb.BLOCKED:
-        yield Check(TARGET, WRONG, f"{where} is blocked: {action.reason}")
-    for note in action.notes:
+        yield Check(TARGET, WRONG, f"{where} is blocked: {explanation.reason}")
+    for note in explanation.notes:
         yield Check(TARGET, NOTE, f"{where}: {note}")
 
 

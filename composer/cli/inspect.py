@@ -104,6 +104,6 @@ def _of_recipes(recipes: Sequence[Path], library: Path | None) -> Iterator[Inspe
             if action.recipe is None:
                 continue
             if action.content is None:
-                raise ComposeError(f"{action.path}: {action.reason}")
+                raise ComposeError(f"{action.path}: {action.explanation.reason}")
             found = engine.inspect(concepts_of(action))
             yield replace(found, title=action.name, source=action.path)

@@ -42,7 +42,7 @@ def check_locked(planned: Plan) -> None:
         if action.recipe is None or action.verb is Verb.BLOCKED:
             continue
         pinned = dict(action.entry.pins) if action.entry else {}
-        for name, id in action.pins:
+        for name, id in action.transition.pins:
             if pinned.get(name) != id:
                 moved = f"moves from {pinned[name]}" if name in pinned else "is new in the lock"
                 raise Refused(

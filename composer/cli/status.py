@@ -46,7 +46,7 @@ def status_command(
     with open_target(project, wish, run_jobs=False) as target:
         planned = looked_at(project, target, options_of(project))
         size = target.size() if isinstance(target, Sized) else 0
-    drifted = any(action.drift for action in planned.actions)
+    drifted = any(action.explanation.drift for action in planned.actions)
     if form == "json":
         click.echo(render.as_json(planned), nl=False)
     else:

@@ -67,7 +67,10 @@ class Creator:
         model: Model | None
         try:
             model = self.target.create(
-                recipe.name, content.concepts, description=recipe.description, id=action.wish
+                recipe.name,
+                content.concepts,
+                description=recipe.description,
+                id=action.requested_id,
             )
         except Ambiguous:
             intent = self.ledger.doubt(intent)
@@ -123,7 +126,9 @@ class Creator:
         if twin is not None:
             self.ledger.record(action.path, on_its_way(action, twin.id, state="created"))
             self._describe(action, twin)
-            return replace(action, drops=(*action.drops, seen.id)), twin
+            needless = (*action.transition.deletes_untrained, seen.id)
+            transition = replace(action.transition, deletes_untrained=needless)
+            return replace(action, transition=transition), twin
         self._mark(action, seen)
         return action, seen
 
@@ -181,18 +186,18 @@ class Creator:
         self.ledger.marked(model.id)
 
     def let_go(self, action: Action) -> Action:
-        """Delete what nobody can have used; what turns out to be in use is retired instead.
+        """Delete what nobody can have used; what turns out to be in use goes to `replaced`.
 
-        Returns the action with all that its entry retires.
+        Returns the action with all that its entry supersedes.
         """
-        retired = list(action.retires)
-        for id in action.drops:
+        superseded = list(action.transition.supersedes)
+        for id in action.transition.deletes_untrained:
             kept = self._drop(id, action.path)
             if kept is not None:
-                retired.append(kept)
-        for old in retired:
+                superseded.append(kept)
+        for old in superseded:
             self.mark_ours(old.id)
-        return replace(action, retires=tuple(retired))
+        return replace(action, transition=replace(action.transition, supersedes=tuple(superseded)))
 
     def _drop(self, id: str, path: str) -> Replaced | None:
         """Delete it, if a look shows that we may; if not, it stays in the lock, so that nothing

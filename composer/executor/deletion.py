@@ -19,21 +19,23 @@ if TYPE_CHECKING:
 
 def remove(maker: Creator, action: Action) -> None:
     """Carry out a delete, a forget, or leave alone. Raises `TargetError`."""
-    ledger, entry = maker.ledger, action.entry
+    ledger, entry, transition = maker.ledger, action.entry, action.transition
     assert entry is not None, "only an entry can be removed"
     if action.verb is Verb.BLOCKED:
         ledger.unsettled(action.path)
         return
-    for id in action.deletes:
+    for id in transition.deletes:
         _delete(maker, action, id)
     rest = maker.let_go(action)
-    for id in (*entry.ids, *(candidate.id for candidate in entry.candidates)):
+    for id in entry.all_ids:
         maker.mark_ours(id)
-    if action.keeps_entry:
-        left = replace(pruned(entry, action.deletes), replaced=action.retires)
+    if action.transition.keeps_entry:
+        left = replace(
+            pruned(entry, action.transition.deletes), replaced=action.transition.supersedes
+        )
         if entry.candidates:  # the next apply decides what becomes of them
             ledger.unsettled(action.path)
-    elif action.verb is Verb.LEAVE or rest.retires:  # something could not be dropped
+    elif action.verb is Verb.LEAVE or rest.transition.supersedes:  # something could not be dropped
         left = left_behind(rest)
     else:
         ledger.forget(action.path)

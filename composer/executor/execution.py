@@ -68,8 +68,8 @@ def _everything(crew: TaskRunner, tasks: list[Task]) -> None:
         return [task for task in living if task.outcome is None]
 
     # Those with a wish go first, before another recipe's model can be given that id.
-    crew.each(prepare, [task for task in living if task.action.wish])
-    crew.each(prepare, [task for task in living if not task.action.wish])
+    crew.each(prepare, [task for task in living if task.action.requested_id])
+    crew.each(prepare, [task for task in living if not task.action.requested_id])
     training.within_budget(crew, going())
     crew.each(train, going())
     training.wait(crew, going())
@@ -80,7 +80,7 @@ def _everything(crew: TaskRunner, tasks: list[Task]) -> None:
 
 def _only_forgotten(action: Action) -> bool:
     """Such entries go first: what they name may be deleted for another entry."""
-    return action.verb is Verb.FORGET and not action.drops
+    return action.verb is Verb.FORGET and not action.transition.deletes_untrained
 
 
 def _prepare(crew: TaskRunner, task: Task) -> None:

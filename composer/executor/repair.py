@@ -69,7 +69,7 @@ def repair(
 
 def _is_nothing(action: Action) -> bool:
     """Nothing is left of it, and nothing has to be deleted first."""
-    return action.verb is Verb.FORGET and not action.drops
+    return action.verb is Verb.FORGET and not action.transition.deletes_untrained
 
 
 def _record(ledger: Ledger, path: str, entry: Entry | None) -> None:
@@ -83,5 +83,5 @@ _UNMADE = "the target has no model of this content: compose apply makes it"
 
 
 def _told(action: Action, after: Entry | None) -> RepairedEntry:
-    words = _UNMADE if action.verb in (Verb.CREATE, Verb.REPLACE) else action.reason
+    words = _UNMADE if action.verb in (Verb.CREATE, Verb.REPLACE) else action.explanation.reason
     return RepairedEntry(action.path, action.name, after.composition if after else None, words)

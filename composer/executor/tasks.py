@@ -88,7 +88,7 @@ class TaskRunner:
         job = entry.job if entry and same else model.job
         self.record(action, arrived(action, model.id, job=job))
         task.action, task.model = self.maker.let_go(action), model
-        if task.action.retires != action.retires:
+        if task.action.transition.supersedes != action.transition.supersedes:
             self.record(task.action, arrived(task.action, model.id, job=job))
         self.say(Step(action, "kept" if action.verb is Verb.KEEP else "trained", model.id))
         task.end(DONE[action.shown])

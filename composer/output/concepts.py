@@ -24,12 +24,12 @@ class Row:
 
 def rows_of(action: Action, after: Content | None) -> list[Row]:
     """A row for each LoRA, by name; `after` is what the composition will be made of."""
-    old, new = _scales(action.before), _scales(after)
-    ids = sorted({*old, *new}, key=lambda id: (action.labels.get(id, id), id))
-    names = Counter(action.labels.get(id, id) for id in ids)
+    old, new = _scales(action.explanation.before), _scales(after)
+    ids = sorted({*old, *new}, key=lambda id: (action.explanation.labels.get(id, id), id))
+    names = Counter(action.explanation.labels.get(id, id) for id in ids)
     rows = []
     for id in ids:
-        name = action.labels.get(id, id)
+        name = action.explanation.labels.get(id, id)
         which = "no pin" if is_stand_in(id) else id
         label = name if names[name] == 1 else f"{name} ({which})"
         rows.append(Row(label, old.get(id), new.get(id)))

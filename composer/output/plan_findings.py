@@ -42,9 +42,9 @@ def findings(view: PlanView) -> list[Finding]:
     plan = view.plan
     return [
         *(Finding(ERROR, GUARD, visible(g.message), LOCK) for g in view.refused),
-        *(_at(a, ERROR, BLOCKED, a.reason) for a in plan.blocked),
+        *(_at(a, ERROR, BLOCKED, a.explanation.reason) for a in plan.blocked),
         *_warnings(plan),
-        *(_at(a, NOTICE, CHANGE, f"{a.shown}: {a.reason}") for a in plan.changes),
+        *(_at(a, NOTICE, CHANGE, f"{a.shown}: {a.explanation.reason}") for a in plan.changes),
     ]
 
 
@@ -53,14 +53,14 @@ def _warnings(plan: Plan) -> Iterator[Finding]:
         said = visible(f"{edit.name}: {LOCK_ONLY}: {edit.words}")
         yield Finding(WARNING, LOCK_EDIT, said, LOCK)
     for action in plan.actions:
-        if action.deletes:
-            yield _at(action, WARNING, DELETION, f"deletes {', '.join(action.deletes)}")
+        if action.transition.deletes:
+            yield _at(action, WARNING, DELETION, f"deletes {', '.join(action.transition.deletes)}")
     for action in plan.actions:
         if action.update.protect is False:
             yield _at(action, WARNING, UNPROTECTED, "protection taken off")
     for action in plan.actions:
-        if action.drift:
-            yield _at(action, WARNING, DRIFT, f"drift: {action.drift}")
+        if action.explanation.drift:
+            yield _at(action, WARNING, DRIFT, f"drift: {action.explanation.drift}")
 
 
 def _at(action: Action, kind: str, rule: str, words: str) -> Finding:

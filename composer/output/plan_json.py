@@ -41,25 +41,26 @@ def as_json(view: PlanView) -> str:
 
 
 def _plain_action(action: Action, price: float | None, advice: str | None) -> Plain:
+    why, transition = action.explanation, action.transition
     plain: Plain = {
         "action": str(action.shown),
         "isChange": action.is_change,
         "recipe": action.path,
         "name": action.name,
-        "reason": action.reason,
-        "drift": action.drift,
+        "reason": why.reason,
+        "drift": why.drift,
         "composition": action.model.id if action.model else None,
         "movedFrom": action.moved_from,
-        "before": _content(action, action.before),
+        "before": _content(action, why.before),
         "after": _content(action, action.content),
-        "names": {id: n for id, n in sorted(action.labels.items()) if not is_stand_in(id)},
+        "names": {id: n for id, n in sorted(why.labels.items()) if not is_stand_in(id)},
         "update": action.update.words or None,
         "price": price,
         "advice": advice if action.recipe is not None else None,
-        "movesAwayFrom": action.moves_away_from,
-        "deletes": list(action.deletes),
-        "drops": list(action.drops),
-        "notes": list(action.notes),
+        "movesAwayFrom": transition.moves_away_from,
+        "deletes": list(transition.deletes),
+        "drops": list(transition.deletes_untrained),
+        "notes": list(why.notes),
     }
     return {key: value for key, value in plain.items() if value not in (None, "", [], {})}
 
@@ -71,5 +72,5 @@ def _content(action: Action, content: Content | None) -> Plain | None:
     plain = plain_content(content)
     for concept in plain["concepts"]:
         if is_stand_in(concept["modelId"]):
-            concept["name"] = action.labels[concept.pop("modelId")]
+            concept["name"] = action.explanation.labels[concept.pop("modelId")]
     return plain

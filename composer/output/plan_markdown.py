@@ -70,16 +70,17 @@ def _dangers(view: PlanView) -> Iterator[str]:
         way = f"; allow it with {code(guard.flag)}" if guard.flag else ""
         yield f"- **apply would refuse this:** {code(guard.message)}{way}"
     for action in plan.actions:
-        if action.deletes:
-            yield f"- **deletes** {_named(action)}: {code(', '.join(action.deletes))}"
+        if action.transition.deletes:
+            yield f"- **deletes** {_named(action)}: {code(', '.join(action.transition.deletes))}"
     for action in plan.actions:
         if action.update.protect is False:
             yield f"- **takes the protection off** {_named(action)}"
     for action in plan.actions:
         if action.verb is Verb.LEAVE and action.entry and action.entry.protect:
-            yield f"- **protected**, left alone: {_named(action)}: {code(action.reason)}"
+            why = code(action.explanation.reason)
+            yield f"- **protected**, left alone: {_named(action)}: {why}"
     for action in plan.blocked:
-        yield f"- **blocked** {_named(action)}: {code(action.reason)}"
+        yield f"- **blocked** {_named(action)}: {code(action.explanation.reason)}"
 
 
 def _changes(view: PlanView) -> list[str]:
@@ -90,18 +91,19 @@ def _changes(view: PlanView) -> list[str]:
 def _change(action: Action, price: float | None, advice: str | None) -> str:
     """A heading, a table of the concepts, then why, and what it costs."""
     lines = [f"#### {SIGNS[action.shown]} {action.shown} {code(action.name)}", ""]
+    why, left = action.explanation, action.transition.moves_away_from
     table = list(_table(action))
     lines += [*table, ""] if table else []
-    lines += [f"- recipe: {_place(action, code)}", f"- why: {code(action.reason)}"]
+    lines += [f"- recipe: {_place(action, code)}", f"- why: {code(why.reason)}"]
     description = action.update.description
     if description is not None:
         before = (action.model.description if action.model else None) or ""
         lines.append(f"- description: {code(before)} -> {code(description)}")
-    if action.moves_away_from:
-        lines.append(f"- leaves {code(action.moves_away_from)} on the target until it is pruned")
+    if left:
+        lines.append(f"- leaves {code(left)} on the target until it is pruned")
     lines += [] if price is None else [f"- cost: {price:g}"]
     lines += [f"- advice: {code(advice)}"] if advice and action.recipe is not None else []
-    lines += [f"- note: {code(note)}" for note in action.notes]
+    lines += [f"- note: {code(note)}" for note in why.notes]
     return "\n".join(lines)
 
 
@@ -112,7 +114,7 @@ def _table(action: Action) -> Iterator[str]:
         yield "|---|---:|---:|"
     for row in rows:
         old, new = _scale(row.before), _scale(row.after)
-        changed = action.before is not None and old != new
+        changed = action.explanation.before is not None and old != new
         yield f"| {cell(row.label)} | {old} | {f'**{new}**' if changed else new} |"
 
 
@@ -124,9 +126,9 @@ def _drift(plan: Plan) -> Section:
     lead = "### Drift: what changed on the target behind the lock's back\n\n"
     lead += "| recipe | file | drift | this plan |\n|---|---|---|---|"
     rows = [
-        f"| {cell(a.name)} | {cell(a.path)} | {cell(a.drift)} | {a.shown} |"
+        f"| {cell(a.name)} | {cell(a.path)} | {cell(a.explanation.drift)} | {a.shown} |"
         for a in plan.actions
-        if a.drift
+        if a.explanation.drift
     ]
     return Section("drifts", 2, lead, rows)
 
@@ -145,13 +147,13 @@ def _notes(plan: Plan) -> Iterator[str]:
     yield from (f"- {code(note)}" for note in plan.notes)
     for action in plan.actions:
         if action.shown not in CHANGES:
-            yield from (f"- {_named(action)}: {code(note)}" for note in action.notes)
+            yield from (f"- {_named(action)}: {code(note)}" for note in action.explanation.notes)
 
 
 def _unchanged(plan: Plan) -> Section:
     lead = "### No change\n\n| recipe | file | answer | why |\n|---|---|---|---|"
     rows = [
-        f"| {cell(a.name)} | {_place(a, cell)} | {a.shown} | {cell(a.reason)} |"
+        f"| {cell(a.name)} | {_place(a, cell)} | {a.shown} | {cell(a.explanation.reason)} |"
         for a in plan.actions
         if not a.is_change and a.verb is not Verb.BLOCKED
     ]

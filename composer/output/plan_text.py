@@ -46,19 +46,21 @@ def _head(action: Action) -> tuple[str, ...]:
     path = visible(action.path)
     if action.moved_from:
         path = f"{visible(action.moved_from)} -> {path}"
-    said = "" if action.shown is Verb.MOVE and action.reason == "up to date" else action.reason
-    return (f"{SIGNS[action.shown]} {action.shown}", visible(action.name), path, visible(said))
+    reason = action.explanation.reason
+    if action.shown is Verb.MOVE and reason == "up to date":
+        reason = ""
+    return (f"{SIGNS[action.shown]} {action.shown}", visible(action.name), path, visible(reason))
 
 
 def _details(action: Action, prices: Mapping[str, float]) -> Iterator[str]:
     """What it is made of: all concepts for a new one, before and after for a change."""
     if action.verb in _MADE and action.content:
         yield from _concepts(action)
-    for id in action.deletes:
+    for id in action.transition.deletes:
         yield f"deletes {id}"
-    if action.drift:
-        yield f"drift: {visible(action.drift)}"
-    for note in action.notes:
+    if action.explanation.drift:
+        yield f"drift: {visible(action.explanation.drift)}"
+    for note in action.explanation.notes:
         yield f"note: {visible(note)}"
     if action.path in prices:
         yield f"price {prices[action.path]:g}"
@@ -68,7 +70,7 @@ def _concepts(action: Action) -> Iterator[str]:
     rows = []
     for row in rows_of(action, action.content):
         old, new = weight(row.before), weight(row.after)
-        compared = action.before is not None and old != new
+        compared = action.explanation.before is not None and old != new
         rows.append((f"{old} -> {new}" if compared else new, visible(row.label)))
     yield from aligned(rows)
 

@@ -36,7 +36,7 @@ def _outcome(outcome: Outcome) -> tuple[str, ...]:
     action = outcome.action
     said = "" if outcome.error is None else str(outcome.error)
     if outcome.state == "blocked":
-        said = action.reason
+        said = action.explanation.reason
     elif outcome.state == "training":
         said = "still training: the next compose apply picks it up"
     return (outcome.state, visible(action.name), outcome.id, visible(said))
@@ -75,11 +75,11 @@ def status_rows(plan: Plan) -> list[dict[str, str]]:
     rows = []
     for action in plan.actions:
         model = action.model
-        state = model.status if model else action.status
+        state = model.status if model else action.explanation.status
         if model and model.progress is not None and not model.trained:
             state += f" {model.progress:.0%}"
         in_sync = action.shown in _IN_SYNC
-        said = "in sync" if in_sync and action.verb is not Verb.LEAVE else action.reason
+        said = "in sync" if in_sync and action.verb is not Verb.LEAVE else action.explanation.reason
         rows.append({"recipe": action.path, "name": action.name, "sync": said, "state": state})
     return rows
 

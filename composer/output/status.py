@@ -16,15 +16,20 @@ FORMAT_VERSION = 1
 
 def drift(plan: Plan) -> list[str]:
     """A line for each composition that drifted, and their count; none without drift."""
-    drifted = [action for action in plan.actions if action.drift]
-    lines = [f"drift: {visible(a.name)} ({visible(a.path)}): {visible(a.drift)}" for a in drifted]
+    drifted = [action for action in plan.actions if action.explanation.drift]
+    lines = [
+        f"drift: {visible(a.name)} ({visible(a.path)}): {visible(a.explanation.drift)}"
+        for a in drifted
+    ]
     count = f"{counted(len(drifted), 'composition')} drifted. next: compose plan"
     return [*lines, count] if lines else []
 
 
 def as_json(plan: Plan) -> str:
     """The same for programs; `drift` stands only where there is some."""
-    said = {action.path: action.drift for action in plan.actions if action.drift}
+    said = {
+        action.path: action.explanation.drift for action in plan.actions if action.explanation.drift
+    }
     rows = [
         {**row, **({"drift": said[row["recipe"]]} if row["recipe"] in said else {})}
         for row in status_rows(plan)

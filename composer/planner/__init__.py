@@ -26,10 +26,12 @@ from composer.planner.pins import Pin, Pinning, pinned, unpinned
 from composer.planner.plan import (
     CHANGES,
     Action,
+    Explanation,
     Guard,
     LockEdit,
     Options,
     Plan,
+    Transition,
     Update,
     Verb,
     digest_of_changes,
@@ -40,7 +42,7 @@ from composer.planner.transitions import arrived, left_behind, on_its_way, prune
 from composer.planner.truth_table import PlanningContext, decide
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from composer.model import Observed, Recipe, TargetLock
 
@@ -51,6 +53,7 @@ __all__ = [
     "DONE",
     "MARKERS",
     "Action",
+    "Explanation",
     "Guard",
     "LockEdit",
     "LockNews",
@@ -65,6 +68,7 @@ __all__ = [
     "RepairedEntry",
     "Report",
     "Step",
+    "Transition",
     "Update",
     "Verb",
     "arrived",
@@ -131,7 +135,7 @@ def plan(
         )
         for place, entry in rest.items()
     ]
-    kept = [replace(action, drift=drift_of(action, observed)) for action in kept]
+    kept = [_with_drift(action, observed) for action in kept]
     kept.sort(key=lambda action: (action.path, action.recipe is None))
     return Plan(
         target=observed.key,
@@ -159,14 +163,21 @@ def _moves(places: dict[str, str]) -> dict[str, str]:
 def _without_claimed(actions: list[Action]) -> list[Action]:
     """What one recipe's entry lets go of may be what another recipe adopts."""
     claimed = {action.model.id for action in actions if action.model}
-    return [
-        replace(
-            action,
-            drops=tuple(id for id in action.drops if id not in claimed),
-            retires=tuple(old for old in action.retires if old.id not in claimed),
-        )
-        for action in actions
-    ]
+    return [replace(action, transition=_without(action.transition, claimed)) for action in actions]
+
+
+def _without(transition: Transition, claimed: Collection[str]) -> Transition:
+    return replace(
+        transition,
+        deletes_untrained=tuple(id for id in transition.deletes_untrained if id not in claimed),
+        supersedes=tuple(old for old in transition.supersedes if old.id not in claimed),
+    )
+
+
+def _with_drift(action: Action, observed: Observed) -> Action:
+    return replace(
+        action, explanation=replace(action.explanation, drift=drift_of(action, observed))
+    )
 
 
 def _named(actions: list[Action]) -> set[str]:
@@ -174,7 +185,7 @@ def _named(actions: list[Action]) -> set[str]:
     named = {action.model.id for action in actions if action.model}
     for action in actions:
         if action.entry:
-            named |= {*action.entry.ids, *(c.id for c in action.entry.candidates)}
+            named |= {*action.entry.all_ids}
     return named
 
 

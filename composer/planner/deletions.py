@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from composer.model import COMPOSITION, MARK, Replaced
 from composer.planner.identity import trusted
-from composer.planner.plan import Action, Verb
-from composer.planner.truth_table import droppable, status_of
+from composer.planner.plan import Action, Explanation, Transition, Verb
+from composer.planner.truth_table import is_deletable_untrained, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from composer.model import Candidate, Entry, KnownState, Model, Observed
+    from composer.model import Entry, KnownState, Model, Observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,32 +30,40 @@ class Removal:
 
     def leftover(self, path: str, entry: Entry, *, prune: bool) -> Action:
         """The action for an entry whose recipe's file is gone from the root."""
-        drops = self._drops(entry)
-        named = (*entry.ids, *(candidate.id for candidate in entry.candidates))
-        there = [id for id in named if self.observed.get(id) and id not in (*drops, *self.taken)]
+        untrained = self._untrained(entry)
+        there = [
+            id
+            for id in entry.all_ids
+            if self.observed.get(id) and id not in (*untrained, *self.taken)
+        ]
         if not there:
-            return Action(Verb.FORGET, path, entry.name, "nothing left", entry=entry, drops=drops)
+            return Action(
+                Verb.FORGET,
+                path,
+                entry.name,
+                Explanation("nothing left"),
+                entry=entry,
+                transition=Transition(deletes_untrained=untrained),
+            )
         if prune:
             return self.everything(path, entry, reason="no recipe asks for it")
         reason = "no recipe asks for it" + ("; protected" if entry.protect else "")
         return self._left_alone(path, entry, reason)
 
     def _left_alone(self, path: str, entry: Entry, reason: str) -> Action:
-        drops = self._drops(entry)
-        retires = tuple(
+        untrained = self._untrained(entry)
+        superseded = tuple(
             Replaced(c.id, c.name, c.content.training if c.content else (), entry.protect)
             for c in entry.candidates
-            if c.id not in (*drops, *self.taken) and (c.used or self.observed.get(c.id))
+            if c.id not in (*untrained, *self.taken) and (c.used or self.observed.get(c.id))
         )
         return Action(
             Verb.LEAVE,
             path,
             entry.name,
-            reason,
+            Explanation(reason, status=status_of(entry, self.observed)),
             entry=entry,
-            drops=drops,
-            retires=retires,
-            status=status_of(entry, self.observed),
+            transition=Transition(deletes_untrained=untrained, supersedes=superseded),
         )
 
     def everything(self, path: str, entry: Entry, *, reason: str) -> Action:
@@ -69,8 +77,8 @@ class Removal:
         if stranger is not None:
             said = f"the lock names {stranger.id}, which is the {stranger.type} {stranger.name}"
             said += f" and not this recipe's: compose forget '{path}'"
-            return Action(Verb.BLOCKED, path, entry.name, said, entry=entry)
-        ids = [held.id for held in _held(entry)]
+            return Action(Verb.BLOCKED, path, entry.name, Explanation(said), entry=entry)
+        ids = [held.id for held in entry.possible]
         deletes, notes = self._ours(ids)
         earlier, spared, more = self._earlier(path, entry)
         kept = any(old.protect for old in spared)
@@ -79,14 +87,18 @@ class Removal:
             verb,
             path,
             entry.name,
-            reason if verb is not Verb.FORGET else f"{reason}; not ours: left on the target",
+            Explanation(
+                reason if verb is not Verb.FORGET else f"{reason}; not ours: left on the target",
+                before=entry.content,
+                labels={id: name for name, id in entry.pins},
+                notes=(*notes, *more),
+            ),
             entry=entry,
-            deletes=(*deletes, *earlier),
-            retires=spared if kept else (),
-            keeps_entry=kept,
-            before=entry.content,
-            labels={id: name for name, id in entry.pins},
-            notes=(*notes, *more),
+            transition=Transition(
+                deletes=(*deletes, *earlier),
+                supersedes=spared if kept else (),
+                keeps_entry=kept,
+            ),
         )
 
     def earlier(self, path: str, entry: Entry) -> Action | None:
@@ -103,12 +115,12 @@ class Removal:
             verb,
             path,
             entry.name,
-            f"earlier compositions: {len(deletes)} there, {gone} gone from the target",
+            Explanation(
+                f"earlier compositions: {len(deletes)} there, {gone} gone from the target",
+                notes=tuple(notes),
+            ),
             entry=entry,
-            deletes=deletes,
-            retires=kept,
-            keeps_entry=True,
-            notes=tuple(notes),
+            transition=Transition(deletes=deletes, supersedes=kept, keeps_entry=True),
         )
 
     def _earlier(
@@ -151,17 +163,17 @@ class Removal:
         marked = MARK in (model.tags or ()) or model.id in self.memory.made
         return marked and model.id not in self.taken
 
-    def _drops(self, entry: Entry) -> tuple[str, ...]:
+    def _untrained(self, entry: Entry) -> tuple[str, ...]:
         return tuple(
             held.id
-            for held in _held(entry)
+            for held in entry.possible
             if held.id not in self.taken
             and (model := self.observed.get(held.id))
-            and droppable(model, held, self.memory)
+            and is_deletable_untrained(model, held, self.memory)
         )
 
     def _stranger(self, entry: Entry) -> Model | None:
-        for held in _held(entry):
+        for held in entry.possible:
             model = self.observed.get(held.id)
             if model and not trusted(model, {held.name}, [held.content]):
                 return model
@@ -170,24 +182,16 @@ class Removal:
 
 def repeated(path: str, left: Mapping[str, Entry]) -> set[str]:
     """The ids of this leftover entry, if another one has them all: a run was killed in a move."""
-    mine = _all_ids(left[path])
+    mine = {*left[path].all_ids}
     for other in left:
-        theirs = _all_ids(left[other])
+        theirs = {*left[other].all_ids}
         first = mine != theirs or _rank(other, left) < _rank(path, left)
         if other != path and mine and mine <= theirs and first:
             return mine
     return set()
 
 
-def _all_ids(entry: Entry) -> set[str]:
-    return {*entry.ids, *(candidate.id for candidate in entry.candidates)}
-
-
 def _rank(path: str, left: Mapping[str, Entry]) -> tuple[bool, bool, str]:
     """Of entries with the same ids the one that uses them comes first."""
     entry = left[path]
     return (entry.composition is None, entry.next is None, path)
-
-
-def _held(entry: Entry) -> list[Candidate]:
-    return [*entry.current, *entry.candidates]

@@ -58,7 +58,7 @@ def _remade(
         return
     known = [record, *([action.content] if action.content else [])]
     if not any(same_concepts(content.concepts, model.concepts) for content in known):
-        words = change_of(record, _answered(record, model), action.labels, observed)
+        words = change_of(record, _answered(record, model), action.explanation.labels, observed)
         yield f"changed on the target: {words}"
 
 

@@ -53,7 +53,7 @@ def _large(actions: list[Action], entries: int) -> Iterator[Guard]:
 
 
 def _deletes_its_composition(action: Action) -> bool:
-    return action.entry is not None and action.entry.composition in action.deletes
+    return action.entry is not None and action.entry.composition in action.transition.deletes
 
 
 def _all_gone(memory: KnownState, observed: Observed) -> Iterator[Guard]:

@@ -39,7 +39,7 @@ def known_ids(memory: KnownState) -> set[str]:
     """Every composition that lock or journal names: none of these is a POST's lost answer."""
     known = set(memory.made)
     for entry in memory.entries.values():
-        known |= {*entry.ids, *(candidate.id for candidate in entry.candidates)}
+        known |= {*entry.all_ids}
     return known
 
 

@@ -72,12 +72,10 @@ def unasked(planned: Plan) -> Plan:
 
 def _unasked(action: Action) -> Action:
     kept = action.verb is Verb.KEEP and not action.update
-    reason = "as the lock says" if kept else action.reason
-    names = [name for name, id in action.pins if is_stand_in(id)]
+    reason = "as the lock says" if kept else action.explanation.reason
+    names = [name for name, id in action.transition.pins if is_stand_in(id)]
     notes = tuple(f"the lock has no pin for {name}: which LoRA it means is open" for name in names)
-    return replace(
-        action,
-        reason=f"{reason}; {NOT_ASKED}",
-        notes=(*action.notes, *notes),
-        drift="",
+    explanation = replace(
+        action.explanation.with_notes(*notes), reason=f"{reason}; {NOT_ASKED}", drift=""
     )
+    return replace(action, explanation=explanation)

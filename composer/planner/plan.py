@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -62,36 +62,52 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why an action was chosen, in words for a person; nothing is decided by it."""
+
+    reason: str
+    before: Content | None = None  # what the composition is made of now
+    status: str = ""  # of the model that the entry names now, as the target says
+    labels: Mapping[str, str] = field(default_factory=dict)  # LoRA id -> its name
+    notes: tuple[str, ...] = ()
+    drift: str = ""  # what changed on the target behind the lock's back
+
+    def with_notes(self, *notes: str) -> Explanation:
+        return replace(self, notes=(*self.notes, *notes))
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """What an action does to the ids that the lock's entry names, and to its pins."""
+
+    pins: tuple[tuple[str, str], ...] = ()  # LoRA name -> id, as the entry will have them
+    moves_away_from: str | None = None  # the composition that stays on the target, if it is there
+    deletes: tuple[str, ...] = ()
+    deletes_untrained: tuple[str, ...] = ()  # made by compose, never used, and not needed any more
+    supersedes: tuple[Replaced, ...] = ()  # these go to the entry's `replaced`
+    keeps_entry: bool = False  # of a removal: the entry stays, with `supersedes` as its `replaced`
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """The answer to one recipe, or to one entry that no recipe asks for any more.
 
-    `model` is what is kept, awaited, trained or adopted; a create or replace has none, and may
-    have a `wish`: the id that the lock remembers, which only the engine grants. `drops` are
-    untrained models of ours that nobody needs; `retires` go to the entry's `replaced`.
+    `model` is what is kept, awaited, trained or adopted. A create or replace has none, and may have
+    a `requested_id`: the id that the lock remembers, which only the local target gives again.
     """
 
     verb: Verb
     path: str
     name: str
-    reason: str
+    explanation: Explanation
     recipe: Recipe | None = None
     entry: Entry | None = None
     content: Content | None = None
-    pins: tuple[tuple[str, str], ...] = ()
     model: Model | None = None
-    wish: str | None = None
+    requested_id: str | None = None
     moved_from: str | None = None
-    moves_away_from: str | None = None  # the composition that is left behind, if it is there
     update: Update = Update()
-    drops: tuple[str, ...] = ()
-    retires: tuple[Replaced, ...] = ()
-    deletes: tuple[str, ...] = ()
-    keeps_entry: bool = False  # of a removal: the entry stays, its `replaced` are what it retires
-    before: Content | None = None  # for a person: what it is made of now
-    status: str = ""  # of the model that the entry names now, as the target says
-    labels: Mapping[str, str] = field(default_factory=dict)  # LoRA id -> its name
-    notes: tuple[str, ...] = ()
-    drift: str = ""  # what changed on the target behind the lock's back, in words
+    transition: Transition = Transition()
 
     @property
     def shown(self) -> Verb:
@@ -110,7 +126,8 @@ class Action:
     @property
     def digest(self) -> str:
         """Of what will be, not of the way there: create, adopt and train are alike."""
-        away = sorted({*self.deletes, *filter(None, [self.moves_away_from])})
+        left = self.transition.moves_away_from
+        away = sorted({*self.transition.deletes, *filter(None, [left])})
         return _hash([self.path, self.name, self._after(), away])
 
     def _after(self) -> object:

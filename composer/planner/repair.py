@@ -59,7 +59,7 @@ class _Repair:
         in_use = self._in_use(base)
         coming = self._coming(base, in_use.composition)
         own = {in_use.composition, coming.composition if coming else None}
-        pins = tuple(sorted({**dict(base.pins), **dict(self.action.pins)}.items()))
+        pins = tuple(sorted({**dict(base.pins), **dict(self.action.transition.pins)}.items()))
         return replace(in_use, next=coming, replaced=self._rest(own, base), pins=pins)
 
     def _base(self) -> Entry:
@@ -88,7 +88,7 @@ class _Repair:
         used = [m for c in self.pool.values() if c.used and (m := self.observed.get(c.id))]
         if not used:
             return base
-        oldest = min(used, key=lambda found: found.seniority)
+        oldest = min(used, key=lambda found: found.adoption_order)
         return self._using(base, oldest, self.pool[oldest.id].content)
 
     def _using(self, base: Entry, model: Model, content: Content | None) -> Entry:

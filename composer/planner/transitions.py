@@ -18,17 +18,17 @@ def on_its_way(action: Action, id: str, *, state: str, job: str | None = None) -
     content = action.content
     assert content is not None, "an action without content makes nothing"
     entry = _as_the_recipe_says(action)
-    retired = _sorted([*entry.replaced, *action.retires], without=(id, entry.composition))
-    retired = tuple(old for old in retired if old.id != entry.composition)
+    replaced = [*entry.replaced, *action.transition.supersedes]
     if job is None and entry.next and entry.next.composition == id:
         job = entry.next.job
-    return replace(entry, next=Next(id, content, state, job), replaced=retired)
+    earlier = _sorted(replaced, without=(id, entry.composition))
+    return replace(entry, next=Next(id, content, state, job), replaced=earlier)
 
 
 def arrived(action: Action, id: str, *, job: str | None) -> Entry:
     """The entry once `id` is trained: it is the composition, and the one before is `replaced`."""
     entry = _as_the_recipe_says(action)
-    retired = [*entry.replaced, *action.retires]
+    retired = [*entry.replaced, *action.transition.supersedes]
     before = action.entry
     if before and before.composition and before.composition not in {old.id for old in retired}:
         training = before.content.training if before.content else ()
@@ -52,7 +52,7 @@ def _as_the_recipe_says(action: Action) -> Entry:
     return replace(
         entry,
         name=recipe.name,
-        pins=action.pins,
+        pins=action.transition.pins,
         tags=recipe.tags,
         protect=recipe.protect,
         replaced=tuple(replaced),
@@ -69,10 +69,11 @@ def left_behind(action: Action) -> Entry:
     """An entry that no recipe asks for, left in the lock: without what was dropped."""
     entry = action.entry
     assert entry is not None, "only an entry can be left behind"
-    dropped = {*action.drops} - {old.id for old in action.retires}
-    coming = entry.next if entry.next and entry.next.composition not in dropped else None
+    transition = action.transition
+    deleted = {*transition.deletes_untrained} - {old.id for old in transition.supersedes}
+    coming = entry.next if entry.next and entry.next.composition not in deleted else None
     without = (entry.composition, coming.composition if coming else None)
-    replaced = _sorted([*action.retires, *entry.replaced], without=without)
+    replaced = _sorted([*transition.supersedes, *entry.replaced], without=without)
     return replace(entry, next=coming, replaced=replaced, candidates=())
 
 

@@ -12,7 +12,7 @@ from composer.model import COMPOSITION, MARK, Candidate, Replaced
 from composer.planner.concepts import Resolution, resolve
 from composer.planner.identity import holds, matches, trusted
 from composer.planner.intents import known_ids
-from composer.planner.plan import Action, Update, Verb
+from composer.planner.plan import Action, Explanation, Transition, Update, Verb
 from composer.planner.reasons import change_of
 
 if TYPE_CHECKING:
@@ -63,16 +63,18 @@ def decide(
         verb=Verb.BLOCKED,
         path=recipe.path,
         name=recipe.name,
-        reason="; ".join(found.problems),
+        explanation=Explanation(
+            reason="; ".join(found.problems),
+            before=entry.content if entry else None,
+            status=status_of(entry, world.observed),
+            labels=_labels(found, entry),
+            notes=tuple(found.notes),
+        ),
         recipe=recipe,
         entry=entry,
         content=found.content,
-        pins=tuple(sorted(found.pins.items())),
         moved_from=moved_from,
-        before=entry.content if entry else None,
-        status=status_of(entry, world.observed),
-        labels=_labels(found, entry),
-        notes=tuple(found.notes),
+        transition=Transition(pins=tuple(sorted(found.pins.items()))),
     )
     if found.content is None:
         return action
@@ -97,15 +99,20 @@ class _Decision:
     def action(self) -> Action:
         stopped = self._untrusted() or self._mismatch()
         if stopped:
-            return replace(self.base, verb=Verb.BLOCKED, reason=stopped)
+            return self._blocked(stopped)
         action = self._held() or self._adopted() or self._made()
         if self.found.missing and self._must_train(action):
-            return replace(self.base, verb=Verb.BLOCKED, reason="; ".join(self.found.missing))
-        action = replace(action, notes=(*action.notes, *self.found.missing))
+            return self._blocked("; ".join(self.found.missing))
+        explained = action.explanation.with_notes(*self.found.missing)
+        action = replace(action, explanation=explained)
         if action.model:
             self.world.taken.add(action.model.id)
             self.world.chosen.add(action.model.id)
         return self._with_the_rest(action)
+
+    def _blocked(self, reason: str) -> Action:
+        explained = replace(self.base.explanation, reason=reason)
+        return replace(self.base, verb=Verb.BLOCKED, explanation=explained)
 
     # --- what stops a recipe -----------------------------------------------------------
 
@@ -156,10 +163,10 @@ class _Decision:
         ]
         if not models:
             return None
-        model = min(models, key=lambda m: m.seniority)
+        model = min(models, key=lambda m: m.adoption_order)
         if model.trained:
             kept = self._in_place(Verb.KEEP, model, "up to date")
-            return replace(kept, notes=(*kept.notes, *self._twins()))
+            return replace(kept, explanation=kept.explanation.with_notes(*self._twins()))
         if model.untrained:
             failed = model.status != "new"
             why = f"its training {_failed(model)}" if failed else "created but not trained"
@@ -177,7 +184,7 @@ class _Decision:
 
     def _adopted(self) -> Action | None:
         """Row 4: an exact match elsewhere on the target, or an earlier one of this entry."""
-        twins = sorted(self._exact_matches(), key=lambda m: m.seniority)
+        twins = sorted(self._exact_matches(), key=lambda m: m.adoption_order)
         if not twins:
             return None
         model, *others = twins
@@ -198,26 +205,29 @@ class _Decision:
     def _made(self) -> Action:
         """The last four rows: nothing on the target has the content, so it must be made."""
         entry = self.entry
-        base = replace(self.base, wish=self._wish())
+        base, before = self.base.explanation, self.base.explanation.before
         living = [c for c in entry.current if self.world.observed.get(c.id)] if entry else []
         if living:
             record = living[0].content
             model = self.world.observed.get(living[0].id)
-            reason = change_of(record, self.content, self.base.labels, self.world.observed)
-            base = replace(base, before=record)
+            reason = change_of(record, self.content, base.labels, self.world.observed)
+            before = record
             if record == self.content and model and model.concepts is not None:
                 reason = "drift: changed on the target"
                 if entry and entry.candidates:
                     reason = "no side of the lock is made of this yet"
-                base = replace(base, before=replace(self.content, concepts=model.concepts))
-            verb = Verb.REPLACE if living[0].used else Verb.CREATE
-            return replace(base, verb=verb, reason=reason)
-        known = entry and (entry.composition or entry.next)
+                before = replace(self.content, concepts=model.concepts)
+        else:
+            known = entry and (entry.composition or entry.next)
+            reason = "gone from the target" if known else "new recipe"
         return replace(
-            base, verb=Verb.CREATE, reason="gone from the target" if known else "new recipe"
+            self.base,
+            verb=Verb.REPLACE if living and living[0].used else Verb.CREATE,
+            requested_id=self._requested_id(),
+            explanation=replace(base, reason=reason, before=before),
         )
 
-    def _wish(self) -> str | None:
+    def _requested_id(self) -> str | None:
         """The id, gone from the target, that the lock remembers for exactly this content."""
         for held in reversed(self.entry.current if self.entry else []):
             if held.content == self.content and not self.world.observed.get(held.id):
@@ -233,7 +243,8 @@ class _Decision:
             reason = update.words + waiting
         elif update:
             reason = f"{reason}; {update.words}"
-        return replace(self.base, verb=verb, model=model, reason=reason, update=update)
+        explained = replace(self.base.explanation, reason=reason)
+        return replace(self.base, verb=verb, model=model, explanation=explained, update=update)
 
     def _update(self, model: Model) -> Update:
         recipe, entry = self.recipe, self.entry
@@ -251,23 +262,28 @@ class _Decision:
         )
 
     def _with_the_rest(self, action: Action) -> Action:
-        """What this entry named besides: drop what nobody can have used, retire the others."""
-        chosen = action.model.id if action.model else action.wish
+        """What this entry named besides: delete what nobody can have used, keep the others."""
+        chosen = action.model.id if action.model else action.requested_id
         left = self.entry.composition if self.entry else None
-        if left != chosen and self.world.observed.get(left):
-            action = replace(action, moves_away_from=left)
-        drops, retires = [], []
+        moves_away = left != chosen and self.world.observed.get(left)
+        untrained, superseded = [], []
         for held in self._known():
             if held.id == chosen:
                 continue
             model = self.world.observed.get(held.id)
-            if model and droppable(model, held, self.world.memory):
-                drops.append(held.id)
+            if model and is_deletable_untrained(model, held, self.world.memory):
+                untrained.append(held.id)
             elif held.used or model:
-                retires.append(self._retired(held, model))
-        return replace(action, drops=tuple(drops), retires=tuple(retires))
+                superseded.append(self._replaced(held, model))
+        transition = replace(
+            action.transition,
+            moves_away_from=left if moves_away else None,
+            deletes_untrained=tuple(untrained),
+            supersedes=tuple(superseded),
+        )
+        return replace(action, transition=transition)
 
-    def _retired(self, held: Candidate, model: Model | None) -> Replaced:
+    def _replaced(self, held: Candidate, model: Model | None) -> Replaced:
         training = held.content.training if held.content else ()
         name = model.name if model else held.name
         return Replaced(held.id, name, training, self.recipe.protect)
@@ -281,7 +297,7 @@ def status_of(entry: Entry | None, observed: Observed) -> str:
     return models[0].status if models else "none"
 
 
-def droppable(model: Model, held: Candidate, memory: KnownState) -> bool:
+def is_deletable_untrained(model: Model, held: Candidate, memory: KnownState) -> bool:
     """Rule 5.7: ours, never trained, never any entry's `composition`: nobody can have used it."""
     ours = held.ours or held.id in memory.made or MARK in (model.tags or ())
     return ours and not held.used and model.untrained and model.type == COMPOSITION

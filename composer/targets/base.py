@@ -191,5 +191,5 @@ def _named(memory: KnownState) -> set[str]:
     """Every id that lock and journal name: compositions, candidates and pinned LoRAs."""
     named = set(memory.made)
     for entry in memory.entries.values():
-        named |= {*entry.ids, *(c.id for c in entry.candidates), *(id for _, id in entry.pins)}
+        named |= {*entry.all_ids, *(id for _, id in entry.pins)}
     return named

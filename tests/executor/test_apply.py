@@ -164,7 +164,7 @@ def test_an_id_in_the_lock_that_is_not_seen_is_given_its_grace(tmp_path: Path) -
     begun = time.monotonic()
     planned, _ = project.run([knight()])
     assert time.monotonic() - begun >= 0.2
-    assert planned.actions[0].reason == "gone from the target" and len(target.made) == 2
+    assert planned.actions[0].explanation.reason == "gone from the target" and len(target.made) == 2
 
 
 def test_another_owners_credentials_are_not_waited_with(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_content_that_the_target_changes_blocks_its_recipe_for_good(tmp_path: Pa
     assert MARK in (target.models[coming.composition].tags or ())
     for _ in range(2):
         planned, report = project.run([knight(0.55)])
-        assert report.exit_status == 1 and "compose forget" in planned.blocked[0].reason
+        assert report.exit_status == 1 and "compose forget" in planned.blocked[0].explanation.reason
     assert len(target.made) == 1
     _, report = project.run([knight(0.5)])
     assert report.exit_status == 0
@@ -664,7 +664,7 @@ def test_a_mismatch_is_remembered_through_a_kill(tmp_path: Path) -> None:
     target.watch = lambda verb, when: None
     for _ in range(2):
         planned, _ = project.run([knight(0.55)])
-        assert "kept other content" in planned.blocked[0].reason
+        assert "kept other content" in planned.blocked[0].explanation.reason
     assert len(target.made) == 1
 
 

@@ -285,7 +285,7 @@ class Project:
         planned, report = ran
         blocked = {action.path for action in planned.blocked}
         for action in planned.blocked:
-            self.excused(action.reason)
+            self.excused(action.explanation.reason)
         assert all(o.exit_status == 0 for o in report.outcomes if o.action.path not in blocked)
         self.no_needless_post(before, asked, planned)
         for path, mine in self.recipes.items():
@@ -354,7 +354,9 @@ class Project:
         ran = self.run()
         assert ran is not None
         planned, report = ran
-        assert not planned.changes, [(a.shown, a.path, a.reason) for a in planned.changes]
+        assert not planned.changes, [
+            (a.shown, a.path, a.explanation.reason) for a in planned.changes
+        ]
         assert {action.path for action in planned.blocked} == blocked
         assert not self.target.writes[asked:], self.target.writes[asked:]
         assert self.stage.lock == lock and not report.lock_changed

@@ -72,7 +72,9 @@ class Project:
         """One apply; the writes that it sent."""
         before = len(self.writes())
         planned, report = self.stage.run(recipes, more.pop("options", None), **more)
-        assert report.exit_status == 0, [(o.action.reason, o.error) for o in report.outcomes]
+        assert report.exit_status == 0, [
+            (o.action.explanation.reason, o.error) for o in report.outcomes
+        ]
         assert not self.stage.run(recipes)[0].changes
         assert planned.target == self.target.key
         return self.writes()[before:]
@@ -295,9 +297,11 @@ def test_a_locked_lora_is_overwritten(tmp_path: Path) -> None:
         project.run(knight(0.5))
         write_lora(library / "ink.safetensors", 2, title="Ink")
         planned, report = project.stage.run([knight(0.5)])
-        assert report.exit_status == 0 and "--upgrade 'Ink'" in planned.actions[0].notes[0]
+        assert report.exit_status == 0 and "--upgrade 'Ink'" in planned.actions[0].explanation.notes[0]
         planned, report = project.stage.run([knight(0.6)])
-        assert report.exit_status == 1 and "--upgrade 'Ink'" in planned.blocked[0].reason
+        assert (
+            report.exit_status == 1 and "--upgrade 'Ink'" in planned.blocked[0].explanation.reason
+        )
         writes = project.run(knight(0.6), options=Options(upgrade=frozenset({"Ink"})))
         assert writes.count("create") == 1
 

@@ -189,7 +189,10 @@ def judge(drawn: Branches, action: Action) -> None:
     """What is on the target is kept; what isn't there yet is made, of pins that a side had."""
     assert action.recipe is not None and action.content is not None
     sides = [s.entries[action.path] for s in (drawn.ours, drawn.theirs) if action.path in s.entries]
-    pins, known = {id for _, id in action.pins}, {id for side in sides for _, id in side.pins}
+    pins, known = (
+        {id for _, id in action.transition.pins},
+        {id for side in sides for _, id in side.pins},
+    )
     assert pins <= known | {*NEWER.values()}
     if not pins <= known:  # git has dropped its line: the name was looked up, as for a new recipe
         return
@@ -199,7 +202,7 @@ def judge(drawn: Branches, action: Action) -> None:
         {content_of(action.recipe, sides[0])} if len({side.pins for side in sides}) == 1 else set()
     )
     there = [m for m in models if any(matches(m, content, None) for content in wanted)]
-    assert action.verb in (HELD if there else MADE), (action.verb, action.reason, there)
+    assert action.verb in (HELD if there else MADE), (action.verb, action.explanation.reason, there)
 
 
 def test_an_upgrade_on_one_side_survives_where_git_wrote_the_base(tmp_path: Path) -> None:

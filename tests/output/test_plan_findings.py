@@ -145,7 +145,9 @@ def test_every_case_fits_the_published_schema() -> None:
         plain = json.loads(as_json(PlanView(make().plan)))
         validator.validate(plain)
         drifted = [action["drift"] for action in plain["actions"] if "drift" in action]
-        assert drifted == [a.drift for a in make().plan.actions if a.drift], name
+        assert drifted == [
+            a.explanation.drift for a in make().plan.actions if a.explanation.drift
+        ], name
 
 
 def test_a_drifted_and_a_changed_recipe_are_told_apart_in_json() -> None:

@@ -103,20 +103,24 @@ def test_a_document_tells_the_plan(name: str) -> None:
         assert shown.code.count(f"sha256:{case.plan.digest}") == 1
     else:
         assert case.plan.digest not in document(case)
-        assert all("the target was not asked" in action.reason for action in case.plan.actions)
+        assert all(
+            "the target was not asked" in action.explanation.reason for action in case.plan.actions
+        )
 
 
 def _tells_every_action(plan: Plan, shown: Document) -> None:
     """Each answer is there with its name and its reason, in the table where it belongs."""
-    drifted = [a for a in plan.actions if a.drift]
+    drifted = [a for a in plan.actions if a.explanation.drift]
     quiet = [a for a in plan.actions if a.shown not in CHANGES and a.verb is not Verb.BLOCKED]
     tables = {tuple(table.head): table.rows for table in shown.tables}
     rows = tables.get(("recipe", "file", "drift", "this plan"), [])
-    assert [row[2] for row in rows] == [visible(a.drift) for a in drifted]
+    assert [row[2] for row in rows] == [visible(a.explanation.drift) for a in drifted]
     rows = tables.get(("recipe", "file", "answer", "why"), [])
     assert [(row[0], row[2]) for row in rows] == [(visible(a.name), str(a.shown)) for a in quiet]
     for action in plan.actions:
-        assert visible(action.name) in shown.code and visible(action.reason) in shown.code
+        assert (
+            visible(action.name) in shown.code and visible(action.explanation.reason) in shown.code
+        )
 
 
 def test_a_change_has_its_concepts_before_and_after() -> None:
@@ -218,7 +222,7 @@ def test_what_is_cut_is_the_least_important(limit: int) -> None:
     drift, quiet = (
         sum(len(t.rows) for t in shown.tables if column in t.head) for column in ("drift", "answer")
     )
-    assert not changes or drift == sum(bool(a.drift) for a in plan.actions)
+    assert not changes or drift == sum(bool(a.explanation.drift) for a in plan.actions)
     assert not quiet or changes == len(plan.changes)
     lost = [len(plan.changes) - changes, len(plan.actions) - len(plan.changes) - quiet]
     said = " ".join(shown.words)

@@ -140,8 +140,8 @@ def test_a_digest_goes_stale_with_what_would_be_removed(seed: int) -> None:
             return
         gone = case.chance.choice(kept)
         now = case.plan([one for one in case.recipes if one is not gone])
-        removed = {id for action in now.changes for id in action.deletes}
-        if removed - {id for action in before.changes for id in action.deletes}:
+        removed = {id for action in now.changes for id in action.transition.deletes}
+        if removed - {id for action in before.changes for id in action.transition.deletes}:
             assert is_stale(before, now)
         else:  # another recipe of this content takes the entry over
             assert any(action.moved_from == gone.path for action in now.actions)

@@ -166,7 +166,11 @@ def test_an_interrupted_replacement_is_the_same_change() -> None:
     after = planned([knight(0.7)], {"a.yaml": half}, [old, new])
     assert [p.actions[0].verb for p in (before, after)] == [Verb.REPLACE, Verb.TRAIN]
     assert before.digest == after.digest
-    assert before.actions[0].moves_away_from == after.actions[0].moves_away_from == "old"
+    assert (
+        before.actions[0].transition.moves_away_from
+        == after.actions[0].transition.moves_away_from
+        == "old"
+    )
 
 
 def test_an_interrupted_recreation_is_the_same_change() -> None:
@@ -204,7 +208,7 @@ def test_a_drop_is_in_no_digest() -> None:
     failed = composition("failed", "Knight", {"lora_ink": 0.9}, "failed", tags=frozenset({MARK}))
     coming = Entry("Knight", (("Ink", "lora_ink"),), next=Next("failed", ink(0.9), "created"))
     found = planned([knight()], {"a.yaml": coming}, [failed])
-    assert found.actions[0].drops == ("failed",)
+    assert found.actions[0].transition.deletes_untrained == ("failed",)
     assert found.digest == planned([knight()], {}, []).digest
 
 
@@ -230,7 +234,7 @@ def test_every_recipe_gets_an_answer_and_order_means_nothing(
     assert [a.path for a in found.actions if a.recipe] == sorted(r.path for r in recipes)
     assert [a.path for a in found.actions] == sorted(a.path for a in found.actions)
     assert len({a.path for a in found.actions}) == len(found.actions)
-    assert all(action.reason for action in found.actions)
+    assert all(action.explanation.reason for action in found.actions)
     backwards = dict(reversed(entries.items()))
     again = planned(reversed(recipes), backwards, reversed(models), prune=prune)
     assert (again, again.digest) == (found, found.digest)
@@ -247,11 +251,12 @@ def test_no_plan_deletes_what_it_must_not(
     used = {e.composition for e in entries.values()}
     used |= {old.id for e in entries.values() for old in e.replaced}
     for action in found.actions:
-        for id in (*action.deletes, *action.drops):
+        transition = action.transition
+        for id in (*transition.deletes, *transition.deletes_untrained):
             assert MARK in (there[id].tags or ()) and id not in chosen
-        assert not set(action.drops) & used, "once used, only pruning deletes it"
-        assert not action.deletes or (prune and action.recipe is None)
-        assert not (action.deletes and action.entry and action.entry.protect)
+        assert not set(transition.deletes_untrained) & used, "once used, only pruning deletes it"
+        assert not transition.deletes or (prune and action.recipe is None)
+        assert not (transition.deletes and action.entry and action.entry.protect)
     assert len(chosen) == sum(action.model is not None for action in found.actions)
 
 

@@ -157,9 +157,9 @@ def _compare_actions(planned: Plan, expected: list[dict[str, Any]]) -> None:
     ]
     for action, one in zip(planned.actions, expected, strict=True):
         assert action.is_change is one.get("change", action.is_change)
-        assert one.get("reason", "") in action.reason, action.reason
+        assert one.get("reason", "") in action.explanation.reason, action.explanation.reason
         if "notes" in one:
-            assert one["notes"] in "; ".join(action.notes)
+            assert one["notes"] in "; ".join(action.explanation.notes)
         for key, value in one.items():
             if key in SHOWN:
                 assert SHOWN[key](action) == value, (key, SHOWN[key](action))
@@ -167,13 +167,13 @@ def _compare_actions(planned: Plan, expected: list[dict[str, Any]]) -> None:
 
 SHOWN: dict[str, Callable[[Action], object]] = {
     "id": lambda action: action.model.id if action.model else None,
-    "wish": lambda action: action.wish,
-    "away": lambda action: action.moves_away_from,
+    "wish": lambda action: action.requested_id,
+    "away": lambda action: action.transition.moves_away_from,
     "moved_from": lambda action: action.moved_from,
-    "pins": lambda action: dict(action.pins),
-    "drops": lambda action: sorted(action.drops),
-    "deletes": lambda action: sorted(action.deletes),
-    "retires": lambda action: sorted(old.id for old in action.retires),
+    "pins": lambda action: dict(action.transition.pins),
+    "drops": lambda action: sorted(action.transition.deletes_untrained),
+    "deletes": lambda action: sorted(action.transition.deletes),
+    "retires": lambda action: sorted(old.id for old in action.transition.supersedes),
 }
 
 
@@ -237,7 +237,9 @@ def _compare_entry(case: Case, path: str, expected: dict[str, Any] | None) -> No
 def _apply_again(case: Case, blocked: set[str]) -> None:
     lock, written = case.stage.lock, len(case.target.writes)
     again, report = case.stage.run(case.recipes, case.options, timeout=0.01)
-    assert not again.changes, [(action.shown, action.reason) for action in again.changes]
+    assert not again.changes, [
+        (action.shown, action.explanation.reason) for action in again.changes
+    ]
     assert {action.path for action in again.blocked} == blocked
     assert case.target.writes[written:] == []
     assert case.stage.lock == lock

@@ -53,7 +53,7 @@ def drift_of(recipe: Recipe, locked: Entry, *models: Model, remote: bool = True)
     every = {m.id: m for m in (*(lora(id, name) for id, name in LORAS.items()), *models)}
     seen = Observed("fake", every, frozenset(every), remote=remote)
     (action,) = plan([recipe], KnownState(entries={recipe.path: locked}), seen).actions
-    return action.drift
+    return action.explanation.drift
 
 
 LOCKED = replace(ENTRIES[ROGUE.path], tags=("fast", "slow"))
@@ -130,9 +130,9 @@ def test_nothing_is_taken_back_without_a_word(
         if locked is None or model is None or not action.is_change:
             continue
         if model.name not in (locked.name, action.name):
-            assert f"-> {model.name}" in action.drift
+            assert f"-> {model.name}" in action.explanation.drift
         known = [c.concepts for c in (locked.content, action.content) if c]
-        assert model.concepts in known or "changed on the target" in action.drift
+        assert model.concepts in known or "changed on the target" in action.explanation.drift
 
 
 # --- lock-only edits: the lock against its base ------------------------------------------
@@ -321,7 +321,10 @@ def test_every_reason_says_that_nobody_was_asked(
 ) -> None:
     found = plan_offline(recipes, TargetLock(recipes=entries), "local", Options(prune=prune))
     assert [a.path for a in found.actions if a.recipe] == sorted(r.path for r in recipes)
-    assert all("the target was not asked" in a.reason and not a.drift for a in found.actions)
+    assert all(
+        "the target was not asked" in a.explanation.reason and not a.explanation.drift
+        for a in found.actions
+    )
     assert not found.asked
     plain = json.loads(as_json(PlanView(found)))
     jsonschema.Draft7Validator(json.loads(schema("plan"))).validate(plain)
@@ -340,7 +343,7 @@ def test_a_name_without_a_pin_is_a_note_and_no_problem() -> None:
     found = plan_offline([mage, ROGUE], TargetLock(recipes=ENTRIES), URL)
     action = next(action for action in found.actions if action.recipe == mage)
     assert action.verb is Verb.CREATE
-    assert any("no pin for Star Dust" in note for note in action.notes)
+    assert any("no pin for Star Dust" in note for note in action.explanation.notes)
     plain = json.loads(as_json(PlanView(found)))["actions"][1]
     assert plain["after"]["concepts"] == [
         {"name": "Pixel Dust", "scale": 0.5},

@@ -15,7 +15,16 @@ from support.fake_target import composition
 from support.rehearsal import recipe
 
 from composer.model import Concept, Content
-from composer.planner import Action, Guard, LockEdit, Plan, Update, Verb
+from composer.planner import (
+    Action,
+    Explanation,
+    Guard,
+    LockEdit,
+    Plan,
+    Transition,
+    Update,
+    Verb,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -67,15 +76,17 @@ def _action(path: str, verb: Verb, text: Callable[[], str]) -> Action:
         verb,
         path,
         text(),
-        text(),
+        Explanation(
+            text(),
+            before=Content((Concept("lora_ink", 0.5),)),
+            labels={"lora_ink": text()},
+            notes=(text(), text()),
+            drift="drift: " + text(),
+        ),
         recipe=recipe("a.yaml", "Knight", {}) if verb is not Verb.DELETE else None,
         content=Content((Concept("lora_ink", 0.6),)),
         model=replace(composition("model_x", text(), {"lora_ink": 0.5}), description=text()),
         moved_from=text() if verb is Verb.KEEP else None,
         update=words if verb is Verb.UPDATE else Update(),
-        before=Content((Concept("lora_ink", 0.5),)),
-        labels={"lora_ink": text()},
-        notes=(text(), text()),
-        drift="drift: " + text(),
-        deletes=("model_y",) if verb is Verb.DELETE else (),
+        transition=Transition(deletes=("model_y",) if verb is Verb.DELETE else ()),
     )

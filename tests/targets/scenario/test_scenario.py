@@ -440,7 +440,7 @@ def test_no_model_is_too_odd_to_read(fields: dict[str, Any], described: bool) ->
     for odd in (fields, raw("m1", **{k: v for k, v in fields.items() if k != "id"})):
         for id, model in readable([odd], described=described).items():
             assert id == model.id
-            assert model.seniority
+            assert model.adoption_order
 
 
 @settings(max_examples=size(60, 1000), deadline=None)
