@@ -297,7 +297,8 @@ def test_a_locked_lora_is_overwritten(tmp_path: Path) -> None:
         project.run(knight(0.5))
         write_lora(library / "ink.safetensors", 2, title="Ink")
         planned, report = project.stage.run([knight(0.5)])
-        assert report.exit_status == 0 and "--upgrade 'Ink'" in planned.actions[0].explanation.notes[0]
+        (note,) = planned.actions[0].explanation.notes
+        assert report.exit_status == 0 and "--upgrade 'Ink'" in note
         planned, report = project.stage.run([knight(0.6)])
         assert (
             report.exit_status == 1 and "--upgrade 'Ink'" in planned.blocked[0].explanation.reason
