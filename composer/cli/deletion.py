@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from composer.cli.targets import open_engine, open_target
 from composer.cli.terminal import Progress, emit
 from composer.errors import Refused, UsageError
 from composer.executor import Settings, apply
-from composer.lock import Ledger, only_one
+from composer.lock import Ledger, only_one, remember
 from composer.model import Entry
 from composer.output import results
 from composer.output.plan_text import text
@@ -47,8 +48,8 @@ def forget_command(
     """Take recipes (by path or name) or single ids out of the lock. Nothing is deleted."""
     project = open_project(_ALL)
     key = choose(wish, project.lock.targets, os.environ).key
-    with only_one(project.root, wait=lock_timeout):
-        ledger = Ledger(project.root, key)
+    with nullcontext() if dry_run else only_one(project.root, wait=lock_timeout):
+        ledger = Ledger(project.root, key, write=not dry_run)
         handled = [_forget(ledger, thing, dry_run=dry_run) for thing in what]
         if not dry_run:
             for id in ledger.memory.made:
@@ -188,23 +189,28 @@ def _delete(
 ) -> int:
     """Plan deletions, check them against the guards, and carry them out."""
     with (
-        only_one(project.root, wait=lock_timeout),
+        nullcontext() if dry_run else only_one(project.root, wait=lock_timeout),
         open_target(project, wish, run_jobs=not dry_run) as target,
     ):
-        ledger = Ledger(project.root, target.key)
+        ledger = Ledger(project.root, target.key, write=not dry_run)
         observed = observe(target, project.recipes, ledger.memory)
         found = actions(ledger.memory, observed)
         guards = dangers(project.recipes, found, ledger.memory, observed)
         planned = Plan(target.key, tuple(found), guards=tuple(guards), owner=observed.owner)
-        if dry_run:
-            view = PlanView(planned, allowed, next_step="")
+        view = PlanView(planned, allowed, next_step="")
+        if dry_run and (found or view.refused):
             emit(lambda color: text(replace(view, color=color)))
             return 0
         planned.guard(allowed)
+        if not found:
+            click.echo("Nothing to delete.")
+        if dry_run:
+            return 0
         with Progress() as progress:
             settings = Settings(target.grace, target.poll_interval)
             report = apply(planned, target, ledger, settings, say=progress.say)
-    emit(lambda color: results.report(report, color=color))
+    if found:
+        emit(lambda color: results.report(report, color=color))
     return report.exit_status
 
 
@@ -212,10 +218,10 @@ def _prune_local(
     project: Project, wish: TargetOptions, *, dry_run: bool, lock_timeout: float
 ) -> int:
     with (
-        only_one(project.root, wait=lock_timeout),
+        nullcontext() if dry_run else only_one(project.root, wait=lock_timeout),
         open_engine(project, wish, run_jobs=not dry_run) as target,
     ):
-        memory = Ledger(project.root, target.key).memory
+        memory = remember(project.root, target.key)
         keep = {*memory.made}
         for entry in memory.entries.values():
             keep |= {*entry.all_ids}

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 # The extras' packages, by the names that they are imported under.
 EXTRAS = {
-    "local": ("numpy", "safetensors", "ml_dtypes", "threadpoolctl"),
+    "local": ("numpy", "ml_dtypes", "threadpoolctl"),
     "serve": ("flask", "waitress"),
 }
 PLACES = ("SCENARIO_BASE_URL", "SCENARIO_PROJECT_ID", "COMPOSE_TARGET", "COMPOSE_LIBRARY")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -43,12 +44,12 @@ def import_command(
     """
     if bool(ids) == everything:
         raise UsageError("name ids, or give --all, one of the two")
-    project = _project()
+    project = open_project(opt.Selection((), (), ()), may_be_empty=True)
     with (
-        only_one(project.root, wait=lock_timeout),
+        nullcontext() if dry_run else only_one(project.root, wait=lock_timeout),
         open_target(project, wish, run_jobs=False) as target,
     ):
-        ledger = Ledger(project.root, target.key)
+        ledger = Ledger(project.root, target.key, write=not dry_run)
         observed = observe(target, project.recipes, ledger.memory)
         chosen = target.list_models(COMPOSITION)
         if ids:
@@ -65,15 +66,6 @@ def import_command(
     for id in missing:
         click.echo(f"skipped {id}: the target has no such model", err=True)
     return FAILED if missing or run.skipped else 0
-
-
-def _project() -> Project:
-    """This folder's project; unlike elsewhere it may have no recipe yet."""
-    from pathlib import Path
-
-    if not (Path.cwd() / RECIPES).is_dir():
-        (Path.cwd() / RECIPES).mkdir()
-    return open_project(opt.Selection((), (), ()))
 
 
 @dataclass(slots=True)

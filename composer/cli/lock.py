@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -25,8 +26,6 @@ from composer.targets.selection import offline_choice
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from composer.cli.options import Selection, TargetOptions
     from composer.cli.project import Project
     from composer.model import KnownState, Observed
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from composer.targets.base import Target
 
 FAILED = 1
+_PATH_ENDINGS = ("/", os.sep, ".yaml", ".yml")
 _COMMIT = "compose lock writes it; commit compose.lock"
 
 
@@ -73,6 +73,7 @@ def lock_command(
         raise UsageError("--upgrade asks the target what names mean: alone, or with --dry-run")
     if repair and locked:
         raise UsageError("--locked writes nothing, and --repair does: one of the two")
+    selection, upgrade = _paths_apart(selection, upgrade)
     if repair:
         how = repairing.How(form, offline=offline, dry_run=dry_run, lock_timeout=lock_timeout)
         return repairing.repair_lock(selection, wish, how)
@@ -91,6 +92,15 @@ def lock_command(
         if locked:
             return _refuse_to_move(look)
         return _pin(look, form, dry_run=dry_run)
+
+
+def _paths_apart(
+    selection: Selection, upgrade: tuple[str, ...]
+) -> tuple[Selection, tuple[str, ...]]:
+    """In `--upgrade recipes/` the value is a path, and all names of its recipes are meant."""
+    paths = [value for value in upgrade if value.endswith(_PATH_ENDINGS) and Path(value).exists()]
+    names = tuple("" if value in paths else value for value in upgrade)
+    return replace(selection, paths=(*selection.paths, *map(Path, paths))), names
 
 
 def _options(project: Project, upgrade: tuple[str, ...]) -> Options:

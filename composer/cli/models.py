@@ -10,6 +10,7 @@ from composer.cli import options as opt
 from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
+from composer.model import COMPOSITION, LORA
 from composer.output import results
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 @click.command("models")
 @opt.selection_options
 @opt.target_options
-@click.option("--type", "type_", metavar="TYPE", help="Only flux.1-lora or flux.1-composition.")
+@click.option(
+    "--type", "type_", type=click.Choice([LORA, COMPOSITION]), help="Only models of this type."
+)
 @opt.output_option("text", "json")
 def models_command(selection: Selection, wish: TargetOptions, type_: str | None, form: str) -> int:
     """List the models of the target, newest first: LoRAs and compositions."""

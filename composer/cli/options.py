@@ -100,7 +100,21 @@ upgrading = click.option(
 pruning = click.option(
     "--prune", is_flag=True, help="Delete compositions that no recipe asks for any more."
 )
-dry_running = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+
+
+def dry_running(command: Command) -> Command:
+    """Adds `--dry-run`; then what the command prints for people begins with "Dry run:"."""
+
+    @functools.wraps(command)
+    def wrapper(**given: Any) -> Any:
+        if given["dry_run"] and given.get("form") != "json":
+            click.echo("Dry run: nothing is written.")
+        return command(**given)
+
+    return _dry_run(wrapper)
+
+
 lock_timeout = click.option(
     "--lock-timeout",
     type=click.FloatRange(min=0),

@@ -35,13 +35,17 @@ class Project:
     files: int
 
 
-def find(selection: Selection) -> tuple[Path, list[Path]]:
-    """The root, and the recipe files that are meant. Raises `UsageError`."""
+def find(selection: Selection, *, may_be_empty: bool = False) -> tuple[Path, list[Path]]:
+    """The root, and the recipe files that are meant.
+
+    Raises `UsageError` where there is no recipe and no lock, unless the project may be empty.
+    """
     cwd, home = Path.cwd(), Path.home()
     paths = list(selection.paths)
     if not paths and not (cwd / RECIPES).is_dir():
         root = find_root([cwd], cwd=cwd, home=home)
-        if (root / LOCK).is_file():  # every recipe may be gone: the lock still says what there was
+        # Every recipe may be gone: the lock still says what there was.
+        if may_be_empty or (root / LOCK).is_file():
             return root, []
     root = find_root(paths, cwd=cwd, home=home)
     chosen = discover(
@@ -59,9 +63,11 @@ def warn_of_markers(lock: Lock) -> None:
         click.echo(f"note: {LOCK} has git's conflict markers: compose lock --repair", err=True)
 
 
-def open_project(selection: Selection, *, read: Callable[[Path], Lock] = read_lock) -> Project:
+def open_project(
+    selection: Selection, *, read: Callable[[Path], Lock] = read_lock, may_be_empty: bool = False
+) -> Project:
     """Read lock and recipes. Raises `InvalidInput` with every problem of every file."""
-    root, chosen = find(selection)
+    root, chosen = find(selection, may_be_empty=may_be_empty)
     lock = read(root)
     files = _whole(root, lock, chosen, selection)
     loaded = load(files, root=root)

@@ -105,7 +105,7 @@ class Progress:
 
         table = Table(box=None, show_header=False, pad_edge=False)
         for path, step in self._steps.items():
-            done = 1.0 if step.state == "trained" else step.progress or 0.0
+            done = 1.0 if step.state in ("trained", "adopted") else step.progress or 0.0
             elapsed = time.monotonic() - self._since[path]
             left = step.remaining
             if left is None and 0.05 < done < 1:

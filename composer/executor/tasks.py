@@ -90,5 +90,7 @@ class TaskRunner:
         task.action, task.model = self.maker.let_go(action), model
         if task.action.transition.supersedes != action.transition.supersedes:
             self.record(task.action, arrived(task.action, model.id, job=job))
-        self.say(Step(action, "kept" if action.verb is Verb.KEEP else "trained", model.id))
+        was_trained = action.model is not None and action.model.trained
+        unchanged = action.verb in (Verb.KEEP, Verb.ADOPT) and was_trained
+        self.say(Step(action, DONE[action.verb] if unchanged else "trained", model.id))
         task.end(DONE[action.shown])

@@ -81,5 +81,5 @@ def summary(plan: Plan) -> str:
     counts[kept] = sum(action.shown in (Verb.KEEP, Verb.MOVE) for action in plan.actions)
     said = ", ".join(f"{n} {words}" for words, n in counts.items() if n)
     if not said:
-        return "Nothing to do: no recipe."
+        return "No recipes found."
     return f"{counted(recipes, 'recipe')}: {said}." if recipes else f"{said.capitalize()}."

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _COLOURS = {"failed": "red", "blocked": "red", "not started": "yellow", "training": "yellow"}
 _QUIET = ("kept", "left alone")
+_UNCHANGED = {*_QUIET, "moved", "blocked", "not started"}
+_UNFINISHED = {"failed", "not trained", "training"}
 
 
 def report(report: Report, *, color: bool = False) -> str:
@@ -46,8 +48,10 @@ def _counts(outcomes: Iterable[Outcome]) -> str:
     counts = Counter(outcome.state for outcome in outcomes)
     loud_first = sorted(counts.items(), key=lambda item: item[0] in _QUIET)
     said = ", ".join(f"{n} {state}" for state, n in loud_first)
-    unchanged = set(counts) <= {"kept", "left alone", "moved"}
-    return f"No changes: {said or 'nothing to do'}." if unchanged else f"Done: {said}."
+    if set(counts) <= _UNCHANGED:
+        return f"No changes: {said or 'nothing to do'}."
+    done = set(counts) - _UNCHANGED - _UNFINISHED
+    return f"{'Done' if done else 'Not finished'}: {said}."
 
 
 def report_json(report: Report) -> str:

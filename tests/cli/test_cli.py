@@ -252,7 +252,9 @@ def test_forget_then_apply_adopts(applied: Path) -> None:
     before = ids(applied)
     assert compose("forget", "Pixel Rogue", at=applied).status == 0
     assert set(ids(applied)) == {*before} - {"Pixel Rogue"}
-    assert "adopted  Pixel Rogue" in compose("apply", at=applied).out
+    adopting = compose("apply", at=applied)
+    assert "adopted  Pixel Rogue" in adopting.out
+    assert "adopted  Pixel Rogue" in adopting.err and "trained" not in adopting.err
     assert ids(applied) == before
     assert compose("forget", "nobody", at=applied).status == 64
 
@@ -301,6 +303,54 @@ def test_import_writes_recipes_whose_plan_is_empty(applied: Path) -> None:
     assert (again.status, again.out) == (0, "")
 
 
+def test_a_dry_run_of_import_makes_no_folder(applied: Path) -> None:
+    (applied / "old").mkdir()
+    for name in ("recipes", "compose.lock"):
+        (applied / name).rename(applied / "old" / name)
+    folders = set(applied.rglob("*"))
+    shown = compose("import", "--all", "--dry-run", "--library", "old/recipes/loras", at=applied)
+    assert (shown.status, shown.out.count("+ recipes/")) == (0, 4), shown.err
+    assert set(applied.rglob("*")) == folders
+    empty = applied / "empty"
+    (empty / ".git").mkdir(parents=True)
+    assert compose("import", "--all", "--dry-run", at=empty).status == 0
+    assert [path.name for path in empty.iterdir()] == [".git"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["apply"],
+        ["lock"],
+        ["lock", "--upgrade"],
+        ["import", "--all"],
+        ["forget", "Pixel Rogue"],
+        ["destroy", "Pixel Rogue"],
+        ["prune"],
+        ["prune", "--local"],
+        ["pull", "-o", "dist/"],
+    ],
+    ids=" ".join,
+)
+def test_every_dry_run_says_so_and_writes_nothing(applied: Path, arguments: list[str]) -> None:
+    before = snapshot(applied)
+    shown = compose(*arguments, "--dry-run", at=applied)
+    assert (shown.status, shown.out.splitlines()[0]) == (0, "Dry run: nothing is written.")
+    assert snapshot(applied) == before
+
+
+def test_a_dry_run_makes_no_state_folder(project: Path) -> None:
+    for arguments in (["apply"], ["prune"], ["prune", "--local"], ["import", "--all"]):
+        compose(*arguments, "--dry-run", at=project)
+    assert not (project / ".compose").exists()
+
+
+def test_prune_says_when_there_is_nothing_to_delete(applied: Path) -> None:
+    assert compose("prune", at=applied).out == "Nothing to delete.\n"
+    rehearsed = compose("prune", "--dry-run", at=applied).out
+    assert rehearsed.splitlines()[1:] == ["Nothing to delete."]
+
+
 def test_import_skips_a_second_model_of_one_name(applied: Path) -> None:
     compose("forget", "Pixel Rogue", at=applied)
     edit(applied / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
@@ -310,6 +360,22 @@ def test_import_skips_a_second_model_of_one_name(applied: Path) -> None:
     assert "another recipe has this name" in done.err
     missing = compose("import", "model_nope", at=applied)
     assert (missing.status, "no such model" in missing.err) == (1, True)
+
+
+def test_models_of_an_unknown_type_are_a_usage_error(project: Path) -> None:
+    refused = compose("models", "--type", "foo", at=project)
+    assert (refused.status, refused.out) == (64, "")
+    assert "'flux.1-lora', 'flux.1-composition'" in refused.err
+    assert "flux.1-composition" not in compose("models", "--type", "flux.1-lora", at=project).out
+
+
+def test_an_apply_that_did_nothing_never_says_done(project: Path) -> None:
+    edit(project / ROGUE, "name: Pixel Dust", "name: No Such LoRA")
+    blocked = compose("apply", ROGUE, at=project)
+    assert (blocked.status, blocked.out.splitlines()[-1]) == (1, "No changes: 1 blocked.")
+    unfinished = compose("apply", KNIGHT, "--no-wait", at=project)
+    last = unfinished.out.splitlines()[-1]
+    assert (unfinished.status, last) in [(75, "Not finished: 1 training."), (0, "Done: 1 created.")]
 
 
 def test_schemas_are_printed(tmp_path: Path) -> None:

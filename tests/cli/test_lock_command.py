@@ -145,6 +145,9 @@ def test_upgrade_moves_pins_and_leaves_the_rest(applied: Path) -> None:
     assert replace(after, pins=before.pins) == before
     assert "~ replace  Pixel Rogue" in compose("plan", ROGUE, at=applied).out
     assert compose("lock", "--upgrade", "No Such", at=applied).status == 64
+    for path in ("recipes/", ROGUE):  # a path, not a LoRA's name
+        quiet = compose("lock", "--upgrade", path, at=applied)
+        assert quiet.status == 0, quiet.err
     assert compose("lock", "--upgrade", "--offline", at=applied).status == 64
     assert compose("lock", "--repair", "--locked", at=applied).status == 64
 
