@@ -1,7 +1,7 @@
-"""A runner that carries out `action.yml` as GitHub's does: expressions, files, bash, and status.
+"""Runs `action.yml` as GitHub's runner does: expressions, files, bash, and status.
 
-Each step gets a script file run by `bash --noprofile --norc -eo pipefail`, an environment of
-nothing but what the job has, and files for outputs, summary and environment.
+Each step is a script file that `bash --noprofile --norc -eo pipefail` runs, with the environment of
+the job and nothing else, and with files for outputs, summary and environment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-PATIENCE = 120
+TIMEOUT = 120  # seconds, of a step
 _TOKEN = re.compile(r"\s*('(?:[^']|'')*'|&&|\|\||==|!=|!|\(|\)|[a-z]+\(\)|[A-Za-z][\w.-]*)")
 _WORDS = {"&&": "and", "||": "or", "!": "not"}
 _EXPRESSION = re.compile(r"\$\{\{(.*?)\}\}", re.DOTALL)
@@ -37,13 +37,13 @@ def action() -> dict[str, Any]:
 
 @dataclass
 class Done:
-    """What came of a use of the action."""
+    """The result of using the action."""
 
     ok: bool = True
     outputs: dict[str, str] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)  # of the steps that ran, by id
     summary: str = ""
-    exported: str = ""  # what a step wrote to GITHUB_ENV and GITHUB_PATH
+    exported: str = ""  # the text that steps wrote to GITHUB_ENV and GITHUB_PATH
 
     @property
     def log(self) -> str:
@@ -51,7 +51,7 @@ class Done:
 
     @property
     def commands(self) -> list[str]:
-        """The lines that the runner would obey: workflow commands that nothing has stopped."""
+        """The lines that the runner would obey: workflow commands outside of stop-commands."""
         obeyed, stopped = [], ""
         for line in map(str.strip, self.log.splitlines()):
             if stopped:
@@ -65,7 +65,7 @@ class Done:
 
 @dataclass
 class Runner:
-    """A job on a checkout. `env` is what its workflow gives it besides the runner's own."""
+    """A job on a checkout. `env` holds what its workflow adds to the runner's variables."""
 
     workspace: Path
     temp: Path
@@ -78,7 +78,7 @@ class Runner:
         watch: Callable[[str, subprocess.Popen[str]], None] = lambda id, process: None,
         **inputs: str,
     ) -> Done:
-        """Use the action with these inputs (`_` for `-`); `watch` sees each step's process."""
+        """Use the action with these inputs (`_` for `-`); `watch` gets each step's process."""
         described = action()
         given = {name.replace("_", "-"): value for name, value in inputs.items()}
         assert given.keys() <= described["inputs"].keys()
@@ -122,7 +122,7 @@ class Runner:
             text=True,
         )
         watch(step["id"], process)
-        done.logs[step["id"]], _ = process.communicate(timeout=PATIENCE)
+        done.logs[step["id"]], _ = process.communicate(timeout=TIMEOUT)
         done.ok = done.ok and process.returncode == 0
         done.summary += files["GITHUB_STEP_SUMMARY"].read_text(encoding="utf-8")
         done.exported += files["GITHUB_ENV"].read_text() + files["GITHUB_PATH"].read_text()
@@ -153,7 +153,7 @@ class Runner:
         }
 
     def _filled(self, text: str | None, context: Mapping[str, str]) -> str:
-        """A text with its expressions worked out."""
+        """The text with its expressions replaced by their values."""
         return _EXPRESSION.sub(lambda m: self._value(m[1], context, ok=True), text or "")
 
     def _holds(self, condition: str, context: Mapping[str, str], *, ok: bool) -> bool:
@@ -171,7 +171,7 @@ class Runner:
         parts, rest = [], expression.strip()
         while rest:
             match = _TOKEN.match(rest)
-            assert match, f"no expression of ours: {rest}"
+            assert match, f"unsupported expression: {rest}"
             parts.append(_translated(match[1]))
             rest = rest[match.end() :].strip()
         functions = {
@@ -199,17 +199,17 @@ def _outputs(text: str) -> dict[str, str]:
             name, _, value = line.partition("=")
             values[name] = value
             continue
-        held = []
+        value_lines = []
         for inner in lines:
             if inner == end:
                 break
-            held.append(inner)
-        values[name] = "\n".join(held)
+            value_lines.append(inner)
+        values[name] = "\n".join(value_lines)
     return values
 
 
 def ready_made(folder: Path) -> Path:
-    """What the action's first step would install: a virtual environment that has compose."""
+    """A virtual environment with compose, in place of the one that the first step installs."""
     venv = folder / "venv"
     subprocess.run([sys.executable, "-I", "-m", "venv", "--without-pip", str(venv)], check=True)
     (site,) = venv.glob("lib/python*/site-packages")

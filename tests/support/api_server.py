@@ -1,6 +1,6 @@
-"""A forge's API on a real socket, for tests: `GitHubApi` in `github_api`, `GitLabApi` beside it.
+"""A forge's API on a real socket: the base of `GitHubApi` and `GitLabApi`.
 
-A subclass answers by methods with `@on("GET", pattern)`; what was asked is in `seen`.
+A subclass answers in methods marked with `@on("GET", pattern)`. `seen` has every request.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request: its query, its body, its token, and what its path's pattern caught."""
+class Request:
+    """A request; `groups` are those of the pattern that its path matched."""
 
     method: str
     path: str
     query: dict[str, str]
     body: Any
     token: str
-    caught: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
     @property
     def line(self) -> str:
         return f"{self.method} {self.path}"
 
 
-class Denied(Exception):
-    """An answer that is no 200."""
+class ErrorAnswer(Exception):
+    """Raise this to answer with another status than 200."""
 
     def __init__(self, status: int, message: str = "", location: str = "") -> None:
         super().__init__(message)
@@ -42,7 +42,7 @@ class Denied(Exception):
 
 
 def on(method: str, pattern: str) -> Callable[[Any], Any]:
-    """Mark a method as the answer to requests whose whole path matches."""
+    """Let a method answer the requests whose whole path matches the pattern."""
 
     def mark(function: Any) -> Any:
         function.answers = (method, re.compile(pattern))
@@ -55,8 +55,8 @@ class ApiServer:
     """Use it with `with`; `url` is its base."""
 
     def __init__(self) -> None:
-        self.seen: list[Asked] = []
-        self.forbidden: set[str] = set()  # methods that the token may not use
+        self.seen: list[Request] = []
+        self.forbidden: set[str] = set()  # HTTP methods to answer with 403
         self._answers = [
             (*attribute.answers, getattr(self, name))
             for name, attribute in vars(type(self)).items()
@@ -72,19 +72,19 @@ class ApiServer:
 
     @property
     def writes(self) -> list[str]:
-        """What was asked to be changed: `POST /repos/...`, ..."""
+        """The requests that change something: `POST /repos/...`, ..."""
         return [a.line for a in self.seen if a.method != "GET" and a.path != "/graphql"]
 
-    def answer(self, asked: Asked) -> Any:
-        self.seen.append(asked)
-        if asked.method in self.forbidden and asked.path != "/graphql":
-            raise Denied(403, "Resource not accessible by integration")
+    def answer(self, request: Request) -> Any:
+        self.seen.append(request)
+        if request.method in self.forbidden and request.path != "/graphql":
+            raise ErrorAnswer(403, "Resource not accessible by integration")
         for method, pattern, function in self._answers:
-            match = pattern.fullmatch(asked.path)
-            if method == asked.method and match:
+            match = pattern.fullmatch(request.path)
+            if method == request.method and match:
                 groups = match.groups()
-                return function(Asked(**{**vars(asked), "caught": groups}))
-        raise Denied(404, "Not Found")
+                return function(Request(**{**vars(request), "groups": groups}))
+        raise ErrorAnswer(404, "Not Found")
 
     def __enter__(self) -> Any:
         self._thread.start()
@@ -96,9 +96,9 @@ class ApiServer:
         self._thread.join()
 
 
-def page(items: Sequence[Any], asked: Asked) -> list[Any]:
-    """The page that was asked for, at most a hundred items."""
-    size, number = (int(asked.query.get(key, d)) for key, d in (("per_page", 30), ("page", 1)))
+def page(items: Sequence[Any], request: Request) -> list[Any]:
+    """The page that the request asks for, at most a hundred items."""
+    size, number = (int(request.query.get(key, d)) for key, d in (("per_page", 30), ("page", 1)))
     size = min(size, 100)
     return list(items[(number - 1) * size : number * size])
 
@@ -118,9 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(raw) if raw else None
         query = dict(parse_qsl(parts.query))
         try:
-            answer = self.server.api.answer(Asked(self.command, parts.path, query, body, token))
-        except Denied as denied:
-            self._send(denied.status, {"message": denied.message}, denied.location)
+            answer = self.server.api.answer(Request(self.command, parts.path, query, body, token))
+        except ErrorAnswer as error:
+            self._send(error.status, {"message": error.message}, error.location)
         else:
             self._send(200, answer)
 
@@ -136,4 +136,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Tests look at `seen`, not at stderr."""
+        """Print nothing: tests look at `seen`."""

@@ -1,4 +1,4 @@
-"""GitHub's API as far as the action uses it, in memory, and the events of a runner."""
+"""The part of GitHub's API that the action uses, in memory, and a runner's events."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import zipfile
 from typing import Any
 
-from support.api_server import ApiServer, Asked, Denied, on, page
+from support.api_server import ApiServer, ErrorAnswer, Request, on, page
 
 BOT = "github-actions[bot]"
 REPOSITORY, ID, FORK = "studio/models", 7, 8
@@ -31,7 +31,7 @@ def pull_request(number: int = 5, *, fork: bool = False) -> dict[str, Any]:
 
 
 def workflow_run(*, repository: int = FORK, event: str = "pull_request") -> dict[str, Any]:
-    """The event of a run that ended; one of a fork names no pull request."""
+    """The event of a completed run; that of a fork's run names no pull request."""
     run = {
         "id": 99,
         "event": event,
@@ -44,7 +44,7 @@ def workflow_run(*, repository: int = FORK, event: str = "pull_request") -> dict
 
 
 class GitHubApi(ApiServer):
-    """One repository; a test fills its dictionaries, or looks into them."""
+    """One repository; tests fill and read its dictionaries."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class GitHubApi(ApiServer):
 
     @property
     def env(self) -> dict[str, str]:
-        """What a runner says of itself and of where the API is."""
+        """The runner's variables, with the URL of this API."""
         return {
             "GITHUB_API_URL": self.url,
             "GITHUB_GRAPHQL_URL": f"{self.url}/graphql",
@@ -68,14 +68,14 @@ class GitHubApi(ApiServer):
         }
 
     def comment(self, number: int, author: str, body: str) -> dict[str, Any]:
-        """Put a comment there."""
+        """Add a comment; returns it."""
         id = 1000 + sum(map(len, self.comments.values()))
         made = {"id": id, "user": {"login": author}, "body": body}
         self.comments.setdefault(number, []).append(made)
         return made
 
     def was_merged(self) -> None:
-        """The pull request of the runner's commit is merged."""
+        """Merge the pull request whose merge commit the runner is on."""
         head = {"sha": HEAD}
         self.merged = [
             {"merged_at": None, "merge_commit_sha": MERGE, "head": {"sha": "d" * 40}},
@@ -83,79 +83,78 @@ class GitHubApi(ApiServer):
         ]
 
     @on("POST", "/graphql")
-    def viewer(self, asked: Asked) -> Any:
-        assert asked.body == {"query": "{viewer{login}}"}
+    def viewer(self, request: Request) -> Any:
+        assert request.body == {"query": "{viewer{login}}"}
         return {"data": {"viewer": {"login": BOT}}}
 
     @on("GET", rf"{AT}/issues/(\d+)/comments")
-    def list_comments(self, asked: Asked) -> Any:
-        return page(self.comments.get(int(asked.caught[0]), []), asked)
+    def list_comments(self, request: Request) -> Any:
+        return page(self.comments.get(int(request.groups[0]), []), request)
 
     @on("POST", rf"{AT}/issues/(\d+)/comments")
-    def add_comment(self, asked: Asked) -> Any:
-        return self.comment(int(asked.caught[0]), BOT, asked.body["body"])
+    def add_comment(self, request: Request) -> Any:
+        return self.comment(int(request.groups[0]), BOT, request.body["body"])
 
     @on("PATCH", rf"{AT}/issues/comments/(\d+)")
-    def edit_comment(self, asked: Asked) -> Any:
+    def edit_comment(self, request: Request) -> Any:
         everyone = [comment for listed in self.comments.values() for comment in listed]
-        found = next(comment for comment in everyone if comment["id"] == int(asked.caught[0]))
-        if found["user"]["login"] != BOT:
-            raise Denied(403, "not yours")
-        found["body"] = asked.body["body"].replace("\n", "\r\n")  # as the forge stores it
-        return found
+        edited = next(comment for comment in everyone if comment["id"] == int(request.groups[0]))
+        if edited["user"]["login"] != BOT:
+            raise ErrorAnswer(403, "another author's comment")
+        edited["body"] = request.body["body"].replace("\n", "\r\n")  # as GitHub stores it
+        return edited
 
     @on("GET", f"{AT}/issues")
-    def list_issues(self, asked: Asked) -> Any:
-        state, author = asked.query["state"], asked.query["creator"]
+    def list_issues(self, request: Request) -> Any:
+        state, author = request.query["state"], request.query["creator"]
         of_state = [issue for issue in self.all_issues if issue["state"] == state]
-        return page([issue for issue in of_state if issue["user"]["login"] == author], asked)
+        return page([issue for issue in of_state if issue["user"]["login"] == author], request)
 
     @on("POST", f"{AT}/issues")
-    def add_issue(self, asked: Asked) -> Any:
+    def add_issue(self, request: Request) -> Any:
         number = len(self.all_issues) + 1
-        made = {"number": number, "state": "open", "user": {"login": BOT}, **asked.body}
+        made = {"number": number, "state": "open", "user": {"login": BOT}, **request.body}
         self.all_issues.append(made)
         return made
 
     @on("PATCH", rf"{AT}/issues/(\d+)")
-    def edit_issue(self, asked: Asked) -> Any:
-        self.all_issues[int(asked.caught[0]) - 1].update(asked.body)
+    def edit_issue(self, request: Request) -> Any:
+        self.all_issues[int(request.groups[0]) - 1].update(request.body)
         return {}
 
     @on("POST", rf"{AT}/statuses/(\w+)")
-    def set_status(self, asked: Asked) -> Any:
-        assert len(asked.body["description"]) <= 140
-        status = {**asked.body, "creator": {"login": BOT}}
-        self.statuses.setdefault(asked.caught[0], []).insert(0, status)
+    def set_status(self, request: Request) -> Any:
+        assert len(request.body["description"]) <= 140
+        status = {**request.body, "creator": {"login": BOT}}
+        self.statuses.setdefault(request.groups[0], []).insert(0, status)
         return status
 
     @on("GET", rf"{AT}/commits/(\w+)/statuses")
-    def list_statuses(self, asked: Asked) -> Any:
-        return page(self.statuses.get(asked.caught[0], []), asked)
+    def list_statuses(self, request: Request) -> Any:
+        return page(self.statuses.get(request.groups[0], []), request)
 
     @on("GET", rf"{AT}/commits/(\w+)/pulls")
-    def list_merged(self, asked: Asked) -> Any:
-        return page(self.merged if asked.caught[0] == MERGE else [], asked)
+    def list_merged(self, request: Request) -> Any:
+        return page(self.merged if request.groups[0] == MERGE else [], request)
 
     @on("GET", f"{AT}/pulls")
-    def list_pulls(self, asked: Asked) -> Any:
-        assert asked.query["state"] == "open"
-        return page([p for p in self.pulls if asked.query["head"] == p["head"]["label"]], asked)
+    def list_pulls(self, request: Request) -> Any:
+        assert request.query["state"] == "open"
+        return page([p for p in self.pulls if request.query["head"] == p["head"]["label"]], request)
 
     @on("GET", rf"{AT}/actions/runs/(\d+)/artifacts")
-    def list_artifacts(self, asked: Asked) -> Any:
-        held = self.artifacts.get(int(asked.caught[0]), {})
-        run = int(asked.caught[0])
-        listed = [{"id": run * 10, "name": n, "expired": False} for n in held]
-        return {"artifacts": [item for item in listed if item["name"] == asked.query["name"]]}
+    def list_artifacts(self, request: Request) -> Any:
+        run, name = int(request.groups[0]), request.query["name"]
+        names = [name] if name in self.artifacts.get(run, {}) else []
+        return {"artifacts": [{"id": run * 10, "name": n, "expired": False} for n in names]}
 
     @on("GET", rf"{AT}/actions/artifacts/(\d+)/zip")
-    def where_artifact_is(self, asked: Asked) -> Any:
-        raise Denied(302, location=f"{self.url}/storage/{asked.caught[0]}")
+    def where_artifact_is(self, request: Request) -> Any:
+        raise ErrorAnswer(302, location=f"{self.url}/storage/{request.groups[0]}")
 
     @on("GET", r"/storage/(\d+)")
-    def artifact(self, asked: Asked) -> Any:
-        if asked.token:
-            raise Denied(400, "a signed address takes no token")
-        (held,) = self.artifacts[int(asked.caught[0]) // 10].values()
-        return held
+    def artifact(self, request: Request) -> Any:
+        if request.token:
+            raise ErrorAnswer(400, "a signed address takes no token")
+        (archive,) = self.artifacts[int(request.groups[0]) // 10].values()
+        return archive

@@ -1,10 +1,10 @@
-"""GitLab's API as far as docs/gitlab-ci.yml uses it, in memory."""
+"""The part of GitLab's API that docs/gitlab-ci.yml uses, in memory."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from support.api_server import ApiServer, Asked, on, page
+from support.api_server import ApiServer, Request, on, page
 from support.github_api import HEAD, MERGE
 
 BOT = "project_7_bot"
@@ -23,7 +23,7 @@ class GitLabApi(ApiServer):
 
     @property
     def env(self) -> dict[str, str]:
-        """What a job knows of its project."""
+        """The variables of a job."""
         return {
             "CI_API_V4_URL": self.url,
             "CI_PROJECT_ID": "7",
@@ -35,58 +35,58 @@ class GitLabApi(ApiServer):
         }
 
     @on("GET", "/user")
-    def user(self, asked: Asked) -> Any:
+    def user(self, request: Request) -> Any:
         return {"username": BOT}
 
     @on("GET", f"{AT}/merge_requests/5/notes")
-    def list_notes(self, asked: Asked) -> Any:
-        return page(self.notes, asked)
+    def list_notes(self, request: Request) -> Any:
+        return page(self.notes, request)
 
     @on("POST", f"{AT}/merge_requests/5/notes")
-    def add_note(self, asked: Asked) -> Any:
-        made = {"id": len(self.notes) + 1, "author": {"username": BOT}, **asked.body}
+    def add_note(self, request: Request) -> Any:
+        made = {"id": len(self.notes) + 1, "author": {"username": BOT}, **request.body}
         self.notes.append(made)
         return made
 
     @on("PUT", rf"{AT}/merge_requests/5/notes/(\d+)")
-    def edit_note(self, asked: Asked) -> Any:
-        self.notes[int(asked.caught[0]) - 1].update(asked.body)
+    def edit_note(self, request: Request) -> Any:
+        self.notes[int(request.groups[0]) - 1].update(request.body)
         return {}
 
     @on("GET", f"{AT}/issues")
-    def list_issues(self, asked: Asked) -> Any:
-        assert (asked.query["state"], asked.query["author_username"]) == ("opened", BOT)
-        return page([issue for issue in self.all_issues if issue["state"] == "opened"], asked)
+    def list_issues(self, request: Request) -> Any:
+        assert (request.query["state"], request.query["author_username"]) == ("opened", BOT)
+        return page([issue for issue in self.all_issues if issue["state"] == "opened"], request)
 
     @on("POST", f"{AT}/issues")
-    def add_issue(self, asked: Asked) -> Any:
+    def add_issue(self, request: Request) -> Any:
         number = len(self.all_issues) + 1
-        made = {"iid": number, "state": "opened", "author": {"username": BOT}, **asked.body}
+        made = {"iid": number, "state": "opened", "author": {"username": BOT}, **request.body}
         self.all_issues.append(made)
         return made
 
     @on("PUT", rf"{AT}/issues/(\d+)")
-    def edit_issue(self, asked: Asked) -> Any:
-        issue = self.all_issues[int(asked.caught[0]) - 1]
-        issue.update(asked.body)
-        if asked.body.get("state_event") == "close":
+    def edit_issue(self, request: Request) -> Any:
+        issue = self.all_issues[int(request.groups[0]) - 1]
+        issue.update(request.body)
+        if request.body.get("state_event") == "close":
             issue["state"] = "closed"
         return issue
 
     @on("POST", rf"{AT}/statuses/{HEAD}")
-    def set_status(self, asked: Asked) -> Any:
-        said = {**asked.body, "status": asked.body["state"]}
-        self.statuses.append({"id": len(self.statuses), "author": {"username": BOT}, **said})
+    def set_status(self, request: Request) -> Any:
+        status = {**request.body, "status": request.body["state"], "author": {"username": BOT}}
+        self.statuses.append({"id": len(self.statuses), **status})
         return {}
 
     @on("GET", rf"{AT}/repository/commits/{HEAD}/statuses")
-    def list_statuses(self, asked: Asked) -> Any:
-        return page([s for s in self.statuses if s["name"] == asked.query["name"]], asked)
+    def list_statuses(self, request: Request) -> Any:
+        return page([s for s in self.statuses if s["name"] == request.query["name"]], request)
 
     @on("GET", rf"{AT}/repository/commits/{MERGE}/merge_requests")
-    def list_merged(self, asked: Asked) -> Any:
+    def list_merged(self, request: Request) -> Any:
         return [{"state": "merged", "sha": HEAD, "merge_commit_sha": MERGE}]
 
     @on("GET", rf"{AT}/jobs/(\d+)/artifacts/plan\.json")
-    def plan(self, asked: Asked) -> Any:
-        return self.plans[int(asked.caught[0])]
+    def plan(self, request: Request) -> Any:
+        return self.plans[int(request.groups[0])]

@@ -1,0 +1,117 @@
+"""Workflows and pipelines that the docs ship: their schema and their permissions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from support.action_runner import Runner
+from support.cli import REPO
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WORKFLOWS = [*(REPO / "docs/workflows").glob("*.yml"), *(REPO / ".github/workflows").glob("*.yml")]
+PIPELINE = REPO / "docs/gitlab-ci.yml"
+
+
+def read(file: Path) -> dict[str, Any]:
+    """YAML 1.1 reads a workflow's `on` as true: never mind, it isn't asked for."""
+    parsed: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return parsed
+
+
+def jobs(file: Path) -> list[dict[str, Any]]:
+    return list(read(file)["jobs"].values())
+
+
+def uses(file: Path, action: str) -> list[dict[str, Any]]:
+    steps = [step for job in jobs(file) for step in job["steps"]]
+    return [step for step in steps if step.get("uses", "").startswith(action)]
+
+
+@pytest.mark.parametrize(
+    ("schema", "files"),
+    [
+        ("vendor.github-actions", [REPO / "action.yml"]),
+        ("vendor.github-workflows", WORKFLOWS),
+        ("vendor.gitlab-ci", [PIPELINE]),
+    ],
+)
+def test_they_are_valid_by_the_published_schemas(schema: str, files: list[Path]) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema]
+    ran = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
+def test_scripts_hold_no_expression(file: Path) -> None:
+    scripts = [step.get("run", "") for job in jobs(file) for step in job["steps"]]
+    assert [script for script in scripts if "${{" in script] == []
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
+def test_rights_are_given_one_by_one(file: Path) -> None:
+    assert read(file)["permissions"] in ({}, {"contents": "read"})
+    for checkout in uses(file, "actions/checkout"):
+        assert checkout["with"]["persist-credentials"] is False
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
+def test_no_workflow_runs_a_strangers_files_with_rights(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert "pull_request_target" not in text
+    if "workflow_run:" in text:
+        assert "head_repository.full_name" in text
+
+
+def test_a_fork_has_no_secret_and_writes_nothing() -> None:
+    fork = read(REPO / "docs/workflows/plan.yml")["jobs"]["fork"]
+    assert fork["permissions"] == {"contents": "read"}
+    assert "secrets." not in json.dumps(fork)
+    ours = [step for step in fork["steps"] if "compose@" in step["uses"]]
+    assert [step["with"]["token"] for step in ours] == ["", ""]
+    assert uses(REPO / "docs/workflows/comment.yml", "actions/checkout") == []
+
+
+def test_dependabot_has_no_secrets_and_takes_the_forks_job(tmp_path: Path) -> None:
+    runner, plan = Runner(tmp_path, tmp_path), read(REPO / "docs/workflows/plan.yml")["jobs"]
+    for actor, repo, job in (
+        ("amy", "studio/models", "plan"),
+        ("amy", "stranger/models", "fork"),
+        ("dependabot[bot]", "studio/models", "fork"),
+    ):
+        context = {
+            "github.actor": actor,
+            "github.repository": "studio/models",
+            "github.event.pull_request.head.repo.full_name": repo,
+        }
+        assert [name for name in plan if runner.job_runs(plan[name], context)] == [job], actor
+    assert [s["with"].get("report") for s in plan["fork"]["steps"] if s.get("id")] == ["false"]
+
+
+def test_a_plans_artifact_has_the_name_that_an_approval_looks_for() -> None:
+    uploads = uses(REPO / "docs/workflows/plan.yml", "actions/upload-artifact")
+    wanted = "${{ steps.plan.outputs.artifact }}"
+    assert [upload["with"]["name"] for upload in uploads] == [wanted, wanted]
+
+
+def test_an_apply_waits_its_turn_and_leaves_the_lock() -> None:
+    apply = read(REPO / "docs/workflows/apply.yml")
+    assert apply["concurrency"]["cancel-in-progress"] is False
+    (job,) = apply["jobs"].values()
+    assert "write" not in job["permissions"].values()
+    assert job["steps"][-1]["if"] == "always()"
+    assert job["steps"][-1]["with"]["path"] == "compose.lock"
+
+
+def test_every_workflow_is_in_the_docs() -> None:
+    page = (REPO / "docs/gitops.md").read_text(encoding="utf-8")
+    shipped = [*(REPO / "docs/workflows").glob("*.yml"), PIPELINE]
+    assert [
+        file.name for file in shipped if f"]({file.relative_to(REPO / 'docs')})" not in page
+    ] == []
