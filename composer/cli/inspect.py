@@ -84,13 +84,12 @@ def _of_files(files: Sequence[tuple[Path, float]]) -> Iterator[Inspection]:
     if not files:
         return
     try:
-        from composer import lora
-        from composer.lora.inspecting import inspect
+        from composer.lora import inspect
     except ModuleNotFoundError as missing:
         raise UsageError(
             f"inspecting needs {missing.name}", hint="pip install 'lora-compose[local]'"
         ) from missing
-    yield inspect([(lora.read(path), scale) for path, scale in files])
+    yield inspect(files)
 
 
 def _of_recipes(recipes: Sequence[Path], library: Path | None) -> Iterator[Inspection]:

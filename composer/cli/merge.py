@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
-    from composer.lora.merging import Merged
+    from composer.lora import Merged
 
 SIGNALLED = 128
 
@@ -76,8 +76,7 @@ def merge_command(
     if json_into:
         check_report(json_into, [out, *(path for path, _ in parts)])
     try:
-        from composer.lora.merging import merge
-        from composer.lora.output_options import OutputOptions
+        from composer.lora import merge
     except ModuleNotFoundError as missing:
         raise UsageError(
             f"merging needs {missing.name}", hint="pip install 'lora-compose[local]'"
@@ -86,8 +85,9 @@ def merge_command(
         done = merge(
             parts,
             out,
-            wanted=OutputOptions(rank, precision),
-            form=form,
+            rank=rank,
+            precision=precision,
+            format=form,
             force=force,
             dry_run=dry_run,
             progress=meter.say,

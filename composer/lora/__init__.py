@@ -1,13 +1,64 @@
-"""The LoRA room: reading FLUX.1 LoRA files, composing them exactly, and comparing them.
+"""The weights library: read, inspect and merge LoRA files; no recipe or project is needed.
 
-The engine's library and service call the verbs below, and nothing else in here. A file format is
-one table in `formats.py`, the result's in `forms.py`; the arithmetic is in `weights.py` and
-`reduction.py`.
+    >>> from composer.lora import inspect, merge
+    >>> merge({"ink.safetensors": 0.65, "pixel.safetensors": 0.8}, "both.safetensors", rank=16)
+    >>> print(inspect(["ink.safetensors", "pixel.safetensors"]).headline)
+
+Nothing in here prints, exits or reads the environment. The names are imported when they are first
+used, so that the modules without arrays stay usable where numpy is not installed.
 """
 
-from composer.lora.composition import compose, composed_size, foreseen
-from composer.lora.reading import LoraFile, read
-from composer.lora.report import Report
-from composer.lora.scaling import companion
+from __future__ import annotations
 
-__all__ = ["LoraFile", "Report", "companion", "compose", "composed_size", "foreseen", "read"]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from composer.errors import BadLora
+
+if TYPE_CHECKING:
+    from composer.lora.composition import compose, composed_size, foreseen
+    from composer.lora.inspecting import inspect
+    from composer.lora.inspection import Inspection, LoraInfo
+    from composer.lora.merging import Merged, merge
+    from composer.lora.mix import Mix
+    from composer.lora.reading import LoraFile, read
+    from composer.lora.report import Report
+
+__all__ = [
+    "BadLora",
+    "Inspection",
+    "LoraFile",
+    "LoraInfo",
+    "Merged",
+    "Mix",
+    "Report",
+    "compose",
+    "composed_size",
+    "foreseen",
+    "inspect",
+    "merge",
+    "read",
+]
+
+_MODULES = {
+    "Inspection": "inspection",
+    "LoraFile": "reading",
+    "LoraInfo": "inspection",
+    "Merged": "merging",
+    "Mix": "mix",
+    "Report": "report",
+    "compose": "composition",
+    "composed_size": "composition",
+    "foreseen": "composition",
+    "inspect": "inspecting",
+    "merge": "merging",
+    "read": "reading",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value

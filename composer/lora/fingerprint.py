@@ -13,9 +13,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from composer import lora
 from composer.errors import BadLora
 from composer.lora.ids import lora_id, pair_id
+from composer.lora.reading import read
+from composer.lora.scaling import peft_config_path
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from composer.lora import LoraFile
+    from composer.lora.reading import LoraFile
 
 RACY = 2_000_000_000  # nanoseconds; the coarsest clock of a file system (FAT) ticks this slowly
 
@@ -42,7 +43,7 @@ class StatSignature:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise BadLora(f"{visible(path.name or str(path))} is not a regular file")
-        config = lora.companion(path)
+        config = peft_config_path(path)
         both = [status, *([config.stat()] if config else [])]
         return cls(
             " ".join(map(_text, both)),
@@ -70,7 +71,7 @@ class Hashes:
 
     @classmethod
     def of(cls, path: Path) -> Hashes:
-        config = lora.companion(path)
+        config = peft_config_path(path)
         return cls(_sha256(path), _sha256(config) if config else None)
 
     @classmethod
@@ -112,12 +113,12 @@ def look(
     """
     stamp = StatSignature.of(path)
     settled = stamp.settled(clock)
-    file = lora.read(path)
+    file = read(path)
     check(file)
     title = file.title
     hashes = Hashes.of(path)
     if not settled:  # the title must not be older than the hash
-        title = lora.read(path).title
+        title = read(path).title
     if StatSignature.of(path).text != stamp.text:
         raise BadLora(
             f"{visible(path.name)} changed while it was read", hint="is it still being copied?"

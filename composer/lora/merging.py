@@ -1,7 +1,7 @@
-"""`merge`: LoRA files become one, without a recipe, a lock or a project.
+"""`merge`: combine LoRA files into one, without a recipe, a lock or a project.
 
-The command of that name calls it, and so may any program. It makes the file as the engine's jobs
-do: the same parts give the same tensors, in whatever order they are named.
+`compose merge` calls it. It writes the file as the local target's jobs do: the same LoRAs give
+the same tensors, in whatever order they are named.
 """
 
 from __future__ import annotations
@@ -9,30 +9,33 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer import lora
 from composer.errors import BadLora, UsageError
 from composer.files.delivery import HINT, appearing, check_place
 from composer.files.disk import check_space, free_space, spare
+from composer.lora.arguments import with_scales
 from composer.lora.composed_file import CompositionSpec, Part, make
 from composer.lora.fingerprint import look
+from composer.lora.output_formats import FORMS
+from composer.lora.output_options import PRECISIONS, OutputOptions
 from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from composer.lora import LoraFile, Report
+    from composer.lora.arguments import Loras, StrPath
     from composer.lora.fingerprint import Fingerprint
-    from composer.lora.output_options import OutputOptions
 
 NORMS = "brings scales of norms, which take the place of the base model's"
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What was made, or with `dry_run` would be: its `size` in bytes is then the most it can be.
+    """The file that was written, or with `dry_run` would be; `size` in bytes is then a maximum.
 
     `parts` and `files` are in the order of the concatenation, which is that of the ids.
     """
@@ -45,34 +48,42 @@ class Merged:
 
 
 def merge(
-    weighted: Sequence[tuple[Path, float]],
-    out: Path,
+    loras: Loras,
+    out: StrPath,
     *,
-    wanted: OutputOptions,
-    form: str = "diffusers",
+    rank: int | None = None,
+    precision: str | None = None,
+    format: str = "diffusers",
     force: bool = False,
     dry_run: bool = False,
     progress: Callable[[float], None] = lambda share: None,
     free_space: Callable[[Path], int] = free_space,
 ) -> Merged:
-    """Write the sum of these files, each with its scale, to `out`, whole or not at all.
+    """Write the weighted sum of LoRA files to `out` as one LoRA, completely or not at all.
 
-    Raises `UsageError` for what can't be meant (a file twice, `out` among the files), `Refused`
-    where `out` is there and not to be replaced, `BadLora`, and `TargetError` where there isn't
-    enough space or `out` can't be written.
+    `loras` is `{path: scale}`, or paths (each at scale 1). The result is exact; with `rank` it is
+    the best approximation in which no layer has a higher rank. `precision` is `float32`,
+    `bfloat16` or `float16`, by default the files' own; `format` is `diffusers` or `kohya`.
+    `progress` is called with 0..1 and may raise to cancel. With `dry_run` nothing is written.
+
+    Raises `UsageError` for wrong arguments (a file given twice, `out` among the files), `Refused`
+    if `out` exists and `force` is not set, `BadLora` for a file that can't be used, and
+    `TargetError` if there isn't enough space or `out` can't be written.
     """
+    _check_options(rank, precision, format)
+    pairs, out = with_scales(loras), Path(out)
     check_place(out, force=force)
-    _refuse_inputs(out, [path for path, _ in weighted])
-    making = CompositionSpec(_parts(weighted), out.stem, form, wanted)
-    files = making.files()
-    foreseen = lora.foreseen(files, form=form, rank=wanted.rank, dtype=wanted.dtype)
-    size = making.size(files)
+    _refuse_inputs(out, [path for path, _ in pairs])
+    spec = CompositionSpec(_parts(pairs), out.stem, format, OutputOptions(rank, precision))
+    files = spec.files()
+    foreseen = lora.foreseen(files, form=format, rank=rank, dtype=spec.wanted.dtype)
+    size = spec.size(files)
     check_space(out.parent, size, free_space, hint=HINT, margin=spare(size))
     if dry_run:
-        return _merged(making, files, foreseen, foreseen, size)
+        return _merged(spec, files, foreseen, foreseen, size)
     with appearing(out, force=force) as temporary:
         report = make(
-            making,
+            spec,
             files,
             temporary,
             progress=progress,
@@ -81,7 +92,15 @@ def merge(
             margin=spare(size),
         )
         size = temporary.stat().st_size
-    return _merged(making, files, foreseen, report, size)
+    return _merged(spec, files, foreseen, report, size)
+
+
+def _check_options(rank: int | None, precision: str | None, format: str) -> None:
+    if rank is not None and rank < 1:
+        raise UsageError(f"rank is {rank}, and must be 1 or more")
+    for name, value, allowed in (("precision", precision, PRECISIONS), ("format", format, FORMS)):
+        if value is not None and value not in allowed:
+            raise UsageError(f"{name} is {value!r}, and must be one of {', '.join(allowed)}")
 
 
 def _refuse_inputs(out: Path, paths: Sequence[Path]) -> None:
@@ -92,12 +111,12 @@ def _refuse_inputs(out: Path, paths: Sequence[Path]) -> None:
             )
 
 
-def _parts(weighted: Sequence[tuple[Path, float]]) -> tuple[Part, ...]:
+def _parts(pairs: Sequence[tuple[Path, float]]) -> tuple[Part, ...]:
     """The files, read and hashed, by id."""
     with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter
-        readings = list(pool.map(_look, [path for path, _ in weighted]))
+        readings = list(pool.map(_look, [path for path, _ in pairs]))
     named: dict[str, Part] = {}
-    for reading, (path, scale) in zip(readings, weighted, strict=True):
+    for reading, (path, scale) in zip(readings, pairs, strict=True):
         part = Part(reading.hashes.id, reading, scale)
         other = named.setdefault(part.id, part)
         if other is not part:
@@ -112,12 +131,12 @@ def _look(path: Path) -> Fingerprint:
     try:
         return look(path)
     except OSError as error:
-        said = error.strerror or error
-        raise BadLora(f"{visible(str(path))} can't be read: {said}") from error
+        reason = error.strerror or error
+        raise BadLora(f"{visible(str(path))} can't be read: {reason}") from error
 
 
 def _merged(
-    making: CompositionSpec,
+    spec: CompositionSpec,
     files: Sequence[tuple[LoraFile, float]],
     foreseen: Report,
     report: Report,
@@ -126,7 +145,7 @@ def _merged(
     notes = [_on_norms(file, scale) for file, scale in files if file.norms]
     if report.dtype != foreseen.dtype:
         notes.append(f"written as {report.dtype}: some values don't fit {foreseen.dtype}")
-    return Merged(making.parts, tuple(file for file, _ in files), report, size, tuple(notes))
+    return Merged(spec.parts, tuple(file for file, _ in files), report, size, tuple(notes))
 
 
 def _on_norms(file: LoraFile, scale: float) -> str:

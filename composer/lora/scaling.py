@@ -104,7 +104,7 @@ class Configs:
     @classmethod
     def beside(cls, path: Path) -> Configs:
         """The one that PEFT saved beside its weights; none where `path` isn't PEFT's own name."""
-        config = companion(path)
+        config = peft_config_path(path)
         if config is None:
             return cls()
         with config.open("rb") as file:
@@ -136,7 +136,7 @@ class Configs:
         return None, 1.0
 
 
-def companion(path: Path) -> Path | None:
+def peft_config_path(path: Path) -> Path | None:
     """The configuration that belongs to the file at `path`, if PEFT saved the two."""
     config = path.with_name(PEFT_CONFIG)
     return config if path.name == PEFT_WEIGHTS and config.is_file() else None

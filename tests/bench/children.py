@@ -50,11 +50,9 @@ def ours_to_32(out: Path, files: list[Path]) -> Callable[[], None]:
 
 def inspect(out: Path, files: list[Path]) -> Callable[[], None]:
     from composer import lora
-    from composer.lora import inspecting
 
     def work() -> None:
-        parts = [(lora.read(file), scale) for file, scale in zip(files, SCALES, strict=False)]
-        inspecting.inspect(parts)
+        lora.inspect(zip(files, SCALES, strict=False))
 
     return work
 

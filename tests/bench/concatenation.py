@@ -56,7 +56,7 @@ def run_inspect(folder: Path) -> None:
     command = found["compose inspect"].process / found["compose merge"].process
     rows = [
         ["`compose inspect A B C` / `compose merge A B C -o OUT`", f"{command:.2f}"],
-        ["`inspecting.inspect` / `lora.compose`, nothing hashed or synced", f"{alone:.2f}"],
+        ["`lora.inspect` / `lora.compose`, nothing hashed or synced", f"{alone:.2f}"],
     ]
     table(["inspecting / composing", "time"], rows)
     limit("the command that inspects / that composes", command, "less than 1", command < 1)

@@ -21,11 +21,10 @@ from support.hostile import HOSTILE
 from support.lora_files import Spec, write
 from support.pages import parsed
 
-from composer import lora
 from composer.cli.lora_argument import weighted
 from composer.errors import UsageError
 from composer.files.schemas import schema
-from composer.lora.inspecting import inspect
+from composer.lora import inspect
 from composer.lora.inspection_values import Inspection, Mix
 from composer.output.inspect_html import page
 from composer.output.inspect_text import text
@@ -251,7 +250,7 @@ def test_cells_have_numbers_as_well_as_colours(tmp_path: Path) -> None:
 
 
 def inspected(*paths: Path) -> Inspection:
-    return inspect([(lora.read(path), 1.0) for path in paths])
+    return inspect([(path, 1.0) for path in paths])
 
 
 @pytest.mark.parametrize("text_", [*HOSTILE, *BAD])

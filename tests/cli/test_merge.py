@@ -26,11 +26,9 @@ from composer.cli.terminal import Meter
 from composer.errors import BadLora, Refused, TargetError
 from composer.files.delivery import STALE, sweep
 from composer.files.disk import MARGIN, spare
-from composer.lora import read
+from composer.lora import merge, read
 from composer.lora.container import Source
-from composer.lora.merging import merge
 from composer.lora.modules import MODULES
-from composer.lora.output_options import OutputOptions
 from composer.model import LORA, Concept, parameters
 from composer.targets.local.service import Engine
 
@@ -137,7 +135,7 @@ def test_the_order_of_the_words_means_nothing(tmp_path: Path, loras: Path) -> No
 )
 def test_it_is_the_weighted_sum(tmp_path: Path, loras: Path, precision: str, most: float) -> None:
     out = tmp_path / "out.safetensors"
-    done = merge(parts(loras), out, wanted=OutputOptions(precision=precision))
+    done = merge(parts(loras), out, precision=precision)
     assert error(changes(out), expected(loras)) < most
     assert done.report.ranks == (sum(RANKS.values()),)
     assert done.size == out.stat().st_size
@@ -170,9 +168,9 @@ def test_a_reduction_is_the_best_there_is_and_says_what_it_keeps(
 def test_one_alone_is_converted_scaled_and_converted_back(tmp_path: Path, loras: Path) -> None:
     ink = loras / "ink.safetensors"
     kohya, back = tmp_path / "kohya.safetensors", tmp_path / "back.safetensors"
-    merge([(ink, 2.0)], kohya, wanted=OutputOptions(), form="kohya")
+    merge([(ink, 2.0)], kohya, format="kohya")
     assert read(kohya).format == "kohya"
-    merge([(kohya, 0.5)], back, wanted=OutputOptions())
+    merge([(kohya, 0.5)], back)
     assert error(changes(back), changes(ink)) < 1e-6
 
 
@@ -249,11 +247,11 @@ def test_float16_gives_way_where_values_leave_its_range(tmp_path: Path) -> None:
         "transformer.proj_out.lora_B.weight": np.full((64, 1), 1e-4, np.float16),
     }
     save_file(tensors, path)
-    done = merge([(path, 0.01)], tmp_path / "a.safetensors", wanted=OutputOptions())
+    done = merge([(path, 0.01)], tmp_path / "a.safetensors")
     assert done.report.dtype == "F32"
     assert done.notes == ("written as F32: some values don't fit F16",)
     with pytest.raises(BadLora, match=r"too small for float16.*bfloat16 or float32"):
-        merge([(path, 0.01)], tmp_path / "b.safetensors", wanted=OutputOptions(precision="float16"))
+        merge([(path, 0.01)], tmp_path / "b.safetensors", precision="float16")
     assert not (tmp_path / "b.safetensors").exists()
 
 
@@ -261,8 +259,8 @@ def test_the_configuration_that_peft_saves_beside_the_weights_counts(tmp_path: P
     path = write_peft(tmp_path / "knight", 1, alpha=4.0, rank=2)
     plain = write_lora(tmp_path / "plain.safetensors", 1, rank=2, prefix="base_model.model")
     config = path.with_name("adapter_config.json")
-    merge([(path, 0.5)], tmp_path / "k.safetensors", wanted=OutputOptions())
-    merge([(plain, 1.0)], tmp_path / "p.safetensors", wanted=OutputOptions())
+    merge([(path, 0.5)], tmp_path / "k.safetensors")
+    merge([(plain, 1.0)], tmp_path / "p.safetensors")
     assert error(changes(tmp_path / "k.safetensors"), changes(tmp_path / "p.safetensors")) < 1e-6
     (said,) = json.loads(metadata(tmp_path / "k.safetensors")["compose.concepts"])
     assert said["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -274,7 +272,7 @@ def test_the_configuration_that_peft_saves_beside_the_weights_counts(tmp_path: P
         config.write_text(config.read_text().replace("4.0", "8.0"))
 
     with pytest.raises(BadLora, match=r"adapter_model\.safetensors changed while it was read"):
-        merge([(path, 0.5)], tmp_path / "x.safetensors", wanted=OutputOptions(), progress=harm)
+        merge([(path, 0.5)], tmp_path / "x.safetensors", progress=harm)
     assert not (tmp_path / "x.safetensors").exists()
 
 
@@ -382,7 +380,7 @@ def test_force_replaces_in_one_step(tmp_path: Path, loras: Path) -> None:
     out.write_bytes(b"older")
     reader = out.open("rb")
     assert compose("merge", *words(loras), "-o", str(out), at=tmp_path).status == 3
-    merge(parts(loras), out, wanted=OutputOptions(), force=True)
+    merge(parts(loras), out, force=True)
     with reader:
         assert reader.read() == b"older"  # who reads the old file reads on
     assert read(out).ranks == (9,)
@@ -396,7 +394,7 @@ def test_a_file_that_comes_up_meanwhile_is_not_replaced(tmp_path: Path, loras: P
         out.write_bytes(b"theirs")
 
     with pytest.raises(Refused, match="is there already"):
-        merge(parts(loras), out, wanted=OutputOptions(), progress=theirs)
+        merge(parts(loras), out, progress=theirs)
     assert out.read_bytes() == b"theirs"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["k.safetensors", "loras"]
 
@@ -408,7 +406,6 @@ def test_a_full_disk_is_seen_before_anything_is_written(tmp_path: Path, loras: P
             merge(
                 parts(loras),
                 tmp_path / "k.safetensors",
-                wanted=OutputOptions(),
                 dry_run=dry_run,
                 free_space=lambda folder: 1000,
             )
@@ -459,7 +456,7 @@ def test_what_happens_meanwhile_leaves_nothing(
             once.pop()(loras / "ink.safetensors")
 
     with pytest.raises(raised):
-        merge(parts(loras), tmp_path / "k.safetensors", wanted=OutputOptions(), progress=progress)
+        merge(parts(loras), tmp_path / "k.safetensors", progress=progress)
     assert not once
     assert [path.name for path in tmp_path.iterdir()] == ["loras"]
 
@@ -489,14 +486,14 @@ def test_killed_in_the_middle_there_is_no_file(tmp_path: Path, loras: Path, coun
         write(Spec(False, "BF16", dict.fromkeys(FIRST, len(path.stem)), seed=len(path.stem)), path)
     folder, whole = tmp_path / "there", tmp_path / "k.safetensors"
     folder.mkdir()
-    merge(parts(loras), whole, wanted=OutputOptions())
+    merge(parts(loras), whole)
     out = folder / whole.name
     assert dying("SIGKILL", count, out, loras) != 0
     (half,) = folder.iterdir()
     written = there(half, whole)  # this is what proves where the kill struck
     assert count <= sum(written) < len(written)
     assert half.name.endswith(".tmp")
-    merge(parts(loras), out, wanted=OutputOptions())
+    merge(parts(loras), out)
     assert out.read_bytes() == whole.read_bytes()
     sweep(out, now=time.time())
     assert half.exists()  # its process may still be at it

@@ -12,8 +12,7 @@ import pytest
 from support.hostile import HOSTILE
 from support.lora_files import Spec, write
 
-from composer import lora
-from composer.lora.inspecting import inspect
+from composer.lora import inspect
 from composer.lora.inspection_values import Inspection
 from composer.output.inspect_html import page
 
@@ -57,7 +56,7 @@ def inspected(folder: Path, words: str) -> Inspection:
     paths = [folder / "one.safetensors", folder / "two.safetensors"]
     for path in paths:
         write(Spec(False, "F32", {TO_Q: 2}, metadata=metadata), path)
-    found = inspect([(lora.read(path), 0.5) for path in paths])
+    found = inspect([(path, 0.5) for path in paths])
     return Inspection(words, words, found.portraits, found.mix)
 
 

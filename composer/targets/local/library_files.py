@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from composer import lora
 from composer.errors import TargetError
+from composer.lora.scaling import peft_config_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +92,7 @@ def _file(found: Found, top: Path) -> Iterator[Found]:
     elif suffix == SUFFIX and not _within(found.path, top):
         yield _flawed(found, "leads outside the library")
     elif suffix == SUFFIX:
-        config = lora.companion(found.path)
+        config = peft_config_path(found.path)
         if config is not None and not _within(config, top):
             yield _flawed(found, f"has an {config.name} that leads outside the library")
         else:

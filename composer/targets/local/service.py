@@ -15,7 +15,7 @@ from composer import lora
 from composer.errors import NotFound, TargetError
 from composer.files.disk import free_space
 from composer.lora.ids import composition_ids, job_id
-from composer.lora.inspecting import Overlaps, portrait
+from composer.lora.inspecting import portrait
 from composer.lora.inspection_values import Inspection, headline
 from composer.model import COMPOSITION, LORA, TRAINED, in_order
 from composer.targets.local import checks
@@ -28,6 +28,7 @@ from composer.targets.local.model_views import (
     lora_model,
     status_of,
 )
+from composer.targets.local.overlaps import Overlaps
 from composer.targets.local.store import Store
 from composer.targets.local.worker import Worker
 

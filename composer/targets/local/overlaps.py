@@ -1,0 +1,101 @@
+"""What the LoRAs of a library do to each other, remembered pair by pair in the store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from composer import __version__
+from composer.errors import BadLora
+from composer.lora.analysis import BLOCKS, grams
+from composer.lora.fingerprint import unchanged
+from composer.lora.inspecting import distinct
+from composer.lora.mix import Mix
+from composer.lora.reading import read
+from composer.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from composer.lora.mix import Gram
+    from composer.targets.local.library import Lora
+
+    Overlap = Mapping[str, float]
+
+
+class OverlapCache(Protocol):
+    """Keeps what was computed of two LoRAs: the store."""
+
+    def get_overlap(self, pair: str, version: str) -> str | None: ...
+
+    def put_overlap(self, pair: str, version: str, numbers: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Overlaps:
+    """The mixes of a library's LoRAs: what is known of a pair isn't computed again.
+
+    What is kept are the inner products at scale 1 (block -> number), by the ids of the two LoRAs,
+    which are those of their bytes.
+    """
+
+    memory: OverlapCache
+
+    def mix(self, parts: Sequence[tuple[Lora, float]]) -> Mix:
+        """The mix of these LoRAs. Raises `BadLora` for a file that can't be used, or changed."""
+        loras = [part for part, _ in parts]
+        pairs = [(i, j) for i in range(len(loras)) for j in range(i, len(loras))]
+        known = {(i, j): self._known(loras[i], loras[j]) for i, j in pairs}
+        if None in known.values():
+            known = {**known, **self._computed(loras, pairs)}
+        found = {pair: numbers for pair, numbers in known.items() if numbers is not None}
+        names = distinct([part.name for part in loras])
+        return Mix(names, tuple(scale for _, scale in parts), _joined(found, len(loras)))
+
+    def _known(self, one: Lora, two: Lora) -> Overlap | None:
+        text = self.memory.get_overlap(_key(one, two), __version__)
+        return None if text is None else _parsed(text)
+
+    def _computed(
+        self, loras: Sequence[Lora], pairs: Sequence[tuple[int, int]]
+    ) -> dict[tuple[int, int], Overlap]:
+        found = grams([read(part.reading.path) for part in loras]).blocks
+        for part in loras:
+            if not unchanged(part.reading):
+                raise BadLora(
+                    f"{visible(part.reading.path.name)} changed while it was read",
+                    hint="run the same again once it stays as it is",
+                )
+        computed: dict[tuple[int, int], Overlap] = {
+            (i, j): {block: float(gram[i, j]) for block, gram in found.items()} for i, j in pairs
+        }
+        for (i, j), numbers in computed.items():
+            self.memory.put_overlap(_key(loras[i], loras[j]), __version__, json.dumps(numbers))
+        return computed
+
+
+def _key(one: Lora, two: Lora) -> str:
+    return " ".join(sorted((one.id, two.id)))
+
+
+def _parsed(text: str) -> Overlap | None:
+    """What was kept; None where it is none of ours, so that it is computed anew."""
+    try:
+        numbers = json.loads(text)
+        return {block: float(number) for block, number in numbers.items() if block in BLOCKS}
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def _joined(found: Mapping[tuple[int, int], Overlap], count: int) -> dict[str, Gram]:
+    """The inner products of each block that any LoRA changes, (count, count)."""
+    present = {block for numbers in found.values() for block in numbers}
+    return {
+        block: tuple(
+            tuple(found[min(i, j), max(i, j)].get(block, 0.0) for j in range(count))
+            for i in range(count)
+        )
+        for block in BLOCKS
+        if block in present
+    }
