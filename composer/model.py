@@ -50,6 +50,37 @@ def _frozen(value: object) -> Value:
     raise TypeError(f"a training parameter can't be a {type(value).__name__}")
 
 
+# --- what describes a model --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedField:
+    """A text that describes a model, and is no part of its content: it is changed in place."""
+
+    name: str  # in a recipe, in `Described`, and the column of the local target's database
+    wire: str  # in the API's JSON
+    longest: int  # characters
+
+
+DESCRIBED = (DescribedField("description", wire="shortDescription", longest=256),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """The fields of `DESCRIBED`; None means: not said, so that nothing is changed."""
+
+    description: str | None = None
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Those that are said, by the field's name."""
+        values = {field.name: getattr(self, field.name) for field in DESCRIBED}
+        return {name: text for name, text in values.items() if text is not None}
+
+
+NOTHING_DESCRIBED = Described()
+
+
 # --- what people write -------------------------------------------------------------------
 
 
@@ -68,13 +99,12 @@ class ConceptRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(Described):
     """One recipe file. `path` is relative to the project root, with `/`."""
 
     path: str
     name: str
     concepts: tuple[ConceptRef, ...]
-    description: str | None = None
     training: Parameters = ()
     tags: tuple[str, ...] = ()  # sorted by code point, each once
     protect: bool = False
@@ -114,7 +144,7 @@ def in_order(concepts: Iterable[Concept]) -> tuple[Concept, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class Model(Described):
     """A model as a target answers it. None means: the answer didn't say."""
 
     id: str
@@ -124,7 +154,6 @@ class Model:
     created_at: str = ""  # ISO 8601, UTC, milliseconds, `Z`: sorts as text
     concepts: tuple[Concept, ...] | None = None
     parameters: Parameters | None = None
-    description: str | None = None
     tags: frozenset[str] | None = None
     job: str | None = None
     owner: str | None = None

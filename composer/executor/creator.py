@@ -69,7 +69,7 @@ class Creator:
             model = self.target.create(
                 recipe.name,
                 content.concepts,
-                description=recipe.description,
+                described=recipe,
                 id=action.requested_id,
             )
         except Ambiguous:
@@ -146,8 +146,8 @@ class Creator:
     def _describe(self, action: Action, twin: Model) -> None:
         """What the recipe says of its model, on one that another runner made."""
         recipe, _ = wanted(action)
-        if recipe.description not in (None, twin.description):
-            self.target.update(twin.id, description=recipe.description)
+        if recipe.texts.items() - twin.texts.items():
+            self.target.update(twin.id, described=recipe)
         if set(recipe.tags) - (twin.tags or frozenset()):
             self.target.tag(twin.id, add=recipe.tags)
 
@@ -175,9 +175,9 @@ class Creator:
     def update(self, action: Action, model: Model) -> None:
         """Change in place what differs; what we made gets our mark if it has none yet."""
         change = action.update
-        if change.name or change.description is not None:
+        if change.name or change.texts:
             name = change.name[1] if change.name else None
-            self.target.update(model.id, name=name, description=change.description)
+            self.target.update(model.id, name=name, described=change)
         add = {*change.add_tags}
         if self.ledger.made(model.id):
             add |= {MARK} - (model.tags or frozenset())

@@ -95,10 +95,9 @@ def _change(action: Action, price: float | None, advice: str | None) -> str:
     table = list(_table(action))
     lines += [*table, ""] if table else []
     lines += [f"- recipe: {_place(action, code)}", f"- why: {code(why.reason)}"]
-    description = action.update.description
-    if description is not None:
-        before = (action.model.description if action.model else None) or ""
-        lines.append(f"- description: {code(before)} -> {code(description)}")
+    before = action.model.texts if action.model else {}
+    for name, text in action.update.texts.items():
+        lines.append(f"- {name}: {code(before.get(name, ''))} -> {code(text)}")
     if left:
         lines.append(f"- leaves {code(left)} on the target until it is pruned")
     lines += [] if price is None else [f"- cost: {price:g}"]

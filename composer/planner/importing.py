@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from composer.model import COMPOSITION, LORA, MARK, ConceptRef, Content, Entry, Recipe
 
@@ -20,13 +20,14 @@ def recipe_of(model: Model, path: str, observed: Observed) -> Recipe:
     Raises `ValueError` with the reason where a recipe can't express it.
     """
     concepts = _expressible(model)
+    described: dict[str, Any] = {name: text for name, text in model.texts.items() if text}
     return Recipe(
         path=path,
         name=model.name,
         concepts=tuple(_ref(concept, observed) for concept in concepts),
-        description=model.description or None,
         training=model.parameters or (),
         tags=tuple(sorted((model.tags or frozenset()) - {MARK})),
+        **described,
     )
 
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from composer.errors import ComposeError, Refused
+from composer.model import Described
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -37,11 +38,10 @@ CHANGES = frozenset({Verb.CREATE, Verb.ADOPT, Verb.TRAIN, Verb.REPLACE, Verb.UPD
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class Update(Described):
     """What is changed in place; None and empty mean: nothing."""
 
     name: tuple[str, str] | None = None  # before, after
-    description: str | None = None
     add_tags: tuple[str, ...] = ()
     remove_tags: tuple[str, ...] = ()
     protect: bool | None = None
@@ -53,7 +53,7 @@ class Update:
     def words(self) -> str:
         """Why, in words: `renamed from Old, tag x added`."""
         said = [f"renamed from {self.name[0]}"] if self.name else []
-        said += ["description changed"] if self.description is not None else []
+        said += [f"{name} changed" for name in self.texts]
         said += [f"tag {tag} added" for tag in self.add_tags]
         said += [f"tag {tag} removed" for tag in self.remove_tags]
         if self.protect is not None:
@@ -134,7 +134,10 @@ class Action:
         if self.recipe is None or self.content is None:
             return None
         concepts = [[c.model_id, c.epoch, c.scale] for c in self.content.concepts]
-        extra = [self.recipe.description, self.recipe.tags, self.recipe.protect]
+        recipe = self.recipe
+        extra: list[object] = [recipe.description, recipe.tags, recipe.protect]
+        later = {name: text for name, text in recipe.texts.items() if name != "description"}
+        extra += [later] if later else []  # a digest changes only where such a field is used
         return [concepts, self.content.training, *extra]
 
 

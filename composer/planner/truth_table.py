@@ -248,17 +248,20 @@ class _Decision:
 
     def _update(self, model: Model) -> Update:
         recipe, entry = self.recipe, self.entry
-        described = recipe.description is not None and model.description is not None
+        answered = model.texts  # what the target doesn't return is no difference
+        described = {
+            name: text
+            for name, text in recipe.texts.items()
+            if name in answered and answered[name] != text
+        }
         tags = model.tags if model.tags is not None else frozenset(recipe.tags)
         surplus = {*(entry.tags if entry else ())} - {*recipe.tags}
         return Update(
             name=(model.name, recipe.name) if model.name != recipe.name else None,
-            description=recipe.description
-            if described and recipe.description != model.description
-            else None,
             add_tags=tuple(sorted({*recipe.tags} - tags)),
             remove_tags=tuple(sorted(surplus & tags - {MARK})),
             protect=recipe.protect if entry and entry.protect != recipe.protect else None,
+            **described,
         )
 
     def _with_the_rest(self, action: Action) -> Action:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from composer.errors import Problem
-from composer.model import ConceptRef, Recipe, parameters, rounded
+from composer.model import DESCRIBED, ConceptRef, Recipe, parameters, rounded
 from composer.recipes import rules, schema
 from composer.recipes.characters import decode
 from composer.recipes.nodes import NOWHERE, Node, Place, Report
@@ -118,16 +118,15 @@ def _exclude(file: str) -> str:
 
 def _recipe(raw: Any, path: str) -> Recipe:
     """A Recipe of values that the schema has let pass."""
-    description = raw.get("description")
     training = raw.get("training", {}).get("parameters", {})
     return Recipe(
         path=path,
         name=raw["name"],
         concepts=tuple(_concept(concept) for concept in raw["concepts"]),
-        description=None if description is None else description.strip(),
         training=parameters({key: _parameter(key, value) for key, value in training.items()}),
         tags=tuple(sorted(set(raw.get("tags", ())))),
         protect=raw.get("protect", False),
+        **{field.name: raw[field.name].strip() for field in DESCRIBED if field.name in raw},
     )
 
 

@@ -32,8 +32,7 @@ def write(recipe: Recipe) -> str:
 
 def _lines(recipe: Recipe) -> Iterator[str]:
     yield f"name: {_text(recipe.name)}"
-    if recipe.description is not None:
-        yield f"description: {_text(recipe.description)}"
+    yield from (f"{name}: {_text(text)}" for name, text in recipe.texts.items())
     yield "concepts:"
     for concept in recipe.concepts:
         first, *others = _concept(concept)

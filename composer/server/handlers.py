@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from composer.errors import NotFound
-from composer.model import COMPOSITION, LORA, is_id
+from composer.model import COMPOSITION, DESCRIBED, LORA, Described, is_id
 from composer.server import listing, wire
 from composer.server import request_body as bodies
 from composer.server.auth import LINK_LIFE, Credentials, link_token
@@ -77,7 +77,7 @@ def create_model(call: Call) -> Answer:
     model = call.engine.create(
         name,
         bodies.concepts(call.body),
-        description=bodies.text(call.body, "shortDescription"),
+        described=_described(call.body),
     )
     return Answer({"model": _written(call, model.id)})
 
@@ -95,14 +95,18 @@ def get_bulk(call: Call) -> Answer:
 
 
 def update_model(call: Call, id: str) -> Answer:
-    name, description = bodies.text(call.body, "name"), bodies.text(call.body, "shortDescription")
+    name = bodies.text(call.body, "name")
     for field in FIXED:
         if call.body.get(field) is not None:
             raise Refusal(f"{field} can't be changed here: make a new model instead")
     if bodies.text(call.body, "type") not in (None, COMPOSITION):
         raise Refusal(f"type can't be changed here: every composition is a {COMPOSITION}")
-    call.engine.update(id, name=name, description=description)
+    call.engine.update(id, name=name, described=_described(call.body))
     return Answer({"model": _written(call, id)})
+
+
+def _described(body: Mapping[str, Any]) -> Described:
+    return Described(**{field.name: bodies.text(body, field.wire) for field in DESCRIBED})
 
 
 def delete_model(call: Call, id: str) -> Answer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from composer.model import COMPOSITION
+from composer.model import COMPOSITION, DESCRIBED
 from composer.targets.local.times import iso, now_ms
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def composition(record: Record) -> Json:
         "tags": sorted(record.tags),
         "concepts": [_concept(concept) for concept in record.concepts],
         **_optional(
-            shortDescription=record.description,
+            **{field.wire: record.texts.get(field.name) for field in DESCRIBED},
             jobId=record.job,
             parameters=None if record.parameters is None else dict(record.parameters),
             trainingProgress=_progress(record) if record.status == "training" else None,

@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from composer.model import COMPOSITION, Observed
+from composer.model import COMPOSITION, NOTHING_DESCRIBED, Observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from types import TracebackType
 
-    from composer.model import Concept, Entry, Job, KnownState, Model, Parameters, Recipe
+    from composer.model import Concept, Described, Entry, Job, KnownState, Model, Parameters, Recipe
 
 
 class Target(Protocol):
@@ -72,7 +72,7 @@ class Target(Protocol):
         name: str,
         concepts: Iterable[Concept],
         *,
-        description: str | None = None,
+        described: Described = NOTHING_DESCRIBED,
         id: str | None = None,
     ) -> Model:
         """Create a composition, untrained. `id` is a wish that only the engine grants.
@@ -80,8 +80,10 @@ class Target(Protocol):
         Raises `Ambiguous` when it may have been created all the same.
         """
 
-    def update(self, id: str, *, name: str | None = None, description: str | None = None) -> None:
-        """Change a model's name or description; None leaves it as it is."""
+    def update(
+        self, id: str, *, name: str | None = None, described: Described = NOTHING_DESCRIBED
+    ) -> None:
+        """Change a model's name, and what describes it; None leaves a text as it is."""
 
     def tag(self, id: str, *, add: Collection[str] = (), remove: Collection[str] = ()) -> None:
         """Add and remove tags; those that are there, or aren't, are no error."""

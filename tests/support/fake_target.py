@@ -17,11 +17,14 @@ from composer.errors import ComposeError, NotFound, TargetError
 from composer.model import (
     COMPOSITION,
     DELETED,
+    DESCRIBED,
     LORA,
+    NOTHING_DESCRIBED,
     TRAINED,
     UNTRAINED,
     Concept,
     Content,
+    Described,
     Job,
     Model,
 )
@@ -173,7 +176,7 @@ class FakeTarget:
         name: str,
         concepts: Iterable[Concept],
         *,
-        description: str | None = None,
+        described: Described = NOTHING_DESCRIBED,
         id: str | None = None,
     ) -> Model:
         content = tuple(concepts)
@@ -192,7 +195,7 @@ class FakeTarget:
                 status="new",
                 created_at=self.now(),
                 concepts=content,
-                description=description or "",
+                **{**{field.name: "" for field in DESCRIBED}, **described.texts},
                 tags=frozenset(),
                 owner=self.team,
             )
@@ -202,16 +205,18 @@ class FakeTarget:
 
         return self._do("create", (name, Content.of(content).concepts), created)
 
-    def update(self, id: str, *, name: str | None = None, description: str | None = None) -> None:
+    def update(
+        self, id: str, *, name: str | None = None, described: Described = NOTHING_DESCRIBED
+    ) -> None:
         def updated() -> None:
             model = self._there(id)
             self.models[id] = replace(
                 model,
                 name=model.name if name is None else name,
-                description=model.description if description is None else description,
+                **described.texts,
             )
 
-        self._do("update", (id, name, description), updated)
+        self._do("update", (id, name, described.texts), updated)
 
     def tag(self, id: str, *, add: Collection[str] = (), remove: Collection[str] = ()) -> None:
         def tagged() -> None:

@@ -15,7 +15,7 @@ from support.engine_files import PATIENCE, free, write_lora
 from support.serving import Gate
 
 from composer.errors import NotFound, TargetError
-from composer.model import COMPOSITION, LORA, Concept, Content, KnownState, parameters
+from composer.model import COMPOSITION, LORA, Concept, Content, Described, KnownState, parameters
 from composer.targets.base import observe
 from composer.targets.local.service import Engine
 from composer.targets.scenario.credentials import Credentials
@@ -76,7 +76,7 @@ def test_loras_are_listed_by_name(target: Target) -> None:
 
 
 def test_create_train_and_watch(target: Target) -> None:
-    made = target.create("Knight", concepts(target), description="Soft.")
+    made = target.create("Knight", concepts(target), described=Described(description="Soft."))
     assert (made.type, made.status, made.name) == (COMPOSITION, "new", "Knight")
     training = target.train(made.id, parameters({"learningRate": 0.5}))
     assert training.job is not None
@@ -102,7 +102,7 @@ def test_twins_are_two_models(target: Target) -> None:
 def test_update_in_place(target: Target) -> None:
     id = target.create("Knight", concepts(target)).id
     target.update(id, name="Squire")
-    target.update(id, description="Young.")
+    target.update(id, described=Described(description="Young."))
     target.tag(id, add=["b", "a"])
     target.tag(id, add=["a"], remove=["b", "never there"])
     model = target.get_models([id])[id]

@@ -11,29 +11,30 @@ from typing import TYPE_CHECKING
 
 from composer.errors import TargetError
 from composer.lora.output_options import wanted
-from composer.model import is_id
+from composer.model import DESCRIBED, is_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from composer.model import Concept, Parameters
+    from composer.model import Concept, Described, Parameters
 
 # The limits of the wire, which any client of the API knows.
-NAME_LIMIT, DESCRIPTION_LIMIT, CONCEPTS_LIMIT, SCALE_LIMIT = 64, 256, 5, 2.0
+NAME_LIMIT, CONCEPTS_LIMIT, SCALE_LIMIT = 64, 5, 2.0
 UNSUPPORTED = MappingProxyType(
     {"modelEpoch": "a file has no epochs: put that epoch's file into the library"}
 )
 DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.IGNORECASE)  # no file names on Windows
 
 
-def check_texts(name: str | None, description: str | None) -> None:
-    """Refuse a name or description that is too long, or a name that is empty."""
+def check_texts(name: str | None, described: Described) -> None:
+    """Refuse a text that is too long, or a name that is empty."""
     if name is not None and not 1 <= len(name) <= NAME_LIMIT:
         raise TargetError(f"a model's name has 1 to {NAME_LIMIT} characters, not {len(name)}")
-    if description is not None and len(description) > DESCRIPTION_LIMIT:
-        raise TargetError(
-            f"a description has up to {DESCRIPTION_LIMIT} characters, not {len(description)}"
-        )
+    texts = described.texts
+    for field in DESCRIBED:
+        length = len(texts.get(field.name, ""))
+        if length > field.longest:
+            raise TargetError(f"a {field.name} has up to {field.longest} characters, not {length}")
 
 
 def check_concepts(concepts: tuple[Concept, ...], known: Collection[str]) -> None:

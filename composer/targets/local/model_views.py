@@ -5,7 +5,7 @@ Used by the service.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from composer.model import COMPOSITION, LORA, TRAINED, Job, Model
 from composer.targets.local.times import iso, now_ms
@@ -34,6 +34,7 @@ def composition_model(record: Record, result_size: int | None) -> Model:
     """A composition; `result_size` is what its result's file has, None if there is none."""
     status = status_of(record, result_size)
     training = status == TRAINING
+    described: dict[str, Any] = record.texts
     return Model(
         id=record.id,
         type=COMPOSITION,
@@ -42,12 +43,12 @@ def composition_model(record: Record, result_size: int | None) -> Model:
         created_at=iso(record.created_at),
         concepts=record.concepts,
         parameters=record.parameters,
-        description=record.description,
         tags=record.tags,
         job=record.job,
         progress=record.progress if training else None,
         remaining=_remaining(record) if training else None,
         error=record.error if status == FAILED else None,
+        **described,
     )
 
 

@@ -9,17 +9,16 @@ import json
 import sqlite3
 from dataclasses import dataclass
 
-from composer.model import Concept, Parameters, in_order, is_id, parameters
+from composer.model import DESCRIBED, Concept, Described, Parameters, in_order, is_id, parameters
 from composer.targets.local.times import now_ms
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class Record(Described):
     """A composition as the store keeps it; `size` is its result's, in bytes, once trained."""
 
     id: str
     name: str
-    description: str | None
     concepts: tuple[Concept, ...]
     parameters: Parameters | None
     status: str
@@ -58,7 +57,6 @@ def to_record(row: sqlite3.Row) -> Record:
         return Record(
             id=_id(row["id"]),
             name=str(row["name"]),
-            description=row["description"],
             concepts=in_order(concepts),
             parameters=None if sent is None else parameters(json.loads(sent)),
             status=str(row["status"]),
@@ -73,6 +71,7 @@ def to_record(row: sqlite3.Row) -> Record:
             job_status=row["job_status"],
             project=str(row["project"]),
             deleted_at=row["deleted_at"],
+            **{field.name: row[field.name] for field in DESCRIBED},
         )
     except (ValueError, TypeError, AttributeError) as error:
         raise sqlite3.DataError(f"the row of model {row['id']!r}: {error}") from error

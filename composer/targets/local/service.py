@@ -17,7 +17,7 @@ from composer.files.disk import free_space
 from composer.lora.ids import composition_ids, job_id
 from composer.lora.inspecting import portrait
 from composer.lora.inspection_values import Inspection, headline
-from composer.model import COMPOSITION, LORA, TRAINED, in_order
+from composer.model import COMPOSITION, LORA, NOTHING_DESCRIBED, TRAINED, in_order
 from composer.targets.local import checks
 from composer.targets.local.folder import Folder
 from composer.targets.local.library import Library
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from composer.model import Concept, Job, Model, Parameters
+    from composer.model import Concept, Described, Job, Model, Parameters
     from composer.targets.local.library import Lora
     from composer.targets.local.records import Download, JobRecord, Record
 
@@ -196,7 +196,7 @@ class Engine:
         name: str,
         concepts: Iterable[Concept],
         *,
-        description: str | None = None,
+        described: Described = NOTHING_DESCRIBED,
         id: str | None = None,
     ) -> Model:
         """Create a composition; scales are kept to 4 decimals, which is how they are compared.
@@ -205,22 +205,24 @@ class Engine:
         Raises `TargetError` for concepts that can't be composed.
         """
         self._writable()
-        checks.check_texts(name, description)
+        checks.check_texts(name, described)
         content = in_order(concepts)
         checks.check_concepts(content, self._library.scan().loras.keys())
         wish = [id] if id is not None and checks.can_be_granted(id) else []
         ids = chain(wish, composition_ids(name, content))
         created = self.store.create(
-            ids, name, content, description, project=self._project, reuse=self._reuse_ids
+            ids, name, content, described, project=self._project, reuse=self._reuse_ids
         )
         return self._model(self._composition(created))
 
-    def update(self, id: str, *, name: str | None = None, description: str | None = None) -> None:
-        """Change a composition's name or description; its id and its result stay."""
+    def update(
+        self, id: str, *, name: str | None = None, described: Described = NOTHING_DESCRIBED
+    ) -> None:
+        """Change a composition's name, and what describes it; its id and its result stay."""
         self._writable()
-        checks.check_texts(name, description)
+        checks.check_texts(name, described)
         self._composition(id)
-        self.store.update(id, name=name, description=description)
+        self.store.update(id, name=name, described=described)
 
     def tag(self, id: str, *, add: Collection[str] = (), remove: Collection[str] = ()) -> None:
         """Add and remove a composition's tags."""

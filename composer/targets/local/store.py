@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
-    from composer.model import Concept, Parameters
+    from composer.model import Concept, Described, Parameters
 
 ALL = """SELECT models.*, jobs.progress, jobs.started_at, jobs.error, jobs.status AS job_status
     FROM models LEFT JOIN jobs ON jobs.id = models.job"""
@@ -98,7 +98,7 @@ class Store:
         ids: Iterable[str],
         name: str,
         concepts: Iterable[Concept],
-        description: str | None,
+        described: Described,
         *,
         project: str = "",
         reuse: bool = True,
@@ -116,21 +116,33 @@ class Store:
             last = db.execute("SELECT max(created_at) FROM models").fetchone()[0]
             at = max(now_ms(), (last or 0) + 1)  # even if the clock is set back
             db.execute("DELETE FROM jobs WHERE model = ?", (id,))
+            columns = {
+                "id": id,
+                "name": name,
+                **described.texts,
+                "concepts": texts,
+                "status": "new",
+                "tags": "[]",
+                "created_at": at,
+                "updated_at": at,
+                "project": project,
+            }
+            places = ", ".join("?" * len(columns))
             db.execute(
-                "INSERT OR REPLACE INTO models"
-                " (id, name, description, concepts, status, tags, created_at, updated_at,"
-                " project) VALUES (?, ?, ?, ?, 'new', '[]', ?, ?, ?)",
-                (id, name, description, texts, at, at, project),
+                f"INSERT OR REPLACE INTO models ({', '.join(columns)}) VALUES ({places})",
+                tuple(columns.values()),
             )
         return id
 
-    def update(self, id: str, *, name: str | None, description: str | None) -> None:
-        """Change the name or the description; None leaves it as it is."""
+    def update(self, id: str, *, name: str | None, described: Described) -> None:
+        """Change the name, and what describes it; None leaves a text as it is."""
+        changed = {**({} if name is None else {"name": name}), **described.texts}
+        changed_columns = "".join(f"{column} = ?, " for column in changed)
         with self._writing() as db:
             db.execute(
-                "UPDATE models SET name = coalesce(?, name), updated_at = ?,"
-                " description = coalesce(?, description) WHERE id = ? AND deleted_at IS NULL",
-                (name, now_ms(), description, id),
+                f"UPDATE models SET {changed_columns}updated_at = ?"
+                " WHERE id = ? AND deleted_at IS NULL",
+                (*changed.values(), now_ms(), id),
             )
 
     def tag(

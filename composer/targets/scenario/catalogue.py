@@ -30,7 +30,7 @@ class Catalogue:
     def __init__(self, client: Client) -> None:
         self.owner: str | None = None
         self._client = client
-        self._describing: set[str] = set()  # kinds of answers that speak of descriptions
+        self._describing: dict[str, set[str]] = {}  # kind of answer -> described fields it has
 
     def own(self, types: tuple[str, ...]) -> list[Model]:
         """The project's own models of these types (all, without any), newest first."""
@@ -72,12 +72,12 @@ class Catalogue:
                 raise TargetError("the target's list of models has no end: its pages repeat")
             seen.add(token)
 
-    def _described(self, kind: str, raws: list[dict[str, Any]]) -> bool:
-        """Whether a description that this kind of answer leaves out is an empty one.
+    def _described(self, kind: str, raws: list[dict[str, Any]]) -> set[str]:
+        """The described fields that are empty where this kind of answer leaves them out.
 
-        So it is once any answer of the kind had one. Until then it may be that the target never
+        So one is once any answer of the kind had it. Until then it may be that the target never
         tells: then it is unknown, and no update repeats for ever.
         """
-        if wire.describes(raws):
-            self._describing.add(kind)
-        return kind in self._describing
+        seen = self._describing.setdefault(kind, set())
+        seen |= wire.describes(raws)
+        return seen

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from composer.errors import Ambiguous, NotFound, TargetError
-from composer.model import is_id
+from composer.model import NOTHING_DESCRIBED, is_id
 from composer.targets.http.address import address
 from composer.targets.http.attempts import Answer, Refusal, told
 from composer.targets.http.rate_limit import Pace, shared
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from types import TracebackType
 
-    from composer.model import Concept, Job, Model, Parameters
+    from composer.model import Concept, Described, Job, Model, Parameters
     from composer.targets.scenario.credentials import Credentials
 
 T = TypeVar("T")
@@ -128,19 +128,20 @@ class Scenario:
         name: str,
         concepts: Iterable[Concept],
         *,
-        description: str | None = None,
+        described: Described = NOTHING_DESCRIBED,
         id: str | None = None,
     ) -> Model:
         """Create a composition. Sent once; again only where it was clearly not taken."""
-        body = wire.creation(name, concepts, description)
+        body = wire.creation(name, concepts, described)
         ask = Request("POST", "/models", body=body, repeat=False)
         model = self._client.call(ask, lambda answer: wire.one_model(answer.json()))
         self._made[model.id] = self._pace.clock()
         return model
 
-    def update(self, id: str, *, name: str | None = None, description: str | None = None) -> None:
-        fields = {"name": name, "shortDescription": description}
-        body = {field: value for field, value in fields.items() if value is not None}
+    def update(
+        self, id: str, *, name: str | None = None, described: Described = NOTHING_DESCRIBED
+    ) -> None:
+        body = {**({} if name is None else {"name": name}), **wire.described_texts(described)}
         self._write(id, Request("PUT", f"/models/{_checked(id)}", body=body))
 
     def tag(self, id: str, *, add: Collection[str] = (), remove: Collection[str] = ()) -> None:

@@ -11,13 +11,23 @@ import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from composer.model import COMPOSITION, DELETED, Concept, Job, Model, is_id, parameters, rounded
+from composer.model import (
+    COMPOSITION,
+    DELETED,
+    DESCRIBED,
+    Concept,
+    Job,
+    Model,
+    is_id,
+    parameters,
+    rounded,
+)
 from composer.text import shorten, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
-    from composer.model import Parameters, Value
+    from composer.model import Described, Parameters, Value
 
 log = logging.getLogger("composer.targets.scenario")
 
@@ -32,14 +42,20 @@ class Unreadable(ValueError):
 # --- what we send ------------------------------------------------------------------------
 
 
-def creation(name: str, concepts: Iterable[Concept], description: str | None) -> dict[str, object]:
+def creation(name: str, concepts: Iterable[Concept], described: Described) -> dict[str, object]:
     """The body of `POST /models`."""
     body: dict[str, object] = {
         "name": name,
         "type": COMPOSITION,
         "concepts": [_plain_concept(concept) for concept in concepts],
     }
-    return body if description is None else {**body, "shortDescription": description}
+    return {**body, **described_texts(described)}
+
+
+def described_texts(described: Described) -> dict[str, str]:
+    """What describes a model, under the names that the API has for it."""
+    names = {field.name: field.wire for field in DESCRIBED}
+    return {names[name]: text for name, text in described.texts.items()}
 
 
 def _plain_concept(concept: Concept) -> dict[str, object]:
@@ -69,7 +85,7 @@ def models(body: object) -> list[dict[str, Any]]:
     return [raw for raw in found if isinstance(raw, dict)]
 
 
-def readable(raws: Iterable[Mapping[str, Any]], *, described: bool) -> dict[str, Model]:
+def readable(raws: Iterable[Mapping[str, Any]], *, described: Collection[str]) -> dict[str, Model]:
     """The models by id, without those whose ids we refuse; deleted ones say so in their status."""
     found = {}
     for raw in raws:
@@ -86,9 +102,9 @@ def is_deleted(raw: Mapping[str, Any]) -> bool:
     return bool(raw.get("deletedAt")) or raw.get("status") == DELETED
 
 
-def describes(raws: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether these answers speak of descriptions at all: only then an absent one is empty."""
-    return any("shortDescription" in raw for raw in raws)
+def describes(raws: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The described fields that any of these answers has: only such an absent one is empty."""
+    return {field.name for field in DESCRIBED if any(field.wire in raw for raw in raws)}
 
 
 def one_model(body: object) -> Model:
@@ -98,16 +114,21 @@ def one_model(body: object) -> Model:
     beside = whole.get("job")
     if isinstance(beside, dict) and is_id(beside.get("jobId")):
         raw["jobId"] = beside["jobId"]
-    return read_model(raw, described=False)
+    return read_model(raw, described=())
 
 
-def read_model(raw: Mapping[str, Any], *, described: bool) -> Model:
-    """One model. `described`: an absent description is an empty one, not an unknown one."""
+def read_model(raw: Mapping[str, Any], *, described: Collection[str]) -> Model:
+    """One model. Of the fields `described` an absent one is empty, not unknown."""
     if not is_id(raw.get("id")):
         raise Unreadable("no usable id")
     kind, status = _text(raw, "type"), DELETED if is_deleted(raw) else _text(raw, "status")
     progress, remaining = _progress(raw.get("trainingProgress"))
     going = status in _TRAINING
+    texts: dict[str, Any] = {
+        field.name: _text(raw, field.wire)
+        for field in DESCRIBED
+        if field.wire in raw or field.name in described
+    }
     tags = raw.get("tags")
     return Model(
         id=raw["id"],
@@ -117,7 +138,6 @@ def read_model(raw: Mapping[str, Any], *, described: bool) -> Model:
         created_at=_moment(raw.get("createdAt")),
         concepts=_concepts(raw.get("concepts")) if kind == COMPOSITION else None,
         parameters=_parameters(raw.get("parameters")),
-        description=_description(raw, described),
         tags=frozenset(t for t in tags if isinstance(t, str)) if isinstance(tags, list) else None,
         job=raw["jobId"] if is_id(raw.get("jobId")) else None,
         owner=_text(raw, "ownerId") or None,
@@ -125,13 +145,8 @@ def read_model(raw: Mapping[str, Any], *, described: bool) -> Model:
         remaining=remaining if going else None,
         updated_at=_moment(raw.get("updatedAt")),
         epoch=str(raw["epoch"]) if is_id(raw.get("epoch")) else None,
+        **texts,
     )
-
-
-def _description(raw: Mapping[str, Any], described: bool) -> str | None:
-    if "shortDescription" in raw or described:
-        return _text(raw, "shortDescription")
-    return None
 
 
 def _concepts(raw: object) -> tuple[Concept, ...] | None:

@@ -14,7 +14,7 @@ from composer import __version__
 from composer.errors import NotFound, TargetError
 from composer.files.disk import MARGIN
 from composer.lora import read
-from composer.model import COMPOSITION, LORA, Concept, parameters
+from composer.model import COMPOSITION, LORA, Concept, Described, parameters
 from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def test_the_folder_hides_itself_from_git(engine: Engine, state: Path) -> None:
 
 def test_a_new_composition_says_what_it_is(engine: Engine) -> None:
     second, first = concepts(engine, 0.30000000000000004, 0.7)[::-1]
-    model = engine.create("Knight", [second, first], description="words")
+    model = engine.create("Knight", [second, first], described=Described(description="words"))
     assert (model.type, model.status, model.name) == (COMPOSITION, "new", "Knight")
     assert (model.description, model.parameters, model.job) == ("words", None, None)
     assert model.concepts == tuple(
@@ -221,8 +221,8 @@ def test_names_and_descriptions_have_limits(engine: Engine) -> None:
     chosen = concepts(engine, 0.5)
     for name, description in (("", None), ("n" * 65, None), ("n", "d" * 257)):
         with pytest.raises(TargetError, match="characters"):
-            engine.create(name, chosen, description=description)
-    model = engine.create("n" * 64, chosen, description="d" * 256)
+            engine.create(name, chosen, described=Described(description=description))
+    model = engine.create("n" * 64, chosen, described=Described(description="d" * 256))
     with pytest.raises(TargetError, match="characters"):
         engine.update(model.id, name="")
 
@@ -382,11 +382,11 @@ def test_a_result_that_is_gone_or_cut_needs_training_again(engine: Engine, harm:
 
 
 def test_a_rename_changes_no_id_and_no_byte(engine: Engine) -> None:
-    model = engine.create("K", concepts(engine, 0.5), description="old")
+    model = engine.create("K", concepts(engine, 0.5), described=Described(description="old"))
     engine.train(model.id)
     trained(engine, model.id)
     before = engine.result(model.id).read_bytes()
-    engine.update(model.id, name="L", description="new")
+    engine.update(model.id, name="L", described=Described(description="new"))
     engine.tag(model.id, add=["a", "b"])
     engine.tag(model.id, add=["c"], remove=["a", "z"])
     after = engine.get_models([model.id])[model.id]

@@ -24,6 +24,7 @@ from composer.model import (
     LORA,
     Concept,
     ConceptRef,
+    Described,
     Job,
     KnownState,
     Recipe,
@@ -240,13 +241,13 @@ def test_what_an_answer_leaves_out_is_unknown(server: WireServer, target: Scenar
     [None, "x", {}, ["x"], [{"modelId": "a"}], [{"modelId": "a", "scale": "1"}], [{"scale": None}]],
 )
 def test_concepts_that_say_nothing_usable_are_unknown(concepts: object) -> None:
-    assert readable([raw("m1", concepts=concepts)], described=False)["m1"].concepts is None
+    assert readable([raw("m1", concepts=concepts)], described=())["m1"].concepts is None
 
 
 def test_a_scale_that_is_no_number_is_unknown() -> None:
     for scale in (float("nan"), float("inf"), 10**400, True):
         odd = raw("m1", concepts=[{"modelId": "a", "scale": scale}])
-        assert readable([odd], described=False)["m1"].concepts is None
+        assert readable([odd], described=())["m1"].concepts is None
 
 
 @pytest.mark.parametrize(
@@ -261,7 +262,7 @@ def test_a_scale_that_is_no_number_is_unknown() -> None:
     ],
 )
 def test_moments_sort_as_text(written: object, read: str) -> None:
-    assert readable([raw("m", createdAt=written)], described=False)["m"].created_at == read
+    assert readable([raw("m", createdAt=written)], described=())["m"].created_at == read
 
 
 def test_an_absent_description_is_empty_once_the_target_is_seen_to_have_them(
@@ -324,7 +325,7 @@ def test_observing_reads_what_planning_needs(server: WireServer, target: Scenari
 def test_create_sends_what_the_composition_is(server: WireServer, target: Scenario) -> None:
     server.say(Reply({"model": raw("m1", status="new")}), Reply({"model": raw("m2")}, 201))
     concepts = [Concept("a", 0.65, "000010"), Concept("b", 1)]
-    model = target.create("Knight", concepts, description="soft", id="wish")
+    model = target.create("Knight", concepts, described=Described(description="soft"), id="wish")
     assert (model.id, model.untrained) == ("m1", True)
     assert server.seen[0].body == {
         "name": "Knight",
@@ -342,8 +343,8 @@ def test_create_sends_what_the_composition_is(server: WireServer, target: Scenar
 def test_update_sends_only_what_changes(server: WireServer, target: Scenario) -> None:
     server.say(*[Reply({"model": raw("m1")})] * 3)
     target.update("m1", name="Rogue")
-    target.update("m1", description="")
-    target.update("m1", name="Rogue", description="d")
+    target.update("m1", described=Described(description=""))
+    target.update("m1", name="Rogue", described=Described(description="d"))
     assert [seen.body for seen in server.seen] == [
         {"name": "Rogue"},
         {"shortDescription": ""},
