@@ -1,7 +1,102 @@
-"""compose: composed LoRA models, declared in YAML and made exactly once.
+"""Compose LoRA models from recipes in YAML: the Python API.
 
-The house, from the ground up: `errors`, `entities`; then `recipes`, `lockfile`, `plan`
-and `target`; then `engine`, `apply` and `render`; and `cli` on top.
+    >>> from composer import Project, open_target
+    >>> project = Project(".")
+    >>> with open_target("local", project) as target:
+    ...     report = project.apply(target, project.plan(target))
+    >>> print(project.outputs())
+
+`docs/python.md` documents it; `composer.lora` merges and inspects weights without a project.
+Nothing in here prints or exits, and only `open_target` reads the environment. The names are
+imported when they are first used, so that importing `composer` costs nothing.
 """
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from composer.version import __version__
+
+if TYPE_CHECKING:
+    from composer.errors import (
+        Ambiguous,
+        BadLora,
+        CeilingReached,
+        ComposeError,
+        CredentialsError,
+        InvalidInput,
+        NotFound,
+        Problem,
+        Refused,
+        TargetError,
+        Unreachable,
+        UsageError,
+    )
+    from composer.model import Concept, Content, Entry, Job, Lock, Model, Recipe
+    from composer.planner import Action, Outcome, Plan, Report, Step, Verb
+    from composer.project import ApplyOptions, PlanOptions, Project, ReviewedPlan, Selection
+    from composer.project.opening import open_target
+    from composer.targets.base import Target
+
+_NAMES = {
+    "errors": (
+        *("Ambiguous", "BadLora", "CeilingReached", "ComposeError", "CredentialsError"),
+        *("InvalidInput", "NotFound", "Problem", "Refused", "TargetError", "Unreachable"),
+        "UsageError",
+    ),
+    "model": ("Concept", "Content", "Entry", "Job", "Lock", "Model", "Recipe"),
+    "planner": ("Action", "Outcome", "Plan", "Report", "Step", "Verb"),
+    "project": ("ApplyOptions", "PlanOptions", "Project", "ReviewedPlan", "Selection"),
+    "project.opening": ("open_target",),
+    "targets.base": ("Target",),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = [
+    "Action",
+    "Ambiguous",
+    "ApplyOptions",
+    "BadLora",
+    "CeilingReached",
+    "ComposeError",
+    "Concept",
+    "Content",
+    "CredentialsError",
+    "Entry",
+    "InvalidInput",
+    "Job",
+    "Lock",
+    "Model",
+    "NotFound",
+    "Outcome",
+    "Plan",
+    "PlanOptions",
+    "Problem",
+    "Project",
+    "Recipe",
+    "Refused",
+    "Report",
+    "ReviewedPlan",
+    "Selection",
+    "Step",
+    "Target",
+    "TargetError",
+    "Unreachable",
+    "UsageError",
+    "Verb",
+    "__version__",
+    "open_target",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

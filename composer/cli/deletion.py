@@ -22,6 +22,7 @@ from composer.output import results
 from composer.output.plan_text import text
 from composer.output.plan_view import PlanView
 from composer.planner import Plan, Removal, dangers, meet, orphans, pruned
+from composer.project import PlanOptions
 from composer.targets.base import observe
 from composer.targets.selection import choose
 from composer.text import visible
@@ -29,12 +30,11 @@ from composer.text import visible
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from composer.cli.options import Selection, TargetOptions
+    from composer.cli.options import TargetOptions
     from composer.cli.project import Project
     from composer.model import KnownState, Model, Observed
     from composer.planner import Action
-
-_ALL = opt.Selection((), (), ())
+    from composer.project import Selection
 
 
 @click.command("forget")
@@ -46,7 +46,7 @@ def forget_command(
     what: tuple[str, ...], wish: TargetOptions, dry_run: bool, lock_timeout: float
 ) -> int:
     """Take recipes (by path or name) or single ids out of the lock. Nothing is deleted."""
-    project = open_project(_ALL)
+    project = open_project()
     key = choose(wish, project.lock.targets, os.environ).key
     with nullcontext() if dry_run else only_one(project.root, wait=lock_timeout):
         ledger = Ledger(project.root, key, write=not dry_run)
@@ -79,14 +79,14 @@ def _forget(ledger: Ledger, thing: str, *, dry_run: bool) -> str:
 @click.option("--all", "everything", is_flag=True, help="All recipes of the lock.")
 @opt.target_options
 @opt.dry_running
-@opt.allowing_large
+@opt.allow_large_change
 @opt.lock_timeout
 def destroy_command(
     what: tuple[str, ...],
     everything: bool,
     wish: TargetOptions,
     dry_run: bool,
-    allow_large: bool,
+    allow_large_change: bool,
     lock_timeout: float,
 ) -> int:
     """Delete the compositions of recipes (by path or name) on the target, earlier ones too.
@@ -96,7 +96,7 @@ def destroy_command(
     """
     if bool(what) == everything:
         raise UsageError("name recipes, or give --all, one of the two")
-    project = open_project(_ALL)
+    project = open_project()
 
     def actions(memory: KnownState, observed: Observed) -> list[Action]:
         loose = {model.id: model for model in orphans(memory, observed)}
@@ -111,7 +111,7 @@ def destroy_command(
         _refuse_protected(found)
         return found
 
-    allowed = opt.allowed(allow_empty=True, allow_large=allow_large)
+    allowed = PlanOptions(allow_empty=True, allow_large_change=allow_large_change).allowed
     return _delete(project, wish, actions, allowed, dry_run=dry_run, lock_timeout=lock_timeout)
 
 
@@ -126,8 +126,8 @@ def _without_entry(removal: Removal, orphan: Model) -> Action:
 @opt.target_options
 @click.option("--local", is_flag=True, help="Free the local results that no lock entry names.")
 @opt.dry_running
-@opt.allowing
-@opt.allowing_large
+@opt.allow_empty
+@opt.allow_large_change
 @opt.lock_timeout
 def prune_command(
     selection: Selection,
@@ -135,7 +135,7 @@ def prune_command(
     local: bool,
     dry_run: bool,
     allow_empty: bool,
-    allow_large: bool,
+    allow_large_change: bool,
     lock_timeout: float,
 ) -> int:
     """Delete earlier compositions, and those whose recipe's file is gone.
@@ -161,7 +161,7 @@ def prune_command(
         _refuse_protected(found)
         return found
 
-    allowed = opt.allowed(allow_empty=allow_empty, allow_large=allow_large)
+    allowed = PlanOptions(allow_empty=allow_empty, allow_large_change=allow_large_change).allowed
     return _delete(project, wish, actions, allowed, dry_run=dry_run, lock_timeout=lock_timeout)
 
 

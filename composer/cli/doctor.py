@@ -9,7 +9,6 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.doctor_checks import credentials, environment, library, project_of, store
-from composer.cli.planning import options_of
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
 from composer.errors import ComposeError
@@ -18,6 +17,7 @@ from composer.model import LORA
 from composer.output import doctor as render
 from composer.output.doctor import NOTE, OK, SKIPPED, WRONG, Check
 from composer.planner import Verb, orphans, plan, with_found
+from composer.project.options import PLAN_DEFAULTS
 from composer.targets.base import observe
 from composer.text import counted
 
@@ -72,7 +72,7 @@ def _asked(project: Project, wish: TargetOptions, statuses: set[int]) -> list[Ch
         statuses.add(error.exit_status)
         return [Check(TARGET, WRONG, error.message, error.hint or "")]
     memory = with_found(memory, observed)
-    planned = plan(project.recipes, memory, observed, options_of(project))
+    planned = plan(project.recipes, memory, observed, project.options(PLAN_DEFAULTS))
     statuses |= {guard.error.exit_status for guard in planned.guards if guard.flag is None}
     found = _orphans(planned, memory, observed, project, wish)
     return [*_agreement(planned, observed), *found]

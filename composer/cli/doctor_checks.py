@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from composer import __version__
-from composer.cli.options import Selection
-from composer.cli.project import Project, check, find
+from composer.cli.project import warn_of_markers
 from composer.cli.targets import LOCAL, open_engine
 from composer.errors import ComposeError, CredentialsError, InvalidInput, UsageError
 from composer.lock import (
@@ -30,9 +28,11 @@ from composer.lock.journal import Journal
 from composer.model import LORA, Lock
 from composer.output.doctor import NOTE, OK, SKIPPED, WRONG, Check
 from composer.planner import known_ids
+from composer.project import Project
 from composer.targets.http.address import address
 from composer.targets.scenario.credentials import KEY, SECRET, TOKEN, Credentials
 from composer.text import counted
+from composer.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,6 @@ EXTRAS = {
 PLACES = ("SCENARIO_BASE_URL", "SCENARIO_PROJECT_ID", "COMPOSE_TARGET", "COMPOSE_LIBRARY")
 ENVIRONMENT, CREDENTIALS, PROJECT = "environment", "credentials", "project"
 LIBRARY, STORE = "library", "store"
-_ALL = Selection((), (), ())
 _GIT_SECONDS = 10
 
 
@@ -106,25 +105,26 @@ def _no_credentials(wish: TargetOptions) -> Check:
 def project_of(statuses: set[int]) -> tuple[Project | None, list[Check]]:
     """The project as far as it can be read, and what is wrong with it."""
     try:
-        root, _ = find(_ALL)
+        project = Project()
     except ComposeError as error:
         statuses.add(error.exit_status)
         return None, [Check(PROJECT, WRONG, error.message, error.hint or "")]
+    root = project.root
     found = [Check(PROJECT, OK, f"root: {root}")]
     lock, said = _lock(root)
     found += said
     found += [*_journal(root), *_git(root)]
     if lock is None:
         return None, found
-    loaded, files = check(_ALL)
-    for problem in loaded.problems:
+    warn_of_markers(project.lock)
+    problems = project.validate()
+    for problem in problems:
         place = f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file
         words = f"{place} {problem.code} {problem.message}"
         found.append(Check(PROJECT, WRONG, words, problem.hint))
-    if not loaded.problems:
-        found.append(Check(PROJECT, OK, f"recipes: {len(loaded.recipes)}, all valid"))
-    recipes = () if loaded.problems else loaded.recipes
-    return Project(root, lock, recipes, None, files), found
+    if not problems:
+        found.append(Check(PROJECT, OK, f"recipes: {len(project.recipes)}, all valid"))
+    return project.without_broken_recipes(), found
 
 
 def _lock(root: Path) -> tuple[Lock | None, list[Check]]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import RECIPES, open_project
+from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.errors import UsageError
 from composer.lock import Ledger, only_one
 from composer.model import COMPOSITION
 from composer.planner import entry_of, recipe_of
+from composer.project.sources import RECIPES
 from composer.recipes import parse, slug, write
 from composer.targets.base import observe
 from composer.text import visible
@@ -44,7 +45,7 @@ def import_command(
     """
     if bool(ids) == everything:
         raise UsageError("name ids, or give --all, one of the two")
-    project = open_project(opt.Selection((), (), ()), may_be_empty=True)
+    project = open_project(may_be_empty=True)
     with (
         nullcontext() if dry_run else only_one(project.root, wait=lock_timeout),
         open_target(project, wish, run_jobs=False) as target,

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.advice import concepts_of
 from composer.cli.lora_argument import weighted
 from composer.cli.output_files import check_page, write_copy
-from composer.cli.planning import looked_at, options_of
-from composer.cli.project import find, open_project
+from composer.cli.project import open_project
 from composer.cli.targets import open_engine
 from composer.cli.terminal import emit
 from composer.errors import ComposeError, UsageError
 from composer.output.inspect_html import page
 from composer.output.inspect_json import as_json
 from composer.output.inspect_text import text
+from composer.project.advice import concepts_of
+from composer.project.options import PLAN_DEFAULTS, Selection
+from composer.project.planning import build_plan
+from composer.project.sources import find
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def inspect_command(
             raise UsageError(
                 f"there is no file {visible(str(path))}", hint="name recipes or .safetensors files"
             )
-        if path.is_dir() and not find(opt.Selection((path,), (), ()))[1]:
+        if path.is_dir() and not find(Selection((path,)), Path.cwd())[1]:
             raise UsageError(
                 f"there are no recipes in {visible(str(path))}",
                 hint="name recipes or .safetensors files",
@@ -96,9 +98,9 @@ def _of_recipes(recipes: Sequence[Path], library: Path | None) -> Iterator[Inspe
     """Their concepts as the local target resolves them: by the lock's pins, else by name."""
     if not recipes:
         return
-    project = open_project(opt.Selection(tuple(recipes), (), ()))
+    project = open_project(Selection(tuple(recipes)))
     with open_engine(project, opt.TargetOptions(None, None, library), run_jobs=False) as engine:
-        planned = looked_at(project, engine, options_of(project))
+        planned = build_plan(project, engine, project.options(PLAN_DEFAULTS))
         for action in planned.actions:
             if action.recipe is None:
                 continue

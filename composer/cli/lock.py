@@ -12,7 +12,6 @@ import click
 
 from composer.cli import lock_repair as repairing
 from composer.cli import options as opt
-from composer.cli.planning import options_of
 from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
@@ -21,15 +20,17 @@ from composer.lock import NAME, is_conflicted, lock_text, only_one, remember, wr
 from composer.model import Lock, TargetLock
 from composer.output import locking as render
 from composer.planner import news, other_owner, pinned, unpinned
+from composer.project import PlanOptions
 from composer.targets.base import observe
 from composer.targets.selection import offline_choice
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from composer.cli.options import Selection, TargetOptions
+    from composer.cli.options import TargetOptions
     from composer.cli.project import Project
     from composer.model import KnownState, Observed
     from composer.planner import Options, Pinning
+    from composer.project import Selection
     from composer.targets.base import Target
 
 FAILED = 1
@@ -105,8 +106,8 @@ def _paths_apart(
 
 def _options(project: Project, upgrade: tuple[str, ...]) -> Options:
     """`--upgrade` without a name means all. Raises `UsageError` for a name that no recipe has."""
-    options = options_of(project, upgrade=[name for name in upgrade if name])
-    return replace(options, upgrade_all="" in upgrade)
+    names = frozenset(name for name in upgrade if name)
+    return project.options(PlanOptions(upgrade=names, upgrade_all="" in upgrade))
 
 
 def _alone(root: Path, *, wait: float, reads: bool) -> AbstractContextManager[None]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from composer.cli.planning import options_of
-from composer.cli.project import find, open_project
+from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
 from composer.errors import InvalidInput
@@ -30,12 +30,13 @@ from composer.lock import (
 from composer.model import Lock
 from composer.output import locking as render
 from composer.planner import RepairedEntry, RepairReport
+from composer.project.options import PLAN_DEFAULTS
+from composer.project.sources import find
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from composer.cli.options import Selection, TargetOptions
+    from composer.cli.options import TargetOptions
     from composer.cli.project import Project
+    from composer.project import Selection
 
 FAILED = 1
 _KEPT = f"{NAME}.broken"
@@ -56,7 +57,7 @@ def repair_lock(selection: Selection, wish: TargetOptions, how: How) -> int:
 
     Raises `InvalidInput`, and writes nothing, where an entry of a target that isn't asked is lost.
     """
-    root, _ = find(selection)
+    root, _ = find(selection, Path.cwd())
     with nullcontext() if how.dry_run else only_one(root, wait=how.lock_timeout):
         text = lock_text(root) or ""
         salvaged = salvage(text)
@@ -119,7 +120,7 @@ def _asked(
         _spare(salvaged, target.key)
         _keep(project.root, text, salvaged, how)
         ledger = Ledger(project.root, target.key, lock=salvaged.lock, write=not how.dry_run)
-        options = options_of(project)
+        options = project.options(PLAN_DEFAULTS)
         mending = repair(
             project.recipes, target, ledger, options, torn=salvaged.torn, dry_run=how.dry_run
         )

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from composer import __version__
+from composer.version import __version__
 
 # Command -> (module of `composer.cli`, what the list of commands says).
 COMMANDS = {

@@ -14,7 +14,8 @@ from composer.model import COMPOSITION, LORA
 from composer.output import results
 
 if TYPE_CHECKING:
-    from composer.cli.options import Selection, TargetOptions
+    from composer.cli.options import TargetOptions
+    from composer.project import Selection
 
 
 @click.command("models")

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from composer.errors import UsageError
+from composer.project import ApplyOptions, PlanOptions, Selection
 from composer.targets.kind import TargetOptions as TargetOptions
 
 if TYPE_CHECKING:
@@ -21,16 +22,7 @@ if TYPE_CHECKING:
     Command = Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which recipe files a command is about."""
-
-    paths: tuple[Path, ...]
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-
-
-def _gathered(
+def gathered(
     cls: type, name: str, *options: Callable[[Command], Command]
 ) -> Callable[[Command], Command]:
     """A decorator that adds these options, and hands them over as one value."""
@@ -38,7 +30,8 @@ def _gathered(
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def wrapper(**given: Any) -> Any:
-            values = {field.name: given.pop(field.name) for field in fields(cls)}
+            names = [field.name for field in fields(cls) if field.name in given]
+            values = {name: given.pop(name) for name in names}
             return command(**{name: cls(**values)}, **given)
 
         decorated: Command = wrapper
@@ -49,7 +42,7 @@ def _gathered(
     return decorate
 
 
-selection_options = _gathered(
+selection_options = gathered(
     Selection,
     "selection",
     click.argument("paths", nargs=-1, type=click.Path(path_type=Path)),
@@ -61,7 +54,7 @@ selection_options = _gathered(
     ),
 )
 
-target_options = _gathered(
+target_options = gathered(
     TargetOptions,
     "wish",
     click.option("--target", metavar="TARGET", help="local, scenario, or a base URL."),
@@ -88,17 +81,11 @@ def output_option(*formats: str) -> Callable[[Command], Command]:
     )
 
 
-allowing = click.option(
-    "--allow-empty", "allow_empty", is_flag=True, help="No recipe is left, and that is meant."
-)
-allowing_large = click.option(
-    "--allow-large-change", "allow_large", is_flag=True, help="Much changes, and that is meant."
-)
-upgrading = click.option(
-    "--upgrade", multiple=True, metavar="NAME", help="Look this LoRA's name up anew; repeatable."
-)
-pruning = click.option(
-    "--prune", is_flag=True, help="Delete compositions that no recipe asks for any more."
+allow_empty = click.option("--allow-empty", is_flag=True, help="Allow a run with no recipes left.")
+allow_large_change = click.option(
+    "--allow-large-change",
+    is_flag=True,
+    help="Allow replacing or deleting more than 30 % of the models.",
 )
 _dry_run = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 
@@ -124,19 +111,97 @@ lock_timeout = click.option(
 )
 
 
-_TIME = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def seconds(text: str) -> float:
-    """`90`, `90s`, `15m`, `0.3s`, `200ms` as seconds. Raises `UsageError`."""
-    match = _TIME.fullmatch(text.strip())
-    if match is None:
-        raise UsageError(f"{text!r} is no time", hint="write 90s, 15m or 1h")
-    return float(match[1]) * _UNITS[match[2] or "s"]
+class Duration(click.ParamType[float]):
+    """`90`, `90s`, `15m`, `0.3s`, `200ms` as seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        match = _DURATION.fullmatch(str(value).strip())
+        if match is None:
+            self.fail(f"invalid duration {str(value)!r} (examples: 30s, 15m)", param, ctx)
+        return float(match[1]) * _UNITS[match[2] or "s"]
 
 
-def allowed(*, allow_empty: bool, allow_large: bool) -> frozenset[str]:
-    """The flags that guards ask for, as they are written."""
-    flags = {"--allow-empty": allow_empty, "--allow-large-change": allow_large}
-    return frozenset(flag for flag, given in flags.items() if given)
+def _name_set(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(value)
+
+
+def _whole_digest(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """All 64 digits in lower case. Raises `UsageError`, without `--expect` too."""
+    if value is None:
+        return None
+    if not ctx.params.get("expect") or not re.fullmatch("[0-9a-fA-F]{64}", value):
+        raise UsageError("--digest is all 64 hex digits of the plan in --expect PLAN.json")
+    return value.lower()
+
+
+_PLANNING = (
+    click.option(
+        "--upgrade",
+        multiple=True,
+        metavar="NAME",
+        callback=_name_set,
+        help="Resolve this LoRA's name again and update its pin; repeatable.",
+    ),
+    click.option(
+        "--prune", is_flag=True, help="Delete compositions that no recipe asks for any more."
+    ),
+    allow_empty,
+    allow_large_change,
+    click.option("--locked", is_flag=True, help="Refuse if a pin would be added or moved."),
+)
+
+plan_options = gathered(PlanOptions, "options", *_PLANNING)
+
+apply_options = gathered(
+    ApplyOptions,
+    "options",
+    click.option(
+        "--expect",
+        metavar="DIGEST|PLAN.json",
+        is_eager=True,  # the check of --digest looks at it
+        help="Run only the plan that was approved.",
+    ),
+    click.option(
+        "--digest",
+        metavar="HEX",
+        callback=_whole_digest,
+        help="The digest that PLAN.json must have; all 64 digits.",
+    ),
+    *_PLANNING,
+    click.option("--no-wait", is_flag=True, help="Don't wait for trainings to end."),
+    click.option(
+        "--timeout", type=Duration(), default="15m", show_default=True, help="How long to wait."
+    ),
+    click.option(
+        "--poll-interval",
+        type=Duration(),
+        help="Pause between two looks at what is training; by default the target's own.",
+    ),
+    click.option(
+        "--grace",
+        type=Duration(),
+        help="How long to look for a just-created model before creating it again.",
+    ),
+    click.option(
+        "--max-cost",
+        type=click.FloatRange(min=0),
+        metavar="N",
+        help="Refuse if the total price exceeds N.",
+    ),
+    click.option(
+        "--parallelism",
+        type=click.IntRange(1, 64),
+        default=8,
+        show_default=True,
+        help="How many requests and compositions run at the same time.",
+    ),
+    lock_timeout,
+)

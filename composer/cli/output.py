@@ -34,7 +34,7 @@ def output_command(recipe: str | None, wish: TargetOptions, form: str) -> int:
 
     Without RECIPE, the map of all recipes' names to ids: what a game's config reads.
     """
-    project = open_project(opt.Selection((), (), ()))
+    project = open_project()
     key = choose(wish, project.lock.targets, os.environ).key
     entries = remember(project.root, key).entries
     if recipe is None:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from composer.cli.project import RECIPES, find
+import click
+
+from composer.cli.options import gathered
 from composer.errors import ComposeError, UsageError
 from composer.lock import NAME as LOCK
 from composer.output.budget import COMMENT, SUMMARY, Budget
+from composer.project.sources import RECIPES, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-    from composer.cli.options import Selection
+    from composer.cli.options import Command
+    from composer.project import Selection
 
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """Files that get the plan too, each in its own form and size."""
+    """Files that get the plan too, each in its own format and size."""
 
     json: Path | None
     markdown: Path | None
@@ -28,24 +32,24 @@ class Copies:
 
     @property
     def files(self) -> Iterator[tuple[str, Path, str, Budget]]:
-        """Each that is wanted: its option, the file, its form and size."""
-        for option, file, form, budget in (
+        """Each that is given: its option, the file, its format and size."""
+        for option, file, output_format, budget in (
             ("--json-into", self.json, "json", COMMENT),
             ("--markdown-into", self.markdown, "markdown", COMMENT),
             ("--summary-into", self.summary, "markdown", SUMMARY),
         ):
             if file:
-                yield option, file, form, budget
+                yield option, file, output_format, budget
 
-    def spare(self, selection: Selection) -> None:
+    def check(self, selection: Selection) -> None:
         """Raises `UsageError` where a copy would be written over the lock or a recipe."""
         if not any(self.files):
             return
         wanted = list(self.files)
         for n, (option, file, _, _) in enumerate(wanted):
             if any(_is_same(file, other) for _, other, _, _ in wanted[:n]):
-                raise UsageError(f"{option}: {file} is to hold another form already")
-        root, chosen = find(selection)
+                raise UsageError(f"{option}: {file} is to hold another format already")
+        root, chosen = find(selection, Path.cwd())
         recipes = [*chosen, *(root / RECIPES).rglob("*.y*ml")]
         for option, file, _, _ in self.files:
             if any(_is_same(file, ours) for ours in (root / LOCK, *recipes)):
@@ -54,12 +58,12 @@ class Copies:
                 )
 
     def write(self, render: Callable[[str, Budget], str]) -> None:
-        """What `render` gives for a form and a budget; nothing where it gives nothing.
+        """What `render` gives for a format and a budget; nothing where it gives nothing.
 
         Raises `ComposeError` for a path that can't be written.
         """
-        for option, file, form, budget in self.files:
-            text = render(form, budget)
+        for option, file, output_format, budget in self.files:
+            text = render(output_format, budget)
             try:
                 file.write_text(text, encoding="utf-8") if text else None
             except OSError as bad:
@@ -74,3 +78,17 @@ def _is_same(file: Path, ours: Path) -> bool:
     with suppress(OSError):
         return file.samefile(ours)
     return file.resolve() == ours.resolve()
+
+
+def _into(name: str, help: str) -> Callable[[Command], Command]:
+    kind = click.Path(path_type=Path)
+    return click.option(f"--{name}-into", name, type=kind, metavar="FILE", help=help)
+
+
+copy_options = gathered(
+    Copies,
+    "copies",
+    _into("json", "Write the JSON to this file too."),
+    _into("markdown", "Write the Markdown of a comment to this file too."),
+    _into("summary", "Write the Markdown of a job summary, up to 1 MiB, to this file too."),
+)

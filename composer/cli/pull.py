@@ -63,7 +63,7 @@ def pull_command(
     In a folder they are named after their recipes. Where the file system can, a file shares its
     blocks with the engine's, or is another name of it, and costs no room; else it is a copy.
     """
-    project = open_project(opt.Selection((), (), ()))
+    project = open_project()
     key = choose(wish, project.lock.targets, os.environ).key
     if key != LOCAL:
         raise UsageError(

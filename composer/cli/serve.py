@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from composer.cli.project import RECIPES
 from composer.errors import UsageError
 from composer.lock import state_dir
+from composer.project.sources import RECIPES
 from composer.recipes import discover, find_root
 from composer.targets.local.kind import find_library
 

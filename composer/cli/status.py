@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import click
 
 from composer.cli import options as opt
-from composer.cli.planning import looked_at, options_of
 from composer.cli.project import open_project, warn_of_markers
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
@@ -15,7 +14,8 @@ from composer.output import results
 from composer.output import status as render
 
 if TYPE_CHECKING:
-    from composer.cli.options import Selection, TargetOptions
+    from composer.cli.options import TargetOptions
+    from composer.project import Selection
 
 DRIFT = 2
 
@@ -44,13 +44,13 @@ def status_command(
     project = open_project(selection)
     warn_of_markers(project.lock)
     with open_target(project, wish, run_jobs=False) as target:
-        planned = looked_at(project, target, options_of(project))
+        plan = project.status(target).plan
         size = target.size() if isinstance(target, Sized) else 0
-    drifted = any(action.explanation.drift for action in planned.actions)
     if form == "json":
-        click.echo(render.as_json(planned), nl=False)
+        click.echo(render.as_json(plan), nl=False)
     else:
         sizes = [f"results: {size / 1e6:,.1f} MB in .compose/models"] if size else []
-        footer = [*render.drift(planned), *sizes]
-        emit(lambda color: results.status(planned, footer=footer, color=color))
+        footer = [*render.drift(plan), *sizes]
+        emit(lambda color: results.status(plan, footer=footer, color=color))
+    drifted = any(action.explanation.drift for action in plan.actions)
     return DRIFT if detailed_exitcode and drifted else 0

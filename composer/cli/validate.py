@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli.options import output_option, selection_options
-from composer.cli.project import check
+from composer.cli.project import warn_of_markers
 from composer.cli.terminal import emit
 from composer.output import problems
+from composer.project import Project
 
 if TYPE_CHECKING:
-    from composer.cli.options import Selection
+    from composer.project import Selection
 
 INVALID = 65
 
@@ -25,10 +26,11 @@ def validate_command(selection: Selection, form: str) -> int:
 
     PATHS are recipe files or folders; without any, the folder recipes/.
     """
-    loaded, files = check(selection)
-    found = loaded.problems
+    project = Project(".", selection)
+    warn_of_markers(project.lock)
+    found = project.validate()
     if form == "text":
-        emit(lambda color: problems.text(found, files=files, color=color))
+        emit(lambda color: problems.text(found, files=project.files, color=color))
     else:
         render = {"json": problems.as_json, "github": problems.github, "sarif": problems.sarif}
         click.echo(render[form](found), nl=False)

@@ -11,11 +11,11 @@ import hashlib
 from html import escape
 from typing import TYPE_CHECKING
 
-from composer import __version__
 from composer.lora.inspection_values import Level
 from composer.output.inspect_text import decimals, facts, rows
 from composer.output.plan_text import weight
 from composer.text import shorten, visible
+from composer.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -15,13 +15,13 @@ from support.fake_target import FakeTarget, composition, lora
 from support.rehearsal import Fate, Killed, Stage, recipe
 from support.sizes import size
 
-from composer.cli.planning import check_expected
 from composer.errors import Refused
 from composer.lock import remember
 from composer.model import MARK, ConceptRef, KnownState, Recipe, parameters
 from composer.output.plan_json import as_json
 from composer.output.plan_view import PlanView
 from composer.planner import Options, Plan, plan, with_found
+from composer.project.approval import check_expected
 from composer.targets.base import observe
 
 if TYPE_CHECKING:

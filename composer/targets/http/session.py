@@ -19,11 +19,11 @@ from requests.auth import AuthBase
 from requests.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
-from composer import __version__
 from composer.errors import UsageError
 from composer.targets.http.attempts import TRIES_LOST, Answer, Asked, Failed, told
 from composer.targets.http.error_translation import refused
 from composer.targets.http.no_answer import unanswered
+from composer.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from composer import __version__
 from composer.errors import BadLora
 from composer.lora.encoders import T5, encoder_of
 from composer.lora.fingerprint import Fingerprint, Hashes, StatSignature, look
@@ -22,6 +21,7 @@ from composer.lora.result_metadata import plain
 from composer.lora.unsupported import homeless
 from composer.targets.local.library_files import find
 from composer.targets.local.times import iso
+from composer.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from composer import __version__
 from composer.errors import BadLora
 from composer.lora.analysis import BLOCKS, grams
 from composer.lora.fingerprint import unchanged
@@ -14,6 +13,7 @@ from composer.lora.inspecting import distinct
 from composer.lora.mix import Mix
 from composer.lora.reading import read
 from composer.text import visible
+from composer.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What `plan`, `apply` and `status` share: from options to a plan."""
+"""What a caller approved of a plan, and whether a new plan is within it: `--locked`, `--expect`."""
 
 from __future__ import annotations
 
@@ -7,33 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput, Refused, UsageError
-from composer.lock import remember
-from composer.planner import Options, Plan, Verb, digest_of_changes, plan, with_found
-from composer.targets.base import observe
+from composer.planner import Verb, digest_of_changes
+from composer.project.options import ApplyOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection
 
-    from composer.cli.project import Project
-    from composer.targets.base import Target
+    from composer.planner import Plan
+    from composer.project.options import PlanOptions
 
 MAX_PLAN_BYTES = 64 * 1024 * 1024
 
 
-def options_of(project: Project, *, upgrade: Sequence[str] = (), prune: bool = False) -> Options:
-    """Planning options. Raises `UsageError` where a name to upgrade is in no recipe."""
-    names = {ref.name for recipe in project.recipes for ref in recipe.concepts}
-    for name in upgrade:
-        if name not in names:
-            raise UsageError(f"--upgrade: no recipe has a concept named {name}")
-    return Options(selected=project.selected, upgrade=frozenset(upgrade), prune=prune)
+def check_approved(planned: Plan, options: PlanOptions, approved: Plan | None = None) -> None:
+    """Raise `Refused` where the plan is not what `options` and an earlier plan allow.
 
-
-def looked_at(project: Project, target: Target, options: Options) -> Plan:
-    """A plan for eyes: lock, journal and target are read, and nothing is written."""
-    memory = remember(project.root, target.key)
-    observed = observe(target, project.recipes, memory, grace=target.grace)
-    return plan(project.recipes, with_found(memory, observed), observed, options)
+    `approved` is that earlier plan: every change must be one of its changes.
+    """
+    if options.locked:
+        check_locked(planned)
+    if isinstance(options, ApplyOptions) and options.expect is not None:
+        check_expected(planned, options.expect, options.digest)
+    if approved is not None:
+        _check_among(planned, approved.change_digests, "the plan that was given")
 
 
 def check_locked(planned: Plan) -> None:
@@ -76,10 +72,14 @@ def check_expected(planned: Plan, expected: str, digest: str | None = None) -> N
             f"--digest: the changes in {expected} are not those of sha256:{digest[:8]}…",
             hint="it is not the plan that was approved",
         )
+    _check_among(planned, approved, expected, option="--expect: ")
+
+
+def _check_among(planned: Plan, approved: Collection[str], where: str, *, option: str = "") -> None:
     for change in planned.changes:
         if planned.digest_of(change) not in approved:
             raise Refused(
-                f"--expect: {change.shown} {change.name} ({change.path}) is not in {expected}",
+                f"{option}{change.shown} {change.name} ({change.path}) is not in {where}",
                 hint="something changed since it was approved: look at compose plan again",
             )
 

@@ -1,0 +1,228 @@
+"""A project of recipes, as a program works with it: reading, and one method for each use case.
+
+What a method needs is imported when it is called, so that `compose validate` starts without what
+only the others use.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from composer.errors import InvalidInput
+from composer.lock import only_one, read_lock, state_dir
+from composer.project.options import ALL_RECIPES, APPLY_DEFAULTS, PLAN_DEFAULTS, PlanOptions
+from composer.project.sources import find, problems_of, read_sources
+from composer.recipes import relative
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator
+
+    from composer.errors import Problem
+    from composer.model import Entry, Lock, Recipe
+    from composer.planner import Plan, Report, Step
+    from composer.project.options import ApplyOptions, Selection
+    from composer.project.reviewed_plan import ReviewedPlan
+    from composer.project.sources import Sources
+    from composer.targets.base import Target
+    from composer.targets.kind import TargetContext
+
+Options = TypeVar("Options", bound=PlanOptions)
+
+
+class Project:
+    """The recipes under one root, and their `compose.lock`.
+
+    Files are read once, when they are first needed; for edits made since, make another `Project`.
+    What `apply` and the like write into the lock is read again by every method that reports it.
+    """
+
+    def __init__(
+        self,
+        path: str | Path = ".",
+        selection: Selection = ALL_RECIPES,
+        *,
+        may_be_empty: bool = False,
+        read_lock: Callable[[Path], Lock] = read_lock,
+    ) -> None:
+        """The project of this folder; `selection` narrows what its use cases act on.
+
+        The root is the nearest folder upward with a `.git`, else with a `compose.lock`, else the
+        recipes' folder. Raises `UsageError` where there is no recipe and no lock, unless the
+        project may be empty. `read_lock` is for repairs, which read what others refuse.
+        """
+        self.selection = selection
+        self.root, self._chosen = find(selection, Path.cwd() / path, may_be_empty=may_be_empty)
+        self._read_lock = read_lock
+        self._alone = False
+
+    # --- what is on disk -----------------------------------------------------------------
+
+    @cached_property
+    def _sources(self) -> Sources:
+        return read_sources(self.root, self._chosen, self.selection, self._read_lock)
+
+    @property
+    def lock(self) -> Lock:
+        """`compose.lock` as it was read first; empty if there is none. Raises `InvalidInput`."""
+        return self._sources.lock
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """Every recipe under the root, by path. Raises `InvalidInput` with all their problems."""
+        sources = self._sources
+        if sources.problems:
+            raise InvalidInput(
+                "the recipes have problems", problems=sources.problems, files=sources.files
+            )
+        return sources.recipes
+
+    @property
+    def files(self) -> int:
+        """How many recipe files the selection means."""
+        return len(self._chosen)
+
+    @cached_property
+    def selected(self) -> frozenset[str] | None:
+        """The paths of the recipes that are meant, relative to the root; None: all of them."""
+        chosen = self.selection
+        if not (chosen.paths or chosen.include or chosen.exclude):
+            return None
+        return frozenset(relative(file, self.root) or "" for file in self._chosen)
+
+    @property
+    def target_context(self) -> TargetContext:
+        """What a target may know of this project."""
+        from composer.targets.kind import TargetContext
+
+        return TargetContext(
+            self.root,
+            tuple(recipe.path for recipe in self.recipes),
+            tuple(self.lock.targets),
+            lambda create: state_dir(self.root, create=create),
+        )
+
+    def without_broken_recipes(self) -> Project:
+        """The same project, with no recipes at all if any has a problem: for looking around."""
+        sources = self._sources
+        if not sources.problems:
+            return self
+        other = copy(self)
+        other.__dict__["_sources"] = replace(sources, recipes=(), problems=())
+        return other
+
+    def options(self, options: Options) -> Options:
+        """The same options, about the recipes that are meant.
+
+        Raises `UsageError` where a name to upgrade is in no recipe.
+        """
+        from composer.project.planning import check_names
+
+        check_names(self.recipes, options)
+        return replace(options, selected=self.selected)
+
+    @contextmanager
+    def exclusive(self, wait: float = 0.0) -> Iterator[None]:
+        """Let no other process change this project meanwhile; it may be entered again within.
+
+        Waits `wait` seconds for another to end. Raises `Refused`, naming who is at work.
+        """
+        if self._alone:
+            yield
+            return
+        with only_one(self.root, wait=wait):
+            self._alone = True
+            try:
+                yield
+            finally:
+                self._alone = False
+
+    # --- use cases -----------------------------------------------------------------------
+
+    def validate(self) -> tuple[Problem, ...]:
+        """Everything that is wrong with the recipes that are meant, by file and line.
+
+        Names must be unique in the whole project, so all of it is read. Raises `InvalidInput` if
+        the lock can't be read.
+        """
+        return problems_of(self._sources, self.root)
+
+    def plan(
+        self,
+        target: Target,
+        options: PlanOptions = PLAN_DEFAULTS,
+        *,
+        base: str | None = None,
+        advise: bool = True,
+    ) -> ReviewedPlan:
+        """What `apply` would do for every recipe, and why. The target is read, nothing is written.
+
+        `base` is a lock file or a git revision: the plan then tells edits of the lock that no
+        recipe explains. With `advise`, the target is also asked for prices and whether the LoRAs
+        of a mix interfere; the local target remembers that in its state folder. Raises
+        `InvalidInput`, and what the target raises.
+        """
+        from composer.project.planning import plan_online
+
+        return plan_online(self, target, self.options(options), base=base, advise=advise)
+
+    def plan_offline(
+        self, key: str, options: PlanOptions = PLAN_DEFAULTS, *, base: str | None = None
+    ) -> ReviewedPlan:
+        """The recipes against one target's part of the lock alone; no target is asked.
+
+        `key` is the target's name in the lock: `local`, or a base URL with `#PROJECT`.
+        """
+        from composer.project.planning import plan_offline
+
+        return plan_offline(self, key, self.options(options), base=base)
+
+    def apply(
+        self,
+        target: Target,
+        plan: ReviewedPlan | Plan | None = None,
+        options: ApplyOptions = APPLY_DEFAULTS,
+        *,
+        on_plan: Callable[[ReviewedPlan], None] = lambda plan: None,
+        on_step: Callable[[Step], None] = lambda step: None,
+        stop: threading.Event | None = None,
+    ) -> Report:
+        """Make the target what the recipes say, and write the ids into `compose.lock`.
+
+        It plans again first. With `plan`, it runs only if every change is one of that plan's.
+        `on_plan` is called before the first write, `on_step` from any thread as work goes on;
+        once `stop` is set, nothing new is begun. Raises `Refused` for what a guard, `options` or
+        `plan` don't allow. What fails for one recipe is in the report, and the others go on.
+        """
+        from composer.project.applying import Watcher, apply
+
+        watcher = Watcher(on_plan, on_step, stop)
+        return apply(self, target, plan, self.options(options), watcher)
+
+    def status(self, target: Target) -> ReviewedPlan:
+        """For each recipe, whether it, the lock and the target agree: `action.drift` says what
+        changed on the target behind the lock's back.
+        """
+        return self.plan(target, advise=False)
+
+    def entries(self, target: Target | str) -> dict[str, Entry]:
+        """The lock's entries for a target, by recipe path, as lock and journal have them now."""
+        from composer.lock import remember
+
+        key = target if isinstance(target, str) else target.key
+        return dict(remember(self.root, key).entries)
+
+    def outputs(self, target: Target | str | None = None) -> dict[str, str]:
+        """The names of the recipes whose composition was trained, each with its model id.
+
+        Without `target` (or its key in the lock): the lock's only one. Raises `UsageError` if the
+        lock has several.
+        """
+        from composer.project.entries import only_key, trained
+
+        return trained(self.entries(only_key(self.root) if target is None else target))

@@ -1,0 +1,87 @@
+"""What a project is made of on disk: its root, its recipe files, and the lock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from composer.lock import NAME as LOCK
+from composer.lock import read_lock
+from composer.recipes import default_paths, discover, find_root, load, relative
+from composer.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from composer.errors import Problem
+    from composer.model import Lock, Recipe
+    from composer.project.options import Selection
+
+RECIPES = "recipes"
+_WHOLE_PROJECT = frozenset({"E305", "E306"})  # problems that two files make together
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """One reading of the files. `recipes` and `problems` are those of all files under the root;
+    `chosen` are the recipe files that the selection means, and `files` all that were read.
+    """
+
+    lock: Lock
+    recipes: tuple[Recipe, ...]
+    problems: tuple[Problem, ...]
+    chosen: tuple[Path, ...]
+    files: int
+
+
+def find(
+    selection: Selection, folder: Path, *, may_be_empty: bool = False
+) -> tuple[Path, list[Path]]:
+    """The project's root, and the recipe files that are meant, seen from this absolute folder.
+
+    Raises `UsageError` where the paths are of two projects, or where there is no recipe and no
+    lock, unless the project may be empty.
+    """
+    home = Path.home()
+    paths = list(selection.paths)
+    if not paths and not (folder / RECIPES).is_dir():
+        root = find_root([folder], cwd=folder, home=home)
+        # Every recipe may be gone: the lock still says what there was.
+        if may_be_empty or (root / LOCK).is_file():
+            return root, []
+    root = find_root(paths, cwd=folder, home=home)
+    chosen = discover(
+        default_paths(paths, cwd=folder),
+        root=root,
+        include=selection.include,
+        exclude=selection.exclude,
+    )
+    return root, chosen
+
+
+def read_sources(
+    root: Path, chosen: list[Path], selection: Selection, read: Callable[[Path], Lock] = read_lock
+) -> Sources:
+    """Read the lock by `read`, and every recipe under the root. Raises `InvalidInput` for a lock
+    that can't be read; problems of recipes are in the result.
+    """
+    lock = read(root)
+    files = _whole_project(root, lock, chosen, selection)
+    loaded = load(files, root=root)
+    return Sources(lock, loaded.recipes, loaded.problems, tuple(chosen), len(files))
+
+
+def problems_of(sources: Sources, root: Path) -> tuple[Problem, ...]:
+    """The problems of the files that are meant, and those that two files make together."""
+    meant = {visible(relative(file, root) or file.as_posix()) for file in sources.chosen}
+    return tuple(p for p in sources.problems if p.file in meant or p.code in _WHOLE_PROJECT)
+
+
+def _whole_project(root: Path, lock: Lock, chosen: list[Path], selection: Selection) -> list[Path]:
+    """The files of the whole root: those meant, those the lock names, and `recipes/`."""
+    named = (root / path for target in lock.targets.values() for path in target.recipes)
+    files = {*chosen, *(file for file in named if file.is_file())}
+    if (root / RECIPES).is_dir():
+        files |= set(discover([root / RECIPES], root=root, exclude=selection.exclude))
+    return sorted(files)
