@@ -33,7 +33,7 @@ def decode(data: bytes, report: Report) -> str | None:
         text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         place = place_of(data[: error.start].decode("utf-8").removeprefix("\ufeff"))
-        what = f"the byte 0x{data[error.start]:02x} is not UTF-8"
+        what = f"the byte 0x{data[error.start]:02x} is not valid UTF-8"
         report.add(place, "E201", what, "save the file as UTF-8")
         return None
     _report_unsafe(text, report)
@@ -45,7 +45,7 @@ def _report_nul(data: bytes, report: Report) -> None:
         report.add(Place(1, 1), "E201", "looks like UTF-16", "save the file as UTF-8")
         return
     before = data[: data.index(b"\0")].decode("utf-8", "replace")
-    message = "holds the control character U+0000: not a text file"
+    message = "contains the control character U+0000, so it is not a text file"
     report.add(place_of(before), "E202", message, "write the recipe in a text editor, as UTF-8")
 
 
@@ -56,7 +56,7 @@ def _report_unsafe(text: str, report: Report) -> None:
         code, what = unsafe_words(character)
         more = f" ({counted(times, 'time')})" if times > 1 else ""
         place = place_of(text[: text.index(character)])
-        report.add(place, code, f"the file holds {what}{more}", "take it out")
+        report.add(place, code, f"the file contains {what}{more}", "remove it")
 
 
 def unsafe_words(character: str) -> tuple[str, str]:
@@ -64,7 +64,7 @@ def unsafe_words(character: str) -> tuple[str, str]:
     point = f"U+{ord(character):04X}"
     if BIDI.match(character):
         name = unicodedata.name(character, "").lower()
-        return "E203", f"{point} ({name}), which turns the reading direction"
+        return "E203", f"{point} ({name}), which changes the text direction"
     return "E202", f"the control character {point}"
 
 

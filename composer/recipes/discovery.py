@@ -31,7 +31,7 @@ def default_paths(paths: Sequence[Path], *, cwd: Path) -> list[Path]:
     if paths:
         return [_existing(cwd / path) for path in paths]
     if not (cwd / FOLDER).is_dir():
-        message = f"there is no {FOLDER}/ in {visible(str(cwd))}, and no path was given"
+        message = f"there is no folder {FOLDER}/ in {visible(str(cwd))}, and no path was given"
         raise UsageError(message, hint="name the recipe files or folders")
     return [_absolute(cwd / FOLDER)]
 
@@ -47,8 +47,8 @@ def find_root(paths: Sequence[Path], *, cwd: Path, home: Path) -> Path:
     roots = list(dict.fromkeys(_root(start, home) for start in starts))
     if len(roots) > 1:
         named = " and ".join(visible(str(root)) for root in roots[:2])
-        hint = "one run is about one project: call compose once for each"
-        raise UsageError(f"the paths are of two projects: {named}", hint=hint)
+        hint = "run compose once for each project"
+        raise UsageError(f"the paths belong to two projects: {named}", hint=hint)
     return roots[0]
 
 

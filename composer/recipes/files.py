@@ -48,11 +48,11 @@ def read(file: Path, root: Path) -> bytes:
     """The bytes of a recipe file; Refusal if it may not be read or can't be."""
     path = relative(file, root)
     if path is None or _below(_real(file), _real(root)) is None:
-        how = "is not inside" if path is None else "is a link out of"
-        hint = "a recipe lies inside its project: copy the file there"
+        how = "is not inside" if path is None else "is a link that leads out of"
+        hint = "a recipe must be inside its project; copy the file there"
         raise Refusal("E303", f"the file {how} {visible(str(root))}", hint)
     if UNSAFE.search(path) or "\\" in path or path[1:2] == ":":  # c:x is a drive on Windows
-        message = "the file's path holds a control character, a backslash or the like"
+        message = "the file's path contains a control character, a backslash or a drive letter"
         raise Refusal("E304", message, "rename it")
     try:
         return _bytes(_real(file))
@@ -73,6 +73,6 @@ def _bytes(path: Path) -> bytes:
 
 def _check(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise Refusal("E301", "not a regular file", "a recipe is a plain file of text")
+        raise Refusal("E301", "this is not a regular file", "a recipe must be a plain text file")
     if status.st_size > MAX_BYTES:
         raise Refusal("E302", *too_large(status.st_size))

@@ -64,8 +64,8 @@ def _same_path(parsed: Mapping[str, Parsed]) -> Iterator[Problem]:
     for name in sorted(parsed):
         folded = unicodedata.normalize("NFC", name.casefold())
         if folded in first:
-            message = f"differs from {visible(first[folded])} in upper and lower case only"
-            hint = "rename one: Windows and macOS take the two for one file"
+            message = f"differs from {visible(first[folded])} only in upper and lower case"
+            hint = "rename one of them: on Windows and macOS they are the same file"
             yield Problem(visible(name), 0, 0, "E305", message, hint)
         first.setdefault(folded, name)
 
@@ -78,7 +78,7 @@ def _same_name(parsed: Mapping[str, Parsed]) -> Iterator[Problem]:
             continue
         here = f"{path}:{place.line}:{place.column}"
         if name in first:
-            message = f"name: {quoted(name)} is the name of {first[name]} already"
-            hint = "give one of the two another name"
+            message = f"name: {quoted(name)} is already the name of {first[name]}"
+            hint = "give one of them another name"
             yield Problem(path, place.line, place.column, "E306", message, hint)
         first.setdefault(name, here)

@@ -26,7 +26,7 @@ _ALIKE = 0.86  # `concept` is a slip for `concepts`; `project` is none for `prot
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a file says. `name` is there even where another problem leaves no recipe."""
+    """What a file says. `name` is there even where a problem leaves no recipe."""
 
     problems: tuple[Problem, ...]
     recipe: Recipe | None = None
@@ -56,8 +56,8 @@ def parse(text: bytes, *, file: str, loader: Any = LOADER) -> Parsed:
 
 def too_large(size: int) -> tuple[str, str]:
     """Message and hint of a file over the limit."""
-    message = f"{size:,} bytes: a recipe has at most {MAX_BYTES:,}"
-    return message, "if it is no recipe, leave it out with --exclude"
+    message = f"the file has {size:,} bytes; a recipe has at most {MAX_BYTES:,}"
+    return message, "if it is not a recipe, leave it out with --exclude"
 
 
 def _judged(root: Node, report: Report) -> Parsed:
@@ -71,7 +71,7 @@ def _judged(root: Node, report: Report) -> Parsed:
     return Parsed(problems, recipe, name.value, name.place)
 
 
-# --- files that are no recipes -----------------------------------------------------------
+# --- files that are not recipes ----------------------------------------------------------
 
 
 def _is_recipe(document: Document) -> bool:
@@ -85,8 +85,8 @@ def _is_recipe(document: Document) -> bool:
 def _no_recipe(document: Document, file: str) -> Problem:
     root = document.root
     place = root.place if root else Place(1, 1)
-    message = f"no recipe: the file {_kind(root.value if root else None)}"
-    hint = f"a recipe has name and concepts; leave other files out: {_exclude(file)}"
+    message = f"not a recipe: the file {_kind(root.value if root else None)}"
+    hint = f"a recipe has the keys name and concepts; leave other files out with {_exclude(file)}"
     return Problem(file, place.line, place.column, "E120", message, hint)
 
 
@@ -99,10 +99,10 @@ def _kind(value: object) -> str:
 
 
 def _with_way_out(report: Report, document: Document) -> list[Problem]:
-    """The problems of a file that was read in part: it may be no recipe, and meant as it is."""
+    """The problems of a file that was read in part, with a hint in case it is not a recipe."""
     if _is_recipe(document):
         return report.problems
-    way_out = f"if it is no recipe: {_exclude(report.file)}"
+    way_out = f"if it is not a recipe, leave it out with {_exclude(report.file)}"
     return [
         Problem(p.file, p.line, p.column, p.code, p.message, f"{p.hint}; {way_out}".lstrip("; "))
         for p in report.problems

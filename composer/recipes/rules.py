@@ -1,6 +1,6 @@
 """What a recipe must keep that JSON Schema can't say: a scale's decimals, each concept once.
 
-Decimals are counted in the source text: in binary, 0.65 is no multiple of 0.0001.
+Decimals are counted in the source text: in binary, 0.65 is not a multiple of 0.0001.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _check_decimals(scale: Node | None, path: KeyPath, report: Report) -> None:
     if scale is None or scale.refused or not isinstance(scale.value, float):
         return
     if _too_fine(scale.text):
-        message = f"{scale.shown} has more than {MAX_DECIMALS} decimals"
+        message = f"{scale.shown} has more than {MAX_DECIMALS} decimal places"
         hint = f"write {round(scale.value, MAX_DECIMALS):g}" if 0 <= scale.value <= 1 else ""
         report.add(scale.place, "E105", said(path, message), hint)
 
@@ -59,7 +59,7 @@ def _check_once(key: str, concepts: list[tuple[KeyPath, Node]], report: Report) 
         if node is None or node.refused or not isinstance(node.value, str):
             continue
         if node.value in first:
-            message = f"{quoted(node.value)} is concepts[{first[node.value][1]}] already"
-            hint = "keep one of the two, with the scale that is meant"
+            message = f"{quoted(node.value)} is already concepts[{first[node.value][1]}]"
+            hint = "keep one of the two, with the scale that you want"
             report.add(node.place, "E110", said((*path, key), message), hint)
         first.setdefault(node.value, path)

@@ -125,13 +125,13 @@ _NUMBER_LIKE = re.compile(r"[-+.0-9][-+.:_0-9a-fA-FxobE]*")
 def read(text: str) -> Scalar | Trouble:
     """The value that every reader of YAML sees in a plain scalar, or why there is none."""
     if len(text) > LONGEST_NUMBER and _NUMBER_LIKE.fullmatch(text):
-        what = f"a number of {len(text):,} characters: nobody keeps it exactly"
-        return Trouble("E211", what, "write fewer digits, or quote it if it is a text")
+        what = f"a number of {len(text):,} characters is too long to be kept exactly"
+        return Trouble("E211", what, "write fewer digits, or quote it if it is a string")
     new, old = core(text), older(text)
     if type(new) is not type(old) or (new != old and new == new):
         return _unclear(text, old, new)
     if isinstance(new, float) and not math.isfinite(new):
-        return Trouble("E211", f"{text} is not a finite number", "write a number")
+        return Trouble("E211", f"{text} is not a finite number", "write a finite number")
     return new
 
 
@@ -147,9 +147,9 @@ def _words(value: Scalar | Special) -> str:
     if isinstance(value, Special):
         return value.what
     if isinstance(value, str):
-        return "a text"
+        return "a string"
     if isinstance(value, bool) or value is None:
-        return str(value).lower() if value is not None else "nothing"
+        return str(value).lower() if value is not None else "null"
     return f"the number {number(value)}"
 
 

@@ -76,11 +76,11 @@ def _unknown_keys(found: Finding) -> Iterator[Sentence]:
     for key in (key for key in found.node.keys if key not in known):
         place = found.node.keys[key]
         if key.casefold().replace("_", "") == "wandbkey":
-            message = f"{key} is a secret: it never belongs in a recipe"
-            yield place, "E112", message, "take it out; revoke it if it was ever committed"
+            message = f"{key} is a secret and must not be in a recipe"
+            yield place, "E112", message, "remove it; revoke it if it was ever committed"
         else:
             hint = _key_hint(key, list(known), found.path)
-            yield place, "E101", f"there is no key {quoted(key)}", hint
+            yield place, "E101", f"unknown key {quoted(key)}", hint
 
 
 def _key_hint(key: str, known: list[str], path: KeyPath) -> str:
@@ -89,7 +89,7 @@ def _key_hint(key: str, known: list[str], path: KeyPath) -> str:
     if path != ("training", "parameters") and key in properties("training", "parameters"):
         return f"write it under training: parameters: {{{key}: …}}"
     few = len(known) < 9
-    return f"the keys here: {', '.join(known)}" if few else "compose schema recipe lists the keys"
+    return f"valid keys: {', '.join(known)}" if few else "compose schema recipe lists the keys"
 
 
 def _missing_keys(found: Finding) -> Iterator[Sentence]:
@@ -101,7 +101,7 @@ def _missing_keys(found: Finding) -> Iterator[Sentence]:
 
 _ADD = {
     "name": "add the composed model's name, for instance name: Storybook Knight",
-    "concepts": "list one to five LoRAs; if the file is no recipe, leave it out with --exclude",
+    "concepts": "list one to five LoRAs; if the file is not a recipe, leave it out with --exclude",
     "scale": "add the LoRA's weight, for instance scale: 0.65",
 }
 
@@ -118,7 +118,7 @@ def _name_or_id(found: Finding) -> Iterator[Sentence]:
         return  # its type is another finding
     if both <= node.value.keys():
         message = "names its LoRA twice, by name and by modelId"
-        yield node.keys["modelId"], "E108", message, "keep name or modelId, not both"
+        yield node.keys["modelId"], "E108", message, "keep either name or modelId"
     elif not both & _misspelt(found):
         yield node.place, "E108", "names no LoRA", "add the LoRA's name or its modelId"
 
@@ -126,9 +126,9 @@ def _name_or_id(found: Finding) -> Iterator[Sentence]:
 # --- values ------------------------------------------------------------------------------
 
 _NOUNS = {
-    "string": "a text",
+    "string": "a string",
     "number": "a number",
-    "integer": "a whole number",
+    "integer": "an integer",
     "boolean": "true or false",
     "array": "a list",
     "object": "a mapping",
@@ -146,7 +146,7 @@ def _what(node: Node) -> str:
         return "is a mapping" if isinstance(node.value, dict) else "is a list"
     if isinstance(node.value, bool):
         return f"{node.shown} is a boolean"
-    return f"{node.shown} is {'a text' if isinstance(node.value, str) else 'a number'}"
+    return f"{node.shown} is {'a string' if isinstance(node.value, str) else 'a number'}"
 
 
 def _type_hint(found: Finding) -> str:
@@ -156,12 +156,12 @@ def _type_hint(found: Finding) -> str:
     if wanted == "string" and not isinstance(value, dict | list):
         return f'quote it: "{found.node.text}"'
     if isinstance(value, str) and _reads_as(value, wanted):
-        return f"take the quotes off: {value}"
+        return f"remove the quotes: {value}"
     return _range_hint(found.schema) if wanted in ("number", "integer") else _WRITE[wanted]
 
 
 _WRITE = {
-    "string": "write a text",
+    "string": "write a string",
     "boolean": "write true or false",
     "array": "write a list: one item per line, each after a hyphen, or [a, b]",
     "object": "write keys and values, one per line: key: value",
@@ -191,19 +191,19 @@ def _out_of_range(found: Finding) -> Iterator[Sentence]:
 
 
 def _too_short(found: Finding) -> Iterator[Sentence]:
-    yield found.node.place, "E106", "is empty", "write a text"
+    yield found.node.place, "E106", "is empty", "write at least one character"
 
 
 def _too_long(found: Finding) -> Iterator[Sentence]:
     length = len(str(found.node.value))
-    message = f"has {counted(length, 'character')}, {found.wanted} are the most"
+    message = f"has {counted(length, 'character')}; the maximum is {found.wanted}"
     yield found.node.place, "E106", message, f"shorten it by {length - found.wanted}"
 
 
 def _how_many(found: Finding) -> Iterator[Sentence]:
     few, most = found.schema["minItems"], found.schema["maxItems"]
     size = len(found.node.children)
-    message = f"has {size} items, {most} are the most" if size else "is empty"
+    message = f"has {size} items; the maximum is {most}" if size else "is empty"
     yield found.node.place, "E107", message, f"list {few} to {most} {dotted(found.path)}"
 
 
@@ -212,7 +212,7 @@ def _not_allowed(found: Finding) -> Iterator[Sentence]:
     allowed = found.wanted if found.rule == "enum" else [found.wanted]
     meant = did_you_mean(str(node.value), allowed)
     what = node.shown if not isinstance(node.value, dict | list) else ""
-    message = f"{what or 'this'} is not possible"
+    message = f"{what or 'this value'} is not allowed"
     hint = f"did you mean {meant}?" if meant else f"write {' or '.join(allowed)}"
     yield node.place, "E111", message, hint
 
@@ -220,9 +220,9 @@ def _not_allowed(found: Finding) -> Iterator[Sentence]:
 # --- rules with a code of their own ------------------------------------------------------
 
 _RULES = {
-    "E109": ("is not an id", "an id has letters, digits, _ and - only, at most 64 of them"),
-    "E113": ("is the tag that compose sets itself", "take it out"),
-    "E114": ("has white space at its beginning or end", "take it out"),
+    "E109": ("is not a valid id", "an id has at most 64 characters: letters, digits, _ and -"),
+    "E113": ("is a tag that only compose sets", "remove it"),
+    "E114": ("has whitespace at the beginning or end", "remove it"),
     "E115": ("looks like a path", "write a plain name"),
 }
 
@@ -231,7 +231,7 @@ def _own_rule(found: Finding) -> Iterator[Sentence]:
     code, text = found.schema["x-code"], str(found.node.value)
     if code == "E202":
         _, what = unsafe_words(UNSAFE.findall(text)[0])
-        yield found.node.place, code, f"holds {what}", "write it in one line"
+        yield found.node.place, code, f"contains {what}", "write it on one line"
     else:
         words, hint = _RULES[code]
         yield found.node.place, code, f"{quoted(text)} {words}", hint

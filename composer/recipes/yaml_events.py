@@ -64,16 +64,16 @@ _SYNTAX = {
     "exceeded maximum nesting depth": _DEEP,  # libyaml 0.2.6, which looks ahead of its events
     "cannot start any token": (
         "E204",
-        "not YAML: a tab or a sign that nothing may begin with",
-        "indent with spaces, and quote a text that begins with a special character",
+        "invalid YAML: a value can't begin with a tab or with this character",
+        "indent with spaces, and quote a string that begins with a special character",
     ),
     "mapping values are not allowed": (
         "E204",
-        "not YAML: a colon where none may be",
-        "quote a text that holds a colon, and check the indentation",
+        "invalid YAML: a colon is not allowed here",
+        "quote a string that contains a colon, and check the indentation",
     ),
 }
-_CHECK = "check the indentation, the quotes and the brackets, here and in the line above"
+_CHECK = "check the indentation, quotes and brackets, here and on the line above"
 
 
 def _report_syntax(error: yaml.YAMLError, report: Report) -> None:
@@ -81,7 +81,7 @@ def _report_syntax(error: yaml.YAMLError, report: Report) -> None:
     place = Place(mark.line + 1, mark.column + 1) if mark else Place()
     said_there = getattr(error, "problem", None) or str(error)
     known = (words for theirs, words in _SYNTAX.items() if theirs in said_there)
-    report.add(place, *next(known, ("E204", f"not YAML: {visible(said_there)}", _CHECK)))
+    report.add(place, *next(known, ("E204", f"invalid YAML: {visible(said_there)}", _CHECK)))
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ class _Walk:
         if isinstance(event, yaml.StreamEndEvent):
             return None
         if event.tags:
-            self._end("E207", "a %TAG directive: a recipe has no YAML tags", "take it out")
+            self._end("E207", "a %TAG directive: a recipe has no YAML tags", "remove it")
         root = self._node(self._next(), (), 1)
         self._next()  # the document's end
         return root
@@ -108,14 +108,14 @@ class _Walk:
     def end(self) -> None:
         """Reports a second document, if there is one."""
         if isinstance(self._next(), yaml.DocumentStartEvent):
-            hint = "keep one recipe per file: move the rest to files of their own"
+            hint = "write one recipe per file; move the others to files of their own"
             self._end("E205", "a second document begins here", hint)
 
     def _next(self) -> Any:
         try:
             event = next(self.events)
         except (ValueError, OverflowError):  # PyYAML without libyaml: "\UFFFFFFFF", %YAML 1.99…
-            self._end("E204", "not YAML: an escape or a version that can't be", _CHECK)
+            self._end("E204", "invalid YAML: an impossible escape sequence or YAML version", _CHECK)
         self.place = _place(event)
         return event
 
@@ -137,14 +137,14 @@ class _Walk:
         if isinstance(event, yaml.AliasEvent):
             self._end("E206", f"*{_short(event.anchor)} is an alias", "write the value itself")
         if event.anchor is not None:
-            self._end("E206", f"&{_short(event.anchor)} is an anchor", "take it out")
+            self._end("E206", f"&{_short(event.anchor)} is an anchor", "remove it")
         if event.tag is not None:
-            hint = "take it out, and quote the value if it is meant as text"
+            hint = "remove it, and quote the value if it is a string"
             self._end("E207", f"{_short(event.tag)} is a YAML tag", hint)
         if depth > MAX_DEPTH and isinstance(event, yaml.CollectionStartEvent):
             self._end(*_DEEP)
         if self.count > MAX_VALUES:
-            self._end("E209", f"more than {MAX_VALUES:,} values", "a recipe has some dozen")
+            self._end("E209", f"more than {MAX_VALUES:,} values", "a recipe has a few dozen")
 
     def _scalar(self, event: Any, path: KeyPath) -> Node:
         place, text = self.place, event.value
@@ -161,7 +161,7 @@ class _Walk:
         bad = dict.fromkeys(c for c in UNSAFE.findall(text) if c not in _OK_IN_TEXT)
         for character in bad:
             code, what = unsafe_words(character)
-            self.report.add(self.place, code, said(path, f"holds {what}"), "take it out")
+            self.report.add(self.place, code, said(path, f"contains {what}"), "remove it")
         return bool(bad)
 
     def _sequence(self, path: KeyPath, depth: int) -> Node:
@@ -194,11 +194,13 @@ class _Walk:
         """A key's text: whatever its type, only a known key is ever of use. None if it has none."""
         if not isinstance(event, yaml.ScalarEvent):
             self._check(event, depth)
-            self.report.add(self.place, "E213", said(path, "a key is no text"), "write a word")
+            self.report.add(
+                self.place, "E213", said(path, "a key is not a string"), "write a plain word"
+            )
             self._node(event, path, depth + 1)
             return None
         if event.implicit[0] and event.value == "<<":
-            hint = "write the keys themselves"
+            hint = "write out the keys that it merges"
             self._end("E208", said(path, "<< merges another mapping"), hint)
         self._check(event, depth)
         self._unsafe(event.value, path)
@@ -207,8 +209,8 @@ class _Walk:
         return str(event.value)
 
     def _twice(self, key: str, path: KeyPath, first: Place, second: Place) -> None:
-        where = f"line {first.line}" if first.line != second.line else "the same line"
-        message = said(path, f"the key {quoted(key)} is in {where} already")
+        where = f"line {first.line}" if first.line != second.line else "this line"
+        message = said(path, f"the key {quoted(key)} is already on {where}")
         self.report.add(second, "E212", message, "keep one of the two")
 
 

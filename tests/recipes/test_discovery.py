@@ -156,7 +156,7 @@ def test_paths_of_one_project_may_lie_anywhere_in_it(project: Path) -> None:
 def test_without_paths_it_is_the_working_directorys_recipes(project: Path) -> None:
     assert default_paths([], cwd=project) == [project / "recipes"]
     assert root(project) == project
-    with pytest.raises(UsageError, match="there is no recipes/"):
+    with pytest.raises(UsageError, match="there is no folder recipes/"):
         root(project, cwd=project / "other")
 
 

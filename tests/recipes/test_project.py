@@ -90,12 +90,12 @@ def test_two_recipes_with_one_name_name_both_places(tmp_path: Path) -> None:
     assert load([broken, first], root=tmp_path).problems == (
         Problem(
             "recipes/b.yaml", 1, 1, "E102", "concepts is missing",
-            "list one to five LoRAs; if the file is no recipe, leave it out with --exclude",
+            "list one to five LoRAs; if the file is not a recipe, leave it out with --exclude",
         ),
         Problem(
             "recipes/b.yaml", 2, 7, "E306",
-            'name: "Knight" is the name of recipes/a.yaml:1:7 already',
-            "give one of the two another name",
+            'name: "Knight" is already the name of recipes/a.yaml:1:7',
+            "give one of them another name",
         ),
     )  # fmt: skip
 
@@ -141,7 +141,7 @@ def test_a_link_out_of_the_project_is_not_opened(tmp_path: Path) -> None:
         loaded = load([file], root=tmp_path / "project")
     assert names == []
     assert codes(loaded) == [("a.yaml", "E303")]
-    assert "link out of" in loaded.problems[0].message
+    assert "link that leads out of" in loaded.problems[0].message
 
 
 def test_a_recipe_is_opened_once(tmp_path: Path) -> None:
