@@ -105,7 +105,7 @@ def gitlab_drift() -> int:
 
 
 def _approval(digest: str, why: str) -> str:
-    return f"approved: {why if digest else f'nothing: {why}'}"
+    return f"approved: {why}" if digest else f"no approved plan: {why}"
 
 
 _PLAN, _DOCUMENT = Path("plan.json"), Path("plan.md")  # where GitLab's jobs write them

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,16 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import serving
-from support.action_runner import Runner, action, ready_made
-from support.cli import compose, edit, samples
+from support.action_runner import Runner, action, change, failed
 from support.documents import rendered
 from support.github_api import AT, BOT, HEAD, GitHubApi, pull_request, workflow_run, zipped
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
 
-    from support.action_runner import Done
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the runner's bash is another on Windows")
 
@@ -30,45 +26,7 @@ PULL = pull_request()
 MARK = "<!-- compose:plan: -->"
 
 
-@pytest.fixture(scope="session")
-def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ready_made(tmp_path_factory.mktemp("installed"))
-
-
-@pytest.fixture
-def api() -> Iterator[GitHubApi]:
-    with GitHubApi() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose recipes have all been applied to the local target."""
-    project = samples(tmp_path_factory.mktemp("applied") / "project")
-    assert compose("apply", at=project).status == 0
-    return project
-
-
-@pytest.fixture
-def runner(tmp_path: Path, api: GitHubApi, venv: Path, applied: Path) -> Runner:
-    """A job on a copy of that project."""
-    temp, workspace = tmp_path / "temp", tmp_path / "workspace"
-    shutil.copytree(applied, workspace)
-    temp.mkdir()
-    (temp / "compose-venv-core").symlink_to(venv)
-    return Runner(workspace, temp, env=api.env)
-
-
 LOST = "name: Lost\nconcepts: [{name: Nobody Knows It, scale: 0.5}]\n"
-
-
-def change(runner: Runner, before: str = "0.6", after: str = "0.7") -> None:
-    edit(runner.workspace / ROGUE, f"scale: {before}\n", f"scale: {after}\n")
-
-
-def failed(done: Done) -> str:
-    assert not done.ok, done.log
-    return done.log
 
 
 # --- the file itself ---------------------------------------------------------------------
@@ -171,250 +129,6 @@ def test_a_token_without_the_right_says_so(runner: Runner, api: GitHubApi) -> No
     change(runner)
     log = failed(runner.use(PULL, command="plan"))
     assert "403: Resource not accessible by integration; docs/gitops.md" in log
-
-
-# --- plan: outputs, annotations, summary --------------------------------------------------
-
-
-def test_outputs_summary_and_annotations(runner: Runner) -> None:
-    change(runner)
-    done = runner.use({}, command="plan")
-    plan = json.loads((runner.temp / "compose-files-" / "plan.json").read_text())
-    assert done.outputs == {
-        "has-changes": "true",
-        "digest": plan["digest"],
-        "exit-code": "2",
-        "summary": "4 recipes: 1 to replace, 3 up to date.",
-        "plan": str(runner.temp / "compose-files-" / "plan.json"),
-        "document": str(runner.temp / "compose-files-" / "plan.md"),
-        "artifact": "compose-plan",
-    }
-    assert rendered(done.summary).outline[0] == "h2 compose plan: 1 change"
-    (notice,) = done.commands
-    assert notice.startswith(f"::notice file={ROGUE},")
-    assert done.exported == ""
-
-
-def test_invalid_recipes_are_annotated_commented_and_fail(runner: Runner, api: GitHubApi) -> None:
-    edit(runner.workspace / ROGUE, "scale: 0.6\n", "scale: 1.7\n")
-    done = runner.use(PULL, command="plan")
-    assert not done.ok
-    assert (done.outputs["exit-code"], done.outputs["has-changes"]) == ("65", "")
-    assert done.commands[0].startswith(f"::error file={ROGUE},line=")
-    assert ROGUE in done.summary
-    assert ROGUE in api.comments[5][0]["body"]
-    assert HEAD not in api.statuses
-
-
-def test_validate(runner: Runner, api: GitHubApi) -> None:
-    good = runner.use(PULL, command="validate")
-    assert (good.ok, good.outputs["summary"], good.commands) == (True, "no problems", [])
-    edit(runner.workspace / ROGUE, "scale: 0.6\n", "scale: 1.7\n")
-    bad = runner.use(PULL, command="validate")
-    assert (bad.ok, bad.outputs["exit-code"]) == (False, "65")
-    assert bad.summary.startswith("## compose validate: exit status 65\n")
-    assert bad.commands[0].startswith(f"::error file={ROGUE},line=")
-    assert api.seen == []
-
-
-def test_what_only_the_talk_says_becomes_an_error(runner: Runner) -> None:
-    done = runner.use(PULL, command="plan", target="https://127.0.0.1:9/v1")
-    assert not done.ok
-    (error,) = [line for line in done.commands if "compose plan" in line]
-    assert "exit status 77" in error
-    assert "compose plan: exit status 77" in done.summary
-
-
-def test_an_unknown_command_is_refused(runner: Runner) -> None:
-    assert "frobnicate is none of" in failed(runner.use(PULL, command="frobnicate"))
-
-
-@pytest.mark.parametrize(
-    ("inputs", "said"),
-    [
-        ({"command": "plan", "arguments": "--upgrade 'x"}, "arguments: No closing quotation"),
-        (
-            {"command": "plan", "working_directory": "nope"},
-            "working-directory: nope is not a folder",
-        ),
-        ({"command": "apply", "expect": "12226ad7"}, "all 64 digits"),
-    ],
-)
-def test_inputs_that_cannot_be_meant_are_a_line(
-    runner: Runner, inputs: dict[str, str], said: str
-) -> None:
-    runner.use(command="plan")  # what it left is none of this run's
-    done = runner.use(**inputs)
-    assert said in failed(done)
-    assert not list(runner.temp.glob("compose-files-*/plan.*"))
-    assert "Traceback" not in done.log
-    assert done.outputs["exit-code"] == "64"
-    assert sum(line.startswith("::error") for line in done.commands) == 1
-
-
-def test_an_unknown_extra_is_refused(runner: Runner) -> None:
-    log = failed(runner.use(PULL, command="plan", extra="local]; touch x #"))
-    assert "extra: it must be local, serve, or empty" in log
-
-
-# --- nobody's text is obeyed --------------------------------------------------------------
-
-
-def test_inputs_are_words_not_shell(runner: Runner) -> None:
-    hostile = "$(touch pwned)`touch pwned`'; touch pwned; '\"; touch pwned #"
-    for name in ("paths", "target", "project", "base", "expect", "name"):
-        runner.use(PULL, command="plan", **{name: hostile})
-    assert not list(runner.workspace.rglob("pwned"))
-    assert not list(runner.temp.rglob("pwned"))
-
-
-def test_modules_of_the_checkout_are_not_imported(runner: Runner) -> None:
-    for name in ("json", "composer", "runpy", "venv", "sitecustomize"):
-        (runner.workspace / f"{name}.py").write_text("open('pwned', 'w')\n", encoding="utf-8")
-    assert runner.use(PULL, command="plan").ok
-    runner.use(PULL, command="apply", expect="approved")
-    runner.use(workflow_run(), command="comment")
-    assert not (runner.workspace / "pwned").exists()
-
-
-def test_no_name_is_an_order_to_the_runner(runner: Runner, api: GitHubApi) -> None:
-    name = "::error::##[add-mask]x%0A @team <img>"
-    edit(runner.workspace / ROGUE, "name: Pixel Rogue", f'name: "{name}"')
-    change(runner)
-    done = runner.use(PULL, command="apply")
-    assert done.ok, done.log
-    assert done.commands == []
-    assert rendered(done.summary).odd == []
-
-
-# --- a fork's pull request ----------------------------------------------------------------
-
-
-def test_a_fork_gets_a_plan_without_any_secret(runner: Runner, api: GitHubApi) -> None:
-    change(runner)
-    env = {name: value for name, value in runner.env.items() if name.startswith("GITHUB_")}
-    assert not [name for name in env if "TOKEN" in name or "SCENARIO" in name]
-    fork = pull_request(fork=True)
-    job = Runner(runner.workspace, runner.temp, env=env)
-    done = job.use(fork, command="plan", offline="true", token="")
-    assert (done.ok, api.seen) == (True, []), done.log
-    assert (done.outputs["digest"], done.outputs["exit-code"]) == ("", "2")
-    assert "Offline" in done.summary
-    assert job.use(fork, command="validate", token="").ok
-
-
-def test_a_read_only_token_writes_nothing_on_a_fork(runner: Runner, api: GitHubApi) -> None:
-    change(runner)
-    assert runner.use(pull_request(fork=True), command="plan", offline="true").ok
-    assert api.seen == []
-
-
-def stranger(runner: Runner, api: GitHubApi, archive: bytes, **event: Any) -> Done:
-    """Use `command: comment` after a run of a fork that left this artifact."""
-    api.artifacts[99] = {"compose-plan": archive}
-    branch, repo = "stranger:topic&state=all", {"id": 8}
-    api.pulls = [
-        {"number": 6, "head": {"label": branch, "sha": HEAD, "repo": repo}},
-        {"number": 7, "head": {"label": branch, "sha": "f" * 40, "repo": repo}},
-        {"number": 8, "head": {"label": branch, "sha": HEAD, "repo": {"id": 9}}},
-    ]
-    return runner.use(workflow_run(**event), command="comment")
-
-
-def test_the_second_workflow_comments_on_the_pull_request_of_the_event(
-    runner: Runner, api: GitHubApi
-) -> None:
-    said = "## compose plan: 1 change\n\n5 is the number\n"
-    archive = zipped({"plan.md": said.encode(), "number": b"5", "plan.json": b"{}"})
-    done = stranger(runner, api, archive)
-    assert done.ok, done.log
-    assert [*api.comments] == [6]
-    assert said in api.comments[6][0]["body"]
-    assert "nobody verified it" in api.comments[6][0]["body"]
-    assert done.logs.keys() == {"install", "comment"}, "nothing is composed"
-    assert stranger(runner, api, archive).ok
-    assert api.writes == [f"POST {AT}/issues/6/comments"]
-
-
-def test_a_fork_cannot_hide_its_pull_request_by_claiming_no_changes(
-    runner: Runner, api: GitHubApi
-) -> None:
-    archive = zipped({"plan.md": b"## compose plan: no changes\n\nall as it was\n"})
-    assert stranger(runner, api, archive).ok
-    assert "nobody verified it" in api.comments[6][0]["body"]
-
-
-def test_a_run_that_left_no_artifact_is_a_notice(runner: Runner, api: GitHubApi) -> None:
-    stranger(runner, api, zipped({"plan.md": b"x"}))
-    done = runner.use(workflow_run(), command="comment", name="staging")
-    assert done.ok, done.log
-    (notice,) = done.commands
-    assert notice.startswith("::notice ")
-    assert "no artifact compose-plan-staging" in notice
-
-
-@pytest.mark.parametrize("event", [{"repository": 7}, {"event": "push"}])
-def test_other_runs_are_none_of_a_fork(
-    event: dict[str, Any], runner: Runner, api: GitHubApi
-) -> None:
-    assert stranger(runner, api, zipped({"plan.md": b"x"}), **event).ok
-    assert api.seen == []
-
-
-HOSTILE_TEXTS = {
-    "markdown": "# @everyone\n\n[click](https://evil.test) <img src=x onerror=y> #1 GH-1",
-    "the end of the block": "```\n@everyone [click](https://evil.test)\n```",
-    "a long fence": "`````````\n@everyone\n~~~~~~\n@everyone",
-    "our marker": f"{MARK}\nplan sha256:{'0' * 64}",
-    "a comment that hides ours": "<!-- \n",
-    "control characters": "\x1b[31mred\x00\x08 \u202egnp.exe\u200b \x85 \u2028 ::error::x",
-    "line ends": "a\r\nb\rc",
-    "an order to the runner": "::set-output name=x::y\n##[add-mask]x",
-    "a quick action": "/close\n/merge",
-    "too long": "x" * 200_000,
-    "many lines": "@everyone\n" * 20_000,
-}
-
-
-@pytest.mark.parametrize("text", HOSTILE_TEXTS.values(), ids=[*HOSTILE_TEXTS])
-def test_a_hostile_text_is_shown_as_text(text: str, runner: Runner, api: GitHubApi) -> None:
-    done = stranger(runner, api, zipped({"plan.md": text.encode()}))
-    assert done.ok, done.log
-    assert done.commands == []
-    (comment,) = api.comments[6]
-    assert len(comment["body"]) <= 60_000
-    document = rendered(comment["body"])
-    assert [odd.split()[0] for odd in document.odd] == ["html_block", "fence", repr(HEAD)]
-    assert not any(ord(c) < 32 and c != "\n" for c in comment["body"])
-    assert not set("\u202e\u200b\x85\u2028") & set(comment["body"])
-
-
-def bomb() -> bytes:
-    return zipped({"plan.md": b"\0" * 300_000_000})
-
-
-HOSTILE_ARCHIVES = {
-    "no archive": b"<html>",
-    "nothing": b"",
-    "another file": zipped({"../plan.md": b"x", "/plan.md": b"x", "plan.md/x": b"x"}),
-    "not UTF-8": zipped({"plan.md": b"\xff\xfe"}),
-    "cut off": zipped({"plan.md": b"x" * 1000})[:-30],
-    "torn": zipped({"plan.md": os.urandom(1000)}).replace(b"plan.md", b"plan.nd", 1),
-    "nothing but backticks": zipped({"plan.md": b"`" * 50_000}),
-    "too large": zipped({"plan.md": os.urandom(600_000)}),
-}
-
-
-@pytest.mark.parametrize("archive", [*HOSTILE_ARCHIVES.values()], ids=[*HOSTILE_ARCHIVES])
-def test_a_hostile_archive_is_refused(archive: bytes, runner: Runner, api: GitHubApi) -> None:
-    done = stranger(runner, api, archive)
-    assert "Traceback" not in failed(done)
-    assert len(done.commands) == 1
-    assert api.writes == []
-
-
-def test_a_bomb_is_read_no_further_than_allowed(runner: Runner, api: GitHubApi) -> None:
-    assert "more than 262,144 bytes" in failed(stranger(runner, api, bomb()))
 
 
 # --- apply --------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from support.cli import REPO
+from support.cli import REPO, edit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -217,3 +217,14 @@ def ready_made(folder: Path) -> Path:
     (site / "compose.pth").write_text("\n".join(paths) + "\n", encoding="utf-8")
     (venv / "complete").touch()
     return venv
+
+
+def change(runner: Runner, before: str = "0.6", after: str = "0.7") -> None:
+    """Change a scale in a recipe of the job's checkout."""
+    edit(runner.workspace / "recipes/pixel-rogue.yaml", f"scale: {before}\n", f"scale: {after}\n")
+
+
+def failed(done: Done) -> str:
+    """The log of a use that failed."""
+    assert not done.ok, done.log
+    return done.log
