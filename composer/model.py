@@ -1,4 +1,4 @@
-"""The values that flow through the house: recipes, contents, models, the lock's entries.
+"""The values that flow through the program: recipes, contents, models, the lock's entries.
 
 All are frozen, and none of them does I/O. Everything above reads and makes them.
 """
@@ -348,7 +348,7 @@ class CreatedRecord:
 
 @dataclass(frozen=True, slots=True)
 class KnownState:
-    """All that is remembered about one target: its part of the lock, and the journal's news."""
+    """All that is remembered about one target: its part of the lock, and the journal's events."""
 
     owner: str | None = None
     entries: Mapping[str, Entry] = field(default_factory=dict)  # by recipe path

@@ -21,7 +21,7 @@ from composer.model import Entry
 from composer.output import results
 from composer.output.plan_text import text
 from composer.output.plan_view import PlanView
-from composer.planner import Plan, Removal, dangers, meet, orphans, pruned
+from composer.planner import Deletions, Plan, dangers, entry_without, match_entries, orphans
 from composer.project import PlanOptions
 from composer.targets.base import observe
 from composer.targets.selection import choose
@@ -65,7 +65,7 @@ def _forget(ledger: Ledger, thing: str, *, dry_run: bool) -> str:
         if thing in {*entry.ids, *candidates}:
             click.echo(f"forget {thing} of {visible(entry.name)} ({visible(path)})")
             if not dry_run:
-                ledger.record(path, pruned(entry, [thing]))
+                ledger.record(path, entry_without(entry, [thing]))
             return path
     path = find_path(ledger.memory.entries, thing)
     click.echo(f"forget {visible(ledger.memory.entries[path].name)} ({visible(path)})")
@@ -103,7 +103,7 @@ def destroy_command(
         named = [thing for thing in what if thing not in loose]
         chosen = [*memory.entries] if everything else [find_path(memory.entries, w) for w in named]
         others = {id for p, e in memory.entries.items() if p not in chosen for id in e.ids}
-        removal = Removal(memory, observed, taken=others)
+        removal = Deletions(memory, observed, taken=others)
         found = [
             removal.everything(path, memory.entries[path], reason="destroy") for path in chosen
         ]
@@ -115,7 +115,7 @@ def destroy_command(
     return _delete(project, wish, actions, allowed, dry_run=dry_run, lock_timeout=lock_timeout)
 
 
-def _without_entry(removal: Removal, orphan: Model) -> Action:
+def _without_entry(removal: Deletions, orphan: Model) -> Action:
     """Its id stands for the path that it doesn't have."""
     entry = Entry(orphan.name, composition=orphan.id)
     return removal.everything(orphan.id, entry, reason="destroy; no lock names it")
@@ -147,16 +147,16 @@ def prune_command(
         return _prune_local(project, wish, dry_run=dry_run, lock_timeout=lock_timeout)
 
     def actions(memory: KnownState, observed: Observed) -> list[Action]:
-        met = set(meet(project.recipes, memory.entries).values())
+        met = set(match_entries(project.recipes, memory.entries).values())
         living = {id for path in met for id in memory.entries[path].ids}
-        gone = Removal(memory, observed, taken=living)
+        gone = Deletions(memory, observed, taken=living)
         found = []
         for path, entry in memory.entries.items():
             if path not in met:
                 found.append(gone.leftover(path, entry, prune=True))
             elif project.selected is None or path in project.selected:
                 others = {id for p, e in memory.entries.items() if p != path for id in e.ids}
-                earlier = Removal(memory, observed, taken=others).earlier(path, entry)
+                earlier = Deletions(memory, observed, taken=others).earlier(path, entry)
                 found += [earlier] if earlier else []
         _refuse_protected(found)
         return found

@@ -19,7 +19,7 @@ from composer.errors import InvalidInput, Refused, UsageError
 from composer.lock import NAME, is_conflicted, lock_text, only_one, remember, write_lock
 from composer.model import Lock, TargetLock
 from composer.output import locking as render
-from composer.planner import news, other_owner, pinned, unpinned
+from composer.planner import other_owner, outdated_pins, pinned, unpinned
 from composer.project import PlanOptions
 from composer.targets.base import observe
 from composer.targets.selection import offline_choice
@@ -160,12 +160,12 @@ def _pin(look: _Look, form: str, *, dry_run: bool) -> int:
 
 
 def _tell_news(look: _Look, form: str) -> int:
-    told = news(look.recipes, look.lock.target(look.key), look.observed, look.options)
+    told = outdated_pins(look.recipes, look.lock.target(look.key), look.observed, look.options)
     if form == "json":
         printed = render.pins_json(look.pinning, told, target=look.key, written=False)
         click.echo(printed, nl=False)
     else:
-        emit(lambda color: render.news(told, look.pinning, color=color))
+        emit(lambda color: render.outdated(told, look.pinning, color=color))
     return FAILED if look.pinning.problems else 0
 
 

@@ -16,7 +16,7 @@ from composer.cli.targets import LOCAL, open_engine
 from composer.errors import ComposeError, UsageError
 from composer.lock import remember
 from composer.output.style import aligned
-from composer.planner import meet
+from composer.planner import match_entries
 from composer.recipes import slug
 from composer.targets.selection import choose
 from composer.text import visible
@@ -97,7 +97,7 @@ def _found(
     if recipes:
         paths = dict.fromkeys(find_path(entries, recipe) for recipe in recipes)
         return [(entries[path].name, entries[path]) for path in paths]
-    met = meet(project.recipes, entries)
+    met = match_entries(project.recipes, entries)
     if not project.recipes:
         raise UsageError("there are no recipes", hint="compose pull [RECIPE]... -o FILE|DIR")
     return [(recipe.name, entries.get(met.get(recipe.path, ""))) for recipe in project.recipes]

@@ -2,8 +2,8 @@
 
 from composer.executor.creator import Stopped
 from composer.executor.execution import apply
-from composer.executor.recovery import settle
+from composer.executor.recovery import recover
 from composer.executor.repair import repair
 from composer.executor.settings import Settings
 
-__all__ = ["Settings", "Stopped", "apply", "repair", "settle"]
+__all__ = ["Settings", "Stopped", "apply", "recover", "repair"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import Ambiguous, NotFound, TargetError, Unreachable
 from composer.model import COMPOSITION, MARK, Replaced
-from composer.planner import exact, known_ids, on_its_way, same_concepts
+from composer.planner import entry_in_progress, exact_matches, known_ids, same_concepts
 
 if TYPE_CHECKING:
     import threading
@@ -44,7 +44,7 @@ class Creator:
         if self.stop.wait(seconds):
             raise Stopped
 
-    def make(self, action: Action) -> tuple[Action, Model]:
+    def create(self, action: Action) -> tuple[Action, Model]:
         """Create what the action asks for; its id is in the ledger when this returns.
 
         The action that comes back also drops what turned out to be needless: our own twin.
@@ -81,7 +81,7 @@ class Creator:
         if model is None:
             self.ledger.expire(intent)
             return None
-        entry = on_its_way(action, model.id, state="created")
+        entry = entry_in_progress(action, model.id, state="created")
         self.ledger.record(action.path, entry, settles=intent, made=model.id)
         return model
 
@@ -110,13 +110,13 @@ class Creator:
         models = {m.id: m for m in self.target.list_models(COMPOSITION) if m.name == name}
         unread = sorted(id for id, model in models.items() if model.concepts is None)
         models |= self.target.get_models(unread) if unread else {}
-        return exact(models.values(), name, content, known=known)
+        return exact_matches(models.values(), name, content, known=known)
 
     def _checked(self, action: Action, model: Model, content: Content) -> tuple[Action, Model]:
         """Read back what was created, prefer an older twin of a racing runner, set the tags."""
         seen = self.target.get_models([model.id]).get(model.id, model)
         if seen.concepts is not None and not same_concepts(content.concepts, seen.concepts):
-            self.ledger.record(action.path, on_its_way(action, model.id, state="mismatch"))
+            self.ledger.record(action.path, entry_in_progress(action, model.id, state="mismatch"))
             self._mark(action, seen)
             raise TargetError(
                 f"the target kept other content for {model.id} than was sent",
@@ -124,7 +124,7 @@ class Creator:
             )
         twin = self._older_twin(action, seen) if self.target.remote else None
         if twin is not None:
-            self.ledger.record(action.path, on_its_way(action, twin.id, state="created"))
+            self.ledger.record(action.path, entry_in_progress(action, twin.id, state="created"))
             self._describe(action, twin)
             needless = (*action.transition.deletes_untrained, seen.id)
             transition = replace(action.transition, deletes_untrained=needless)
@@ -168,7 +168,7 @@ class Creator:
         if fresh.untrained:
             fresh = self.target.train(model.id, content.training)
         if not fresh.trained:
-            entry = on_its_way(action, model.id, state="training", job=fresh.job)
+            entry = entry_in_progress(action, model.id, state="training", job=fresh.job)
             self.ledger.record(action.path, entry)
         return fresh
 
@@ -185,7 +185,7 @@ class Creator:
             self.target.tag(model.id, add=sorted(add), remove=change.remove_tags)
         self.ledger.marked(model.id)
 
-    def let_go(self, action: Action) -> Action:
+    def release(self, action: Action) -> Action:
         """Delete what nobody can have used; what turns out to be in use goes to `replaced`.
 
         Returns the action with all that its entry supersedes.

@@ -13,7 +13,7 @@ from composer.executor import deletion as removing
 from composer.executor import training
 from composer.executor.creator import Creator
 from composer.executor.tasks import Task, TaskRunner
-from composer.planner import DONE, Outcome, Report, Step, Verb, on_its_way
+from composer.planner import DONE, Outcome, Report, Step, Verb, entry_in_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,45 +37,45 @@ def apply(
 
     `stop`, once set, lets no new request begin; what is under way is recorded.
     """
-    maker = Creator(target, ledger, settings, stop or threading.Event())
+    creator = Creator(target, ledger, settings, stop or threading.Event())
     tasks = [Task(action) for action in plan.actions]
     ledger.move(plan.moves)
     for id in plan.gone:
         ledger.marked(id)
     try:
-        _everything(TaskRunner(maker, settings, say), tasks)
+        _everything(TaskRunner(creator, settings, say), tasks)
     finally:
         paths = {task.action.path for task in tasks}
         handled = paths | {old for old, new in plan.moves.items() if new in paths}
         changed = ledger.close(handled=handled, owner=plan.owner)
     outcomes = tuple(task.outcome or Outcome(task.action, "not started") for task in tasks)
-    return Report(outcomes, maker.stop.is_set(), changed)
+    return Report(outcomes, creator.stop.is_set(), changed)
 
 
-def _everything(crew: TaskRunner, tasks: list[Task]) -> None:
+def _everything(runner: TaskRunner, tasks: list[Task]) -> None:
     living = [task for task in tasks if task.action.recipe is not None]
 
     def prepare(task: Task) -> None:
-        _prepare(crew, task)
+        _prepare(runner, task)
 
     def train(task: Task) -> None:
-        training.train(crew, task)
+        training.train(runner, task)
 
     def remove(task: Task) -> None:
-        _remove(crew, task)
+        _remove(runner, task)
 
     def going() -> list[Task]:
         return [task for task in living if task.outcome is None]
 
-    # Those with a wish go first, before another recipe's model can be given that id.
-    crew.each(prepare, [task for task in living if task.action.requested_id])
-    crew.each(prepare, [task for task in living if not task.action.requested_id])
-    training.within_budget(crew, going())
-    crew.each(train, going())
-    training.wait(crew, going())
+    # Those with a requested id go first, before another recipe's model can be given that id.
+    runner.each(prepare, [task for task in living if task.action.requested_id])
+    runner.each(prepare, [task for task in living if not task.action.requested_id])
+    training.within_budget(runner, going())
+    runner.each(train, going())
+    training.wait(runner, going())
     leaving = [task for task in tasks if task.action.recipe is None]
-    crew.each(remove, [task for task in leaving if _only_forgotten(task.action)])
-    crew.each(remove, [task for task in leaving if not _only_forgotten(task.action)])
+    runner.each(remove, [task for task in leaving if _only_forgotten(task.action)])
+    runner.each(remove, [task for task in leaving if not _only_forgotten(task.action)])
 
 
 def _only_forgotten(action: Action) -> bool:
@@ -83,30 +83,30 @@ def _only_forgotten(action: Action) -> bool:
     return action.verb is Verb.FORGET and not action.transition.deletes_untrained
 
 
-def _prepare(crew: TaskRunner, task: Task) -> None:
+def _prepare(runner: TaskRunner, task: Task) -> None:
     """Bring the model into being, and its id into the ledger."""
-    maker, action, model = crew.maker, task.action, task.action.model
+    creator, action, model = runner.creator, task.action, task.action.model
     if action.verb is Verb.BLOCKED:
-        maker.ledger.unsettled(action.path)
+        creator.ledger.unsettled(action.path)
         task.end("blocked")
         return
     if model is None:
-        crew.say(Step(action, "creating"))
-        task.action, model = maker.make(action)
+        runner.say(Step(action, "creating"))
+        task.action, model = creator.create(action)
         action = task.action
-        crew.say(Step(action, "created", model.id))
+        runner.say(Step(action, "created", model.id))
     else:
-        maker.update(action, model)
+        creator.update(action, model)
     task.model = model
     if model.trained:
-        crew.arrived(task, model)
+        runner.finish_trained(task, model)
     else:
         state = "created" if model.untrained else "training"
-        crew.record(action, on_its_way(action, model.id, state=state, job=model.job))
-        task.action = maker.let_go(action)
+        runner.record(action, entry_in_progress(action, model.id, state=state, job=model.job))
+        task.action = creator.release(action)
 
 
-def _remove(crew: TaskRunner, task: Task) -> None:
-    crew.say(Step(task.action, str(task.action.verb)))
-    removing.remove(crew.maker, task.action)
+def _remove(runner: TaskRunner, task: Task) -> None:
+    runner.say(Step(task.action, str(task.action.verb)))
+    removing.remove(runner.creator, task.action)
     task.end(DONE[task.action.verb])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from composer.executor.creator import Stopped
-from composer.planner import found_intents
+from composer.planner import models_of_intents
 from composer.targets.base import observe
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _UNDER_WAY = 60.0  # seconds after which a POST has taken effect, or won't
 
 
-def settle(
+def recover(
     recipes: Sequence[Recipe],
     target: Target,
     ledger: Ledger,
@@ -51,7 +51,7 @@ def settle(
         )
         if not ledger.memory.intents:
             return observed
-        for intent, model in found_intents(ledger.memory, observed):
+        for intent, model in models_of_intents(ledger.memory, observed):
             ledger.found(intent, model.id)
         ledger.refresh()
         for intent in ledger.memory.intents:

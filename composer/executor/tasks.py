@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import CeilingReached, ComposeError
 from composer.executor.creator import Stopped
-from composer.planner import DONE, Outcome, Step, Verb, arrived
+from composer.planner import DONE, Outcome, Step, Verb, entry_once_trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,7 +42,7 @@ class Task:
 class TaskRunner:
     """Does one thing for many tasks; what fails for one is that one's outcome."""
 
-    maker: Creator
+    creator: Creator
     settings: Settings
     say: Callable[[Step], None]
 
@@ -61,14 +61,14 @@ class TaskRunner:
     ) -> None:
         """Do it for one; `stopped` is its state if we are asked to stop."""
         try:
-            if self.maker.stop.is_set():
+            if self.creator.stop.is_set():
                 raise Stopped
             do(task)
         except Stopped:
-            self.maker.ledger.unsettled(task.action.path)
+            self.creator.ledger.unsettled(task.action.path)
             task.end(stopped)
         except ComposeError as error:
-            self.maker.ledger.unsettled(task.action.path)
+            self.creator.ledger.unsettled(task.action.path)
             self.fail(task, error)
 
     def fail(self, task: Task, error: ComposeError, *, state: str = "failed") -> None:
@@ -77,19 +77,19 @@ class TaskRunner:
 
     def record(self, action: Action, entry: Entry) -> None:
         """Into the ledger, if it says anything new."""
-        now = self.maker.ledger.entry(action.path)
+        now = self.creator.ledger.entry(action.path)
         if now is None or replace(now, candidates=()) != entry:
-            self.maker.ledger.record(action.path, entry)
+            self.creator.ledger.record(action.path, entry)
 
-    def arrived(self, task: Task, model: Model) -> None:
+    def finish_trained(self, task: Task, model: Model) -> None:
         """It is trained: the entry names it from now on, and lets go of the others."""
         action, entry = task.action, task.action.entry
         same = entry is not None and entry.composition == model.id and entry.job
         job = entry.job if entry and same else model.job
-        self.record(action, arrived(action, model.id, job=job))
-        task.action, task.model = self.maker.let_go(action), model
+        self.record(action, entry_once_trained(action, model.id, job=job))
+        task.action, task.model = self.creator.release(action), model
         if task.action.transition.supersedes != action.transition.supersedes:
-            self.record(task.action, arrived(task.action, model.id, job=job))
+            self.record(task.action, entry_once_trained(task.action, model.id, job=job))
         was_trained = action.model is not None and action.model.trained
         unchanged = action.verb in (Verb.KEEP, Verb.ADOPT) and was_trained
         self.say(Step(action, DONE[action.verb] if unchanged else "trained", model.id))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import CeilingReached, ComposeError, NotFound, Refused, TargetError
 from composer.executor.creator import Stopped, wanted
-from composer.planner import Step, on_its_way
+from composer.planner import Step, entry_in_progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,37 +19,37 @@ if TYPE_CHECKING:
 # --- the price ---------------------------------------------------------------------------
 
 
-def within_budget(crew: TaskRunner, tasks: Sequence[Task]) -> None:
+def within_budget(runner: TaskRunner, tasks: Sequence[Task]) -> None:
     """Ask what each training costs, and start none if the sum is above the limit.
 
     What was created stays untrained in the lock's `next`: the next apply asks again.
     """
-    limit = crew.settings.max_cost
-    if limit is None and not crew.maker.target.remote:
+    limit = runner.settings.max_cost
+    if limit is None and not runner.creator.target.remote:
         return
     asked = [task for task in tasks if task.model and task.model.untrained]
-    crew.each(lambda task: _ask(crew, task), asked)
+    runner.each(lambda task: _ask(runner, task), asked)
     if limit is None:
         return
     asked = [task for task in asked if task.outcome is None]
     refusal = _refusal([task.price for task in asked], limit)
     for task in asked if refusal else ():
-        crew.fail(task, Refused(refusal, hint=_BRAKED), state="not trained")
+        runner.fail(task, Refused(refusal, hint=_BRAKED), state="not trained")
 
 
 _BRAKED = "raise --max-cost; what was created waits in the lock, and is not made again"
 
 
-def _ask(crew: TaskRunner, task: Task) -> None:
+def _ask(runner: TaskRunner, task: Task) -> None:
     _, content = wanted(task.action)
     try:
-        task.price = crew.maker.target.price(task.id, content.training)
+        task.price = runner.creator.target.price(task.id, content.training)
     except TargetError:
-        if crew.settings.max_cost is not None:
+        if runner.settings.max_cost is not None:
             raise
         return
-    if task.price is not None and crew.maker.target.remote:
-        crew.say(Step(task.action, f"price {task.price:g}", task.id))
+    if task.price is not None and runner.creator.target.remote:
+        runner.say(Step(task.action, f"price {task.price:g}", task.id))
 
 
 def _refusal(prices: Sequence[float | None], limit: float) -> str:
@@ -64,87 +64,87 @@ def _refusal(prices: Sequence[float | None], limit: float) -> str:
 # --- start and wait ----------------------------------------------------------------------
 
 
-def train(crew: TaskRunner, task: Task) -> None:
+def train(runner: TaskRunner, task: Task) -> None:
     """Start it. Where the target's plan allows no more at once, it is tried again later."""
     assert task.model is not None
     try:
-        model = crew.maker.train(task.action, task.model)
+        model = runner.creator.train(task.action, task.model)
     except CeilingReached as full:
         task.deferred = full
         return
     task.model, task.deferred = model, None
     if model.trained:
-        crew.arrived(task, model)
+        runner.finish_trained(task, model)
     else:
-        _say_progress(crew, task, model)
+        _say_progress(runner, task, model)
 
 
-def wait(crew: TaskRunner, tasks: Sequence[Task]) -> None:
+def wait(runner: TaskRunner, tasks: Sequence[Task]) -> None:
     """Poll all that train together, until they are done, time is up, or we are stopped."""
-    deadline = time.monotonic() + crew.settings.timeout
+    deadline = time.monotonic() + runner.settings.timeout
     waiting = list(tasks)
     while waiting:
-        _look(crew, [task for task in waiting if task.deferred is None])
-        _start_deferred(crew, waiting)
+        _look(runner, [task for task in waiting if task.deferred is None])
+        _start_deferred(runner, waiting)
         waiting = [task for task in waiting if task.outcome is None]
-        out_of_time = crew.settings.no_wait or time.monotonic() >= deadline
-        if waiting and (out_of_time or crew.maker.stop.wait(crew.settings.poll_interval)):
+        out_of_time = runner.settings.no_wait or time.monotonic() >= deadline
+        if waiting and (out_of_time or runner.creator.stop.wait(runner.settings.poll_interval)):
             for task in waiting:
                 if task.deferred is not None:
-                    crew.fail(task, task.deferred)
+                    runner.fail(task, task.deferred)
                 else:
                     task.end("training")
             return
 
 
-def _start_deferred(crew: TaskRunner, waiting: Sequence[Task]) -> None:
+def _start_deferred(runner: TaskRunner, waiting: Sequence[Task]) -> None:
     """Try those that had no room, one by one, until there is none again."""
     for task in waiting:
         if task.deferred is not None and task.outcome is None:
-            crew.guarded(lambda task: train(crew, task), task)
+            runner.guarded(lambda task: train(runner, task), task)
             if task.deferred is not None:
                 return
 
 
-def _look(crew: TaskRunner, waiting: Sequence[Task]) -> None:
+def _look(runner: TaskRunner, waiting: Sequence[Task]) -> None:
     if not waiting:
         return
     try:
-        models = crew.maker.target.get_models(sorted({task.id for task in waiting}))
+        models = runner.creator.target.get_models(sorted({task.id for task in waiting}))
     except Stopped:
         return
     except ComposeError as error:
         for task in waiting:
-            crew.fail(task, error)
+            runner.fail(task, error)
         return
     for task in waiting:
         found = models.get(task.id)
-        crew.guarded(
-            lambda task, found=found: _progressed(crew, task, found),  # type: ignore[misc]
+        runner.guarded(
+            lambda task, found=found: _progressed(runner, task, found),  # type: ignore[misc]
             task,
             stopped="training",
         )
 
 
-def _progressed(crew: TaskRunner, task: Task, model: Model | None) -> None:
+def _progressed(runner: TaskRunner, task: Task, model: Model | None) -> None:
     if model is None or model.gone or model.status == "new":
-        _missing(crew, task)
+        _missing(runner, task)
     elif model.trained:
-        crew.arrived(task, model)
+        runner.finish_trained(task, model)
     elif model.untrained:
-        _failed(crew, task, model)
+        _failed(runner, task, model)
     else:
         task.missing_since = None
-        _say_progress(crew, task, model)
+        _say_progress(runner, task, model)
 
 
-def _say_progress(crew: TaskRunner, task: Task, model: Model) -> None:
-    crew.say(Step(task.action, "training", model.id, model.progress, model.remaining))
+def _say_progress(runner: TaskRunner, task: Task, model: Model) -> None:
+    runner.say(Step(task.action, "training", model.id, model.progress, model.remaining))
 
 
-def _failed(crew: TaskRunner, task: Task, model: Model) -> None:
-    entry = on_its_way(task.action, model.id, state="created", job=model.job)
-    crew.record(task.action, entry)
+def _failed(runner: TaskRunner, task: Task, model: Model) -> None:
+    entry = entry_in_progress(task.action, model.id, state="created", job=model.job)
+    runner.record(task.action, entry)
     why = f"failed: {model.error or 'the target gives no reason'}"
     if model.status == "training-canceled":
         why = "was canceled"
@@ -154,11 +154,11 @@ def _failed(crew: TaskRunner, task: Task, model: Model) -> None:
     )
 
 
-def _missing(crew: TaskRunner, task: Task) -> None:
+def _missing(runner: TaskRunner, task: Task) -> None:
     """Not there, or not training: a late replica may say so for as long as the grace."""
     now = time.monotonic()
     task.missing_since = task.missing_since or now
-    if now - task.missing_since > crew.settings.grace:
+    if now - task.missing_since > runner.settings.grace:
         raise NotFound(
             f"{task.id} ({task.action.name}) vanished while it trained",
             hint="run compose apply again: it makes what is missing",

@@ -11,7 +11,7 @@ from composer.text import counted, visible
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from composer.planner import News, Pin, Pinning, RepairReport
+    from composer.planner import OutdatedPin, Pin, Pinning, RepairReport
 
 FORMAT_VERSION = 1
 
@@ -46,7 +46,7 @@ def _counts(pins: Sequence[Pin], *, would: bool) -> str:
     return f"Nothing was written; it would be {said}." if would else f"Done: {said}."
 
 
-def news(told: Sequence[News], pinning: Pinning, *, color: bool = False) -> str:
+def outdated(told: Sequence[OutdatedPin], pinning: Pinning, *, color: bool = False) -> str:
     """What became of the pinned LoRAs, and which pins an upgrade would move."""
     rows = [(visible(n.name), n.kind, visible(n.words), visible(n.path)) for n in told]
     lines = aligned(rows) or ["Every pinned LoRA is as it was."]
@@ -87,7 +87,9 @@ def _mended(mended: RepairReport) -> str:
 # --- for programs ------------------------------------------------------------------------
 
 
-def pins_json(pinning: Pinning, told: Sequence[News] = (), *, target: str, written: bool) -> str:
+def pins_json(
+    pinning: Pinning, told: Sequence[OutdatedPin] = (), *, target: str, written: bool
+) -> str:
     return dumped(
         {
             "formatVersion": FORMAT_VERSION,

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from composer.model import KnownState
 from composer.planner.conflicts import corrected, in_their_places
-from composer.planner.deletions import Removal, repeated
+from composer.planner.deletions import Deletions, repeated
 from composer.planner.drift import drift_of
 from composer.planner.guards import ALLOW_EMPTY, ALLOW_LARGE, dangers, other_owner
-from composer.planner.identity import holds, matches, same_concepts, trusted
+from composer.planner.identity import has_content, is_exact_match, is_expected_model, same_concepts
 from composer.planner.importing import entry_of, recipe_of
-from composer.planner.intents import exact, found_intents, known_ids, with_found
-from composer.planner.lock_diff import MARKERS, LockNews, lock_news, unreadable
-from composer.planner.matching import free_place, meet, own_entries
-from composer.planner.offline import as_the_lock_says, is_stand_in, unasked
+from composer.planner.intents import exact_matches, known_ids, models_of_intents, with_found
+from composer.planner.lock_diff import MARKERS, LockDiff, compare_locks, unreadable
+from composer.planner.matching import free_place, match_entries, own_entries
+from composer.planner.offline import as_offline_plan, as_the_lock_says, is_stand_in
 from composer.planner.orphans import orphans
-from composer.planner.outdated import News, news
+from composer.planner.outdated import OutdatedPin, outdated_pins
 from composer.planner.pins import Pin, Pinning, pinned, unpinned
 from composer.planner.plan import (
     CHANGES,
@@ -38,7 +38,12 @@ from composer.planner.plan import (
 )
 from composer.planner.repair import RepairedEntry, RepairReport, repaired
 from composer.planner.report import DONE, Outcome, Report, Step
-from composer.planner.transitions import arrived, left_behind, on_its_way, pruned
+from composer.planner.transitions import (
+    entry_in_progress,
+    entry_left_behind,
+    entry_once_trained,
+    entry_without,
+)
 from composer.planner.truth_table import PlanningContext, decide
 
 if TYPE_CHECKING:
@@ -53,17 +58,17 @@ __all__ = [
     "DONE",
     "MARKERS",
     "Action",
+    "Deletions",
     "Explanation",
     "Guard",
+    "LockDiff",
     "LockEdit",
-    "LockNews",
-    "News",
     "Options",
     "Outcome",
+    "OutdatedPin",
     "Pin",
     "Pinning",
     "Plan",
-    "Removal",
     "RepairReport",
     "RepairedEntry",
     "Report",
@@ -71,32 +76,32 @@ __all__ = [
     "Transition",
     "Update",
     "Verb",
-    "arrived",
+    "compare_locks",
     "dangers",
     "digest_of_changes",
+    "entry_in_progress",
+    "entry_left_behind",
     "entry_of",
-    "exact",
-    "found_intents",
-    "holds",
+    "entry_once_trained",
+    "entry_without",
+    "exact_matches",
+    "has_content",
     "in_their_places",
+    "is_exact_match",
+    "is_expected_model",
     "is_stand_in",
     "known_ids",
-    "left_behind",
-    "lock_news",
-    "matches",
-    "meet",
-    "news",
-    "on_its_way",
+    "match_entries",
+    "models_of_intents",
     "orphans",
     "other_owner",
+    "outdated_pins",
     "pinned",
     "plan",
     "plan_offline",
-    "pruned",
     "recipe_of",
     "repaired",
     "same_concepts",
-    "trusted",
     "unpinned",
     "unreadable",
     "with_found",
@@ -116,21 +121,23 @@ def plan(
     moves, guards and what counts as gone look at the whole.
     """
     memory = corrected(memory, observed)
-    met = meet(recipes, memory.entries)
-    owned = own_entries(met, memory.entries, observed)
-    world = PlanningContext.of(memory, observed, options, met=owned.values())
+    matched = match_entries(recipes, memory.entries)
+    owned = own_entries(matched, memory.entries, observed)
+    context = PlanningContext.of(memory, observed, options, matched=owned.values())
     actions = []
     for recipe in sorted(recipes, key=lambda recipe: recipe.path):
-        at = met.get(recipe.path)
+        at = matched.get(recipe.path)
         moved = at if at != recipe.path else None
-        actions.append(decide(recipe, owned.get(recipe.path), world, moved_from=moved))
+        actions.append(decide(recipe, owned.get(recipe.path), context, moved_from=moved))
     actions = _without_claimed(actions)
     kept = [action for action in actions if options.wants(action.path)]
-    left = {path: free_place(path, met) for path in memory.entries if path not in met.values()}
+    left = {
+        path: free_place(path, matched) for path in memory.entries if path not in matched.values()
+    }
     rest = {place: memory.entries[path] for path, place in left.items()}
     taken = _named(actions)
     kept += [
-        Removal(memory, observed, taken | repeated(place, rest)).leftover(
+        Deletions(memory, observed, taken | repeated(place, rest)).leftover(
             place, entry, prune=options.prune
         )
         for place, entry in rest.items()
@@ -140,7 +147,7 @@ def plan(
     return Plan(
         target=observed.key,
         actions=tuple(kept),
-        moves=_moves({old: new for new, old in met.items()} | left),
+        moves=_moves({old: new for new, old in matched.items()} | left),
         guards=tuple(dangers(recipes, kept, memory, observed)),
         notes=_notes(kept, observed),
         owner=observed.owner,
@@ -153,7 +160,7 @@ def plan_offline(
 ) -> Plan:
     """The recipes against one target's part of the lock alone; every reason says so."""
     memory = KnownState(lock.owner, lock.recipes)
-    return unasked(plan(recipes, memory, as_the_lock_says(recipes, lock, key), options))
+    return as_offline_plan(plan(recipes, memory, as_the_lock_says(recipes, lock, key), options))
 
 
 def _moves(places: dict[str, str]) -> dict[str, str]:

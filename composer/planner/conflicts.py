@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from composer.model import COMPOSITION, Content, Entry
 from composer.planner.concepts import under_pins
-from composer.planner.identity import trusted
-from composer.planner.matching import meet
-from composer.planner.transitions import pruned
+from composer.planner.identity import is_expected_model
+from composer.planner.matching import match_entries
+from composer.planner.transitions import entry_without
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -46,7 +46,7 @@ def _strangers(memory: KnownState, observed: Observed) -> set[str]:
     names |= {entry.name for entry in entries} | {one.name for one in held}
     contents = [one.content for one in held]
     there = [model for one in held if (model := observed.get(one.id))]
-    return {model.id for model in there if not trusted(model, names, contents)}
+    return {model.id for model in there if not is_expected_model(model, names, contents)}
 
 
 def _is_merged(entry: Entry) -> bool:
@@ -91,23 +91,23 @@ def in_their_places(
     lock's lines are `torn`, records and missing pins are what the target tells.
     """
     memory = corrected(memory, observed, every=torn, repairing=True)
-    met = meet(recipes, memory.entries)
-    at = {path: recipe for recipe in recipes if (path := met.get(recipe.path)) is not None}
-    homes = {recipe.name: met.get(recipe.path, recipe.path) for recipe in recipes}
+    matched = match_entries(recipes, memory.entries)
+    at = {path: recipe for recipe in recipes if (path := matched.get(recipe.path)) is not None}
+    homes = {recipe.name: matched.get(recipe.path, recipe.path) for recipe in recipes}
     entries: dict[str, Entry] = {}
-    arrived: dict[str, list[Candidate]] = {}
+    entry_once_trained: dict[str, list[Candidate]] = {}
     for path, entry in memory.entries.items():
         guests = _guests(path, entry, at.get(path), homes, observed)
         for home, guest in guests:
-            arrived.setdefault(home, []).append(guest)
+            entry_once_trained.setdefault(home, []).append(guest)
         gone = _strange(entry, at.get(path), observed) | {guest.id for _, guest in guests}
         kept = tuple(c for c in entry.candidates if c.id not in gone)
-        entries[path] = replace(pruned(entry, gone), candidates=kept) if gone else entry
+        entries[path] = replace(entry_without(entry, gone), candidates=kept) if gone else entry
         if guests or _half_gone(entry, observed):  # its pins may be another recipe's, too
             entries[path] = _with_own_pins(entries[path], observed)
     for recipe in recipes:
         path = homes[recipe.name]
-        come = tuple(arrived.get(path, ()))
+        come = tuple(entry_once_trained.get(path, ()))
         if path in entries or come:
             entry = entries.get(path, Entry(recipe.name))
             entry = replace(entry, candidates=(*entry.candidates, *come))
@@ -151,7 +151,7 @@ def _strange(entry: Entry, recipe: Recipe | None, observed: Observed) -> set[str
         held.id
         for held in (*entry.current, *entry.candidates)
         if (model := observed.get(held.id))
-        and not trusted(model, {held.name, *names}, [held.content, wanted])
+        and not is_expected_model(model, {held.name, *names}, [held.content, wanted])
     }
 
 

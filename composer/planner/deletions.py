@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from composer.model import COMPOSITION, MARK, Replaced
-from composer.planner.identity import trusted
+from composer.planner.identity import is_expected_model
 from composer.planner.plan import Action, Explanation, Transition, Verb
 from composer.planner.truth_table import is_deletable_untrained, status_of
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
+class Deletions:
     """What all deletions share. `taken`: ids that other entries name, or will name."""
 
     memory: KnownState
@@ -175,7 +175,7 @@ class Removal:
     def _stranger(self, entry: Entry) -> Model | None:
         for held in entry.possible:
             model = self.observed.get(held.id)
-            if model and not trusted(model, {held.name}, [held.content]):
+            if model and not is_expected_model(model, {held.name}, [held.content]):
                 return model
         return None
 

@@ -27,25 +27,25 @@ def same_concepts(wanted: Iterable[Concept], answered: Iterable[Concept]) -> boo
     )
 
 
-def holds(model: Model, wanted: Content, record: Content | None) -> bool:
+def has_content(model: Model, wanted: Content, record: Content | None) -> bool:
     """Whether an entry's own model has this content; `record` is what the lock says of it.
 
     Training parameters are compared with the record, as the target may not return them.
     """
     training = record.training if record else model.parameters
-    return _made_of(model, wanted, record) and _trained_alike(model, wanted, training)
+    return _is_made_of(model, wanted, record) and _trained_alike(model, wanted, training)
 
 
-def matches(model: Model, wanted: Content, recorded: Parameters | None) -> bool:
+def is_exact_match(model: Model, wanted: Content, recorded: Parameters | None) -> bool:
     """Whether any model of the target is an exact match but for its name.
 
     `recorded` are the training parameters that a lock remembers for this id, if one does.
     """
     training = model.parameters if model.parameters is not None else recorded
-    return _made_of(model, wanted, None) and _trained_alike(model, wanted, training)
+    return _is_made_of(model, wanted, None) and _trained_alike(model, wanted, training)
 
 
-def _made_of(model: Model, wanted: Content, record: Content | None) -> bool:
+def _is_made_of(model: Model, wanted: Content, record: Content | None) -> bool:
     recorded = record.concepts if record else None
     answered = model.concepts if model.concepts is not None else recorded
     if model.type != COMPOSITION or answered is None:
@@ -71,7 +71,9 @@ def _trained_alike(model: Model, wanted: Content, training: Parameters | None) -
     return model.untrained or wanted.training == (training or ())
 
 
-def trusted(model: Model, names: Collection[str], contents: Iterable[Content | None]) -> bool:
+def is_expected_model(
+    model: Model, names: Collection[str], contents: Iterable[Content | None]
+) -> bool:
     """Whether an id that the lock names may be used: right type, and a name or content we know."""
     if model.type != COMPOSITION:
         return False

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from composer.model import MARK, Candidate, CreatedRecord, Entry
-from composer.planner.identity import matches
+from composer.planner.identity import is_exact_match
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from composer.model import Content, Intent, KnownState, Model, Observed
 
 
-def exact(
+def exact_matches(
     models: Iterable[Model], name: str, content: Content, *, known: Collection[str] = ()
 ) -> list[Model]:
     """Exact matches of this name and content whose id isn't known yet.
@@ -28,7 +28,7 @@ def exact(
         if model.name == name
         and not model.gone
         and model.id not in known
-        and matches(model, content, None)
+        and is_exact_match(model, content, None)
     ]
     return sorted(
         found, key=lambda m: (MARK in (m.tags or ()), m.status != "new", m.created_at, m.id)
@@ -43,13 +43,13 @@ def known_ids(memory: KnownState) -> set[str]:
     return known
 
 
-def found_intents(memory: KnownState, observed: Observed) -> list[tuple[Intent, Model]]:
+def models_of_intents(memory: KnownState, observed: Observed) -> list[tuple[Intent, Model]]:
     """Each open intent whose model is on the target by now, with that model."""
     known = known_ids(memory)
     found = []
     for intent in memory.intents:
         own = [observed.models[id] for id in observed.own if id in observed.models]
-        models = exact(own, intent.name, intent.content, known=known)
+        models = exact_matches(own, intent.name, intent.content, known=known)
         if models:
             found.append((intent, models[0]))
             known.add(models[0].id)
@@ -59,7 +59,7 @@ def found_intents(memory: KnownState, observed: Observed) -> list[tuple[Intent, 
 def with_found(memory: KnownState, observed: Observed) -> KnownState:
     """The memory as it will be once those intents are settled: for commands that only look."""
     entries, made = dict(memory.entries), dict(memory.made)
-    for intent, model in found_intents(memory, observed):
+    for intent, model in models_of_intents(memory, observed):
         entry = entries.get(intent.path, Entry(intent.name))
         candidate = Candidate(model.id, intent.name, intent.content, ours=True)
         entries[intent.path] = replace(entry, candidates=(*entry.candidates, candidate))

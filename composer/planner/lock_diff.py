@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from composer.model import Replaced
 from composer.planner.concepts import under_pins
-from composer.planner.matching import contents, meet
+from composer.planner.matching import contents, match_entries
 from composer.planner.plan import LockEdit
 from composer.text import counted
 
@@ -34,19 +34,19 @@ def unreadable(flaw: str) -> LockEdit:
 
 
 @dataclass(slots=True)
-class LockNews:
+class LockDiff:
     """`edits` that nobody should make by hand, and `notes` of what an apply may have written."""
 
     edits: list[LockEdit] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def lock_news(recipes: Sequence[Recipe], base: Lock, head: Lock, planned: str) -> LockNews:
+def compare_locks(recipes: Sequence[Recipe], base: Lock, head: Lock, planned: str) -> LockDiff:
     """What differs, the `planned` target's first; another target's is told with its key.
 
     A lock that is new has new targets, and that alone is no edit.
     """
-    news = LockNews()
+    diff = LockDiff()
     gone, come = ({*a.targets} - {*b.targets} for a, b in ((base, head), (head, base)))
     renamed = {
         old: new
@@ -57,40 +57,40 @@ def lock_news(recipes: Sequence[Recipe], base: Lock, head: Lock, planned: str) -
     for key in sorted({*base.targets, *head.targets}, key=lambda key: (key != planned, key)):
         before, after = base.target(key), head.target(key)
         if key in renamed:
-            news.edits.append(LockEdit(LOCK, key, f"the target is renamed to {renamed[key]}"))
+            diff.edits.append(LockEdit(LOCK, key, f"the target is renamed to {renamed[key]}"))
         elif key in gone:
             words = f"the target is gone, with {counted(len(before.recipes), 'entry')}"
-            news.edits.append(LockEdit(LOCK, key, words))
+            diff.edits.append(LockEdit(LOCK, key, words))
         elif key in come and base.targets and key not in renamed.values():
             words = f"the target is new, with {counted(len(after.recipes), 'entry')}"
-            news.edits.append(LockEdit(LOCK, key, f"{words}; a first apply there adds it, too"))
+            diff.edits.append(LockEdit(LOCK, key, f"{words}; a first apply there adds it, too"))
         if key not in gone and key not in renamed.values():
-            _compare(recipes, before, after, "" if key == planned else f"at {key}: ", news)
-    return news
+            _compare(recipes, before, after, "" if key == planned else f"at {key}: ", diff)
+    return diff
 
 
 def _compare(
-    recipes: Sequence[Recipe], base: TargetLock, head: TargetLock, where: str, news: LockNews
+    recipes: Sequence[Recipe], base: TargetLock, head: TargetLock, where: str, diff: LockDiff
 ) -> None:
     """One target's part: another owner first, then every entry by its recipe's path."""
     if base.owner and base.owner != head.owner:
         words = f"{where}{base.owner} -> {head.owner or _NOTHING}"
-        news.edits.append(LockEdit(LOCK, "owner", words))
-    arrived: list[str] = []
+        diff.edits.append(LockEdit(LOCK, "owner", words))
+    first_models: list[str] = []
     for path, recipe, before, after in _pairs(recipes, base, head):
         entry = after or before
         name = recipe.name if recipe else entry.name if entry else path
         compared = _Compared(recipe, before, after)
         edits, notes = [*compared.edits()], [*compared.notes()]
         if edits:
-            news.edits.append(LockEdit(path, name, where + ", ".join(edits)))
+            diff.edits.append(LockEdit(path, name, where + ", ".join(edits)))
         if notes:
-            news.notes.append(f"{where}{name} ({path}): {', '.join(notes)}")
+            diff.notes.append(f"{where}{name} ({path}): {', '.join(notes)}")
         if compared.is_arrival and after is not None and after.ids:
-            arrived.append(f"{name} ({', '.join(after.ids)})")
-    if arrived:
-        news.notes.append(
-            f"{where}the base's lock has no model of {', '.join(arrived)}; {_ARRIVAL}"
+            first_models.append(f"{name} ({', '.join(after.ids)})")
+    if first_models:
+        diff.notes.append(
+            f"{where}the base's lock has no model of {', '.join(first_models)}; {_ARRIVAL}"
         )
 
 
@@ -100,7 +100,7 @@ _Pair = tuple["str", "Recipe | None", "Entry | None", "Entry | None"]
 
 def _pairs(recipes: Sequence[Recipe], base: TargetLock, head: TargetLock) -> Iterator[_Pair]:
     """Each recipe with its entries, then what no recipe asks for, by path or else by its ids."""
-    was, now = meet(recipes, base.recipes), meet(recipes, head.recipes)
+    was, now = match_entries(recipes, base.recipes), match_entries(recipes, head.recipes)
     for recipe in sorted(recipes, key=lambda recipe: recipe.path):
         before = base.recipes.get(was.get(recipe.path, ""))
         after = head.recipes.get(now.get(recipe.path, ""))

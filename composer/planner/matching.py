@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from composer.planner.concepts import under_pins
-from composer.planner.identity import trusted
-from composer.planner.transitions import pruned
+from composer.planner.identity import is_expected_model
+from composer.planner.transitions import entry_without
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from composer.model import Candidate, Content, Entry, Observed, Recipe
 
 
-def meet(recipes: Iterable[Recipe], entries: Mapping[str, Entry]) -> dict[str, str]:
+def match_entries(recipes: Iterable[Recipe], entries: Mapping[str, Entry]) -> dict[str, str]:
     """Recipe path -> the path of its entry; a recipe without one is left out."""
     left = {recipe.path: recipe for recipe in recipes}
     free = dict(entries)
-    met: dict[str, str] = {}
+    matched: dict[str, str] = {}
 
     def same_name(recipe: Recipe, path: str) -> bool:
         return recipe.name == free[path].name
@@ -41,45 +41,45 @@ def meet(recipes: Iterable[Recipe], entries: Mapping[str, Entry]) -> dict[str, s
             fitting = [path for path in free if fits(recipe, path)]
             if fitting:
                 chosen = min(fitting, key=lambda path: (path != recipe.path, path))
-                met[recipe.path] = chosen
+                matched[recipe.path] = chosen
                 del left[recipe.path], free[chosen]
 
     one_pass(lambda recipe, path: same_name(recipe, path) and same_content(recipe, path))
     one_pass(lambda recipe, path: same_path(recipe, path) and same_content(recipe, path))
     one_pass(same_name)
     one_pass(same_path)
-    _by_content_alone(left, free, met)
-    for path in sorted({*free} - {*met.values()}):
-        place = free_place(path, met)
-        if place in left and place not in met:  # a new recipe stands there: this is its entry
-            met[place] = path
-    return met
+    _by_content_alone(left, free, matched)
+    for path in sorted({*free} - {*matched.values()}):
+        place = free_place(path, matched)
+        if place in left and place not in matched:  # a new recipe stands there: this is its entry
+            matched[place] = path
+    return matched
 
 
-def free_place(path: str, met: Mapping[str, str]) -> str:
+def free_place(path: str, matched: Mapping[str, str]) -> str:
     """Where an entry without a recipe goes, if a recipe with another entry stands at its path.
 
     That is the path which that entry left free; another recipe may have moved there in turn.
     """
-    while path in met:
-        path = met[path]
+    while path in matched:
+        path = matched[path]
     return path
 
 
 def own_entries(
-    met: Mapping[str, str], entries: Mapping[str, Entry], observed: Observed
+    matched: Mapping[str, str], entries: Mapping[str, Entry], observed: Observed
 ) -> dict[str, Entry]:
     """Each recipe's entry, by the recipe's path.
 
     An id that two entries name, as after a run that was killed in a move, stays with the one that
-    was met first; but an entry that names what can't be its own takes nothing from its neighbour.
+    was matched first; but an entry that names what can't be its own takes nothing from another.
     """
     owned: dict[str, Entry] = {}
     claimed: set[str] = set()
-    for path, at in met.items():
+    for path, at in matched.items():
         entry = entries[at]
         if claimed & {*entry.ids}:
-            entry = replace(pruned(entry, claimed), candidates=entry.candidates)
+            entry = replace(entry_without(entry, claimed), candidates=entry.candidates)
         owned[path] = entry
         claimed |= {held.id for held in entry.current if _may_be(held, observed)}
     return owned
@@ -87,7 +87,7 @@ def own_entries(
 
 def _may_be(held: Candidate, observed: Observed) -> bool:
     model = observed.get(held.id)
-    return model is None or trusted(model, {held.name}, [held.content])
+    return model is None or is_expected_model(model, {held.name}, [held.content])
 
 
 def contents(entry: Entry) -> list[Content]:
@@ -101,7 +101,9 @@ def _holds(entry: Entry, recipe: Recipe) -> bool:
     return wanted is not None and wanted in contents(entry)
 
 
-def _by_content_alone(left: dict[str, Recipe], free: dict[str, Entry], met: dict[str, str]) -> None:
+def _by_content_alone(
+    left: dict[str, Recipe], free: dict[str, Entry], matched: dict[str, str]
+) -> None:
     pairs = [
         (recipe.path, path)
         for recipe in left.values()
@@ -109,4 +111,4 @@ def _by_content_alone(left: dict[str, Recipe], free: dict[str, Entry], met: dict
         if _holds(entry, recipe)
     ]
     recipes, entries = Counter(r for r, _ in pairs), Counter(e for _, e in pairs)
-    met.update({r: e for r, e in sorted(pairs) if recipes[r] == 1 and entries[e] == 1})
+    matched.update({r: e for r, e in sorted(pairs) if recipes[r] == 1 and entries[e] == 1})

@@ -64,7 +64,7 @@ def _model(held: Candidate, entry: Entry) -> Model:
     )
 
 
-def unasked(planned: Plan) -> Plan:
+def as_offline_plan(planned: Plan) -> Plan:
     """The plan, with every reason saying that the target was not asked."""
     actions = tuple(_unasked(action) for action in planned.actions)
     return replace(planned, actions=actions, asked=False)

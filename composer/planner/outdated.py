@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from composer.planner.concepts import named_loras
-from composer.planner.matching import meet
+from composer.planner.matching import match_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class OutdatedPin:
     """Something that happened to one pinned LoRA."""
 
     path: str
@@ -30,21 +30,21 @@ class News:
     words: str
 
 
-def news(
+def outdated_pins(
     recipes: Sequence[Recipe], lock: TargetLock, observed: Observed, options: Options
-) -> tuple[News, ...]:
+) -> tuple[OutdatedPin, ...]:
     """Of every pin of the recipes that are meant, what is not as it was, by recipe and name."""
-    met = meet(recipes, lock.recipes)
-    found: list[News] = []
+    matched = match_entries(recipes, lock.recipes)
+    found: list[OutdatedPin] = []
     for recipe in sorted(recipes, key=lambda recipe: recipe.path):
-        entry = lock.recipes.get(met.get(recipe.path, ""))
+        entry = lock.recipes.get(matched.get(recipe.path, ""))
         if entry is None or not options.wants(recipe.path):
             continue
         names = {ref.name for ref in recipe.concepts}
         for name, id in entry.pins:
             if name in names and (options.upgrade_all or name in options.upgrade):
                 told = _told(entry, name, id, observed)
-                found += [News(recipe.path, name, id, kind, words) for kind, words in told]
+                found += [OutdatedPin(recipe.path, name, id, kind, words) for kind, words in told]
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from composer.model import Entry
 from composer.planner.concepts import resolve
-from composer.planner.matching import free_place, meet
+from composer.planner.matching import free_place, match_entries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,18 +50,18 @@ def pinned(
 
     `memory` is the lock with what a journal adds: its pins are kept too.
     """
-    met = meet(recipes, memory.entries)
-    entries = dict(lock.recipes) if _has_room(recipes, met, lock) else _moved(met, lock)
+    matched = match_entries(recipes, memory.entries)
+    entries = dict(lock.recipes) if _has_room(recipes, matched, lock) else _moved(matched, lock)
     pins, problems = list[Pin](), list[tuple[str, str]]()
     for recipe in sorted(recipes, key=lambda recipe: recipe.path):
         if not options.wants(recipe.path):
             continue
-        known = memory.entries.get(met.get(recipe.path, ""))
+        known = memory.entries.get(matched.get(recipe.path, ""))
         found = resolve(recipe, known, observed, options)
         if found.problems:
             problems.append((recipe.path, "; ".join(found.problems)))
             continue
-        place = _place(recipe, met, entries)
+        place = _place(recipe, matched, entries)
         before = dict(entries[place].pins) if place in entries else {}
         new = [
             Pin(recipe.path, name, id, before.get(name))
@@ -80,27 +80,27 @@ def unpinned(
     recipes: Sequence[Recipe], lock: TargetLock, options: Options
 ) -> tuple[tuple[str, str], ...]:
     """Each recipe and LoRA name that the lock has no pin for; nothing is looked up."""
-    met = meet(recipes, lock.recipes)
+    matched = match_entries(recipes, lock.recipes)
     found = []
     for recipe in sorted(recipes, key=lambda recipe: recipe.path):
-        entry = lock.recipes.get(met.get(recipe.path, ""))
+        entry = lock.recipes.get(matched.get(recipe.path, ""))
         names = [ref.name for ref in recipe.concepts if ref.name and options.wants(recipe.path)]
         found += [(recipe.path, n) for n in names if entry is None or entry.pin(n) is None]
     return tuple(found)
 
 
-def _place(recipe: Recipe, met: Mapping[str, str], entries: Mapping[str, Entry]) -> str:
+def _place(recipe: Recipe, matched: Mapping[str, str], entries: Mapping[str, Entry]) -> str:
     """Where the recipe's entry is: an entry moves with its file only where it has to."""
-    at = met.get(recipe.path, recipe.path)
+    at = matched.get(recipe.path, recipe.path)
     return at if at in entries else recipe.path
 
 
-def _has_room(recipes: Sequence[Recipe], met: Mapping[str, str], lock: TargetLock) -> bool:
+def _has_room(recipes: Sequence[Recipe], matched: Mapping[str, str], lock: TargetLock) -> bool:
     """Whether no recipe without an entry stands where another one's entry still is."""
-    return not any(r.path in lock.recipes and r.path not in met for r in recipes)
+    return not any(r.path in lock.recipes and r.path not in matched for r in recipes)
 
 
-def _moved(met: Mapping[str, str], lock: TargetLock) -> dict[str, Entry]:
+def _moved(matched: Mapping[str, str], lock: TargetLock) -> dict[str, Entry]:
     """All entries where their files are now, as an apply would move them."""
-    new = {at: path for path, at in met.items()}
-    return {new.get(at, free_place(at, met)): entry for at, entry in lock.recipes.items()}
+    new = {at: path for path, at in matched.items()}
+    return {new.get(at, free_place(at, matched)): entry for at, entry in lock.recipes.items()}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from composer.planner.plan import Action
 
 
-def on_its_way(action: Action, id: str, *, state: str, job: str | None = None) -> Entry:
+def entry_in_progress(action: Action, id: str, *, state: str, job: str | None = None) -> Entry:
     """The entry while `id` is made or trained: in `next`, beside the composition in use."""
     content = action.content
     assert content is not None, "an action without content makes nothing"
@@ -25,7 +25,7 @@ def on_its_way(action: Action, id: str, *, state: str, job: str | None = None) -
     return replace(entry, next=Next(id, content, state, job), replaced=earlier)
 
 
-def arrived(action: Action, id: str, *, job: str | None) -> Entry:
+def entry_once_trained(action: Action, id: str, *, job: str | None) -> Entry:
     """The entry once `id` is trained: it is the composition, and the one before is `replaced`."""
     entry = _as_the_recipe_says(action)
     retired = [*entry.replaced, *action.transition.supersedes]
@@ -65,7 +65,7 @@ def _sorted(retired: Iterable[Replaced], *, without: Iterable[str | None]) -> tu
     return tuple(kept[id] for id in sorted(kept))
 
 
-def left_behind(action: Action) -> Entry:
+def entry_left_behind(action: Action) -> Entry:
     """An entry that no recipe asks for, left in the lock: without what was dropped."""
     entry = action.entry
     assert entry is not None, "only an entry can be left behind"
@@ -77,7 +77,7 @@ def left_behind(action: Action) -> Entry:
     return replace(entry, next=coming, replaced=replaced, candidates=())
 
 
-def pruned(entry: Entry, deleted: Collection[str]) -> Entry:
+def entry_without(entry: Entry, deleted: Collection[str]) -> Entry:
     """An entry without these ids."""
     kept = None if entry.composition in deleted else entry.composition
     return replace(

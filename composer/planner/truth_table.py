@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from composer.model import COMPOSITION, MARK, Candidate, Replaced
 from composer.planner.concepts import Resolution, resolve
-from composer.planner.identity import holds, matches, trusted
+from composer.planner.identity import has_content, is_exact_match, is_expected_model
 from composer.planner.intents import known_ids
 from composer.planner.plan import Action, Explanation, Transition, Update, Verb
 from composer.planner.reasons import change_of
@@ -38,27 +38,27 @@ class PlanningContext:
 
     @classmethod
     def of(
-        cls, memory: KnownState, observed: Observed, options: Options, *, met: Iterable[Entry]
+        cls, memory: KnownState, observed: Observed, options: Options, *, matched: Iterable[Entry]
     ) -> PlanningContext:
-        """`met`: the entries that belong to a recipe; what others name is free."""
-        world = cls(memory, observed, options)
-        for entry in met:
-            world.taken |= {held.id for held in entry.current}
+        """`matched`: the entries that belong to a recipe; what others name is free."""
+        context = cls(memory, observed, options)
+        for entry in matched:
+            context.taken |= {held.id for held in entry.current}
         for entry in memory.entries.values():
-            world.recorded |= {old.id: old.training for old in entry.replaced}
+            context.recorded |= {old.id: old.training for old in entry.replaced}
             held = [c for c in (*entry.candidates, *entry.current) if c.content]
-            world.recorded |= {c.id: c.content.training for c in held if c.content}
+            context.recorded |= {c.id: c.content.training for c in held if c.content}
         for id in {*observed.own, *memory.made}:  # a list may lag behind
             if (model := observed.get(id)) is not None and model.type == COMPOSITION:
-                world.namesakes.setdefault(model.name, set()).add(id)
-        return world
+                context.namesakes.setdefault(model.name, set()).add(id)
+        return context
 
 
 def decide(
-    recipe: Recipe, entry: Entry | None, world: PlanningContext, *, moved_from: str | None
+    recipe: Recipe, entry: Entry | None, context: PlanningContext, *, moved_from: str | None
 ) -> Action:
     """The action for one recipe; whatever model it settles on is claimed in `world.taken`."""
-    found = resolve(recipe, entry, world.observed, world.options)
+    found = resolve(recipe, entry, context.observed, context.options)
     action = Action(
         verb=Verb.BLOCKED,
         path=recipe.path,
@@ -66,7 +66,7 @@ def decide(
         explanation=Explanation(
             reason="; ".join(found.problems),
             before=entry.content if entry else None,
-            status=status_of(entry, world.observed),
+            status=status_of(entry, context.observed),
             labels=_labels(found, entry),
             notes=tuple(found.notes),
         ),
@@ -78,7 +78,7 @@ def decide(
     )
     if found.content is None:
         return action
-    return _Decision(action, recipe, entry, found, found.content, world).action()
+    return _Decision(action, recipe, entry, found, found.content, context).action()
 
 
 def _labels(found: Resolution, entry: Entry | None) -> dict[str, str]:
@@ -94,20 +94,20 @@ class _Decision:
     entry: Entry | None
     found: Resolution
     content: Content
-    world: PlanningContext
+    context: PlanningContext
 
     def action(self) -> Action:
-        stopped = self._untrusted() or self._mismatch()
+        stopped = self._unexpected_model() or self._mismatch()
         if stopped:
             return self._blocked(stopped)
-        action = self._held() or self._adopted() or self._made()
+        action = self._keep_own() or self._adopt() or self._make()
         if self.found.missing and self._must_train(action):
             return self._blocked("; ".join(self.found.missing))
         explained = action.explanation.with_notes(*self.found.missing)
         action = replace(action, explanation=explained)
         if action.model:
-            self.world.taken.add(action.model.id)
-            self.world.chosen.add(action.model.id)
+            self.context.taken.add(action.model.id)
+            self.context.chosen.add(action.model.id)
         return self._with_the_rest(action)
 
     def _blocked(self, reason: str) -> Action:
@@ -116,21 +116,21 @@ class _Decision:
 
     # --- what stops a recipe -----------------------------------------------------------
 
-    def _known(self) -> list[Candidate]:
+    def _own_candidates(self) -> list[Candidate]:
         """All ids that this entry may stand for; those of other entries are none of them."""
         if self.entry is None:
             return []
-        own = (held for held in self.entry.current if held.id not in self.world.chosen)
-        strangers = self.world.taken
+        own = (held for held in self.entry.current if held.id not in self.context.chosen)
+        strangers = self.context.taken
         return [*own, *(c for c in self.entry.candidates if c.id not in strangers)]
 
-    def _untrusted(self) -> str:
-        for held in self._known():
-            model = self.world.observed.get(held.id)
-            made = self.world.memory.made.get(held.id)
+    def _unexpected_model(self) -> str:
+        for held in self._own_candidates():
+            model = self.context.observed.get(held.id)
+            made = self.context.memory.made.get(held.id)
             names = {held.name, self.recipe.name, *([made.name] if made else [])}
             contents = (held.content, self.content, made.content if made else None)
-            if model and not trusted(model, names, contents):
+            if model and not is_expected_model(model, names, contents):
                 return (
                     f"the lock names {held.id}, which is the {model.type} {model.name} and not"
                     f" this recipe's: compose forget '{self.recipe.path}'"
@@ -153,13 +153,13 @@ class _Decision:
 
     # --- the rows ----------------------------------------------------------------------
 
-    def _held(self) -> Action | None:
+    def _keep_own(self) -> Action | None:
         """Rows 1 to 3: something that the entry names has the recipe's content."""
         models = [
             model
-            for held in self._known()
-            if (model := self.world.observed.get(held.id))
-            and holds(model, self.content, held.content)
+            for held in self._own_candidates()
+            if (model := self.context.observed.get(held.id))
+            and has_content(model, self.content, held.content)
         ]
         if not models:
             return None
@@ -176,13 +176,13 @@ class _Decision:
 
     def _twins(self) -> list[str]:
         """A note on exact matches that nothing names: of two runners that raced, or a late POST."""
-        if not self.world.observed.remote:
+        if not self.context.observed.remote:
             return []
-        named = known_ids(self.world.memory)
+        named = known_ids(self.context.memory)
         twins = sorted(model.id for model in self._exact_matches() if model.id not in named)
         return [f"the lock doesn't name its twins: {', '.join(twins)}"] if twins else []
 
-    def _adopted(self) -> Action | None:
+    def _adopt(self) -> Action | None:
         """Row 4: an exact match elsewhere on the target, or an earlier one of this entry."""
         twins = sorted(self._exact_matches(), key=lambda m: m.adoption_order)
         if not twins:
@@ -192,25 +192,25 @@ class _Decision:
         return self._in_place(Verb.ADOPT, model, f"already on the target as {model.id}{listed}")
 
     def _exact_matches(self) -> Iterable[Model]:
-        observed, world = self.world.observed, self.world
+        observed, context = self.context.observed, self.context
         earlier = {old.id: old.name for old in self.entry.replaced} if self.entry else {}
-        for id in sorted(world.namesakes.get(self.recipe.name, set()) | earlier.keys()):
+        for id in sorted(context.namesakes.get(self.recipe.name, set()) | earlier.keys()):
             model = observed.get(id)
-            if model is None or id in world.taken or model.type != COMPOSITION:
+            if model is None or id in context.taken or model.type != COMPOSITION:
                 continue
             named = model.name == self.recipe.name or earlier.get(id) == model.name
-            if named and matches(model, self.content, world.recorded.get(id)):
+            if named and is_exact_match(model, self.content, context.recorded.get(id)):
                 yield model
 
-    def _made(self) -> Action:
+    def _make(self) -> Action:
         """The last four rows: nothing on the target has the content, so it must be made."""
         entry = self.entry
         base, before = self.base.explanation, self.base.explanation.before
-        living = [c for c in entry.current if self.world.observed.get(c.id)] if entry else []
+        living = [c for c in entry.current if self.context.observed.get(c.id)] if entry else []
         if living:
             record = living[0].content
-            model = self.world.observed.get(living[0].id)
-            reason = change_of(record, self.content, base.labels, self.world.observed)
+            model = self.context.observed.get(living[0].id)
+            reason = change_of(record, self.content, base.labels, self.context.observed)
             before = record
             if record == self.content and model and model.concepts is not None:
                 reason = "drift: changed on the target"
@@ -230,7 +230,7 @@ class _Decision:
     def _requested_id(self) -> str | None:
         """The id, gone from the target, that the lock remembers for exactly this content."""
         for held in reversed(self.entry.current if self.entry else []):
-            if held.content == self.content and not self.world.observed.get(held.id):
+            if held.content == self.content and not self.context.observed.get(held.id):
                 return held.id
         return None
 
@@ -268,13 +268,13 @@ class _Decision:
         """What this entry named besides: delete what nobody can have used, keep the others."""
         chosen = action.model.id if action.model else action.requested_id
         left = self.entry.composition if self.entry else None
-        moves_away = left != chosen and self.world.observed.get(left)
+        moves_away = left != chosen and self.context.observed.get(left)
         untrained, superseded = [], []
-        for held in self._known():
+        for held in self._own_candidates():
             if held.id == chosen:
                 continue
-            model = self.world.observed.get(held.id)
-            if model and is_deletable_untrained(model, held, self.world.memory):
+            model = self.context.observed.get(held.id)
+            if model and is_deletable_untrained(model, held, self.context.memory):
                 untrained.append(held.id)
             elif held.used or model:
                 superseded.append(self._replaced(held, model))

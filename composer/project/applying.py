@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from composer.executor import Settings, Stopped, settle
+from composer.executor import Settings, Stopped, recover
 from composer.executor import apply as carry_out
 from composer.lock import Ledger
 from composer.planner import Report
@@ -45,7 +45,7 @@ def apply(
     with project.exclusive(options.lock_timeout):
         ledger = Ledger(project.root, target.key)
         try:
-            observed = settle(project.recipes, target, ledger, grace=settings.grace, stop=stop)
+            observed = recover(project.recipes, target, ledger, grace=settings.grace, stop=stop)
         except Stopped:
             return Report(interrupted=True)
         planned = build_plan(project.recipes, ledger.memory, observed, options)

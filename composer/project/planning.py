@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import UsageError
 from composer.lock import remember
-from composer.planner import MARKERS, lock_news, plan, unreadable, with_found
+from composer.planner import MARKERS, compare_locks, plan, unreadable, with_found
 from composer.planner import plan_offline as plan_by_lock
 from composer.project.advice import advice
 from composer.project.base_lock import base_lock
@@ -77,6 +77,6 @@ def _compared(planned: Plan, project: Project, base: Base | None) -> Plan:
     if base is not None and base.flaw:
         edits.append(unreadable(base.flaw))
     elif base is not None:
-        diff = lock_news(project.recipes, base.lock, project.lock, planned.target)
+        diff = compare_locks(project.recipes, base.lock, project.lock, planned.target)
         edits, notes = [*edits, *diff.edits], (*notes, *diff.notes)
     return replace(planned, lock_edits=tuple(edits), notes=notes)

@@ -16,7 +16,7 @@ from support.rehearsal import Fate, Killed, Stage, recipe
 from composer.lock import NAME, Ledger, dump, parse, read_lock, salvage
 from composer.lock.sides import texts
 from composer.model import Concept, Content, Entry, KnownState, Lock, TargetLock
-from composer.planner import Options, news, pinned
+from composer.planner import Options, outdated_pins, pinned
 from composer.targets.base import observe
 from composer.targets.local.service import Engine
 
@@ -191,7 +191,7 @@ def test_news_of_a_pinned_lora(change: dict[str, str], kind: str, words: str) ->
 
     def told() -> list[tuple[str, str]]:
         seen = observe(target, recipes, KnownState(None, lock.recipes))
-        found = news(recipes, lock, seen, Options(upgrade_all=True))
+        found = outdated_pins(recipes, lock, seen, Options(upgrade_all=True))
         return [(one.kind, one.words) for one in found]
 
     assert told() == []

@@ -16,7 +16,7 @@ from composer.errors import Ambiguous, CredentialsError, TargetError, Unreachabl
 from composer.executor import Settings, Stopped, apply
 from composer.lock import NAME, Ledger
 from composer.model import MARK, Concept, Model, Recipe
-from composer.planner import Options, Plan, Removal, Report
+from composer.planner import Deletions, Options, Plan, Report
 from composer.targets.base import observe
 
 if TYPE_CHECKING:
@@ -517,7 +517,7 @@ def test_a_drop_that_fails_stays_in_the_lock(tmp_path: Path) -> None:
     assert [one.id for one in project.entries["a.yaml"].replaced] == [old]
 
 
-def pruned(project: Stage, target: FakeTarget, recipes: list[Recipe], meddle: Any) -> Report:
+def run_prune(project: Stage, target: FakeTarget, recipes: list[Recipe], meddle: Any) -> Report:
     """A run with --prune in which somebody meddles just before the first look at what goes."""
     target.watch = lambda verb, when: meddle() if verb == "get_models" else None
     try:
@@ -536,7 +536,7 @@ def gone_recipe(root: Path) -> tuple[Stage, FakeTarget, list[Recipe]]:
 
 def test_prune_deletes_what_is_ours(tmp_path: Path) -> None:
     project, target, rest = gone_recipe(tmp_path)
-    report = pruned(project, target, rest, lambda: None)
+    report = run_prune(project, target, rest, lambda: None)
     assert report.exit_status == 0
     assert "made_1" not in target.models and list(project.entries) == ["b.yaml"]
 
@@ -551,7 +551,7 @@ def test_a_look_just_before_a_deletion_decides(tmp_path: Path, change: dict[str,
         if looks[0] > 2:  # after the plan's own look
             target.change("made_1", **change)
 
-    report = pruned(project, target, rest, meddle)
+    report = run_prune(project, target, rest, meddle)
     assert report.exit_status == 1 and "made_1" in target.models
     assert "compose forget" in str(report.outcomes[0].error)
     assert "a.yaml" in project.entries
@@ -560,7 +560,7 @@ def test_a_look_just_before_a_deletion_decides(tmp_path: Path, change: dict[str,
 def test_one_in_training_is_canceled_before_it_is_deleted(tmp_path: Path) -> None:
     project, target, rest = gone_recipe(tmp_path)
     target.change("made_1", status="training")
-    pruned(project, target, rest, lambda: None)
+    run_prune(project, target, rest, lambda: None)
     assert verbs(target)[-2:] == ["cancel", "delete"] or "made_1" not in target.models
     assert verbs(target).index("cancel") < verbs(target).index("delete")
 
@@ -587,7 +587,7 @@ def test_pruning_when_all_earlier_ones_are_gone(tmp_path: Path) -> None:
 def prune_earlier(project: Stage, target: FakeTarget) -> Report:
     """As `compose prune` does it."""
     ledger = Ledger(project.root, target.key)
-    removal = Removal(ledger.memory, observe(target, [], ledger.memory))
+    removal = Deletions(ledger.memory, observe(target, [], ledger.memory))
     entry = ledger.memory.entries["a.yaml"]
     action = removal.earlier("a.yaml", entry)
     assert action is not None

@@ -20,7 +20,7 @@ from support.exactly_once import CREATE, REPLACE, WANTED, Start, apply, check_at
 from support.fake_target import FakeTarget
 from support.sizes import size
 
-from composer.executor import settle
+from composer.executor import recover
 from composer.lock import Ledger
 from composer.model import Concept, Content, Entry
 
@@ -110,7 +110,7 @@ def test_a_killed_run_s_post_may_have_taken_effect_later(
     Ledger(tmp_path, "local", clock=watch).intend("a.yaml", "a", CONTENT)
     watch.now, watch.ticks = age, 0.1
     ledger = Ledger(tmp_path, "local", clock=watch)
-    settle([], FakeTarget(), ledger, grace=10.0, stop=Impatient())
+    recover([], FakeTarget(), ledger, grace=10.0, stop=Impatient())
     assert not ledger.memory.intents
     assert waits <= watch.now - age <= waits + 1
 

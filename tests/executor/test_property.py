@@ -22,7 +22,7 @@ from support.sizes import size
 from composer.errors import Ambiguous, ComposeError, TargetError, Unreachable
 from composer.lock import NAME
 from composer.model import COMPOSITION, Content, Recipe
-from composer.planner import Options, Plan, Report, matches
+from composer.planner import Options, Plan, Report, is_exact_match
 
 if TYPE_CHECKING:
     from composer.model import Model
@@ -315,7 +315,7 @@ class Project:
                 if model.id in in_use:  # another recipe's, until its successor is trained
                     continue
                 alike = model.type == COMPOSITION and model.name == action.name
-                if alike and matches(model, action.content, recorded.get(model.id)):
+                if alike and is_exact_match(model, action.content, recorded.get(model.id)):
                     assert named.get(model.id, action.path) != action.path, (
                         f"a needless POST: {model}"
                     )

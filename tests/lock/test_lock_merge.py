@@ -27,7 +27,7 @@ from support.sizes import size
 
 from composer.executor import repair
 from composer.lock import NAME, Ledger, dump, parse, read_lock, remember, salvage
-from composer.planner import Options, Verb, known_ids, matches, plan
+from composer.planner import Options, Verb, is_exact_match, known_ids, plan
 from composer.targets.base import observe
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def judge(drawn: Branches, action: Action) -> None:
     wanted = {action.content} | (
         {content_of(action.recipe, sides[0])} if len({side.pins for side in sides}) == 1 else set()
     )
-    there = [m for m in models if any(matches(m, content, None) for content in wanted)]
+    there = [m for m in models if any(is_exact_match(m, content, None) for content in wanted)]
     assert action.verb in (HELD if there else MADE), (action.verb, action.explanation.reason, there)
 
 

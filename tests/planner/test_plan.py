@@ -30,11 +30,11 @@ from composer.planner import (
     Options,
     Plan,
     Verb,
-    found_intents,
-    meet,
+    is_expected_model,
+    match_entries,
+    models_of_intents,
     plan,
     same_concepts,
-    trusted,
     with_found,
 )
 
@@ -264,7 +264,7 @@ def test_no_plan_deletes_what_it_must_not(
 def test_each_entry_meets_one_recipe_at_most(
     recipes: list[Recipe], entries: dict[str, Entry]
 ) -> None:
-    met = meet(recipes, entries)
+    met = match_entries(recipes, entries)
     assert set(met) <= {r.path for r in recipes} and set(met.values()) <= set(entries)
     assert len(set(met.values())) == len(met)
 
@@ -289,11 +289,11 @@ def test_concepts_are_a_set() -> None:
 
 def test_whom_a_locked_id_may_be() -> None:
     model = composition("m", "Knight", {"lora_ink": 0.5})
-    assert trusted(model, {"Knight"}, [None])
-    assert trusted(model, {"Rogue"}, [ink(0.5)])
-    assert not trusted(model, {"Rogue"}, [ink(0.6), None])
-    assert not trusted(replace(model, type="flux.1-lora"), {"Knight"}, [ink(0.5)])
-    assert not trusted(replace(model, concepts=None), {"Rogue"}, [ink(0.5)])
+    assert is_expected_model(model, {"Knight"}, [None])
+    assert is_expected_model(model, {"Rogue"}, [ink(0.5)])
+    assert not is_expected_model(model, {"Rogue"}, [ink(0.6), None])
+    assert not is_expected_model(replace(model, type="flux.1-lora"), {"Knight"}, [ink(0.5)])
+    assert not is_expected_model(replace(model, concepts=None), {"Rogue"}, [ink(0.5)])
 
 
 # --- intents -------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_a_lost_posts_model_is_the_unmarked_untrained_oldest() -> None:
     ]
     intent = Intent("t", "a.yaml", "Knight", ink(0.5), 0.0)
     memory = KnownState(intents=(intent,))
-    assert [model.id for _, model in found_intents(memory, observed(*models))] == ["ours"]
+    assert [model.id for _, model in models_of_intents(memory, observed(*models))] == ["ours"]
     settled = with_found(memory, observed(*models))
     assert [c.id for c in settled.entries["a.yaml"].candidates] == ["ours"]
     assert "ours" in settled.made
@@ -320,4 +320,4 @@ def test_what_is_known_is_no_lost_answer() -> None:
     model = composition("known", "Knight", {"lora_ink": 0.5}, "new")
     intent = Intent("t", "b.yaml", "Knight", ink(0.5), 0.0)
     memory = KnownState(entries={"a.yaml": entry("known", "Knight", 0.5)}, intents=(intent,))
-    assert found_intents(memory, observed(model)) == []
+    assert models_of_intents(memory, observed(model)) == []

@@ -17,7 +17,7 @@ import yaml
 from support.fake_target import FakeTarget, composition, lora
 from support.rehearsal import Stage, recipe
 
-from composer.executor import settle
+from composer.executor import recover
 from composer.lock import NAME, Ledger, dump, parse
 from composer.model import Concept, ConceptRef, parameters
 from composer.planner import Options, Plan, plan
@@ -65,7 +65,7 @@ class Case:
     def plan(self) -> Plan:
         ledger = Ledger(self.stage.root, self.target.key)
         stop = threading.Event()
-        observed = settle(self.recipes, self.target, ledger, grace=0.0, stop=stop)
+        observed = recover(self.recipes, self.target, ledger, grace=0.0, stop=stop)
         return plan(self.recipes, ledger.memory, observed, self.options)
 
 

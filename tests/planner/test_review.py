@@ -44,7 +44,7 @@ from composer.model import (
 from composer.output.plan_json import as_json
 from composer.output.plan_text import text
 from composer.output.plan_view import PlanView
-from composer.planner import LockNews, Options, Verb, lock_news, plan, plan_offline
+from composer.planner import LockDiff, Options, Verb, compare_locks, plan, plan_offline
 
 # --- drift: target against lock ----------------------------------------------------------
 
@@ -139,16 +139,16 @@ def test_nothing_is_taken_back_without_a_word(
 
 
 def edits(recipes: list[Recipe], base: dict[str, Entry], head: dict[str, Entry]) -> list[str]:
-    return [edit.words for edit in news(recipes, base, head).edits]
+    return [edit.words for edit in compared(recipes, base, head).edits]
 
 
 def notes(recipes: list[Recipe], base: dict[str, Entry], head: dict[str, Entry]) -> list[str]:
-    return news(recipes, base, head).notes
+    return compared(recipes, base, head).notes
 
 
-def news(recipes: list[Recipe], base: dict[str, Entry], head: dict[str, Entry]) -> LockNews:
+def compared(recipes: list[Recipe], base: dict[str, Entry], head: dict[str, Entry]) -> LockDiff:
     was, now = (Lock({URL: TargetLock(recipes=part)}) for part in (base, head))
-    return lock_news(recipes, was, now, URL)
+    return compare_locks(recipes, was, now, URL)
 
 
 BASE = ENTRIES[ROGUE.path]
@@ -254,7 +254,7 @@ def test_an_entry_without_a_recipe_and_another_owner_are_compared_too() -> None:
         "composition model_rogue -> model_new"
     ]
     was, now = (Lock({URL: TargetLock(owner)}) for owner in ("team_a", "team_b"))
-    (edit,) = lock_news([], was, now, URL).edits
+    (edit,) = compare_locks([], was, now, URL).edits
     assert (edit.path, edit.words) == ("compose.lock", "team_a -> team_b")
 
 
@@ -262,8 +262,8 @@ def test_what_an_apply_may_have_written_is_a_note() -> None:
     made = replace(NEW, content=made_of(dust=0.7), replaced=(Replaced("model_rogue", "Rogue"),))
     (moved,) = notes([CHANGED], {ROGUE.path: BASE}, {ROGUE.path: made})
     assert "names another id, along with a change of its recipe: composition model_rogue" in moved
-    (arrived,) = notes([ROGUE], {}, {ROGUE.path: BASE})
-    assert "no model of Rogue (model_rogue); an apply elsewhere writes that" in arrived
+    (told,) = notes([ROGUE], {}, {ROGUE.path: BASE})
+    assert "no model of Rogue (model_rogue); an apply elsewhere writes that" in told
     (gone,) = notes([], {ROGUE.path: BASE}, {})
     assert "its entry is gone, with model_rogue: a prune elsewhere does that" in gone
     assert notes([ROGUE], {ROGUE.path: COMING}, {ROGUE.path: replace(BASE, pins=COMING.pins)}) == []
@@ -282,7 +282,7 @@ def test_every_target_s_part_is_compared() -> None:
     part, other = TargetLock(recipes={ROGUE.path: BASE}), TargetLock(recipes={ROGUE.path: NEW})
 
     def said(base: dict[str, TargetLock], head: dict[str, TargetLock]) -> list[tuple[str, str]]:
-        found = lock_news([ROGUE], Lock(base), Lock(head), "local")
+        found = compare_locks([ROGUE], Lock(base), Lock(head), "local")
         return [(edit.name, edit.words) for edit in found.edits]
 
     both = {"local": part, URL: part}

@@ -24,7 +24,7 @@ from composer.model import (
     TargetLock,
 )
 from composer.output.budget import COMMENT, Budget
-from composer.planner import Options, Plan, lock_news, plan, plan_offline
+from composer.planner import Options, Plan, compare_locks, plan, plan_offline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -96,8 +96,8 @@ def planned(
     if base is None:
         return found
     was, now = (Lock({URL: TargetLock(recipes=part)}) for part in (base, entries))
-    news = lock_news(recipes, was, now, URL)
-    return replace(found, lock_edits=tuple(news.edits), notes=(*found.notes, *news.notes))
+    diff = compare_locks(recipes, was, now, URL)
+    return replace(found, lock_edits=tuple(diff.edits), notes=(*found.notes, *diff.notes))
 
 
 KNIGHT = wants("Knight", wash=0.65, ink=0.8)

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from composer.executor import Settings, apply, settle
+from composer.executor import Settings, apply, recover
 from composer.lock import NAME, Ledger, read_lock
 from composer.model import ConceptRef, Recipe, TargetLock, parameters
 from composer.planner import ALLOW_EMPTY, ALLOW_LARGE, Options, Plan, Report, Step, plan
@@ -125,7 +125,7 @@ class Stage:
             if fate
             else Ledger(self.root, self.target.key, clock=self.clock)
         )
-        observed = settle(recipes, self.target, ledger, grace=self.grace, stop=stop)
+        observed = recover(recipes, self.target, ledger, grace=self.grace, stop=stop)
         planned = plan(recipes, ledger.memory, observed, options or Options())
         planned.guard(() if guarded else ALL_ALLOWED)
         known: dict[str, Any] = {"poll_interval": 0.0, "timeout": 20.0, "parallelism": 1}
