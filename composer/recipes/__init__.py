@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from composer.recipes import parsing
 from composer.recipes.codes import CODES
-from composer.recipes.discovery import default_paths, discover, find_root
-from composer.recipes.files import relative
+from composer.recipes.discovery import default_paths, discover, find_root, relative
 from composer.recipes.loading import Loaded, load
 from composer.recipes.writing import slug, write
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import UsageError
-from composer.recipes import files
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -121,6 +120,24 @@ def _folder(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
+def relative(file: Path, root: Path) -> str | None:
+    """The file's path below the root, with `/`, links not resolved; None if it is not below it."""
+    file = Path(os.path.abspath(file))
+    path = below(file, Path(os.path.abspath(root)))
+    # The root may have been named through a link (/tmp on macOS is one).
+    return path or below(Path(os.path.realpath(file.parent), file.name), real(root))
+
+
+def below(file: Path, root: Path) -> str | None:
+    """One path relative to the other, with `/`; None if it is not below it. Pure."""
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else None
+
+
+def real(path: Path) -> Path:
+    """The path with every link resolved."""
+    return Path(os.path.realpath(path))
+
+
 # --- globs -------------------------------------------------------------------------------
 
 _GLOB = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|.", re.DOTALL)
@@ -150,5 +167,5 @@ def _piece(piece: str) -> str:
 def _matches(file: Path, root: Path, patterns: list[re.Pattern[str]]) -> bool:
     if not patterns:
         return False
-    path = files.relative(file, root) or file.as_posix()
+    path = relative(file, root) or file.as_posix()
     return any(pattern.fullmatch(path) for pattern in patterns)

@@ -1,19 +1,23 @@
 """Reads a project's recipe files: each for itself, and then what they must keep between them.
 
-Every problem of every file is found at once; a caller that gets one stops.
+Every problem of every file is found at once; a caller that gets one stops. A recipe may come from a
+stranger's branch, so only a regular, small file inside the project is opened: no link that leads
+out of it, no pipe and no device.
 """
 
 from __future__ import annotations
 
+import os
+import stat
 import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from composer.errors import Problem
-from composer.recipes.files import Refusal, read, relative
+from composer.errors import InvalidInput, Problem
+from composer.recipes.discovery import below, real, relative
 from composer.recipes.nodes import quoted
-from composer.recipes.parsing import Parsed, parse
-from composer.text import visible
+from composer.recipes.parsing import MAX_BYTES, Parsed, parse, too_large
+from composer.text import UNSAFE, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -49,12 +53,12 @@ def load(files: Iterable[Path], *, root: Path) -> Loaded:
 
 def _parsed(path: Path, name: str, root: Path) -> Parsed:
     try:
-        return parse(read(path, root), file=name)
-    except Refusal as refusal:
+        return parse(_read(path, root), file=name)
+    except _Refusal as refusal:
         return Parsed((_problem(name, refusal),))
 
 
-def _problem(file: str, refusal: Refusal) -> Problem:
+def _problem(file: str, refusal: _Refusal) -> Problem:
     return Problem(file, 0, 0, *refusal.problem)
 
 
@@ -82,3 +86,53 @@ def _same_name(parsed: Mapping[str, Parsed]) -> Iterator[Problem]:
             hint = "give one of them another name"
             yield Problem(path, place.line, place.column, "E306", message, hint)
         first.setdefault(name, here)
+
+
+# --- opening a file ----------------------------------------------------------------------
+
+# No wait at a pipe, no link followed at the last moment, no line ends changed (Windows).
+_FLAGS = os.O_RDONLY
+for _flag in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):
+    _FLAGS |= getattr(os, _flag, 0)
+
+
+class _Refusal(InvalidInput):
+    """Why a file is not read: a problem without its place."""
+
+    def __init__(self, code: str, message: str, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.problem = (code, message, hint)
+
+
+def _read(file: Path, root: Path) -> bytes:
+    """The bytes of a recipe file; _Refusal if it may not be read or can't be."""
+    path = relative(file, root)
+    if path is None or below(real(file), real(root)) is None:
+        how = "is not inside" if path is None else "is a link that leads out of"
+        hint = "a recipe must be inside its project; copy the file there"
+        raise _Refusal("E303", f"the file {how} {visible(str(root))}", hint)
+    if UNSAFE.search(path) or "\\" in path or path[1:2] == ":":  # c:x is a drive on Windows
+        message = "the file's path contains a control character, a backslash or a drive letter"
+        raise _Refusal("E304", message, "rename it")
+    try:
+        return _bytes(real(file))
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise _Refusal("E301", f"the file can't be read: {why}", "") from error
+
+
+def _bytes(path: Path) -> bytes:
+    _check(os.stat(path))
+    with open(os.open(path, _FLAGS), "rb") as stream:
+        _check(os.fstat(stream.fileno()))
+        data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:  # it grew just now
+        raise _Refusal("E302", *too_large(len(data)))
+    return data
+
+
+def _check(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise _Refusal("E301", "this is not a regular file", "a recipe must be a plain text file")
+    if status.st_size > MAX_BYTES:
+        raise _Refusal("E302", *too_large(status.st_size))

@@ -1,6 +1,6 @@
 """A recipe file as a tree of values with their places, and the list that problems go into.
 
-`yaml_events` builds the tree, `schema` and `rules` judge it, `parsing` makes a Recipe of it.
+`yaml_events` builds the tree, `schema` and `parsing` check it, `parsing` makes a Recipe of it.
 """
 
 from __future__ import annotations

@@ -6,20 +6,25 @@ The stages: characters, YAML events, the schema, the rules that a schema can't s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from composer.errors import Problem
 from composer.model import DESCRIBED, ConceptRef, Recipe, parameters, rounded
-from composer.recipes import rules, schema
+from composer.recipes import schema
 from composer.recipes.characters import decode
-from composer.recipes.nodes import NOWHERE, Node, Place, Report
+from composer.recipes.nodes import NOWHERE, Node, Place, Report, quoted, said
 from composer.recipes.yaml_events import LOADER, read_document
 from composer.text import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from composer.recipes.nodes import KeyPath
     from composer.recipes.yaml_events import Document
 
 MAX_BYTES = 256 * 1024
+MAX_DECIMALS = 4
 
 _ALIKE = 0.86  # `concept` is a slip for `concepts`; `project` is none for `protect`
 
@@ -62,13 +67,64 @@ def too_large(size: int) -> tuple[str, str]:
 
 def _judged(root: Node, report: Report) -> Parsed:
     schema.judge(root, report)
-    rules.judge(root, report)
+    _check_concepts(root, report)
     problems = tuple(report.problems)
     recipe = None if problems else _recipe(root.value, report.file)
     name = root.children.get("name")
     if name is None or name.refused or not isinstance(name.value, str):
         return Parsed(problems, recipe)
     return Parsed(problems, recipe, name.value, name.place)
+
+
+# --- what JSON Schema can't say ----------------------------------------------------------
+# Decimals are counted in the source text: in binary, 0.65 is not a multiple of 0.0001.
+
+
+def _check_concepts(root: Node, report: Report) -> None:
+    """Reports scales with too many decimals, and concepts that are there twice."""
+    concepts = list(_concepts(root))
+    for path, concept in concepts:
+        _check_decimals(concept.children.get("scale"), (*path, "scale"), report)
+    for key in ("name", "modelId"):
+        _check_once(key, concepts, report)
+
+
+def _concepts(root: Node) -> Iterator[tuple[KeyPath, Node]]:
+    if concepts := root.children.get("concepts"):
+        for index, concept in concepts.children.items():
+            yield ("concepts", index), concept
+
+
+def _check_decimals(scale: Node | None, path: KeyPath, report: Report) -> None:
+    if scale is None or scale.refused or not isinstance(scale.value, float):
+        return
+    if _too_fine(scale.text):
+        message = f"{scale.shown} has more than {MAX_DECIMALS} decimal places"
+        hint = f"write {round(scale.value, MAX_DECIMALS):g}" if 0 <= scale.value <= 1 else ""
+        report.add(scale.place, "E105", said(path, message), hint)
+
+
+def _too_fine(text: str) -> bool:
+    """Whether a number has too many decimals, zeros at the end not counted."""
+    try:
+        _, digits, exponent = Decimal(text).as_tuple()
+    except InvalidOperation:  # an exponent of astronomic size
+        return True
+    kept = "".join(map(str, digits)).rstrip("0")
+    return bool(kept) and int(exponent) + len(digits) - len(kept) < -MAX_DECIMALS
+
+
+def _check_once(key: str, concepts: list[tuple[KeyPath, Node]], report: Report) -> None:
+    first: dict[str, KeyPath] = {}
+    for path, concept in concepts:
+        node = concept.children.get(key)
+        if node is None or node.refused or not isinstance(node.value, str):
+            continue
+        if node.value in first:
+            message = f"{quoted(node.value)} is already concepts[{first[node.value][1]}]"
+            hint = "keep one of the two, with the scale that you want"
+            report.add(node.place, "E110", said((*path, key), message), hint)
+        first.setdefault(node.value, path)
 
 
 # --- files that are not recipes ----------------------------------------------------------
