@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from composer.errors import Ambiguous, NotFound, TargetError, Unreachable
 from composer.model import COMPOSITION, MARK, Replaced
 from composer.planner import entry_in_progress, exact_matches, known_ids, same_concepts
+from composer.targets.base import pause_within
 
 if TYPE_CHECKING:
     import threading
@@ -103,7 +104,7 @@ class Creator:
                 return models[0]
             if late:
                 return None
-            self.pause(min(1.0, max(0.02, self.settings.grace / 10)))
+            self.pause(pause_within(self.settings.grace))
 
     def _exact(self, name: str, content: Content, known: Collection[str]) -> list[Model]:
         """Exact matches on the target; those whose concepts the list leaves out are read."""

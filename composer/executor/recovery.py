@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from composer.executor.creator import Stopped
 from composer.planner import models_of_intents
-from composer.targets.base import observe
+from composer.targets.base import observe, pause_within
 
 if TYPE_CHECKING:
     import threading
@@ -59,4 +59,4 @@ def recover(
                 ledger.expire(intent)
         ledger.refresh()
         if ledger.memory.intents:
-            pause(min(1.0, max(0.02, grace / 10)))
+            pause(pause_within(grace))

@@ -1,7 +1,7 @@
-"""The narrow door to where models live: the Protocol that every target speaks.
+"""The protocol that every target implements, and `observe`, which reads what planning needs.
 
-The embedded engine implements it in process; a client of the Scenario API implements it over
-HTTP. `apply` and the commands are given a `Target` and never ask which one it is.
+The local target implements it in process, the Scenario client over HTTP. The executor and the
+commands are given a `Target` and never ask which one it is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from composer.model import COMPOSITION, NOTHING_DESCRIBED, Observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
-    from types import TracebackType
+    from typing import Self
 
     from composer.model import Concept, Described, Entry, Job, KnownState, Model, Parameters, Recipe
 
@@ -40,7 +40,7 @@ class Target(Protocol):
 
     @property
     def poll_interval(self) -> float:
-        """Seconds between two looks at what is training."""
+        """Seconds between two requests for the state of what is training."""
 
     @property
     def unsupported(self) -> Mapping[str, str]:
@@ -75,7 +75,7 @@ class Target(Protocol):
         described: Described = NOTHING_DESCRIBED,
         id: str | None = None,
     ) -> Model:
-        """Create a composition, untrained. `id` is a wish that only the engine grants.
+        """Create a composition, untrained. Only the local target honours the requested `id`.
 
         Raises `Ambiguous` when it may have been created all the same.
         """
@@ -104,16 +104,29 @@ class Target(Protocol):
         """A training job."""
 
     def close(self) -> None:
-        """Let go of connections, threads and files; what runs is resumed by the next start."""
+        """Release connections, threads and files; the next start resumes what was running."""
 
-    def __enter__(self) -> Target: ...
+    def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
+
+
+class Closing:
+    """A context manager that calls `close` at its end: the base class of a target."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def pause_within(grace: float) -> float:
+    """Seconds to wait before looking again for a model that may be missing for `grace` seconds."""
+    return min(1.0, max(0.02, grace / 10))
 
 
 def observe(
@@ -178,7 +191,7 @@ def _late(
     }
     found: dict[str, Model] = {}
     while missing := [id for id in until if id not in found and clock() < until[id]]:
-        pause(min(1.0, max(0.02, grace / 10)))
+        pause(pause_within(grace))
         found |= target.get_models(sorted(missing))
     return found
 

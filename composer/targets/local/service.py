@@ -18,6 +18,7 @@ from composer.lora.ids import composition_ids, job_id
 from composer.lora.inspecting import portrait
 from composer.lora.inspection_values import Inspection, headline
 from composer.model import COMPOSITION, LORA, NOTHING_DESCRIBED, TRAINED, in_order
+from composer.targets.base import Closing
 from composer.targets.local import checks
 from composer.targets.local.folder import Folder
 from composer.targets.local.library import Library
@@ -35,14 +36,13 @@ from composer.targets.local.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
-    from types import TracebackType
 
     from composer.model import Concept, Described, Job, Model, Parameters
     from composer.targets.local.library import Lora
     from composer.targets.local.records import Download, JobRecord, Record
 
 
-class Engine:
+class Engine(Closing):
     """A `Target` on this machine; safe between threads. Close it when done.
 
     With `run_jobs` it makes its folder and carries jobs out while it is open, those that an
@@ -298,17 +298,6 @@ class Engine:
         if self._worker:
             self._worker.stop()
         self.store.close()
-
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --- within --------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from composer.errors import Ambiguous, NotFound, TargetError
 from composer.model import NOTHING_DESCRIBED, is_id
+from composer.targets.base import Closing, pause_within
 from composer.targets.http.address import address
 from composer.targets.http.attempts import Answer, Refusal, told
 from composer.targets.http.rate_limit import Pace, shared
@@ -25,7 +26,6 @@ from composer.text import shorten, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
-    from types import TracebackType
 
     from composer.model import Concept, Described, Job, Model, Parameters
     from composer.targets.scenario.credentials import Credentials
@@ -38,7 +38,7 @@ _TIMEOUTS = (10.0, 60.0)
 _PATIENCE = 300.0
 
 
-class Scenario:
+class Scenario(Closing):
     """A `Target` over HTTP; safe between threads. Close it when done."""
 
     remote = True
@@ -174,17 +174,6 @@ class Scenario:
     def close(self) -> None:
         self._client.close()
 
-    def __enter__(self) -> Scenario:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     # --- within --------------------------------------------------------------------------
 
     def _with_reason(self, model: Model) -> Model:
@@ -239,7 +228,7 @@ class Scenario:
                 left = self._made.get(id, float("-inf")) + self.grace - self._pace.clock()
                 if left <= 0:
                     raise
-            self._sleep(min(left, 1.0, max(0.02, self.grace / 10)))
+            self._sleep(min(left, pause_within(self.grace)))
 
 
 def _checked(id: str, what: str = "model") -> str:
