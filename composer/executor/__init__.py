@@ -1,9 +1,8 @@
 """Carrying out a plan, given a target and a ledger; knows neither HTTP nor files."""
 
-from composer.executor.creator import Stopped
+from composer.executor.creator import Settings, Stopped
 from composer.executor.execution import apply
 from composer.executor.recovery import recover
 from composer.executor.repair import repair
-from composer.executor.settings import Settings
 
 __all__ = ["Settings", "Stopped", "apply", "recover", "repair"]

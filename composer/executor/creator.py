@@ -18,13 +18,24 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Collection
 
-    from composer.executor.settings import Settings
     from composer.lock import Ledger
     from composer.model import Content, Intent, Model, Recipe
     from composer.planner import Action
     from composer.targets.base import Target
 
 _POSTS = 3  # each only after the one before it has provably made nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to apply; times in seconds. `grace` is how long a new model may stay unseen."""
+
+    grace: float
+    poll_interval: float = 10.0
+    timeout: float = 900.0
+    parallelism: int = 8
+    no_wait: bool = False
+    max_cost: float | None = None  # in the target's units, for all trainings of one apply
 
 
 class Stopped(Exception):

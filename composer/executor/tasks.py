@@ -13,8 +13,7 @@ from composer.planner import DONE, Outcome, Step, Verb, entry_once_trained
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from composer.executor.creator import Creator
-    from composer.executor.settings import Settings
+    from composer.executor.creator import Creator, Settings
     from composer.model import Entry, Model
     from composer.planner import Action
 

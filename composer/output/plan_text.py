@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from composer.output.concepts import rows_of
-from composer.output.plan_view import LOCK_ONLY, SIGNS, UNASKED, summary
+from composer.output.plan_view import LOCK_ONLY, SIGNS, UNASKED, rows_of, summary
 from composer.output.style import aligned, painted
 from composer.planner import Verb
 from composer.text import visible

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from composer.output.budget import COMMENT, Budget
-from composer.planner import Verb
+from composer.planner import Verb, is_stand_in
 from composer.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from composer.planner import Guard, Plan
+    from composer.model import Content
+    from composer.planner import Action, Guard, Plan
 
 WHOLE = "compose plan -o json"
 LOCK_ONLY = "the lock was changed, and no recipe asks for it"
@@ -83,3 +85,33 @@ def summary(plan: Plan) -> str:
     if not said:
         return "No recipes found."
     return f"{counted(recipes, 'recipe')}: {said}." if recipes else f"{said.capitalize()}."
+
+
+# --- the concepts of an action -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One concept: its LoRA's name (not yet escaped), and its scale; None where it isn't there."""
+
+    label: str
+    before: float | None
+    after: float | None
+
+
+def rows_of(action: Action, after: Content | None) -> list[Row]:
+    """A row for each LoRA, by name; `after` is what the composition will be made of."""
+    old, new = _scales(action.explanation.before), _scales(after)
+    ids = sorted({*old, *new}, key=lambda id: (action.explanation.labels.get(id, id), id))
+    names = Counter(action.explanation.labels.get(id, id) for id in ids)
+    rows = []
+    for id in ids:
+        name = action.explanation.labels.get(id, id)
+        which = "no pin" if is_stand_in(id) else id
+        label = name if names[name] == 1 else f"{name} ({which})"
+        rows.append(Row(label, old.get(id), new.get(id)))
+    return rows
+
+
+def _scales(content: Content | None) -> dict[str, float]:
+    return {} if content is None else {c.model_id: c.scale for c in content.concepts}
