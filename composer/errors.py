@@ -4,7 +4,7 @@
     ├── UsageError              64   the command line asks for something impossible
     ├── InvalidInput            65   a recipe, the lock or the journal is invalid
     ├── Refused                  3   a guard, `--expect`, `--locked` or a limit said no
-    ├── BadLora                  1   a file that is no FLUX.1 LoRA we can read
+    ├── BadLora                  1   a file that is not a LoRA we can read
     └── TargetError              1   the target said no, for good
         ├── CredentialsError    77   no or wrong credentials, or another owner
         ├── NotFound             1   no model or job of that id
@@ -85,7 +85,7 @@ class Refused(ComposeError):
 
 
 class BadLora(ComposeError):
-    """A file that is not a FLUX.1 LoRA we can read; the message names the file and why."""
+    """A file that is not a LoRA we can read; the message names the file and why."""
 
 
 class TargetError(ComposeError):

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 
 from composer.lora.deltas import delta_of
 from composer.lora.dtypes import NUMPY, WEIGHTS
-from composer.lora.encoders import encoder_of
+from composer.lora.families.family import spelled
 from composer.lora.format_error import LoraFormatError
 from composer.lora.scaling import MOST
-from composer.lora.source_formats import TensorRole, spelled
+from composer.lora.source_formats import TensorRole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from composer.lora.container import Source, Tensor
     from composer.lora.factors import Delta
+    from composer.lora.families import Family
     from composer.lora.modules import TargetLayer
     from composer.lora.scaling import Configs
     from composer.lora.source_formats import KeyPrefix
@@ -64,9 +65,9 @@ class Adapter:
         return (*weights, *(bias.tensor for bias in self.biases))
 
 
-def adapters(source: Source, configs: Configs) -> tuple[Adapter, ...]:
-    """The adapters of an open file, by stem. Raises `LoraFormatError`."""
-    found = _sorted_out(source.header.tensors.values())
+def adapters(source: Source, family: Family, configs: Configs) -> tuple[Adapter, ...]:
+    """The adapters of an open file of this family, by stem. Raises `LoraFormatError`."""
+    found = _sorted_out(family, source.header.tensors.values())
     configs.check([stem.text for stem in found], has_alphas=_has_alphas(found.values()))
     made = tuple(
         _adapter(stem, found[stem], source, configs)
@@ -76,10 +77,12 @@ def adapters(source: Source, configs: Configs) -> tuple[Adapter, ...]:
     return made
 
 
-def _sorted_out(tensors: Iterable[Tensor]) -> dict[KeyPrefix, dict[TensorRole, Tensor]]:
+def _sorted_out(
+    family: Family, tensors: Iterable[Tensor]
+) -> dict[KeyPrefix, dict[TensorRole, Tensor]]:
     found: dict[KeyPrefix, dict[TensorRole, Tensor]] = {}
     for tensor in tensors:
-        meaning = spelled(tensor.name)
+        meaning = spelled(family, tensor.name)
         if meaning is None:  # a norm, which `reading` takes
             continue
         stem, piece = meaning
@@ -141,10 +144,10 @@ def _biases(stem: KeyPrefix, pieces: Pieces, factor: float) -> tuple[Bias, ...]:
     for bias in found:
         if bias.tensor.shape != (stem.site.outputs,):
             raise LoraFormatError(
-                f"{bias.tensor.name} has shape {list(bias.tensor.shape)}, where FLUX.1 has"
+                f"{bias.tensor.name} has shape {list(bias.tensor.shape)}, where {stem.model} has"
                 f" {stem.site.outputs} outputs: made for another model"
             )
-        if encoder_of(stem.site.parts[0].module.path):
+        if stem.site.parts[0].module.encoder:
             raise LoraFormatError(
                 f"{bias.tensor.name} is a bias of a text encoder, which no loader takes"
             )

@@ -1,4 +1,4 @@
-"""How much LoRAs change each block of FLUX.1, and how far they pull the same way: numbers alone.
+"""How much LoRAs change each block of a model, and how far they pull the same way: numbers alone.
 
 The inner product of two changes, <ΔW, ΔW'> = Σ ΔW * ΔW', comes from their factors: with the A's of
 a layer stacked above each other, and the B's side by side, it is the sum of (A Aᵀ) * (BᵀB) over
@@ -9,7 +9,7 @@ ranks are so high that this is cheaper. `inspecting` makes norms and cosines of 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from composer.lora.dtypes import finite
-from composer.lora.encoders import T5_MODULES
-from composer.lora.modules import DOUBLE_BLOCKS, SINGLE_BLOCKS, alone
-from composer.lora.output_formats import DIFFUSERS, Place
+from composer.lora.families import shared
 from composer.lora.terms import RowRange, ScaledDelta, opened, terms
 from composer.lora.threads import in_order
 
@@ -28,50 +26,27 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from composer.lora.output_formats import Form, Place
     from composer.lora.reading import LoraFile
     from composer.lora.terms import Opened
 
     Array = NDArray[Any]
     Terms = Mapping[int, ScaledDelta]  # of one layer, by the number of the file
 
-OTHER, ENCODER = "other layers", "text encoder"
-BLOCKS = (
-    *(f"double {n}" for n in range(DOUBLE_BLOCKS)),
-    *(f"single {n}" for n in range(SINGLE_BLOCKS)),
-    OTHER,
-    ENCODER,
-)
-
 VALUES = 1 << 18  # of the B's of a layer, or of each ΔW where it is built, at a time
 CANCELLED = 1e-2  # of the sum of the products' sizes: below, float32's digits don't do
 SMALLEST, LARGEST = 1e-24, 1e24  # sums of squares that float32 adds up without loss
-
-# Every layer that any file can have a part for; diffusers has no slot for T5.
-_EVERYWHERE = replace(
-    DIFFUSERS,
-    name="inspected",
-    places=(*DIFFUSERS.places, *(Place(module.path, alone(module)) for module in T5_MODULES)),
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Grams:
     """Inner products of the changes of `count` files at scale 1, by block, each (count, count).
 
-    A block that no file changes isn't there; the others are in the order of `BLOCKS`.
+    A block that no file changes isn't there; the others are in the family's order.
     """
 
     count: int
     blocks: Mapping[str, NDArray[np.float64]]
-
-
-def block_of(path: str) -> str:
-    """The block that the module of this (diffusers) path is in."""
-    first, _, rest = path.partition(".")
-    if first in ("transformer_blocks", "single_transformer_blocks"):
-        kind = "double" if first == "transformer_blocks" else "single"
-        return f"{kind} {rest.partition('.')[0]}"
-    return ENCODER if first.startswith("text_encoder") else OTHER
 
 
 def grams(loras: Sequence[LoraFile]) -> Grams:
@@ -81,24 +56,25 @@ def grams(loras: Sequence[LoraFile]) -> Grams:
     doesn't grow with the files. Raises `BadLora` for values that aren't finite, and for a file
     that changed since it was read.
     """
+    family = shared(loras)
     sums: dict[str, NDArray[np.float64]] = {}
     with ExitStack() as stack:
         parts = opened([(lora, 1.0) for lora in loras], stack)
-        layers = _layers(parts)
+        layers = _layers(parts, family.inspected)
         found = in_order(partial(_layer, count=len(loras)), layers.values())
         for place, gram in zip(layers, found, strict=True):
-            block = block_of(place.site.parts[0].module.path)
+            block = place.site.parts[0].module.block
             sums[block] = sums.get(block, 0) + gram
         for part in parts:
             part.check()
-    return Grams(len(loras), {block: sums[block] for block in BLOCKS if block in sums})
+    return Grams(len(loras), {block: sums[block] for block in family.blocks if block in sums})
 
 
-def _layers(parts: Sequence[Opened]) -> dict[Place, dict[int, ScaledDelta]]:
+def _layers(parts: Sequence[Opened], form: Form) -> dict[Place, dict[int, ScaledDelta]]:
     """The terms of each layer, by the number of the file; no file has two on one module."""
     layers: dict[Place, dict[int, ScaledDelta]] = {}
     for number, part in enumerate(parts):
-        for place, shares in terms([part], _EVERYWHERE).items():
+        for place, shares in terms([part], form).items():
             for term in shares.terms:
                 layers.setdefault(place, {})[number] = term
     return layers

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from composer import lora
 from composer.errors import BadLora
 from composer.files.disk import MARGIN, check_space, free_space, sync_file
+from composer.lora.families import shared
 from composer.lora.fingerprint import unchanged
 from composer.lora.output_options import OutputOptions
 from composer.lora.result_metadata import Origin, described
@@ -61,7 +62,12 @@ class CompositionSpec:
         ]
         how = self.wanted
         return described(
-            self.title, origins, form=self.form, rank=how.rank, precision=how.precision
+            self.title,
+            origins,
+            form=self.form,
+            family=shared([file for file, _ in files]),
+            rank=how.rank,
+            precision=how.precision,
         )
 
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from composer.lora.dtypes import F32
 from composer.lora.estimate import most_bytes, shared_dtype
+from composer.lora.families import shared
 from composer.lora.layout import Layout
-from composer.lora.output_formats import DIFFUSERS, FORMS
 from composer.lora.report import Kept, Report
 from composer.lora.rounding import TooNarrow
 from composer.lora.threads import in_order
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from composer.lora.layout import Layer
+    from composer.lora.output_formats import Form
     from composer.lora.reading import LoraFile
     from composer.lora.weights import Weights
     from composer.lora.writer import Output
@@ -40,7 +41,7 @@ def compose(
     out: Path,
     *,
     metadata: Mapping[str, str],
-    form: str = DIFFUSERS.name,
+    form: str = "diffusers",
     rank: int | None = None,
     dtype: str | None = None,
     progress: Callable[[float], None] = lambda share: None,
@@ -63,7 +64,7 @@ def compose(
     if not all(isfinite(scale) for _, scale in parts):
         raise ValueError("a scale must be a finite number")
     with ExitStack() as stack:
-        layout = Layout.of(parts, FORMS[form], rank, stack)
+        layout = Layout.of(parts, _form(parts, form), rank, stack)
         try:
             return _write(layout, dtype or shared_dtype(parts), out, metadata, progress)
         except TooNarrow as narrow:
@@ -75,18 +76,18 @@ def compose(
 def composed_size(
     parts: Sequence[tuple[LoraFile, float]],
     *,
-    form: str = DIFFUSERS.name,
+    form: str = "diffusers",
     rank: int | None = None,
     dtype: str | None = None,
 ) -> int:
     """Bytes that `compose` with the same arguments writes at most, from the headers alone."""
-    return most_bytes(parts, FORMS[form], rank, dtype)
+    return most_bytes(parts, _form(parts, form), rank, dtype)
 
 
 def foreseen(
     parts: Sequence[tuple[LoraFile, float]],
     *,
-    form: str = DIFFUSERS.name,
+    form: str = "diffusers",
     rank: int | None = None,
     dtype: str | None = None,
 ) -> Report:
@@ -95,8 +96,12 @@ def foreseen(
     Reads no more than it takes to know the ranks. Raises `BadLora` for parts that don't fit.
     """
     with ExitStack() as stack:
-        layout = Layout.of(parts, FORMS[form], rank, stack)
+        layout = Layout.of(parts, _form(parts, form), rank, stack)
         return Report(dtype or shared_dtype(parts), layout.ranks)
+
+
+def _form(parts: Sequence[tuple[LoraFile, float]], name: str) -> Form:
+    return shared([file for file, _ in parts]).forms[name]
 
 
 def _write(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["HEADER_LIMIT", "Header", "Source", "Tensor", "strict_json"]
 
 HEADER_LIMIT = 8 * 1024 * 1024  # bytes; training notes and thumbnails rarely bring one to 1 MiB
-TENSOR_LIMIT = 1024**3  # bytes; FLUX.1's largest weight has a quarter of that, a LoRA's far less
+TENSOR_LIMIT = 1024**3  # bytes; a large model's largest weight has a quarter of that
 NAME_LIMIT = 1000  # characters of a tensor's name
 
 _FIELDS = {"dtype", "shape", "data_offsets"}

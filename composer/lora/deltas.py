@@ -1,5 +1,5 @@
 """From the pieces of one LoRA to the change of the weights that they are, if they are all there and
-fit each other and FLUX.1.
+fit each other and the model.
 
 `adapters` calls `delta_of` for every stem of a file.
 """
@@ -75,7 +75,7 @@ def _side(
         raise LoraFormatError(
             f"{stem.text} has {whole.value} both whole and in parts: which one counts?"
         )
-    return Side(_matrix(pieces[whole]))
+    return Side(_matrix(stem, pieces[whole]))
 
 
 _MAKERS: Mapping[str, Callable[[KeyPrefix, Pieces], Delta]] = {
@@ -101,7 +101,7 @@ def _all(stem: KeyPrefix, pieces: Pieces, wanted: Sequence[TensorRole]) -> list[
     missing = [piece for piece in wanted if piece not in pieces]
     if missing:
         _missing(stem, missing)
-    return [_matrix(pieces[piece]) for piece in wanted]
+    return [_matrix(stem, pieces[piece]) for piece in wanted]
 
 
 def _missing(stem: KeyPrefix, pieces: Iterable[TensorRole]) -> None:
@@ -109,10 +109,10 @@ def _missing(stem: KeyPrefix, pieces: Iterable[TensorRole]) -> None:
     raise LoraFormatError(f"{stem.text} has no {said} weight: the file is incomplete")
 
 
-def _matrix(tensor: Tensor) -> Tensor:
+def _matrix(stem: KeyPrefix, tensor: Tensor) -> Tensor:
     if len(tensor.shape) != 2:
         raise LoraFormatError(
-            f"{tensor.name} has shape {list(tensor.shape)}: FLUX.1 has matrices only"
+            f"{tensor.name} has shape {list(tensor.shape)}: {stem.model} has matrices only"
         )
     return tensor
 
@@ -121,17 +121,17 @@ def _check_shape(stem: KeyPrefix, delta: Delta) -> None:
     outputs, inputs = delta.shape
     widths = stem.site.parts[0].module.widths
     if outputs != stem.site.outputs:
-        raise _misfit(delta, -1, outputs, f"{stem.site.outputs} outputs")
+        raise _misfit(stem, delta, -1, outputs, f"{stem.site.outputs} outputs")
     if inputs not in widths:
-        raise _misfit(delta, 0, inputs, f"{' or '.join(map(str, widths))} inputs")
+        raise _misfit(stem, delta, 0, inputs, f"{' or '.join(map(str, widths))} inputs")
 
 
-def _misfit(delta: Delta, index: int, found: int, wanted: str) -> LoraFormatError:
+def _misfit(stem: KeyPrefix, delta: Delta, index: int, found: int, wanted: str) -> LoraFormatError:
     """All of LoKr's tensors have a say in both sides, of the others' one has each."""
     blamed = delta.tensors if delta.kind == "LoKr" else (delta.tensors[index],)
     said = ", ".join(f"{tensor.name} has shape {list(tensor.shape)}" for tensor in blamed)
     return LoraFormatError(
-        f"{said}, which makes {found}, where FLUX.1 has {wanted}: made for another model"
+        f"{said}, which makes {found}, where {stem.model} has {wanted}: made for another model"
     )
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from composer.lora.dtypes import F16, F32, WRITTEN
-from composer.lora.layout import SILENT, empty, is_clip, layer_specs
-from composer.lora.modules import HEAD
+from composer.lora.layout import comes_whole, empty, layer_specs
 from composer.lora.writer import Spec, header
 
 if TYPE_CHECKING:
@@ -44,7 +43,8 @@ def most_bytes(parts: Parts, form: Form, rank: int | None, dtype: str | None) ->
     if dtype is None:
         dtype = F32 if (shared := shared_dtype(parts)) == F16 else shared
     heard = [lora for lora, scale in parts if scale]
-    specs = [Spec(form.norm.format(path), F32, (HEAD,)) for path in _norms(heard) if form.norm]
+    width = (form.norm_width,)
+    specs = [Spec(form.norm.format(path), F32, width) for path in _norms(heard) if form.norm]
     totals = _totals(heard, form)
     for place, most in totals.most(rank).items():
         inputs = max(place.site.parts[0].module.widths)
@@ -87,9 +87,9 @@ def _totals(heard: Iterable[LoraFile], form: Form) -> _Totals:
             found.ranks[place] = found.ranks.get(place, 0) + adapter.rank
             if adapter.biases:
                 found.biased.add(place)
-    whole = form.whole_clip and any(is_clip(place) for place in found.ranks)
-    company = [place for place in form.places if is_clip(place)] if whole else []
-    return replace(found, company=(*company, by_path[SILENT][0]))
+    whole = any(comes_whole(place, form) for place in found.ranks)
+    company = [place for place in form.places if comes_whole(place, form)] if whole else []
+    return replace(found, company=(*company, by_path[form.silent][0]))
 
 
 def _norms(heard: Iterable[LoraFile]) -> set[str]:

@@ -11,19 +11,14 @@ from typing import TYPE_CHECKING
 from composer.lora import trainer_metadata as training_notes
 from composer.lora.analysis import grams
 from composer.lora.arguments import with_scales
-from composer.lora.encoders import CLIP, T5, encoder_of
-from composer.lora.inspection_values import T5_PART, Inspection, LoraInfo, Mix
-from composer.lora.modules import group_of
+from composer.lora.inspection_values import Inspection, LoraInfo, Mix
 from composer.lora.reading import read
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from composer.lora.arguments import Loras
     from composer.lora.reading import LoraFile
-
-
-ENCODERS = {CLIP: "CLIP", T5: T5_PART}
 
 
 def inspect(loras: Loras, *, title: str = "") -> Inspection:
@@ -51,7 +46,7 @@ def portrait(file: LoraFile) -> LoraInfo:
         ranks=file.ranks,
         alphas=file.alphas,
         dtypes=file.dtypes,
-        modules=dict(Counter(map(_group, file.modules))),
+        modules=dict(Counter(_groups(file))),
         norms=len(file.norms),
         biases=sum(bool(adapter.biases) for adapter in file.adapters),
         triggers=training_notes.triggers(file.metadata),
@@ -62,8 +57,12 @@ def portrait(file: LoraFile) -> LoraInfo:
     )
 
 
-def _group(path: str) -> str:
-    return ENCODERS.get(encoder_of(path) or "") or group_of(path)
+def _groups(file: LoraFile) -> Iterator[str]:
+    """The kind of each layer that the file changes."""
+    changed = {*file.modules}
+    for module in file.family.modules:
+        if module.path in changed:
+            yield module.encoder or module.group
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:

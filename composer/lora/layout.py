@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from composer.lora.dtypes import F32
-from composer.lora.encoders import CLIP, encoder_of
-from composer.lora.modules import HEAD
 from composer.lora.norms import norms
 from composer.lora.terms import Shares, opened, terms
 from composer.lora.writer import Spec, order
@@ -28,10 +26,6 @@ if TYPE_CHECKING:
     from composer.lora.terms import Opened, ScaledDelta
 
     Parts = Sequence[tuple[LoraFile, float]]
-
-# Where nothing is left to compose, the file has this layer, with rank 1 and zeros: every program
-# finds it, and it changes nothing.
-SILENT = "transformer_blocks.0.attn.to_q"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +108,7 @@ class Layout:
     def has_bias(self, layer: Layer) -> bool:
         """Whether a bias is written: for one layer that has one, PEFT wants all to."""
         if self.form.one_alpha:
-            return self.biased and not is_clip(layer.place)
+            return self.biased and not layer.place.site.parts[0].module.encoder
         return bool(layer.shares.biases)
 
     def alpha_of(self, layer: Layer) -> int | None:
@@ -127,7 +121,7 @@ class Layout:
 
     def specs(self, dtype: str) -> list[Spec]:
         """The tensors to write, in the order of the file."""
-        specs = [Spec(key, F32, (HEAD,)) for key in self.norms]
+        specs = [Spec(key, F32, (self.form.norm_width,)) for key in self.norms]
         for layer in self.layers:
             alpha, bias = self.alpha_of(layer) is not None, self.has_bias(layer)
             specs += layer_specs(layer, self.form, dtype, alpha=alpha, bias=bias)
@@ -145,8 +139,10 @@ def layer_specs(layer: Layer, form: Form, dtype: str, *, alpha: bool, bias: bool
         yield Spec(stem + form.bias, dtype, (layer.outputs,))
 
 
-def is_clip(place: Place) -> bool:
-    return encoder_of(place.site.parts[0].module.path) == CLIP
+def comes_whole(place: Place, form: Form) -> bool:
+    """Whether this layer is in a file as soon as another one of its text encoder is."""
+    encoder = place.site.parts[0].module.encoder
+    return encoder is not None and encoder == form.whole_encoder
 
 
 def _layer(place: Place, shares: Shares, rank: int | None) -> Layer:
@@ -185,10 +181,10 @@ def _filled(layers: list[Layer], form: Form) -> list[Layer]:
     """With layers of zeros where the form needs them, of the others' rank if they share one."""
     there = {layer.place for layer in layers}
     wanted = [place for place in form.places if place in there]
-    if form.whole_clip and any(is_clip(place) for place in there):
-        wanted = [place for place in form.places if place in there or is_clip(place)]
+    if any(comes_whole(place, form) for place in there):
+        wanted = [place for place in form.places if place in there or comes_whole(place, form)]
     if not there:
-        wanted = [form.by_path()[SILENT][0]]
+        wanted = [form.by_path()[form.silent][0]]
     ranks = {layer.rank for layer in layers if layer.rank}
     filler = ranks.pop() if len(ranks) == 1 else 1
     by_place = {layer.place: layer for layer in layers}

@@ -19,7 +19,6 @@ from composer.files.disk import check_space, free_space, spare
 from composer.lora.arguments import with_scales
 from composer.lora.composed_file import CompositionSpec, Part, make
 from composer.lora.fingerprint import look
-from composer.lora.output_formats import FORMS
 from composer.lora.output_options import PRECISIONS, OutputOptions
 from composer.text import visible
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from composer.lora.arguments import Loras, StrPath
     from composer.lora.fingerprint import Fingerprint
 
+FORMATS = ("diffusers", "kohya")
 NORMS = "brings scales of norms, which take the place of the base model's"
 
 
@@ -98,7 +98,7 @@ def merge(
 def _check_options(rank: int | None, precision: str | None, format: str) -> None:
     if rank is not None and rank < 1:
         raise UsageError(f"rank is {rank}, and must be 1 or more")
-    for name, value, allowed in (("precision", precision, PRECISIONS), ("format", format, FORMS)):
+    for name, value, allowed in (("precision", precision, PRECISIONS), ("format", format, FORMATS)):
         if value is not None and value not in allowed:
             raise UsageError(f"{name} is {value!r}, and must be one of {', '.join(allowed)}")
 

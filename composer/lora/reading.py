@@ -13,11 +13,9 @@ from composer.lora import unsupported as refusals
 from composer.lora.adapters import adapters
 from composer.lora.container import Header, Source
 from composer.lora.dtypes import WEIGHTS
-from composer.lora.encoders import CLIP_MODULES, T5_MODULES
+from composer.lora.families import of_keys
 from composer.lora.format_error import LoraFormatError
-from composer.lora.modules import HEAD, MODULES
 from composer.lora.scaling import Configs
-from composer.lora.source_formats import ENCODERS, FORMATS, NORM_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,8 +23,7 @@ if TYPE_CHECKING:
 
     from composer.lora.adapters import Adapter
     from composer.lora.container import Tensor
-
-ORDER = tuple(module.path for module in (*MODULES, *CLIP_MODULES, *T5_MODULES))
+    from composer.lora.families import Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +37,7 @@ class LoraFile:
     """
 
     path: Path
+    family: Family
     title: str | None
     format: str
     kinds: tuple[str, ...]
@@ -66,36 +64,38 @@ def read(path: Path) -> LoraFile:
 
 def _read(path: Path, source: Source) -> LoraFile:
     header = source.header
-    refusals.check(header.tensors, header.metadata)
-    made = adapters(source, _configs(path, header))
+    family = of_keys(header.tensors)
+    refusals.check(family, header.tensors, header.metadata)
+    made = adapters(source, family, _configs(path, family, header))
     deltas = [adapter.delta for adapter in made if adapter.delta]
     used = {part.module.path for adapter in made for part in adapter.site.parts}
     return LoraFile(
         path=path,
+        family=family,
         title=_title(header.metadata),
-        format=_format({adapter.stem.format for adapter in made}),
+        format=_format(family, {adapter.stem.format for adapter in made}),
         kinds=tuple(sorted({delta.kind for delta in deltas})),
         ranks=tuple(sorted({delta.rank for delta in deltas})),
         alphas=tuple(sorted({a.alpha for a in made if a.alpha is not None})),
         dtypes=tuple(sorted({t.dtype for adapter in made for t in adapter.tensors})),
-        modules=tuple(path for path in ORDER if path in used),
+        modules=tuple(module.path for module in family.modules if module.path in used),
         metadata=header.metadata,
         adapters=made,
         header=header,
-        norms=_norms(header.tensors),
+        norms=_norms(family, header.tensors),
     )
 
 
-def _configs(path: Path, header: Header) -> Configs:
+def _configs(path: Path, family: Family, header: Header) -> Configs:
     """PEFT's configuration: in the metadata, or beside a file that PEFT itself saved."""
-    inside = Configs.of(header.metadata)
+    inside = Configs.of(family, header.metadata)
     return inside if inside.by_prefix else Configs.beside(path)
 
 
-def _format(names: set[str]) -> str:
+def _format(family: Family, names: set[str]) -> str:
     """The formats' names in the order of the tables; the encoders' counts only if it is alone."""
-    known = [format.name for format in FORMATS if format.name in names]
-    return "+".join([name for name in known if name != ENCODERS.name] or known)
+    known = [format.name for format in family.formats if format.name in names]
+    return "+".join([name for name in known if name != family.encoder_format] or known)
 
 
 def _title(metadata: Mapping[str, str]) -> str | None:
@@ -104,15 +104,17 @@ def _title(metadata: Mapping[str, str]) -> str | None:
     return next((title for title in titles if title not in ("", "None")), None)
 
 
-def _norms(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _norms(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        path = NORM_KEYS.get(key)
+        path = family.norm_keys.get(key)
         if path is None:
             continue
-        if tensor.shape != (HEAD,) or tensor.dtype not in WEIGHTS:
+        if tensor.shape != (family.norm_width,) or tensor.dtype not in WEIGHTS:
             kind = f"{tensor.dtype} of shape {list(tensor.shape)}"
-            raise LoraFormatError(f"has {key} as {kind}, where FLUX.1 has {HEAD} weights")
+            raise LoraFormatError(
+                f"has {key} as {kind}, where {family.label} has {family.norm_width} weights"
+            )
         if path in found:
             raise LoraFormatError(f"has {path} twice: as {found[path].name} and as {key}")
         found[path] = tensor

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from composer.lora.modules import group_of
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -60,4 +58,4 @@ class Kept:
 
 
 def _group(layer: Layer) -> str:
-    return group_of(layer.place.site.parts[0].module.path)
+    return layer.place.site.parts[0].module.group

@@ -11,17 +11,13 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from composer.lora.output_formats import KOHYA
+from composer.lora.families import Family, default
 from composer.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 SPEC = "1.0.0"  # of the Model Spec that the keys below follow (Stability-AI/ModelSpec)
-ARCHITECTURE = "flux-1-dev/lora"  # as sd-scripts and the programs that read its files name it
-# Whose names the keys of the tensors are, as sd-scripts' `sai_model_spec.py` names the two.
-IMPLEMENTATIONS = {KOHYA.name: "https://github.com/black-forest-labs/flux"}
-DIFFUSERS = "diffusers"
 
 PHRASES = ("modelspec.trigger_phrase", "trigger_phrase", "trigger_word")  # the first that is there
 PHRASE_LIMIT, PHRASES_LIMIT, TITLE_LIMIT = 256, 2048, 256  # characters
@@ -44,16 +40,18 @@ def described(
     origins: Sequence[Origin],
     *,
     form: str,
+    family: Family | None = None,
     rank: int | None = None,
     precision: str | None = None,
 ) -> dict[str, str]:
     """The metadata of the sum of these parts. `rank` and `precision` are what was asked for."""
+    family = family or default()
     asked = {"compose.rank": rank, "compose.precision": precision}
     phrase = _joined(trigger_phrase(origin.metadata) for origin in origins if origin.scale > 0)
     return {
         "modelspec.sai_model_spec": SPEC,
-        "modelspec.architecture": ARCHITECTURE,
-        "modelspec.implementation": IMPLEMENTATIONS.get(form, DIFFUSERS),
+        "modelspec.architecture": family.architecture,
+        "modelspec.implementation": family.forms[form].implementation,
         "modelspec.title": plain(title, TITLE_LIMIT),
         "modelspec.merged_from": ", ".join(origin.id for origin in origins),
         **({"modelspec.trigger_phrase": phrase} if phrase else {}),

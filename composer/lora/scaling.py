@@ -13,19 +13,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from composer.lora.container import strict_json
-from composer.lora.encoders import CLIP, T5
 from composer.lora.format_error import LoraFormatError, shown
-from composer.lora.modules import MODULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from composer.lora.families import Family
+
 KEY = "lora_adapter_metadata"
-# How its entries begin, and the keys that they are about.
-PREFIXES = ("transformer.", f"{CLIP}.", f"{T5}.")
-# Of one model saved alone, neither has a beginning: the keys are the bare names of layers.
-BARE = tuple({module.path.partition(".")[0] for module in MODULES})
 
 # What PEFT calls the two files that it saves together, and how the keys in them begin.
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -89,17 +85,19 @@ class Configs:
     spoken_of: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, metadata: Mapping[str, str]) -> Configs:
+    def of(cls, family: Family, metadata: Mapping[str, str]) -> Configs:
         """Those in a file's metadata. Raises `LoraFormatError`."""
         raw = _object(metadata.get(KEY, "{}").encode("utf-8"), KEY)
         found = {}
-        for prefix in PREFIXES:
+        for prefix in family.peft_prefixes:
             ours = {key.removeprefix(prefix): raw[key] for key in raw if key.startswith(prefix)}
             if ours:
                 found[prefix] = AdapterConfig.of(ours, KEY)
         if "r" not in raw:
-            return cls(found, PREFIXES)
-        return cls({**found, "": AdapterConfig.of(raw, KEY)}, (*PREFIXES, *BARE))
+            return cls(found, family.peft_prefixes)
+        # Of one model saved alone, the keys are the bare names of layers.
+        bare = {m.path.partition(".")[0] for m in family.modules if m.encoder is None}
+        return cls({**found, "": AdapterConfig.of(raw, KEY)}, (*family.peft_prefixes, *bare))
 
     @classmethod
     def beside(cls, path: Path) -> Configs:

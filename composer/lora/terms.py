@@ -15,7 +15,7 @@ from composer.lora.container import Source
 from composer.lora.dtypes import NUMPY, finite
 from composer.lora.factors import LowRank, check_finite, read
 from composer.lora.format_error import Naming, shown
-from composer.lora.unsupported import homeless
+from composer.lora.unsupported import unsupported_layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -206,7 +206,7 @@ def _runs(
     found: dict[Place, tuple[RowRange, ...]] = {}
     for part in adapter.site.parts:
         if part.module.path not in places:
-            raise homeless(adapter.stem.text, form.name)
+            raise unsupported_layer(adapter.stem.text, part.module.encoder, form.name)
         place, there = places[part.module.path]
         found[place] = (*found.get(place, ()), *_rows(part, there))
     return found

@@ -28,7 +28,7 @@ from composer.files.delivery import STALE, sweep
 from composer.files.disk import MARGIN, spare
 from composer.lora import merge, read
 from composer.lora.container import Source
-from composer.lora.modules import MODULES
+from composer.lora.families.flux1 import MODULES
 from composer.model import LORA, Concept, parameters
 from composer.targets.local.service import Engine
 

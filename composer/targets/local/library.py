@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from composer.errors import BadLora
-from composer.lora.encoders import T5, encoder_of
 from composer.lora.fingerprint import Fingerprint, Hashes, StatSignature, look
-from composer.lora.output_formats import DIFFUSERS
 from composer.lora.result_metadata import plain
-from composer.lora.unsupported import homeless
+from composer.lora.unsupported import unsupported_layer
 from composer.targets.local.library_files import find
 from composer.targets.local.times import iso
 from composer.version import __version__
@@ -148,9 +146,13 @@ class Library:
 
 def _check_fit(file: LoraFile) -> None:
     """A composition is in diffusers' form, which can't hold all that a LoRA may have."""
+    form = file.family.form
+    places = form.by_path()
     for adapter in file.adapters:
-        if any(encoder_of(part.module.path) == T5 for part in adapter.site.parts):
-            raise _Unfit(homeless(adapter.stem.text, DIFFUSERS.name).of(file.path), file.title)
+        for part in adapter.site.parts:
+            if part.module.path not in places:
+                refusal = unsupported_layer(adapter.stem.text, part.module.encoder, form.name)
+                raise _Unfit(refusal.of(file.path), file.title)
 
 
 def _catalog(outcomes: Iterable[tuple[Found, Fingerprint | _Refusal]]) -> Catalog:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from composer.errors import BadLora
-from composer.lora.analysis import BLOCKS, grams
+from composer.lora.analysis import grams
+from composer.lora.families import registered
 from composer.lora.fingerprint import unchanged
 from composer.lora.inspecting import distinct
 from composer.lora.mix import Mix
@@ -83,7 +84,7 @@ def _parsed(text: str) -> Overlap | None:
     """What was kept; None where it is none of ours, so that it is computed anew."""
     try:
         numbers = json.loads(text)
-        return {block: float(number) for block, number in numbers.items() if block in BLOCKS}
+        return {block: float(number) for block, number in numbers.items() if block in _blocks()}
     except (ValueError, TypeError, AttributeError):
         return None
 
@@ -96,6 +97,11 @@ def _joined(found: Mapping[tuple[int, int], Overlap], count: int) -> dict[str, G
             tuple(found[min(i, j), max(i, j)].get(block, 0.0) for j in range(count))
             for i in range(count)
         )
-        for block in BLOCKS
+        for block in _blocks()
         if block in present
     }
+
+
+def _blocks() -> tuple[str, ...]:
+    """The blocks of all model families, in their order."""
+    return tuple(dict.fromkeys(block for family in registered() for block in family.blocks))

@@ -47,7 +47,9 @@ def _open(request: OpenRequest) -> Scenario:
 
 
 def _usage(key: str, id: str, state: Path) -> str:
-    url = f"{key.partition('#')[0]}/generate/custom/model_bfl-flux-1-dev"
+    from composer.lora.families import default  # its tables take a moment to build
+
+    url = f"{key.partition('#')[0]}/generate/custom/{default().base_model}"
     body = json.dumps({"modelId": id, "prompt": "a knight in a garden"})
     return (
         f'curl -u "${KEY}:${SECRET}" \\\n'

@@ -58,12 +58,14 @@ def test_what_was_asked_for_and_the_other_form() -> None:
 def test_what_is_taken_away_triggers_nothing(scale: float) -> None:
     said = described("k", [replace(INK, scale=scale), DUST], form="diffusers")
     assert said["modelspec.trigger_phrase"] == "pxl dust"
-    assert "modelspec.trigger_phrase" not in described("k", [replace(INK, scale=scale)], form="x")
+    assert "modelspec.trigger_phrase" not in described(
+        "k", [replace(INK, scale=scale)], form="diffusers"
+    )
 
 
 def test_a_phrase_counts_once_and_in_order() -> None:
     again = replace(DUST, metadata=INK.metadata)
-    assert described("k", [INK, again], form="x")["modelspec.trigger_phrase"] == "ink lines"
+    assert described("k", [INK, again], form="diffusers")["modelspec.trigger_phrase"] == "ink lines"
 
 
 def test_the_specs_own_field_wins_over_older_habits() -> None:

@@ -1,0 +1,60 @@
+"""The registry of model families. FLUX.1 is one; `register` adds another.
+
+No array in here: reading a file's family costs no numpy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from composer.errors import BadLora
+from composer.lora.families.family import Family
+from composer.lora.families.flux1 import FLUX1
+from composer.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from composer.lora.reading import LoraFile
+
+__all__ = ["Family", "default", "of_keys", "of_type", "register", "registered", "shared"]
+
+_FAMILIES: dict[str, Family] = {FLUX1.composition_type: FLUX1}
+
+
+def register(family: Family) -> None:
+    """Add a family, or replace the one of the same composition type."""
+    _FAMILIES[family.composition_type] = family
+
+
+def registered() -> tuple[Family, ...]:
+    """All families, the default first."""
+    return tuple(_FAMILIES.values())
+
+
+def default() -> Family:
+    """The family of a recipe that names no type."""
+    return FLUX1
+
+
+def of_type(composition_type: str) -> Family | None:
+    """The family of this composition type, None if it is not registered."""
+    return _FAMILIES.get(composition_type)
+
+
+def of_keys(keys: Collection[str]) -> Family:
+    """The first family that knows all keys of a file, else the default."""
+    fitting = (family for family in registered() if all(map(family.has_key, keys)))
+    return next(fitting, default())
+
+
+def shared(files: Sequence[LoraFile]) -> Family:
+    """The one family of these files. Raises `BadLora` where they are of several."""
+    for file in files[1:]:
+        if file.family is not files[0].family:
+            first, other = visible(files[0].path.name), visible(file.path.name)
+            raise BadLora(
+                f"{first} is made for {files[0].family.label}, {other} for {file.family.label}",
+                hint="combine LoRAs of one base model",
+            )
+    return files[0].family if files else default()

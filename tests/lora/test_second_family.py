@@ -1,0 +1,126 @@
+"""A second, made-up model family: registered as data, its LoRAs are read, merged and inspected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from support.lora_files import Spec, write
+
+from composer.lora import BadLora, families, inspect, merge, read
+from composer.lora.families import Family
+from composer.lora.modules import Module, alone, fused
+from composer.lora.output_formats import Form, Place
+from composer.lora.source_formats import Format, prefixed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LAYERS = tuple(
+    Module(f"towers.{n}.{name}", f"towers.{n}.pair", 6, rows, "towers", f"tower {n}")
+    for n in range(2)
+    for name, rows in (("left", 4), ("right", 10))
+)
+FORM = Form(
+    "diffusers",
+    tuple(Place(f"castle.{module.path}", alone(module)) for module in LAYERS),
+    down=".lora_A.weight",
+    up=".lora_B.weight",
+    bias=".lora_B.bias",
+    norm=None,
+    one_alpha=True,
+    whole_encoder=None,
+    silent="towers.0.left",
+)
+CASTLE = Family(
+    label="Castle",
+    lora_type="castle.2-lora",
+    composition_type="castle.2-composition",
+    base_model="model_castle-2",
+    architecture="castle-2/lora",
+    modules=LAYERS,
+    blocks=("tower 0", "tower 1"),
+    formats=(
+        Format("split", prefixed("castle.", {module.path: alone(module) for module in LAYERS})),
+        Format("fused", fused(LAYERS)),
+    ),
+    forms={"diffusers": FORM},
+)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families, "_FAMILIES", dict(families._FAMILIES))
+    families.register(CASTLE)
+
+
+def castle(folder: Path, name: str, key: str, rows: int) -> Path:
+    """A LoRA of rank 2 on one layer of the made-up model."""
+    random = np.random.default_rng(len(name))
+    tensors = {
+        f"{key}.lora_A.weight": random.standard_normal((2, 6)).astype(np.float32),
+        f"{key}.lora_B.weight": random.standard_normal((rows, 2)).astype(np.float32),
+    }
+    save_file(tensors, folder / name)
+    return folder / name
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Path:
+    return castle(tmp_path, "split.safetensors", "castle.towers.0.left", 4)
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    return castle(tmp_path, "whole.safetensors", "towers.0.pair", 14)
+
+
+def test_a_file_is_of_the_family_that_spells_its_keys(split: Path, whole: Path) -> None:
+    assert families.of_type("castle.2-composition") is CASTLE
+    assert families.of_type("castle.3-composition") is None
+    assert (read(split).family, read(split).format) == (CASTLE, "split")
+    assert read(whole).modules == ("towers.0.left", "towers.0.right")
+
+
+def test_its_files_are_merged_exactly(tmp_path: Path, split: Path, whole: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    merge({split: 0.5, whole: 2.0}, out)
+    parts, result = {**load_file(split), **load_file(whole)}, load_file(out)
+
+    def delta(tensors: dict[str, np.ndarray], key: str) -> np.ndarray:
+        return tensors[f"{key}.lora_B.weight"] @ tensors[f"{key}.lora_A.weight"]
+
+    fused_change = 2.0 * delta(parts, "towers.0.pair")
+    left = 0.5 * delta(parts, "castle.towers.0.left") + fused_change[:4]
+    scale = {key: float(result.get(f"castle.towers.0.{key}.alpha", 0)) for key in ("left", "right")}
+    for key, wanted in (("left", left), ("right", fused_change[4:])):
+        rank = len(result[f"castle.towers.0.{key}.lora_A.weight"])
+        factor = scale[key] / rank if scale[key] else 1.0
+        got = factor * delta(result, f"castle.towers.0.{key}")
+        assert np.allclose(got, wanted, rtol=1e-5, atol=1e-6)
+    with safe_open(out, "numpy") as file:
+        assert file.metadata()["modelspec.architecture"] == "castle-2/lora"
+
+
+def test_its_files_are_inspected(split: Path, whole: Path) -> None:
+    inspection = inspect({split: 0.5, whole: 2.0})
+    assert [dict(info.modules) for info in inspection.portraits] == [{"towers": 1}, {"towers": 2}]
+    assert list(inspection.mix.blocks) == ["tower 0"]
+
+
+def test_wrong_widths_are_refused_in_its_own_name(tmp_path: Path) -> None:
+    path = castle(tmp_path, "wide.safetensors", "castle.towers.0.left", 5)
+    with pytest.raises(BadLora, match="where Castle has 4 outputs"):
+        read(path)
+
+
+def test_files_of_two_families_are_not_combined(tmp_path: Path, split: Path) -> None:
+    flux = tmp_path / "flux.safetensors"
+    write(Spec(False, "F32", {"transformer_blocks.0.attn.to_q": 2}), flux)
+    for combine in (lambda loras: merge(loras, tmp_path / "out.safetensors"), inspect):
+        with pytest.raises(BadLora, match=r"made for Castle, flux\.safetensors for FLUX\.1"):
+            combine([split, flux])
+    assert not (tmp_path / "out.safetensors").exists()
