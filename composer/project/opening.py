@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from composer.targets import registry
+from composer.targets import selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,7 +37,7 @@ def open_target(
 
     Raises `UsageError`, or `CredentialsError` if the target needs credentials that aren't set.
     """
-    return registry.open_target(
+    return selection.open_target(
         target,
         project.target_context,
         project=project_id,

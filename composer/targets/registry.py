@@ -1,29 +1,24 @@
 """The kinds of targets by name: the built-in ones, and those of other distributions.
 
 A distribution adds a kind by an entry point of the group `composer.targets` whose value is a
-`TargetKind`. `open_target` is the only place in the Python API that reads the environment.
+`TargetKind`.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import time
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from composer.errors import UsageError
-from composer.targets.kind import OpenRequest, TargetContext, TargetKind, TargetOptions
+from composer.targets.kind import TargetKind
 from composer.targets.local.kind import KIND as LOCAL
 from composer.targets.scenario.kind import KIND as SCENARIO
 from composer.text import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from importlib.metadata import EntryPoint
-    from pathlib import Path
 
-    from composer.targets.base import Target
 
 GROUP = "composer.targets"
 DEFAULT = LOCAL  # what is chosen without credentials
@@ -76,41 +71,3 @@ def _load(point: EntryPoint) -> TargetKind:
             hint=f"update or uninstall {source}",
         )
     return kind
-
-
-def open_target(
-    target: str | Target | None,
-    context: TargetContext,
-    *,
-    project: str | None = None,
-    library: Path | None = None,
-    env: Mapping[str, str] = os.environ,
-    run_jobs: bool = True,
-    parallelism: int = 8,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Target:
-    """Open a target by its name or URL; None chooses one as the command line does.
-
-    A `Target` is returned as it is. `project` is a Scenario project's id, `library` the local
-    target's folder of LoRA files. Credentials and settings come from `env` alone. With `run_jobs`
-    false the target is only read; `parallelism` is the number of connections.
-
-    Raises `UsageError`, or `CredentialsError` if the target needs credentials that aren't set.
-    """
-    if target is not None and not isinstance(target, str):
-        return target
-    from composer.targets.selection import choose
-
-    options = TargetOptions(target, project, library)
-    choice = choose(options, context.lock_keys, env)
-    return choice.kind.open(
-        OpenRequest(
-            choice.name,
-            context,
-            options,
-            env,
-            run_jobs=run_jobs,
-            parallelism=parallelism,
-            sleep=sleep,
-        )
-    )

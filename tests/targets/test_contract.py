@@ -22,9 +22,9 @@ from composer.model import COMPOSITION, LORA, Concept, Content, Described, Known
 from composer.targets.base import observe
 from composer.targets.kind import TargetContext
 from composer.targets.local.service import Engine
-from composer.targets.registry import open_target
 from composer.targets.scenario.credentials import Credentials
 from composer.targets.scenario.service import Scenario
+from composer.targets.selection import open_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

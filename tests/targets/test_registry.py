@@ -13,8 +13,8 @@ from composer.errors import CredentialsError, UsageError
 from composer.targets import registry
 from composer.targets.kind import OpenRequest, TargetContext, TargetKind, TargetOptions
 from composer.targets.local.kind import find_library
-from composer.targets.registry import find_kind, kind_of_key, open_target
-from composer.targets.selection import choose
+from composer.targets.registry import find_kind, kind_of_key
+from composer.targets.selection import choose, open_target
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -67,6 +67,7 @@ class Asked:
     host: str
     writes: bool
     hide: Callable[[str], str]
+    credentials_hint: str  # what to check if the credentials are refused
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} at {self.host}"

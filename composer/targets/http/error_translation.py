@@ -21,7 +21,6 @@ from composer.targets.http.attempts import (
     Refusal,
     told,
 )
-from composer.targets.scenario.credentials import KEY, SECRET, TOKEN
 from composer.text import shorten, visible
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def _final(asked: Asked, status: int, body: object, said: str) -> TargetError:
     if status in (401, 403):
         return CredentialsError(
             f"{asked.host} refuses these credentials: {asked.method} {asked.path}: {no}",
-            hint=f"check {KEY} and {SECRET} (or {TOKEN}), and the project",
+            hint=asked.credentials_hint,
         )
     if status == 404:
         return NotFound(f"{asked}: {no}", hint="check the id, the project and the target's address")
@@ -76,7 +75,7 @@ def _redirected(asked: Asked, answer: Answer) -> TargetError:
         place = "nowhere"
     return TargetError(
         f"{asked}: redirected to {shorten(visible(place), 100)}, which is not followed",
-        hint="give the target's own address: SCENARIO_BASE_URL or --target",
+        hint="set the target's own address",
     )
 
 

@@ -11,7 +11,7 @@ import logging
 import os
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 
     from composer.targets.http.address import Address
     from composer.targets.http.rate_limit import Pace
-    from composer.targets.scenario.credentials import Credentials
 
-log = logging.getLogger("composer.targets.scenario")
+log = logging.getLogger("composer.targets.http")
 T = TypeVar("T")
 
 MAX_BYTES = 64 * 1024 * 1024  # of one answer
@@ -58,6 +57,21 @@ class Request:
 def get(path: str, *query: tuple[str, str]) -> Request:
     """A request that only reads."""
     return Request("GET", path, query, writes=False)
+
+
+class Credentials(Protocol):
+    """What a target's credentials must offer."""
+
+    @property
+    def header(self) -> str:
+        """The value of the `Authorization` header."""
+
+    @property
+    def hint(self) -> str:
+        """What to check if the target refuses them."""
+
+    def hide(self, text: str) -> str:
+        """The text without any secret."""
 
 
 class _Auth(AuthBase):
@@ -140,7 +154,14 @@ class Client:
     # --- within --------------------------------------------------------------------------
 
     def _asked(self, request: Request) -> Asked:
-        return Asked(request.method, request.path, self._address.host, request.writes, self.hide)
+        return Asked(
+            request.method,
+            request.path,
+            self._address.host,
+            request.writes,
+            self.hide,
+            self._credentials.hint,
+        )
 
     def _wait_for_turn(self, asked: Asked, deadline: float) -> None:
         """Wait as the server told us all to; raises `Unreachable` if that is too long."""

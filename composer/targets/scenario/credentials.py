@@ -53,6 +53,11 @@ class Credentials:
         """A bearer token, RFC 6750."""
         return cls(f"Bearer {token}", _secrets(token, _base64(token)))
 
+    @property
+    def hint(self) -> str:
+        """What to check if the target refuses them."""
+        return f"check {KEY} and {SECRET} (or {TOKEN}), and the project"
+
     def hide(self, text: str) -> str:
         """The text without any of our secrets, should somebody send them back to us."""
         for secret in self.secrets:
