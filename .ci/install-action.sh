@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The action's first step: installs compose from the action's own checkout into a virtual
-# environment, and outputs the Python that the next steps run. It gets no token.
+# environment, and outputs the Python that the next steps run. It gets no token. `comment` runs on
+# untrusted pull requests with a token that can write, so its environment has no dependencies.
 set -euo pipefail
 unset SCENARIO_SDK_API_KEY SCENARIO_SDK_API_SECRET SCENARIO_SDK_JWT  # pip does not need them
 
@@ -20,14 +21,21 @@ case "$INPUT_EXTRA" in
   *) fail "extra: it must be local, serve, or empty" ;;
 esac
 
-venv="$RUNNER_TEMP/compose-venv-${INPUT_EXTRA:-core}"
+kind=${INPUT_EXTRA:-core} pip=
+[ "$INPUT_COMMAND" != comment ] || kind=comment pip=--without-pip
+venv="$RUNNER_TEMP/compose-venv-$kind"
 # Installed once for all steps of a job that use the action.
-[ -e "$venv/complete" ] || "$base" -I -m venv "$venv"
+[ -e "$venv/complete" ] || "$base" -I -m venv $pip "$venv"
 python="$venv/bin/python"
 [ -x "$python" ] || python="$venv/Scripts/python.exe"
-if [ ! -e "$venv/complete" ]; then
+if [ -e "$venv/complete" ]; then
+  :
+elif [ "$kind" = comment ]; then
+  site=$("$python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  printf '%s\n' "$GITHUB_ACTION_PATH" >"$site/compose.pth"
+else
   "$python" -I -m pip install --quiet --disable-pip-version-check \
     "$GITHUB_ACTION_PATH${INPUT_EXTRA:+[$INPUT_EXTRA]}"
-  touch "$venv/complete"
 fi
+touch "$venv/complete"
 echo "python=$python" >>"$GITHUB_OUTPUT"

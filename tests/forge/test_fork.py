@@ -60,6 +60,8 @@ def test_the_second_workflow_comments_on_the_pull_request_of_the_event(
     assert said in api.comments[6][0]["body"]
     assert "nobody verified it" in api.comments[6][0]["body"]
     assert done.logs.keys() == {"install", "comment"}, "nothing is composed"
+    site = next((runner.temp / "compose-venv-comment").glob("lib/python*/site-packages"))
+    assert [file.name for file in site.iterdir()] == ["compose.pth"], "nothing is installed"
     assert stranger(runner, api, archive).ok
     assert api.writes == [f"POST {AT}/issues/6/comments"]
 
