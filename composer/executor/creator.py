@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 
 from composer.errors import Ambiguous, NotFound, TargetError, Unreachable
 from composer.model import COMPOSITION, MARK, Replaced
-from composer.planner import entry_in_progress, exact_matches, known_ids, same_concepts
+from composer.planner import known_ids
+from composer.planner.identity import same_concepts
+from composer.planner.intents import exact_matches
+from composer.planner.transitions import entry_in_progress
 from composer.targets.base import pause_within
 
 if TYPE_CHECKING:

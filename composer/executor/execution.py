@@ -16,16 +16,8 @@ from composer.executor import training
 from composer.executor.creator import Creator
 from composer.executor.tasks import Task, TaskRunner
 from composer.model import TRAINED
-from composer.planner import (
-    DONE,
-    Outcome,
-    Report,
-    Step,
-    Verb,
-    entry_in_progress,
-    entry_left_behind,
-    entry_without,
-)
+from composer.planner import DONE, Outcome, Report, Step, Verb, entry_without
+from composer.planner.transitions import entry_in_progress, entry_left_behind
 
 if TYPE_CHECKING:
     from collections.abc import Callable

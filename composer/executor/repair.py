@@ -7,15 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from composer.planner import (
-    RepairedEntry,
-    RepairReport,
-    Verb,
-    in_their_places,
-    other_owner,
-    plan,
-    repaired,
-)
+from composer.planner import RepairedEntry, RepairReport, Verb, other_owner, plan
+from composer.planner.conflicts import in_their_places
+from composer.planner.repair import repaired
 from composer.targets.base import observe
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from composer.errors import CeilingReached, ComposeError
 from composer.executor.creator import Stopped
-from composer.planner import DONE, Outcome, Step, Verb, entry_once_trained
+from composer.planner import DONE, Outcome, Step, Verb
+from composer.planner.transitions import entry_once_trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

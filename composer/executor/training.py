@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from composer.errors import CeilingReached, ComposeError, NotFound, Refused, TargetError
 from composer.executor.creator import Stopped, wanted
-from composer.planner import Step, entry_in_progress
+from composer.planner import Step
+from composer.planner.transitions import entry_in_progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

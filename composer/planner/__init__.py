@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from composer.model import KnownState
-from composer.planner.conflicts import corrected, in_their_places
+from composer.planner.conflicts import corrected
 from composer.planner.deletions import Deletions, repeated
 from composer.planner.drift import drift_of
 from composer.planner.guards import ALLOW_EMPTY, ALLOW_LARGE, dangers, other_owner
-from composer.planner.identity import has_content, is_exact_match, is_expected_model, same_concepts
+from composer.planner.identity import is_exact_match, is_expected_model
 from composer.planner.importing import entry_of, recipe_of
-from composer.planner.intents import exact_matches, known_ids, models_of_intents, with_found
+from composer.planner.intents import known_ids, models_of_intents, with_found
 from composer.planner.lock_diff import MARKERS, LockDiff, compare_locks, unreadable
 from composer.planner.matching import free_place, match_entries, own_entries
 from composer.planner.offline import as_offline_plan, as_the_lock_says, is_stand_in
@@ -36,12 +36,9 @@ from composer.planner.plan import (
     Verb,
     digest_of_changes,
 )
-from composer.planner.repair import RepairedEntry, RepairReport, repaired
+from composer.planner.repair import RepairedEntry, RepairReport
 from composer.planner.report import DONE, Outcome, Report, Step
 from composer.planner.transitions import (
-    entry_in_progress,
-    entry_left_behind,
-    entry_once_trained,
     entry_without,
 )
 from composer.planner.truth_table import PlanningContext, decide
@@ -79,14 +76,8 @@ __all__ = [
     "compare_locks",
     "dangers",
     "digest_of_changes",
-    "entry_in_progress",
-    "entry_left_behind",
     "entry_of",
-    "entry_once_trained",
     "entry_without",
-    "exact_matches",
-    "has_content",
-    "in_their_places",
     "is_exact_match",
     "is_expected_model",
     "is_stand_in",
@@ -100,8 +91,6 @@ __all__ = [
     "plan",
     "plan_offline",
     "recipe_of",
-    "repaired",
-    "same_concepts",
     "unpinned",
     "unreadable",
     "with_found",

@@ -34,9 +34,9 @@ from composer.planner import (
     match_entries,
     models_of_intents,
     plan,
-    same_concepts,
     with_found,
 )
+from composer.planner.identity import same_concepts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -30,7 +30,7 @@ from composer.model import (
     Recipe,
     parameters,
 )
-from composer.planner import same_concepts
+from composer.planner.identity import same_concepts
 from composer.targets.base import Target, observe
 from composer.targets.http import session as client
 from composer.targets.scenario.credentials import Credentials
