@@ -13,6 +13,8 @@ from hypothesis import settings
 from support.serving import KEY, SECRET
 from support.sizes import soak_factor
 
+from composer.files.state import VARIABLE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -22,6 +24,7 @@ settings.load_profile("compose")
 
 _LOOPBACK = ("127.", "::1", "localhost")
 _OURS = ("COMPOSE_", "SCENARIO_")
+_KEPT = ("COMPOSE_SOAK", "COMPOSE_NO_SKIPS", VARIABLE)
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +34,19 @@ def _guarded(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(home))
     for name in list(os.environ):
-        if name.startswith(_OURS) and name not in ("COMPOSE_SOAK", "COMPOSE_NO_SKIPS"):
+        if name.startswith(_OURS) and name not in _KEPT:
             monkeypatch.delenv(name)
     for name in ("FORCE_COLOR", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _state_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One folder for the states of all tests' projects, fixtures of whole modules included."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv(VARIABLE, str(tmp_path_factory.mktemp("state")))
+    yield
+    patch.undo()
 
 
 @pytest.fixture(autouse=True, scope="session")

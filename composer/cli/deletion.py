@@ -48,8 +48,8 @@ def forget_command(
     """Take recipes (by path or name) or single ids out of the lock. Nothing is deleted."""
     project = open_project()
     key = choose(wish, project.lock.targets, os.environ).key
-    with nullcontext() if dry_run else only_one(project.root, wait=lock_timeout):
-        ledger = Ledger(project.root, key, write=not dry_run)
+    with nullcontext() if dry_run else only_one(project.root, project.state, wait=lock_timeout):
+        ledger = Ledger(project.root, key, project.state, write=not dry_run)
         handled = [_forget(ledger, thing, dry_run=dry_run) for thing in what]
         if not dry_run:
             for id in ledger.memory.made:
@@ -189,10 +189,10 @@ def _delete(
 ) -> int:
     """Plan deletions, check them against the guards, and carry them out."""
     with (
-        nullcontext() if dry_run else only_one(project.root, wait=lock_timeout),
+        nullcontext() if dry_run else only_one(project.root, project.state, wait=lock_timeout),
         open_target(project, wish, run_jobs=not dry_run) as target,
     ):
-        ledger = Ledger(project.root, target.key, write=not dry_run)
+        ledger = Ledger(project.root, target.key, project.state, write=not dry_run)
         observed = observe(target, project.recipes, ledger.memory)
         found = actions(ledger.memory, observed)
         guards = dangers(project.recipes, found, ledger.memory, observed)
@@ -218,10 +218,10 @@ def _prune_local(
     project: Project, wish: TargetOptions, *, dry_run: bool, lock_timeout: float
 ) -> int:
     with (
-        nullcontext() if dry_run else only_one(project.root, wait=lock_timeout),
+        nullcontext() if dry_run else only_one(project.root, project.state, wait=lock_timeout),
         open_engine(project, wish, run_jobs=not dry_run) as target,
     ):
-        memory = remember(project.root, target.key)
+        memory = remember(project.root, target.key, project.state)
         keep = {*memory.made}
         for entry in memory.entries.values():
             keep |= {*entry.all_ids}

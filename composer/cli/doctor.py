@@ -66,7 +66,7 @@ def _asked(project: Project, wish: TargetOptions, statuses: set[int]) -> list[Ch
     """What the target says; an error is a finding too, and the rest has been looked at by then."""
     try:
         with open_target(project, wish, run_jobs=False) as target:
-            memory = remember(project.root, target.key)
+            memory = remember(project.root, target.key, project.state)
             observed = observe(target, project.recipes, memory, grace=target.grace)
     except ComposeError as error:
         statuses.add(error.exit_status)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import yaml
 
-from composer.cli.project import warn_of_markers
+from composer.cli.project import state_of, warn_of_markers
 from composer.cli.targets import LOCAL, open_engine
 from composer.errors import ComposeError, CredentialsError, InvalidInput, UsageError
+from composer.files.state import NOWHERE, VARIABLE, folder_size, list_states
 from composer.lock import (
     NAME,
     dump,
@@ -22,7 +22,6 @@ from composer.lock import (
     parse,
     read_lock,
     remember,
-    state_dir,
 )
 from composer.lock.journal import Journal
 from composer.model import LORA, Lock
@@ -45,7 +44,13 @@ EXTRAS = {
     "local": ("numpy", "ml_dtypes", "threadpoolctl"),
     "serve": ("flask", "waitress"),
 }
-PLACES = ("SCENARIO_BASE_URL", "SCENARIO_PROJECT_ID", "COMPOSE_TARGET", "COMPOSE_LIBRARY")
+PLACES = (
+    "SCENARIO_BASE_URL",
+    "SCENARIO_PROJECT_ID",
+    "COMPOSE_TARGET",
+    "COMPOSE_LIBRARY",
+    VARIABLE,
+)
 ENVIRONMENT, CREDENTIALS, PROJECT = "environment", "credentials", "project"
 LIBRARY, STORE = "library", "store"
 _GIT_SECONDS = 10
@@ -113,7 +118,7 @@ def project_of(statuses: set[int]) -> tuple[Project | None, list[Check]]:
     found = [Check(PROJECT, OK, f"root: {root}")]
     lock, said = _lock(root)
     found += said
-    found += [*_journal(root), *_git(root)]
+    found += [*_state(root), *_journal(root), *_git(root)]
     if lock is None:
         return None, found
     warn_of_markers(project.lock)
@@ -147,9 +152,37 @@ def _lock(root: Path) -> tuple[Lock | None, list[Check]]:
     return lock, found
 
 
+_MAX_LOST = 5  # state folders named in a hint
+
+
+def _state(root: Path) -> Iterator[Check]:
+    """The state folder and its size, an unused `.compose/`, and the states of lost projects."""
+    try:
+        state = state_of(root)
+        lost = [other for other in list_states(os.environ) if other.is_orphan]
+    except InvalidInput as error:
+        yield Check(PROJECT, WRONG, error.message, error.hint or "")
+        return
+    if state == NOWHERE:
+        yield Check(PROJECT, NOTE, "there is no home directory for the state", f"set {VARIABLE}")
+    elif state.exists():
+        yield Check(PROJECT, OK, f"state: {state}, {folder_size(state) / 1e6:,.1f} MB")
+    else:
+        yield Check(PROJECT, OK, f"state: {state}, not created yet")
+    if os.path.lexists(root / ".compose"):
+        words = ".compose/ in the project is ignored: the state lies elsewhere"
+        yield Check(PROJECT, NOTE, words, "delete it, and take it out of git")
+    if lost:
+        size = sum(state.size for state in lost)
+        words = f"{counted(len(lost), 'state folder')} of lost projects: {size / 1e6:,.1f} MB"
+        paths = ", ".join(str(state.path) for state in lost[:_MAX_LOST])
+        more = f", and {len(lost) - _MAX_LOST} more" if len(lost) > _MAX_LOST else ""
+        yield Check(PROJECT, NOTE, words, f"delete what you don't need: {paths}{more}")
+
+
 def _journal(root: Path) -> Iterator[Check]:
     try:
-        events = len(Journal(state_dir(root)).read())
+        events = len(Journal(state_of(root)).read())
     except InvalidInput as error:
         yield Check(PROJECT, WRONG, error.message, error.hint or "")
         return
@@ -167,14 +200,6 @@ def _git(root: Path) -> Iterator[Check]:
     else:
         words = f".gitattributes doesn't say how {NAME} ends its lines"
         yield Check(PROJECT, NOTE, words, f"add the line: {NAME} text eol=lf")
-    tracked = _tracked(root)
-    if tracked:
-        words = (
-            f".compose/ is this machine's alone, and git tracks {counted(tracked, 'file')} of it"
-        )
-        yield Check(PROJECT, WRONG, words, "git rm -r --cached .compose")
-    else:
-        yield Check(PROJECT, OK, ".compose/ is not in git")
 
 
 def _line_ends(root: Path) -> bool:
@@ -184,19 +209,6 @@ def _line_ends(root: Path) -> bool:
         return False
     words = [line.split() for line in lines]
     return any(parts[:1] == [NAME] and "eol=lf" in parts for parts in words)
-
-
-def _tracked(root: Path) -> int:
-    """How many files of `.compose/` git tracks; none where git can't say."""
-    git = shutil.which("git")
-    if git is None:
-        return 0
-    command = [git, "-C", str(root), "ls-files", "-z", "--", ".compose"]
-    try:
-        ran = subprocess.run(command, capture_output=True, check=False, timeout=_GIT_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return ran.stdout.count(b"\0") if ran.returncode == 0 else 0
 
 
 # --- the local target --------------------------------------------------------------------
@@ -221,7 +233,9 @@ def store(project: Project, wish: TargetOptions) -> list[Check]:
     try:
         with open_engine(project, wish, run_jobs=False) as engine:
             flaws, size = engine.store.flaws(), engine.size()
-            free = engine.prune(known_ids(remember(project.root, engine.key)), dry_run=True)
+            free = engine.prune(
+                known_ids(remember(project.root, engine.key, project.state)), dry_run=True
+            )
     except UsageError:
         return []
     except ComposeError as error:
@@ -235,4 +249,4 @@ def store(project: Project, wish: TargetOptions) -> list[Check]:
     return found
 
 
-_ANEW = "move .compose/engine.sqlite3* away: compose apply makes the models again"
+_ANEW = "move engine.sqlite3* in the state folder away: compose apply makes the models again"

@@ -47,10 +47,10 @@ def import_command(
         raise UsageError("name ids, or give --all, one of the two")
     project = open_project(may_be_empty=True)
     with (
-        nullcontext() if dry_run else only_one(project.root, wait=lock_timeout),
+        nullcontext() if dry_run else only_one(project.root, project.state, wait=lock_timeout),
         open_target(project, wish, run_jobs=False) as target,
     ):
-        ledger = Ledger(project.root, target.key, write=not dry_run)
+        ledger = Ledger(project.root, target.key, project.state, write=not dry_run)
         observed = observe(target, project.recipes, ledger.memory)
         chosen = target.list_models(COMPOSITION)
         if ids:

@@ -84,7 +84,7 @@ def lock_command(
         return _offline(project, wish, options)
     reads = dry_run or locked
     with (
-        _alone(project.root, wait=lock_timeout, reads=reads),
+        _alone(project, wait=lock_timeout, reads=reads),
         open_target(project, wish, run_jobs=False) as target,
     ):
         look = _Look(project, target, options)
@@ -110,8 +110,8 @@ def _options(project: Project, upgrade: tuple[str, ...]) -> Options:
     return project.options(PlanOptions(upgrade=names, upgrade_all="" in upgrade))
 
 
-def _alone(root: Path, *, wait: float, reads: bool) -> AbstractContextManager[None]:
-    return nullcontext() if reads else only_one(root, wait=wait)
+def _alone(project: Project, *, wait: float, reads: bool) -> AbstractContextManager[None]:
+    return nullcontext() if reads else only_one(project.root, project.state, wait=wait)
 
 
 class _Look:
@@ -121,7 +121,7 @@ class _Look:
         self.key, self.root, self.options = target.key, project.root, options
         self.recipes = project.recipes
         self.lock = read_unconflicted(project)
-        self.memory: KnownState = remember(project.root, target.key)
+        self.memory: KnownState = remember(project.root, target.key, project.state)
         self.observed: Observed = observe(target, project.recipes, self.memory)
         stranger = other_owner(self.memory, self.observed)
         if stranger is not None:

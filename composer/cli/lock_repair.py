@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from composer.cli.project import open_project
+from composer.cli.project import open_project, state_of
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
 from composer.errors import InvalidInput
 from composer.executor import repair
+from composer.files.atomic import write_atomically
+from composer.files.state import prepare_state
 from composer.lock import (
     NAME,
     Ledger,
@@ -23,8 +25,6 @@ from composer.lock import (
     only_one,
     read_lock,
     salvage,
-    state_dir,
-    write_atomically,
     write_lock,
 )
 from composer.model import Lock
@@ -58,7 +58,7 @@ def repair_lock(selection: Selection, wish: TargetOptions, how: How) -> int:
     Raises `InvalidInput`, and writes nothing, where an entry of a target that isn't asked is lost.
     """
     root, _ = find(selection, Path.cwd())
-    with nullcontext() if how.dry_run else only_one(root, wait=how.lock_timeout):
+    with nullcontext() if how.dry_run else only_one(root, state_of(root), wait=how.lock_timeout):
         text = lock_text(root) or ""
         salvaged = salvage(text)
         if how.offline:
@@ -93,9 +93,9 @@ def _keep(root: Path, text: str, salvaged: Salvaged, how: How) -> None:
     """Nothing that somebody wrote is lost, even what we can't read."""
     if how.dry_run or not (salvaged.lost or salvaged.cut):
         return
-    state = state_dir(root, create=True)
-    write_atomically(state / _KEPT, text.encode(), through=state)
-    click.echo(f"the lock as it was is in {state / _KEPT}", err=True)
+    kept = prepare_state(state_of(root), root) / _KEPT
+    write_atomically(kept, text.encode())
+    click.echo(f"the lock as it was is in {kept}", err=True)
 
 
 def _sides_together(root: Path, salvaged: Salvaged, *, dry_run: bool) -> RepairReport:
@@ -119,7 +119,9 @@ def _asked(
     with open_target(project, wish, run_jobs=False) as target:
         _spare(salvaged, target.key)
         _keep(project.root, text, salvaged, how)
-        ledger = Ledger(project.root, target.key, lock=salvaged.lock, write=not how.dry_run)
+        ledger = Ledger(
+            project.root, target.key, project.state, lock=salvaged.lock, write=not how.dry_run
+        )
         options = project.options(PLAN_DEFAULTS)
         mending = repair(
             project.recipes, target, ledger, options, torn=salvaged.torn, dry_run=how.dry_run

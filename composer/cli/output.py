@@ -11,7 +11,7 @@ import click
 from composer.cli import options as opt
 from composer.cli.project import open_project
 from composer.errors import ComposeError, UsageError
-from composer.lock import plain_content, remember, state_dir
+from composer.lock import plain_content, remember
 from composer.output import results
 from composer.output.style import aligned
 from composer.targets.registry import kind_of_key
@@ -36,7 +36,7 @@ def output_command(recipe: str | None, wish: TargetOptions, form: str) -> int:
     """
     project = open_project()
     key = choose(wish, project.lock.targets, os.environ).key
-    entries = remember(project.root, key).entries
+    entries = remember(project.root, key, project.state).entries
     if recipe is None:
         ids = {e.name: e.composition for e in entries.values() if e.composition}
         click.echo(json.dumps(ids, indent=2, sort_keys=True) if form == "json" else _table(ids))
@@ -49,7 +49,7 @@ def output_command(recipe: str | None, wish: TargetOptions, form: str) -> int:
         said = {"name": entry.name, "id": entry.composition, "content": content}
         click.echo(json.dumps(said, indent=2))
     else:
-        use = kind_of_key(key).usage(key, entry.composition, state_dir(project.root))
+        use = kind_of_key(key).usage(key, entry.composition, project.state)
         click.echo(results.output(entry, use=use), nl=False)
     return 0
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from composer.errors import UsageError
 from composer.files.delivery import check_folder, replacing, unwritable
-from composer.files.disk import sync_file
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -45,7 +44,6 @@ def write_copy(out: Path, text: str) -> None:
         return
     with replacing(Path(os.path.realpath(out)), name=out) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        sync_file(temporary)
 
 
 def _check(out: Path) -> None:

@@ -70,7 +70,7 @@ def pull_command(
             f"pull knows the local target's results alone, not those of {visible(key)}",
             hint="--target local, or that target's own way to download a model",
         )
-    found = _found(project, remember(project.root, key).entries, recipes)
+    found = _found(project, remember(project.root, key, project.state).entries, recipes)
     wanted = _placed(found, out, alone=len(recipes) == 1)
     if out.endswith(SLASHES) and not dry_run:
         _make_folder(Path(out))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from composer.cli.project import state_of
 from composer.errors import UsageError
-from composer.lock import state_dir
+from composer.files.state import prepare_state
 from composer.project.sources import RECIPES
 from composer.recipes import discover, find_root
 from composer.targets.local.kind import find_library
@@ -56,7 +57,7 @@ def serve_command(
     """Answer clients of the Scenario API with the embedded engine, until interrupted.
 
     The base URL is printed on stdout. Key and secret are SCENARIO_SDK_API_KEY and
-    SCENARIO_SDK_API_SECRET, else those in .compose/serve.json, made on first start.
+    SCENARIO_SDK_API_SECRET, else those in serve.json in the state folder, made on first start.
     """
     try:
         from composer.server import auth, running
@@ -70,7 +71,7 @@ def serve_command(
     if script and not auth.is_loopback(host):
         raise UsageError("--fault-script works on loopback addresses only", hint="drop --host")
     root = find_root([Path.cwd()], cwd=Path.cwd(), home=Path.home())
-    state = state_dir(root, create=True)
+    state = prepare_state(state_of(root), root)
     credentials = auth.credentials(os.environ, state)
     recipes = discover([root / RECIPES], root=root) if (root / RECIPES).is_dir() else []
     paths = [str(path.relative_to(root)) for path in recipes]

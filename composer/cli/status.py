@@ -12,6 +12,7 @@ from composer.cli.targets import open_target
 from composer.cli.terminal import emit
 from composer.output import results
 from composer.output import status as render
+from composer.text import visible
 
 if TYPE_CHECKING:
     from composer.cli.options import TargetOptions
@@ -49,7 +50,7 @@ def status_command(
     if form == "json":
         click.echo(render.as_json(plan), nl=False)
     else:
-        sizes = [f"results: {size / 1e6:,.1f} MB in .compose/models"] if size else []
+        sizes = [f"results: {size / 1e6:,.1f} MB in {visible(str(project.state))}"] if size else []
         footer = [*render.drift(plan), *sizes]
         emit(lambda color: results.status(plan, footer=footer, color=color))
     drifted = any(action.explanation.drift for action in plan.actions)

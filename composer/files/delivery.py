@@ -8,15 +8,14 @@ files have in common.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
-import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from composer.errors import Refused, TargetError, UsageError
-from composer.files.disk import check_space, free_space, spare, sync_file, sync_folder
+from composer.files import atomic
+from composer.files.disk import check_space, free_space, spare
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if sys.platform == "linux":
 
 SUFFIX = ".safetensors"
 CHUNK = 1024 * 1024  # bytes
-STALE = 3600.0  # seconds without a write after which a temporary file is a killed process's
 FICLONE = 0x40049409  # the ioctl by which Linux shares a file's blocks (linux/fs.h)
 THERE = "there already"
 HINT = "free some space, or write to another disk"
@@ -65,22 +63,15 @@ def appearing(out: Path, *, force: bool) -> Iterator[Path]:
 
 @contextmanager
 def replacing(out: Path, *, name: Path) -> Iterator[Path]:
-    """A path for a temporary file, which takes the place of `out` when the context ends.
+    """As `atomic.replacing`, but raises `TargetError` for an `OSError`.
 
-    If it ends with an error, no file is left; what a killed process left is swept by the next.
-    Raises `TargetError` for an `OSError`, with the `name` that the user gave to `out`.
+    `name` is what the user called `out`.
     """
-    sweep(out, now=time.time())
-    temporary = out.with_name(f"{_beginning(out)}{os.getpid()}.compose.tmp")
     try:
-        yield temporary
-        os.replace(temporary, out)
-        sync_folder(out.parent)
+        with atomic.replacing(out) as temporary:
+            yield temporary
     except OSError as error:
         raise unwritable(name, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def unwritable(out: Path, error: OSError) -> TargetError:
@@ -96,7 +87,6 @@ def reflink(source: Path, out: Path) -> str:
         raise NotImplementedError
     with source.open("rb") as old, out.open("wb") as new:
         fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
-    sync_file(out)
     return "reflink"
 
 
@@ -111,7 +101,6 @@ def copy(source: Path, out: Path) -> str:
     """A file of its own, which takes as much room again."""
     out.unlink(missing_ok=True)
     shutil.copyfile(source, out)
-    sync_file(out)
     return "copy"
 
 
@@ -167,22 +156,3 @@ def _same(one: Path, two: Path) -> bool:
             if chunk != second.read(CHUNK):
                 return False
     return True
-
-
-def _beginning(out: Path) -> str:
-    """How the names of temporary files for `out` begin; short, since a name has a limit."""
-    return f".{out.stem[:32]}."
-
-
-def sweep(out: Path, *, now: float) -> None:
-    """Remove temporary files for `out` of processes that were killed: whoever writes, writes often.
-
-    `now` is in seconds, as `time.time` gives it.
-    """
-    ours = re.compile(rf"{re.escape(_beginning(out))}\d+\.compose\.tmp")
-    for file in out.parent.glob(".*.compose.tmp"):
-        with suppress(OSError):
-            status = file.lstat()
-            age = now - max(status.st_mtime, status.st_ctime)
-            if age > STALE and ours.fullmatch(file.name):
-                file.unlink()

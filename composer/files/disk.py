@@ -1,13 +1,11 @@
-"""The disk: how much of it is free, and what is surely on it and not only in memory.
+"""Free space on the disk, checked before something large is written.
 
-The worker asks within `.compose/`, `merging` and `delivery` wherever a user wants a file.
+The engine's worker asks for its results, `merge` and `pull` for the file that the user named.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from composer.errors import TargetError
@@ -49,19 +47,3 @@ def check_space(
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.{1 if size < 1e7 else 0}f} MB"
-
-
-def sync_file(path: Path) -> None:
-    """Bring a file that was written to the disk."""
-    with path.open("r+b") as file:  # Windows syncs only what may be written
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a rename in this folder to the disk, where the system knows how to."""
-    with suppress(OSError):  # Windows opens no folder, and some file systems don't sync one
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -1,88 +1,172 @@
-"""The folder `.compose/` beside the lock: journal, file lock and the engine's store live there.
+"""The state folder of a project: journal, file lock, engine database, results and server key.
 
-It is private to a machine, so it ignores itself in git, and it is never followed as a link: a
-repository from a stranger must not make us write elsewhere.
+It lies outside the repository, since a repository may come from a stranger and must not be able to
+pass a file for what this machine has done. Two clones have two state folders; a folder that was
+moved starts with an empty one.
 """
 
 from __future__ import annotations
 
 import errno
 import getpass
+import hashlib
 import json
 import os
+import re
 import socket
+import stat
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
+from platformdirs import user_state_path
 
 from composer.errors import InvalidInput, Refused
+from composer.files.atomic import write_atomically
+from composer.files.inside import is_link
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
-NAME = ".compose"
+VARIABLE = "COMPOSE_STATE_DIR"
+ROOT_FILE = "project-root"  # in a state folder: the path of the project that it belongs to
+# Where no state folder can be named: nothing exists below this path, and nothing can be made there.
+NOWHERE = Path(os.devnull, "lora-compose")
+_SET = f"set {VARIABLE} to a folder of your own, outside the project"
 
 
-def state_dir(root: Path, *, create: bool = False) -> Path:
-    """The path of `.compose/` in this root, made if asked.
+def state_dir(root: Path, env: Mapping[str, str]) -> Path:
+    """The state folder of the project at `root`, which may not exist yet; nothing is written.
 
-    Raises `InvalidInput` if it is a link, or no folder.
+    Below `COMPOSE_STATE_DIR`, if `env` has it, else below the user's state folder. Where there is
+    neither, a path is returned at which nothing exists and `prepare_state` refuses to write.
+    Raises `InvalidInput` if what lies there is not a folder of this user.
     """
-    state = root / NAME
-    if os.path.lexists(state) and (state.resolve() != root.resolve() / NAME or not state.is_dir()):
-        raise InvalidInput(
-            f"{state} is a link or not a folder, and compose doesn't follow it",
-            hint=f"remove it; compose makes its own {NAME}/",
-        )
-    if create:
-        state.mkdir(parents=True, exist_ok=True)
-        ignore = state / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n", encoding="utf-8")
+    base = _base(env)
+    if base is None:
+        return NOWHERE
+    real = Path(os.path.realpath(root))
+    if env.get(VARIABLE) and Path(os.path.realpath(base)).is_relative_to(real):
+        raise InvalidInput(f"{VARIABLE}: {base} lies inside the project {root}", hint=_SET)
+    key = hashlib.sha256(os.fsencode(os.path.normcase(real))).hexdigest()[:16]
+    name = re.sub(r"[^A-Za-z0-9_]+", "-", real.name)[:32].strip("-") or "project"
+    state = base / "projects" / f"{name}-{key}"
+    _check_ours(state.parent)
+    _check_ours(state)
     return state
 
 
-def write_atomically(path: Path, data: bytes, *, through: Path) -> None:
-    """Replace a file in one step: temporary file in `through` (the same disk), fsync, rename."""
-    temporary = through / f"{path.name}.{os.getpid()}.tmp"
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    if os.name == "posix":  # Windows can't open a folder, and needs no such step
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+def prepare_state(state: Path, root: Path) -> Path:
+    """Create the state folder, readable by this user alone, with a file that names `root`.
+
+    Returns `state`. Raises `InvalidInput` if it can't be created, or is not a folder of this user.
+    """
+    if state == NOWHERE:
+        raise InvalidInput("there is no home directory to keep the state in", hint=_SET)
+    try:
+        state.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (state.parent, state):
+            with suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+            _check_ours(folder)
+        if os.name == "posix" and stat.S_IMODE(state.stat().st_mode) != 0o700:
+            state.chmod(0o700)
+        if not (state / ROOT_FILE).exists():
+            write_atomically(state / ROOT_FILE, os.fsencode(os.path.realpath(root)) + b"\n")
+    except OSError as error:
+        why = error.strerror or error
+        raise InvalidInput(
+            f"the state folder {state} can't be created: {why}", hint=_SET
+        ) from error
+    return state
+
+
+def _base(env: Mapping[str, str]) -> Path | None:
+    """The folder that holds the states of all projects; None if the system names none."""
+    if chosen := env.get(VARIABLE):
+        if not os.path.isabs(chosen):
+            raise InvalidInput(f"{VARIABLE}: {chosen} is not an absolute path", hint=_SET)
+        return Path(chosen)
+    base = user_state_path("lora-compose", appauthor=False)
+    return base if base.is_absolute() else None
+
+
+def _check_ours(folder: Path) -> None:
+    """Raise `InvalidInput` if this exists and is a link, not a folder, or another user's."""
+    try:
+        status = folder.lstat()
+    except OSError:
+        return  # missing, or not to be seen: creating it says what is wrong
+    if is_link(folder) or not stat.S_ISDIR(status.st_mode):
+        why = "is a link or not a folder"
+    elif os.name == "posix" and status.st_uid != os.geteuid():
+        why = "belongs to another user"
+    else:
+        return
+    raise InvalidInput(f"the state folder {folder} {why}", hint=f"remove it, or {_SET}")
+
+
+@dataclass(frozen=True, slots=True)
+class StateInfo:
+    """A state folder: the project that it belongs to, and the bytes of its files."""
+
+    path: Path
+    root: Path
+    size: int
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether the project's folder no longer exists."""
+        return not self.root.is_dir()
+
+
+def list_states(env: Mapping[str, str]) -> list[StateInfo]:
+    """The state folders of this user's projects, by path; one that names no project is left out."""
+    base = _base(env)
+    projects = sorted((base / "projects").glob("*")) if base else []
+    states = []
+    for path in projects:
+        with suppress(OSError):
+            root = Path(os.fsdecode((path / ROOT_FILE).read_bytes().removesuffix(b"\n")))
+            states.append(StateInfo(path, root, folder_size(path)))
+    return states
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder, links not followed; 0 if there is no such folder."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += os.lstat(os.path.join(parent, name)).st_size
+    return size
 
 
 @contextmanager
-def only_one(root: Path, *, wait: float) -> Iterator[None]:
-    """Hold this project's file lock: one apply at a time on a machine.
+def only_one(root: Path, state: Path, *, wait: float) -> Iterator[None]:
+    """Hold this project's file lock, so that one apply at a time runs on this machine.
 
-    Waits `wait` seconds for another to end. Raises `Refused`, saying who holds it since when, and
-    `PermissionError` where the lock could not be written.
-    The system frees it when a process dies.
+    Waits up to `wait` seconds for another process. Raises `Refused`, naming that process,
+    `InvalidInput` as `prepare_state` does, and `PermissionError` if `root` is not writable.
+    The system releases the lock when a process dies.
     """
     if not os.access(root, os.W_OK):  # better now than after the work, when the lock is written
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(root))
-    state = state_dir(root, create=True)
+    prepare_state(state, root)
     holder = state / "apply.json"
     lock = FileLock(state / "apply.lock")
     try:
         lock.acquire(timeout=wait)
     except Timeout as busy:
         raise Refused(
-            f"another compose is at work in {root}{_who(holder)}",
+            f"another compose is running in {root}{_who(holder)}",
             hint="wait for it, or give --lock-timeout SECONDS",
         ) from busy
     try:
-        holder.write_text(json.dumps(_me()), encoding="utf-8")
+        write_atomically(holder, json.dumps(_me()).encode())
         yield
     finally:
         with suppress(OSError):

@@ -1,10 +1,10 @@
-"""The lock: `compose.lock`, the journal beside it, and the folder `.compose/`.
+"""The lock: `compose.lock`, and the journal in the state folder.
 
 `read_lock` and `remember` read; `Ledger` is what an apply writes to, under `only_one`; `salvage`
 reads what only a repair can use.
 """
 
-from composer.files.state import only_one, state_dir, write_atomically
+from composer.files.state import only_one
 from composer.lock.blocks import Loss
 from composer.lock.codec import Plain, plain_content, plain_entry, plain_parameters
 from composer.lock.ledger import Ledger
@@ -33,7 +33,5 @@ __all__ = [
     "read_sides",
     "remember",
     "salvage",
-    "state_dir",
-    "write_atomically",
     "write_lock",
 ]

@@ -1,4 +1,4 @@
-"""The journal of an apply: `.compose/journal.jsonl`, one event a line, fsynced one by one.
+"""The journal of an apply: `journal.jsonl` in the state folder, one event a line, each fsynced.
 
     intent   a POST is about to be sent (token, recipe, name, content, at); once more, with a later
              `at`, where it got no answer
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput
-from composer.files.state import write_atomically
+from composer.files.atomic import write_atomically
 from composer.lock.codec import Plain, checked_id, checked_path, read_entry, read_intent
 from composer.lock.sides import combined
 from composer.model import Candidate, CreatedRecord, Entry, Intent
@@ -95,7 +95,7 @@ class Journal:
         """Keep these events alone; without any the file goes."""
         kept = [json.dumps(event, ensure_ascii=True) + "\n" for event in events]
         if kept:
-            write_atomically(self.path, "".join(kept).encode(), through=self.path.parent)
+            write_atomically(self.path, "".join(kept).encode())
         else:
             self.path.unlink(missing_ok=True)
 

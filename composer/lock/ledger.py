@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from composer.files.state import state_dir
+from composer.files.state import prepare_state
 from composer.lock.codec import Plain, plain_entry, plain_intent
 from composer.lock.journal import Journal
 from composer.lock.reading import memory_of, read_lock, write_lock
@@ -35,20 +35,22 @@ class Ledger:
         self,
         root: Path,
         key: str,
+        state: Path,
         *,
         lock: Lock | None = None,
         write: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`lock` is what its text says, where only a repair can read that.
+        """`state` is the project's state folder; `lock` the one that a repair read.
 
-        Without `write` it is only asked, and no folder is made.
+        Without `write` nothing is written, and no folder is made. Raises `InvalidInput`.
         """
         self.root = root
         self.key = key
         self.clock = clock
-        self._state = state_dir(root, create=write)
-        self._journal = Journal(self._state)
+        if write:
+            prepare_state(state, root)
+        self._journal = Journal(state)
         self._lock = read_lock(root) if lock is None else lock
         self._before = dict(self._lock.target(key).recipes)
         self._marked: set[str] = set()

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput
-from composer.files.state import state_dir, write_atomically
+from composer.files.atomic import write_atomically
 from composer.lock.journal import Journal
 from composer.lock.sides import base_of, merged, overtaken, texts, upgraded
 from composer.lock.text import dump, parse
@@ -61,13 +61,16 @@ def write_lock(root: Path, lock: Lock) -> bool:
     unchanged = before is not None and before.replace("\r\n", "\n") == text
     if unchanged or (before is None and not lock.targets):
         return False
-    write_atomically(root / NAME, text.encode(), through=state_dir(root, create=True))
+    write_atomically(root / NAME, text.encode())
     return True
 
 
-def remember(root: Path, key: str) -> KnownState:
-    """What lock and journal know about one target; nothing is written. Raises `InvalidInput`."""
-    return memory_of(read_lock(root).target(key), Journal(state_dir(root)).story(key))
+def remember(root: Path, key: str, state: Path) -> KnownState:
+    """What lock and journal know about one target; nothing is written. Raises `InvalidInput`.
+
+    `state` is the project's state folder, where the journal lies.
+    """
+    return memory_of(read_lock(root).target(key), Journal(state).story(key))
 
 
 def memory_of(lock: TargetLock, story: Story) -> KnownState:

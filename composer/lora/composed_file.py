@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from composer import lora
 from composer.errors import BadLora
-from composer.files.disk import MARGIN, check_space, free_space, sync_file
+from composer.files.atomic import sync_file
+from composer.files.disk import MARGIN, check_space, free_space
 from composer.lora.families import shared
 from composer.lora.fingerprint import unchanged
 from composer.lora.output_options import OutputOptions

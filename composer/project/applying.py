@@ -43,7 +43,7 @@ def apply(
     settings = _settings(target, options)
     stop = watcher.stop or threading.Event()
     with project.exclusive(options.lock_timeout):
-        ledger = Ledger(project.root, target.key)
+        ledger = Ledger(project.root, target.key, project.state)
         try:
             observed = recover(project.recipes, target, ledger, grace=settings.grace, stop=stop)
         except Stopped:

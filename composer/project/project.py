@@ -6,6 +6,7 @@ only the others use.
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -14,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from composer.errors import InvalidInput
-from composer.lock import only_one, read_lock, state_dir
+from composer.files.state import prepare_state, state_dir
+from composer.lock import only_one, read_lock
 from composer.project.options import ALL_RECIPES, APPLY_DEFAULTS, PLAN_DEFAULTS, PlanOptions
 from composer.project.sources import find, problems_of, read_sources
 from composer.recipes import relative
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from composer.errors import Problem
     from composer.model import Entry, Lock, Recipe
@@ -49,19 +51,27 @@ class Project:
         *,
         may_be_empty: bool = False,
         read_lock: Callable[[Path], Lock] = read_lock,
+        env: Mapping[str, str] = os.environ,
     ) -> None:
         """The project of this folder; `selection` narrows what its use cases act on.
 
         The root is the nearest folder upward with a `.git`, else with a `compose.lock`, else the
         recipes' folder. Raises `UsageError` where there is no recipe and no lock, unless the
-        project may be empty. `read_lock` is for repairs, which read what others refuse.
+        project may be empty. `read_lock` is for repairs, which read what others refuse. `env` may
+        name the folder of all projects' states, `COMPOSE_STATE_DIR`.
         """
         self.selection = selection
         self.root, self._chosen = find(selection, Path.cwd() / path, may_be_empty=may_be_empty)
         self._read_lock = read_lock
+        self._env = env
         self._alone = False
 
     # --- what is on disk -----------------------------------------------------------------
+
+    @property
+    def state(self) -> Path:
+        """The state folder, outside the project; it may not exist yet. Raises `InvalidInput`."""
+        return state_dir(self.root, self._env)
 
     @cached_property
     def _sources(self) -> Sources:
@@ -104,7 +114,7 @@ class Project:
             self.root,
             tuple(recipe.path for recipe in self.recipes),
             tuple(self.lock.targets),
-            lambda create: state_dir(self.root, create=create),
+            lambda create: prepare_state(self.state, self.root) if create else self.state,
         )
 
     def without_broken_recipes(self) -> Project:
@@ -135,7 +145,7 @@ class Project:
         if self._alone:
             yield
             return
-        with only_one(self.root, wait=wait):
+        with only_one(self.root, self.state, wait=wait):
             self._alone = True
             try:
                 yield
@@ -215,7 +225,7 @@ class Project:
         from composer.lock import remember
 
         key = target if isinstance(target, str) else target.key
-        return dict(remember(self.root, key).entries)
+        return dict(remember(self.root, key, self.state).entries)
 
     def outputs(self, target: Target | str | None = None) -> dict[str, str]:
         """The names of the recipes whose composition was trained, each with its model id.

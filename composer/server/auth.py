@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from composer.errors import CredentialsError, TargetError
+from composer.files.atomic import write_atomically
 from composer.server.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -82,12 +83,7 @@ def _kept(file: Path) -> Credentials:
 def _made(file: Path) -> Credentials:
     made = Credentials("key_" + secrets.token_urlsafe(16), secrets.token_urlsafe(32), file, True)
     body = json.dumps({"key": made.key, "secret": made.secret}) + "\n"
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as out:
-        out.write(body)
-    os.replace(temporary, file)
+    write_atomically(file, body.encode(), mode=0o600)
     return made
 
 

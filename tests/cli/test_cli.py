@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 from support.cli import compose, edit, samples, snapshot
 from support.engine_files import write_lora
+from support.state import state_of
 
 from composer.cli.main import COMMANDS
 from composer.files.schemas import schema
@@ -50,8 +51,8 @@ def test_apply_makes_every_recipe_and_the_second_time_nothing(project: Path) -> 
     second = compose("apply", at=project)
     assert (second.status, second.out) == (0, "No changes: 4 kept.\n")
     after = snapshot(project)
-    assert {name for name in after if after[name] != before[name]} <= {".compose/apply.lock"}
-    assert after[".compose/apply.lock"][0] == b""
+    assert {name for name in after if after[name] != before[name]} <= {"state/apply.lock"}
+    assert after["state/apply.lock"][0] == b""
 
 
 def test_results_are_where_output_says(applied: Path) -> None:
@@ -80,7 +81,7 @@ def test_plan_in_a_fresh_folder_makes_no_file(project: Path) -> None:
     before = snapshot(project)
     assert compose("plan", at=project).status == 0
     assert snapshot(project) == before
-    assert not (project / ".compose").exists()
+    assert not (state_of(project)).exists()
 
 
 def test_exit_2_if_and_only_if_a_change_is_listed(applied: Path) -> None:
@@ -287,7 +288,7 @@ def test_prune_local_frees_what_no_lock_names(applied: Path) -> None:
     compose("forget", "Pixel Rogue", at=applied)
     assert f"would free 1: {rogue}" in compose("prune", "--local", "--dry-run", at=applied).out
     assert f"freed 1: {rogue}" in compose("prune", "--local", at=applied).out
-    assert not (applied / f".compose/models/{rogue}.safetensors").exists()
+    assert not (state_of(applied) / f"models/{rogue}.safetensors").exists()
 
 
 def test_import_writes_recipes_whose_plan_is_empty(applied: Path) -> None:
@@ -342,7 +343,7 @@ def test_every_dry_run_says_so_and_writes_nothing(applied: Path, arguments: list
 def test_a_dry_run_makes_no_state_folder(project: Path) -> None:
     for arguments in (["apply"], ["prune"], ["prune", "--local"], ["import", "--all"]):
         compose(*arguments, "--dry-run", at=project)
-    assert not (project / ".compose").exists()
+    assert not state_of(project).exists()
 
 
 def test_prune_says_when_there_is_nothing_to_delete(applied: Path) -> None:
@@ -440,7 +441,7 @@ def test_a_rank_and_a_precision_make_another_model_and_are_no_news(project: Path
     assert (done.status, "mean nothing" in done.err) == (0, False)
     assert "replaced  Pixel Rogue" in done.out
     id = ids(project)["Pixel Rogue"]
-    made = read(project / ".compose" / "models" / f"{id}.safetensors")
+    made = read(state_of(project) / "models" / f"{id}.safetensors")
     assert (made.ranks, made.dtypes) == ((2,), ("F16",))
     assert "No changes" in compose("apply", ROGUE, at=project).out
 
@@ -544,7 +545,7 @@ def test_a_fresh_clone_gives_the_same_lock(applied: Path, tmp_path: Path) -> Non
     edit(applied / KNIGHT, "name: Storybook Knight", "name: Storybook Squire")
     compose("apply", at=applied)
     lock = (applied / "compose.lock").read_bytes()
-    results = {p.name: p.read_bytes() for p in (applied / ".compose/models").glob("*")}
+    results = {p.name: p.read_bytes() for p in (state_of(applied) / "models").glob("*")}
     clone = samples(tmp_path / "clone")
     for file in (applied / "recipes").rglob("*.yaml"):
         (clone / file.relative_to(applied)).write_bytes(file.read_bytes())
@@ -552,7 +553,7 @@ def test_a_fresh_clone_gives_the_same_lock(applied: Path, tmp_path: Path) -> Non
     assert compose("apply", at=clone).status == 0
     assert (clone / "compose.lock").read_bytes() == lock
     for name, data in {
-        p.name: p.read_bytes() for p in (clone / ".compose/models").glob("*")
+        p.name: p.read_bytes() for p in (state_of(clone) / "models").glob("*")
     }.items():
         assert results[name] == data
     assert read_lock(clone) == read_lock(applied)

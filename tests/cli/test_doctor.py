@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-import subprocess
 import tomllib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import serving
 from support.cli import REPO, compose, edit, samples, snapshot
+from support.state import made_state, state_of
 
 from composer.cli.doctor_checks import EXTRAS
+from composer.files.state import VARIABLE
 from composer.lock import NAME
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from support.serving import Served
 
 ROGUE = "recipes/pixel-rogue.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _own_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No states of other tests' projects, which are gone."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "states"))
 
 
 @pytest.fixture
@@ -138,7 +145,7 @@ def test_a_conflict_and_a_cut_off_run_are_told(applied: Path) -> None:
     checks = found(applied, status=1)["project"]
     assert "compose lock --repair" in said(checks, "wrong")
     (applied / NAME).write_text(lock)
-    journal = applied / ".compose/journal.jsonl"
+    journal = state_of(applied) / "journal.jsonl"
     journal.write_text('{"event": "entry", "target": "x", "recipe": "a", "entry": {"name": "A"}}\n')
     assert "a run was cut off" in said(found(applied)["project"], "note")
     journal.write_text("nonsense\nmore\n")
@@ -149,14 +156,32 @@ def test_what_git_should_know_and_should_not(applied: Path) -> None:
     (applied / ".gitattributes").unlink()
     assert f"{NAME} text eol=lf" in said(found(applied)["project"], "note")
     (applied / ".git").rmdir()
-    for command in (["init", "-q"], ["add", "-f", ".compose/.gitignore"]):
-        subprocess.run(["git", *command], cwd=applied, check=True)
-    checks = found(applied, status=1)["project"]
-    assert "git rm -r --cached .compose" in said(checks, "wrong")
+    assert "no git repository" in said(found(applied)["project"], "note")
+
+
+def test_a_folder_of_the_old_place_is_told(applied: Path) -> None:
+    assert ".compose" not in said(found(applied)["project"], "note")
+    (applied / ".compose").mkdir()
+    assert ".compose/ in the project is ignored" in said(found(applied)["project"], "note")
+
+
+def test_the_state_folder_and_those_of_lost_projects_are_told(
+    applied: Path, tmp_path: Path
+) -> None:
+    lost = tmp_path / "lost"
+    lost.mkdir()
+    state = made_state(lost)
+    (state / "result").write_bytes(b"x" * 3_000_000)
+    checks = found(applied)["project"]
+    assert f"state: {state_of(applied)}, " in said(checks, "ok")
+    assert str(state) not in said(checks, "note")
+    lost.rmdir()
+    notes = said(found(applied)["project"], "note")
+    assert f"1 state folder of lost projects: 3.0 MB delete what you don't need: {state}" in notes
 
 
 def test_a_damaged_store_is_told(applied: Path) -> None:
-    path = applied / ".compose/engine.sqlite3"
+    path = state_of(applied) / "engine.sqlite3"
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     db.close()

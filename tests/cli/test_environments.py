@@ -11,6 +11,7 @@ import pytest
 import requests
 from support import serving
 from support.cli import compose, edit, samples
+from support.state import state_of
 
 from composer.lock import NAME, read_lock
 
@@ -51,7 +52,7 @@ class PlanningContext:
         others = [name for name in PROJECTS if name != project]
         before = [(self.models(name), self.part(name)) for name in others]
         mine = {*self.models(project)}
-        local = (root / ".compose/models").exists() and {*(root / ".compose/models").iterdir()}
+        local = (state_of(root) / "models").exists() and {*(state_of(root) / "models").iterdir()}
         del self.sent[:]
         ran = compose(*arguments, "--project", project, at=root)
         writes = [one for one in self.sent if not READS.match(f"{one[0]} {_target(one[1])}")]
@@ -59,7 +60,7 @@ class PlanningContext:
         mine |= {*self.models(project)}
         assert [(self.models(name), self.part(name)) for name in others] == before
         assert local == (
-            (root / ".compose/models").exists() and {*(root / ".compose/models").iterdir()}
+            (state_of(root) / "models").exists() and {*(state_of(root) / "models").iterdir()}
         )
         assert writes, "this command was meant to write"
         foreign = {id for name in others for id in self.models(name)}

@@ -20,6 +20,7 @@ from support.engine_files import no_room, write_t5
 from support.hostile import HOSTILE
 from support.lora_files import Spec, write
 from support.pages import parsed
+from support.state import state_of
 
 from composer.cli.lora_argument import weighted
 from composer.errors import UsageError
@@ -100,7 +101,7 @@ def test_json_is_as_the_schema_says(tmp_path: Path) -> None:
     project = samples(tmp_path)
     assert compose("schema", "inspect", at=project).out == schema("inspect")
     compose("apply", at=project)
-    results = [str(path) for path in (project / ".compose" / "models").iterdir()]
+    results = [str(path) for path in (state_of(project) / "models").iterdir()]
     one, two = overlapping(tmp_path)
     for arguments in (["recipes"], results, [str(one), f"{two}:0"], [str(one), str(two)]):
         ran = compose("inspect", *arguments, "-o", "json", at=project)
@@ -112,7 +113,7 @@ def test_a_result_says_what_it_is_made_of(tmp_path: Path) -> None:
     project = samples(tmp_path)
     edit(project / KNIGHT, "tags:", "training: {parameters: {rank: 2}}\ntags:")
     compose("apply", KNIGHT, at=project)
-    [result] = (project / ".compose" / "models").iterdir()
+    [result] = (state_of(project) / "models").iterdir()
     ran = compose("inspect", str(result), at=project)
     assert re.search(r"made of +0\.80 model_\S+, 0\.65 model_", ran.out)
     assert re.search(r"kept +.*\d% of double blocks, attention; ", ran.out)
@@ -390,19 +391,19 @@ def test_what_was_computed_of_a_pair_is_kept(tmp_path: Path) -> None:
 
 
 def kept(project: Path) -> Mapping[str, str]:
-    with contextlib.closing(sqlite3.connect(project / ".compose" / "engine.sqlite3")) as db:
+    with contextlib.closing(sqlite3.connect(state_of(project) / "engine.sqlite3")) as db:
         return dict(db.execute("SELECT pair, numbers FROM overlaps").fetchall())
 
 
 def forget(project: Path, pair: str, numbers: str) -> None:
-    with contextlib.closing(sqlite3.connect(project / ".compose" / "engine.sqlite3")) as db, db:
+    with contextlib.closing(sqlite3.connect(state_of(project) / "engine.sqlite3")) as db, db:
         db.execute("UPDATE overlaps SET numbers = ? WHERE pair = ?", (numbers, pair))
 
 
 def test_a_plan_without_a_store_leaves_no_trace(tmp_path: Path) -> None:
     project = samples(tmp_path)
     planned(project)
-    assert not (project / ".compose").exists()
+    assert not (state_of(project)).exists()
 
 
 def test_weights_that_are_no_numbers_do_not_break_a_plan(tmp_path: Path) -> None:

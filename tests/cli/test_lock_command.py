@@ -12,6 +12,7 @@ from support.cli import compose, edit, samples, snapshot
 from support.engine_files import write_lora
 from support.fake_target import FakeTarget, composition, lora
 from support.rehearsal import Fate, Killed, Stage, recipe
+from support.state import state_of
 
 from composer.lock import NAME, Ledger, dump, parse, read_lock, salvage
 from composer.lock.sides import texts
@@ -56,7 +57,7 @@ def test_pins_and_names_are_all_that_it_adds(project: Path) -> None:
     again = compose("lock", at=project)
     assert (again.status, again.out) == (0, "No changes: the lock has every pin.\n")
     after = snapshot(project)
-    assert {name for name in after if after[name] != before[name]} <= {".compose/apply.lock"}
+    assert {name for name in after if after[name] != before[name]} <= {"state/apply.lock"}
     assert compose("apply", "--locked", at=project).status == 0
     assert entry(project).pins == lock.recipes[ROGUE].pins
 
@@ -230,10 +231,10 @@ def test_a_merged_pin_wins_over_an_older_journal(tmp_path: Path) -> None:
     ours, theirs = (("Ink", "lora_old"),), (("Ink", "lora_new"),)
     locked = Entry("Knight", ours, "comp")
     (tmp_path / NAME).write_text(dump(Lock({"local": TargetLock(None, {"a.yaml": locked})})))
-    Ledger(tmp_path, "local").record("a.yaml", locked)
+    Ledger(tmp_path, "local", state_of(tmp_path)).record("a.yaml", locked)
     merged = Lock({"local": TargetLock(None, {"a.yaml": replace(locked, pins=theirs)})})
     (tmp_path / NAME).write_text(dump(merged))
-    assert Ledger(tmp_path, "local").memory.entries["a.yaml"].pins == theirs
+    assert Ledger(tmp_path, "local", state_of(tmp_path)).memory.entries["a.yaml"].pins == theirs
 
 
 # --- repairs -----------------------------------------------------------------------------
@@ -344,7 +345,7 @@ def test_what_could_not_be_read_is_kept_aside(applied: Path) -> None:
     broken = (applied / NAME).read_bytes()
     done = compose("lock", "--repair", at=applied)
     assert "could not be read: compose.lock: recipes/pixel-rogue.yaml: content" in done.out
-    assert (applied / ".compose/compose.lock.broken").read_bytes() == broken
+    assert (state_of(applied) / "compose.lock.broken").read_bytes() == broken
 
 
 def test_a_newer_lock_is_never_repaired(applied: Path) -> None:
@@ -392,7 +393,7 @@ def test_status_tells_drift_from_a_change(applied: Path) -> None:
 
 def rename_there(project: Path, id: str, name: str) -> None:
 
-    with Engine(project / ".compose", project / "recipes/loras") as engine:
+    with Engine(state_of(project), project / "recipes/loras") as engine:
         engine.update(id, name=name)
 
 

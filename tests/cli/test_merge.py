@@ -24,7 +24,7 @@ from support.lora_files import Spec, write
 
 from composer.cli.terminal import Meter
 from composer.errors import BadLora, Refused, TargetError
-from composer.files.delivery import STALE, sweep
+from composer.files.atomic import STALE, sweep
 from composer.files.disk import MARGIN, spare
 from composer.lora import merge, read
 from composer.lora.container import Source
@@ -100,7 +100,7 @@ def test_it_is_what_the_engine_composes(tmp_path: Path, loras: Path, wish: dict[
     out = tmp_path / "out.safetensors"
     flags = [text for name, value in wish.items() for text in (f"--{name}", str(value))]
     assert compose("merge", *words(loras), "-o", str(out), *flags, at=tmp_path).status == 0
-    with Engine(tmp_path / ".compose", loras) as engine:
+    with Engine(tmp_path / "state", loras) as engine:
         ids = {lora.name: lora.id for lora in engine.list_models(LORA)}
         concepts = [Concept(ids[name], scale) for name, scale in SCALES.items()]
         model = engine.create("Knight", concepts)
@@ -363,7 +363,7 @@ def test_parts_for_t5_need_kohyas_form(tmp_path: Path, more: list[str]) -> None:
 
 def test_the_engine_says_the_same_of_t5_before_anything_is_made(tmp_path: Path) -> None:
     write_t5(tmp_path / "loras" / "t5.safetensors", title="Wordy")
-    with Engine(tmp_path / ".compose", tmp_path / "loras") as engine:
+    with Engine(tmp_path / "state", tmp_path / "loras") as engine:
         assert engine.list_models(LORA) == []
         said = engine.rejected["Wordy"]
     assert "t5.safetensors: " in said

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.cli import Ran, compose, edit, samples, snapshot
 from support.engine_files import free, no_room
+from support.state import copy_project, state_of
 
 from composer.errors import Refused, TargetError, UsageError
 from composer.files.delivery import THERE, copy, deliver, hard_link, reflink
@@ -38,7 +39,7 @@ def _applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path, _applied: Path) -> Path:
-    return Path(shutil.copytree(_applied, tmp_path / "project"))
+    return copy_project(_applied, tmp_path / "project")
 
 
 def pull(project: Path, *arguments: str) -> Ran:
@@ -48,7 +49,7 @@ def pull(project: Path, *arguments: str) -> Ran:
 def result(project: Path, path: str) -> Path:
     """The engine's own file for a recipe."""
     id = read_lock(project).target("local").recipes[path].composition
-    return project / ".compose" / "models" / f"{id}.safetensors"
+    return state_of(project) / "models" / f"{id}.safetensors"
 
 
 # --- where to ----------------------------------------------------------------------------
@@ -181,10 +182,10 @@ def test_before_the_first_apply(tmp_path: Path) -> None:
 
 
 def test_on_another_machine(project: Path) -> None:
-    shutil.rmtree(project / ".compose")
+    shutil.rmtree(state_of(project))
     ran = pull(project, "Pixel Rogue", "-o", "x.safetensors")
     assert (ran.status, "is not on this machine (compose apply makes it)" in ran.out) == (1, True)
-    assert not (project / ".compose").exists()
+    assert not (state_of(project)).exists()
 
 
 def test_a_result_that_was_lost(project: Path) -> None:

@@ -67,7 +67,7 @@ def test_the_same_job_over_http(project: Path, served: Served) -> None:
     status, out, _ = apply(project)
     assert (status, out) == (0, "No changes: 4 kept.\n")
     after = snapshot(project)
-    assert {n for n in after if after[n] != before[n]} <= {".compose/apply.lock"}
+    assert {n for n in after if after[n] != before[n]} <= {"state/apply.lock"}
     assert len(writes(served)) == sent
     assert list(read_lock(project).targets) == [served.url]
 
@@ -188,7 +188,7 @@ def test_a_rank_reaches_what_is_behind_the_door(
         file.write("training: {parameters: {rank: 2}}\n")
     assert apply(project, ROGUE)[0] == 0
     id = entries(project)["Pixel Rogue"]
-    assert read(tmp_path / "server" / ".compose" / "models" / f"{id}.safetensors").ranks == (2,)
+    assert read(tmp_path / "server" / "state" / "models" / f"{id}.safetensors").ranks == (2,)
 
 
 def test_two_projects_keep_apart(project: Path, served: Served) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.fake_target import FakeTarget, composition, lora
 from support.rehearsal import Fate, Killed, Stage, recipe
+from support.state import made_state
 
 from composer.errors import Ambiguous, CredentialsError, TargetError, Unreachable
 from composer.executor import Settings, Stopped, apply
@@ -586,7 +587,7 @@ def test_pruning_when_all_earlier_ones_are_gone(tmp_path: Path) -> None:
 
 def prune_earlier(project: Stage, target: FakeTarget) -> Report:
     """As `compose prune` does it."""
-    ledger = Ledger(project.root, target.key)
+    ledger = Ledger(project.root, target.key, made_state(project.root))
     removal = Deletions(ledger.memory, observe(target, [], ledger.memory))
     entry = ledger.memory.entries["a.yaml"]
     action = removal.earlier("a.yaml", entry)
@@ -699,7 +700,7 @@ def test_pruning_earlier_ones_keeps_what_a_killed_run_left(tmp_path: Path) -> No
     project.run([knight(0.6)])
     with pytest.raises(Killed):
         kill_after_post(project, target, [knight(0.7)])
-    ledger = Ledger(project.root, target.key)
+    ledger = Ledger(project.root, target.key, made_state(project.root))
     ledger.found(ledger.memory.intents[0], "made_3")
     prune_earlier(project, target)
     planned, _ = project.run([knight(0.7)])

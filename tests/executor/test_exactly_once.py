@@ -19,6 +19,7 @@ from support import exactly_once, fault_cases, serving
 from support.exactly_once import CREATE, REPLACE, WANTED, Start, apply, check_at_rest, ids_of, moved
 from support.fake_target import FakeTarget
 from support.sizes import size
+from support.state import state_of
 
 from composer.executor import recover
 from composer.lock import Ledger
@@ -92,12 +93,12 @@ class Watch:
 def test_a_slow_post_does_not_use_up_the_grace(tmp_path: Path) -> None:
     """From the answer, or from when none came: until then it may have taken effect."""
     watch = Watch()
-    ledger = Ledger(tmp_path, "local", clock=watch)
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path), clock=watch)
     answered, lost = (ledger.intend(f"{name}.yaml", name, CONTENT) for name in ("a", "b"))
     watch.now = 50.0
     ledger.record("a.yaml", Entry("a"), settles=answered, made="made_1")
     ledger.doubt(lost)
-    memory = Ledger(tmp_path, "local", clock=watch).memory
+    memory = Ledger(tmp_path, "local", state_of(tmp_path), clock=watch).memory
     assert memory.made["made_1"].at == 50.0
     assert [(intent.token, intent.at) for intent in memory.intents] == [(lost.token, 50.0)]
 
@@ -107,9 +108,9 @@ def test_a_killed_run_s_post_may_have_taken_effect_later(
     tmp_path: Path, age: float, waits: float
 ) -> None:
     watch = Watch()
-    Ledger(tmp_path, "local", clock=watch).intend("a.yaml", "a", CONTENT)
+    Ledger(tmp_path, "local", state_of(tmp_path), clock=watch).intend("a.yaml", "a", CONTENT)
     watch.now, watch.ticks = age, 0.1
-    ledger = Ledger(tmp_path, "local", clock=watch)
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path), clock=watch)
     recover([], FakeTarget(), ledger, grace=10.0, stop=Impatient())
     assert not ledger.memory.intents
     assert waits <= watch.now - age <= waits + 1

@@ -11,6 +11,7 @@ import pytest
 from support.engine_files import free, write_lora
 from support.fake_target import WRITES, FakeTarget, composition, lora
 from support.rehearsal import Fate, Killed, MortalLedger, Stage, recipe
+from support.state import made_state, state_of
 
 from composer.errors import InvalidInput
 from composer.lock import NAME, dump
@@ -122,7 +123,7 @@ class opened:
 
 def _target(kind: str, root: Path, library: Path) -> FakeTarget | Counting:
     if kind == "engine":
-        return Counting(root / ".compose", library, poll_interval=0.005, free_space=free)
+        return Counting(made_state(root), library, poll_interval=0.005, free_space=free)
     target = FakeTarget(key="local", grants_ids=True)
     target.put(*(lora(f"lora_{name.lower()}", name) for name in LORAS))
     return target
@@ -383,7 +384,7 @@ def test_hostile_ids_in_the_lock_are_refused(project: Project, id: str) -> None:
 @pytest.mark.parametrize("id", HOSTILE)
 def test_hostile_ids_in_the_journal_are_refused(project: Project, id: str) -> None:
     kill(project, "create", [knight()])
-    journal = project.root / ".compose" / "journal.jsonl"
+    journal = state_of(project.root) / "journal.jsonl"
     events = [json.loads(line) for line in journal.read_text().splitlines()]
     events[-1]["made"] = id
     journal.write_text("".join(json.dumps(event) + "\n" for event in events))

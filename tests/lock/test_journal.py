@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.sizes import size
+from support.state import made_state, state_of
 
 from composer.errors import InvalidInput
 from composer.lock import NAME, Ledger, dump, read_lock, remember
@@ -23,7 +24,7 @@ DUST = Content.of([Concept("lora_dust", 0.6)])
 
 
 def journal(root: Path) -> Path:
-    return root / ".compose" / "journal.jsonl"
+    return made_state(root) / "journal.jsonl"
 
 
 def events(root: Path) -> list[dict[str, Any]]:
@@ -43,25 +44,25 @@ def created(ledger: Ledger, path: str = "a.yaml", id: str = "comp") -> Entry:
 
 
 def test_what_was_recorded_is_remembered(tmp_path: Path) -> None:
-    entry = created(Ledger(tmp_path, "local"))
-    memory = remember(tmp_path, "local")
+    entry = created(Ledger(tmp_path, "local", state_of(tmp_path)))
+    memory = remember(tmp_path, "local", state_of(tmp_path))
     assert memory.entries == {"a.yaml": entry}
     assert memory.made["comp"].content == INK and memory.intents == ()
 
 
 def test_another_target_remembers_nothing_of_it(tmp_path: Path) -> None:
-    created(Ledger(tmp_path, "local"))
-    assert remember(tmp_path, "https://example.com").entries == {}
+    created(Ledger(tmp_path, "local", state_of(tmp_path)))
+    assert remember(tmp_path, "https://example.com", state_of(tmp_path)).entries == {}
 
 
 def test_an_open_intent_is_remembered_until_found_or_expired(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, "local", clock=lambda: 12.5)
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path), clock=lambda: 12.5)
     one = ledger.intend("a.yaml", "Knight", INK)
     two = ledger.intend("b.yaml", "Rogue", DUST)
-    assert remember(tmp_path, "local").intents == (one, two) and one.at == 12.5
+    assert remember(tmp_path, "local", state_of(tmp_path)).intents == (one, two) and one.at == 12.5
     ledger.expire(one)
     ledger.found(two, "comp")
-    memory = remember(tmp_path, "local")
+    memory = remember(tmp_path, "local", state_of(tmp_path))
     assert memory.intents == () and list(memory.made) == ["comp"]
     (candidate,) = memory.entries["b.yaml"].candidates
     assert (candidate.id, candidate.name, candidate.content) == ("comp", "Rogue", DUST)
@@ -74,15 +75,15 @@ def test_a_torn_last_line_is_passed_over(
     tmp_path_factory: pytest.TempPathFactory, cut: int
 ) -> None:
     root = tmp_path_factory.mktemp("torn")
-    ledger = Ledger(root, "local")
+    ledger = Ledger(root, "local", state_of(root))
     created(ledger)
     whole = journal(root).read_bytes()
     ledger.record("a.yaml", Entry("Knight", composition="comp", content=INK))
     data = journal(root).read_bytes()
     torn = data[: len(whole) + cut % (len(data) - len(whole))]
     journal(root).write_bytes(torn)
-    assert remember(root, "local").entries["a.yaml"].next is not None
-    after = Ledger(root, "local")
+    assert remember(root, "local", state_of(root)).entries["a.yaml"].next is not None
+    after = Ledger(root, "local", state_of(root))
     after.record("b.yaml", Entry("Rogue"))
     assert [event["recipe"] for event in events(root)] == ["a.yaml", "a.yaml", "b.yaml"]
 
@@ -108,12 +109,12 @@ def test_a_torn_last_line_is_passed_over(
     ],
 )
 def test_a_broken_line_in_the_middle_is_refused_in_words(tmp_path: Path, line: bytes) -> None:
-    created(Ledger(tmp_path, "local"))
+    created(Ledger(tmp_path, "local", state_of(tmp_path)))
     first, second = journal(tmp_path).read_bytes().splitlines()
     journal(tmp_path).write_bytes(b"\n".join([first, line, second, b""]))
     for read in (remember, Ledger):
         with pytest.raises(InvalidInput, match=r"journal\.jsonl:2: ") as caught:
-            read(tmp_path, "local")
+            read(tmp_path, "local", state_of(tmp_path))
         assert "move the journal away" in str(caught.value.hint)
         assert caught.value.exit_status == 65
 
@@ -121,7 +122,7 @@ def test_a_broken_line_in_the_middle_is_refused_in_words(tmp_path: Path, line: b
 @pytest.mark.parametrize("id", ["../x", "a?b#", "", "x" * 65, "é", 7, None])
 @pytest.mark.parametrize("place", ["made", "composition", "modelId"])
 def test_hostile_ids_are_refused(tmp_path: Path, id: object, place: str) -> None:
-    created(Ledger(tmp_path, "local"))
+    created(Ledger(tmp_path, "local", state_of(tmp_path)))
     first, second = events(tmp_path)
     coming = second["entry"]["next"]
     if place == "made":
@@ -132,15 +133,17 @@ def test_hostile_ids_are_refused(tmp_path: Path, id: object, place: str) -> None
         coming["content"]["concepts"][0]["modelId"] = id
     journal(tmp_path).write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")
     with pytest.raises(InvalidInput, match=r"journal\.jsonl:2: "):
-        remember(tmp_path, "local")
+        remember(tmp_path, "local", state_of(tmp_path))
 
 
 def test_the_lock_leads_and_the_journal_tells_of_candidates(tmp_path: Path) -> None:
     entry = Entry("Knight", composition="old", content=DUST)
     lock = Lock({"local": TargetLock(None, {"a.yaml": entry})})
     (tmp_path / NAME).write_text(dump(lock), encoding="utf-8")
-    Ledger(tmp_path, "local").record("a.yaml", Entry("Knight", composition="new", content=INK))
-    found = remember(tmp_path, "local").entries["a.yaml"]
+    Ledger(tmp_path, "local", state_of(tmp_path)).record(
+        "a.yaml", Entry("Knight", composition="new", content=INK)
+    )
+    found = remember(tmp_path, "local", state_of(tmp_path)).entries["a.yaml"]
     assert found.composition == "old"
     assert [(c.id, c.content, c.used) for c in found.candidates] == [("new", INK, True)]
 
@@ -150,15 +153,15 @@ def test_the_journal_is_newer_about_the_one_on_its_way(tmp_path: Path) -> None:
     lock = Lock({"local": TargetLock(None, {"a.yaml": coming})})
     (tmp_path / NAME).write_text(dump(lock), encoding="utf-8")
     told = Entry("Knight", next=Next("comp", INK, "mismatch"))
-    Ledger(tmp_path, "local").record("a.yaml", told)
-    assert remember(tmp_path, "local").entries["a.yaml"] == told
+    Ledger(tmp_path, "local", state_of(tmp_path)).record("a.yaml", told)
+    assert remember(tmp_path, "local", state_of(tmp_path)).entries["a.yaml"] == told
 
 
 # --- folding -------------------------------------------------------------------------------
 
 
 def test_folded_and_then_forgotten(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, "local")
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
     entry = created(ledger)
     ledger.marked("comp")
     assert ledger.close(handled=["a.yaml"])
@@ -167,44 +170,44 @@ def test_folded_and_then_forgotten(tmp_path: Path) -> None:
 
 
 def test_an_open_intent_stays(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, "local")
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
     intent = ledger.intend("a.yaml", "Knight", INK)
     created(ledger, "b.yaml")
     ledger.marked("comp")
     ledger.close(handled=["a.yaml", "b.yaml"])
     assert [event["token"] for event in events(tmp_path)] == [intent.token]
-    assert remember(tmp_path, "local").intents == (intent,)
+    assert remember(tmp_path, "local", state_of(tmp_path)).intents == (intent,)
 
 
 def test_an_intent_stays_though_its_recipe_is_gone(tmp_path: Path) -> None:
-    intent = Ledger(tmp_path, "local").intend("gone.yaml", "Knight", INK)
-    Ledger(tmp_path, "local").close(handled=[])
-    assert remember(tmp_path, "local").intents == (intent,)
+    intent = Ledger(tmp_path, "local", state_of(tmp_path)).intend("gone.yaml", "Knight", INK)
+    Ledger(tmp_path, "local", state_of(tmp_path)).close(handled=[])
+    assert remember(tmp_path, "local", state_of(tmp_path)).intents == (intent,)
 
 
 def test_what_is_not_marked_yet_stays(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, "local")
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
     created(ledger)
     ledger.close(handled=["a.yaml"])
-    assert list(remember(tmp_path, "local").made) == ["comp"]
-    ledger = Ledger(tmp_path, "local")
+    assert list(remember(tmp_path, "local", state_of(tmp_path)).made) == ["comp"]
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
     ledger.marked("comp")
     ledger.close(handled=["a.yaml"])
     assert events(tmp_path) == []
 
 
 def test_what_was_not_handled_stays(tmp_path: Path) -> None:
-    first = Ledger(tmp_path, "local")
+    first = Ledger(tmp_path, "local", state_of(tmp_path))
     created(first)
-    ledger = Ledger(tmp_path, "local")
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
     ledger.marked("comp")
     ledger.close(handled=["b.yaml"])
     assert len(events(tmp_path)) == 2
 
 
 def test_other_targets_events_stay(tmp_path: Path) -> None:
-    created(Ledger(tmp_path, "https://example.com"))
-    ledger = Ledger(tmp_path, "local")
+    created(Ledger(tmp_path, "https://example.com", state_of(tmp_path)))
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
     created(ledger)
     ledger.marked("comp")
     ledger.close(handled=["a.yaml"])
@@ -215,17 +218,19 @@ def test_an_unsettled_recipes_candidates_stay(tmp_path: Path) -> None:
     entry = Entry("Knight", composition="old", content=DUST)
     lock = Lock({"local": TargetLock(None, {"a.yaml": entry})})
     (tmp_path / NAME).write_text(dump(lock), encoding="utf-8")
-    Ledger(tmp_path, "local").record("a.yaml", Entry("Knight", composition="new", content=INK))
-    ledger = Ledger(tmp_path, "local")
+    Ledger(tmp_path, "local", state_of(tmp_path)).record(
+        "a.yaml", Entry("Knight", composition="new", content=INK)
+    )
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
     ledger.unsettled("a.yaml")
     ledger.close(handled=["a.yaml"])
-    (candidate,) = remember(tmp_path, "local").entries["a.yaml"].candidates
+    (candidate,) = remember(tmp_path, "local", state_of(tmp_path)).entries["a.yaml"].candidates
     assert candidate.id == "new"
 
 
 def test_a_lock_written_but_a_journal_not_folded(tmp_path: Path) -> None:
     """A kill between the two: the next run folds again, and the lock stays as it is."""
-    ledger = Ledger(tmp_path, "local")
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
     created(ledger)
     ledger.record("a.yaml", Entry("Knight", composition="comp", content=INK))
     told = journal(tmp_path).read_bytes()
@@ -233,7 +238,7 @@ def test_a_lock_written_but_a_journal_not_folded(tmp_path: Path) -> None:
     ledger.close(handled=["a.yaml"])
     lock = (tmp_path / NAME).read_bytes()
     journal(tmp_path).write_bytes(told)
-    ledger = Ledger(tmp_path, "local")
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
     assert ledger.memory.entries["a.yaml"].candidates == ()
     ledger.marked("comp")
     assert not ledger.close(handled=["a.yaml"])
@@ -241,10 +246,10 @@ def test_a_lock_written_but_a_journal_not_folded(tmp_path: Path) -> None:
 
 
 def test_a_forgotten_entry_is_forgotten(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, "local")
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
     ledger.record("a.yaml", Entry("Knight", composition="comp", replaced=(Replaced("o", "K"),)))
     ledger.close(handled=["a.yaml"])
-    ledger = Ledger(tmp_path, "local")
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
     ledger.forget("a.yaml")
     ledger.close(handled=["a.yaml"])
     assert read_lock(tmp_path) == Lock() and not journal(tmp_path).exists()
@@ -260,7 +265,7 @@ def test_an_events_cost_is_independent_of_the_locks_size(tmp_path: Path) -> None
         root.mkdir()
         entries = {f"{n:05}.yaml": Entry(f"N{n}", composition=f"c{n}") for n in range(count)}
         (root / NAME).write_text(dump(Lock({"local": TargetLock(None, entries)})), "utf-8")
-        ledger = Ledger(root, "local", clock=lambda: 1.0)
+        ledger = Ledger(root, "local", state_of(root), clock=lambda: 1.0)
         before = (root / NAME).stat().st_mtime_ns
         created(ledger, "00000.yaml")
         costs.append(journal(root).stat().st_size)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.cli import compose, samples
+from support.state import state_of
 
 from composer.lock import NAME, read_lock
 from composer.model import LORA, MARK, Concept
@@ -24,7 +25,6 @@ def applied(tmp_path: Path) -> Path:
     samples(tmp_path)
     assert compose("apply", at=tmp_path).status == 0
     (tmp_path / ".git").rmdir()
-    (tmp_path / ".gitignore").write_text(".compose/\n")
     git(tmp_path, "init", "--quiet")
     commit(tmp_path)
     return tmp_path
@@ -42,7 +42,7 @@ def commit(at: Path) -> None:
 
 def stranger(at: Path) -> str:
     """A composition of ours that this lock doesn't name, as of another repository."""
-    with Engine(at / ".compose", at / "recipes/loras") as engine:
+    with Engine(state_of(at), at / "recipes/loras") as engine:
         (ink,) = [one for one in engine.list_models(LORA) if one.name == "Ink Lines"]
         model = engine.create("New One", [Concept(ink.id, 0.5)])
         engine.tag(model.id, add=[MARK])
@@ -77,7 +77,7 @@ def test_a_strangers_id_gets_in_no_more_than_by_hand(applied: Path, diff3: bool)
     edits = json.loads(compose("plan", "--base", "HEAD", "-o", "json", at=applied).out)["lockEdits"]
     assert [f"replaced gains {other}" in edit["edit"] for edit in edits] == [True]
     compose("prune", at=applied)
-    with Engine(applied / ".compose", applied / "recipes/loras", run_jobs=False) as engine:
+    with Engine(state_of(applied), applied / "recipes/loras", run_jobs=False) as engine:
         assert other in engine.get_models([other])
     assert compose("plan", "--detailed-exitcode", at=applied).status == 0
 
@@ -91,7 +91,7 @@ def test_a_repair_keeps_a_strangers_id_where_nothing_touches_it(applied: Path) -
     assert (old.id, old.name) == (other, "Castle Keep")
     assert compose("plan", "--detailed-exitcode", at=applied).status == 0
     compose("prune", at=applied)
-    with Engine(applied / ".compose", applied / "recipes/loras", run_jobs=False) as engine:
+    with Engine(state_of(applied), applied / "recipes/loras", run_jobs=False) as engine:
         assert other in engine.get_models([other])
 
 

@@ -24,6 +24,7 @@ from support.lock_branches import (
 )
 from support.rehearsal import Stage
 from support.sizes import size
+from support.state import state_of
 
 from composer.executor import repair
 from composer.lock import NAME, Ledger, dump, parse, read_lock, remember, salvage
@@ -148,14 +149,14 @@ def is_repaired(drawn: Branches, text: str) -> None:
         (root / NAME).write_text(text, encoding="utf-8")
         salvaged = salvage(text)
         assert not salvaged.lost
-        ledger = Ledger(root, KEY, lock=salvaged.lock)
+        ledger = Ledger(root, KEY, state_of(root), lock=salvaged.lock)
         repair(recipes, target, ledger, Options(), torn=salvaged.torn)
         assert not target.writes, "a repair writes nothing on the target"
         lock = (root / NAME).read_text(encoding="utf-8")
         assert lock == dump(parse(lock))
         nothing_is_forgotten(drawn, root)
         the_plan_is_right(drawn, recipes, root)
-        assert not repair(recipes, target, Ledger(root, KEY), Options()).changed
+        assert not repair(recipes, target, Ledger(root, KEY, state_of(root)), Options()).changed
         stage = Stage(root, target)
         stage.run(recipes)
         planned, report = stage.run(recipes)
@@ -163,7 +164,7 @@ def is_repaired(drawn: Branches, text: str) -> None:
 
 
 def nothing_is_forgotten(drawn: Branches, root: Path) -> None:
-    memory = remember(root, KEY)
+    memory = remember(root, KEY, state_of(root))
     there = drawn.named_and_there()
     assert there <= known_ids(memory), there - known_ids(memory)
     for entry in memory.entries.values():
@@ -173,7 +174,7 @@ def nothing_is_forgotten(drawn: Branches, root: Path) -> None:
 
 
 def the_plan_is_right(drawn: Branches, recipes: list[Recipe], root: Path) -> None:
-    memory = remember(root, KEY)
+    memory = remember(root, KEY, state_of(root))
     planned = plan(recipes, memory, observe(drawn.target, recipes, memory))
     assert not planned.blocked, planned.blocked
     for action in planned.actions:

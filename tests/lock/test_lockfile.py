@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,9 +16,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.sizes import size
+from support.state import made_state, state_of
 
 from composer.errors import InvalidInput, Refused
-from composer.files.state import write_atomically
+from composer.files.atomic import write_atomically
 from composer.lock import NAME, Ledger, dump, only_one, parse, read_lock, remember
 from composer.model import Concept, Content, Entry, Lock, Next, Replaced, TargetLock, parameters
 
@@ -395,13 +397,13 @@ def test_equal_locks_leave_bytes_and_mtime(tmp_path: Path) -> None:
     for data in (SAMPLE.encode(), SAMPLE.replace("\n", "\r\n").encode()):
         path.write_bytes(data)
         os.utime(path, (1, 1))
-        assert not Ledger(tmp_path, KEY).close(handled=[], owner=OWNER)
+        assert not Ledger(tmp_path, KEY, state_of(tmp_path)).close(handled=[], owner=OWNER)
         assert path.read_bytes() == data and path.stat().st_mtime == 1
 
 
 def test_other_targets_stay_as_they_are(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text(SAMPLE, encoding="utf-8")
-    ledger = Ledger(tmp_path, "local")
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
     ledger.record("a.yaml", Entry("Knight"))
     assert ledger.close(handled=["a.yaml"])
     lock = read_lock(tmp_path)
@@ -410,7 +412,7 @@ def test_other_targets_stay_as_they_are(tmp_path: Path) -> None:
 
 
 def test_an_id_that_becomes_current_leaves_replaced(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, "local")
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
     ledger.record("a.yaml", Entry("A", composition="one", replaced=(Replaced("two", "A"),)))
     ledger.record("b.yaml", Entry("B", composition="two"))
     ledger.close(handled=["a.yaml", "b.yaml"])
@@ -428,16 +430,16 @@ def test_a_write_that_is_cut_off_leaves_the_old_lock(
 
     monkeypatch.setattr(os, "fsync", die)
     with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, b"new", through=tmp_path)
+        write_atomically(path, b"new")
     assert path.read_text(encoding="utf-8") == "old"
     monkeypatch.undo()
-    write_atomically(path, b"new", through=tmp_path)
+    write_atomically(path, b"new")
     assert path.read_text(encoding="utf-8") == "new"
 
 
 def test_reading_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text(SAMPLE, encoding="utf-8")
-    memory = remember(tmp_path, KEY)
+    memory = remember(tmp_path, KEY, state_of(tmp_path))
     assert memory.owner == OWNER and [*memory.entries] == ["recipes/storybook-knight.yaml"]
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
 
@@ -445,25 +447,28 @@ def test_reading_writes_nothing(tmp_path: Path) -> None:
 # --- the folder beside it ------------------------------------------------------------------
 
 
-def test_the_folder_ignores_itself(tmp_path: Path) -> None:
-    Ledger(tmp_path, "local")
-    assert (tmp_path / ".compose" / ".gitignore").read_text() == "*\n"
+def test_a_ledger_makes_the_folder_outside_the_project(tmp_path: Path) -> None:
+    Ledger(tmp_path, "local", state_of(tmp_path))
+    assert state_of(tmp_path).is_dir() and not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("kind", ["folder", "nowhere", "file"])
 def test_a_linked_folder_is_never_followed(tmp_path: Path, kind: str) -> None:
     root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
     root.mkdir()
+    state = made_state(root)
+    shutil.rmtree(state)
     if kind == "folder":
         elsewhere.mkdir()
     if kind == "file":
-        (root / ".compose").write_text("")
+        state.write_text("")
     else:
-        (root / ".compose").symlink_to(elsewhere)
-    for look in (Ledger, remember):
-        with pytest.raises(InvalidInput, match="link"):
-            look(root, "local")
-    with pytest.raises(InvalidInput, match="link"), only_one(root, wait=0):
+        state.symlink_to(elsewhere)
+    with pytest.raises(InvalidInput, match="link"):
+        state_of(root)
+    with pytest.raises(InvalidInput, match="link"):
+        Ledger(root, "local", state)
+    with pytest.raises(InvalidInput, match="link"), only_one(root, state, wait=0):
         pass
     assert not elsewhere.exists() or not [*elsewhere.iterdir()]
 
@@ -474,14 +479,14 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from composer.lock import only_one
-with only_one(Path(sys.argv[1]), wait=0):
+with only_one(Path(sys.argv[1]), Path(sys.argv[2]), wait=0):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
 def holding(root: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", HOLDER, str(root)]
+    command = [sys.executable, "-c", HOLDER, str(root), str(state_of(root))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     return process
@@ -511,10 +516,10 @@ def test_a_waiting_apply_gets_its_turn(tmp_path: Path) -> None:
 
 
 def hold(root: Path, **more: Any) -> None:
-    with only_one(root, **more):
+    with only_one(root, state_of(root), **more):
         pass
 
 
 def test_the_holder_is_told_only_while_it_holds(tmp_path: Path) -> None:
     hold(tmp_path, wait=0)
-    assert not (tmp_path / ".compose" / "apply.json").exists()
+    assert not (state_of(tmp_path) / "apply.json").exists()

@@ -89,7 +89,7 @@ def test_the_guide_s_flow(served: Served, tmp_path: Path) -> None:
             model = client.models.retrieve(made.id).model  # type: ignore[assignment]
             job = client.jobs.retrieve(job.job_id).job  # type: ignore[assignment]
         check_trained(model, job)
-        fetch(client, made.id, tmp_path / ".compose" / "models" / f"{made.id}.safetensors")
+        fetch(client, made.id, tmp_path / "state" / "models" / f"{made.id}.safetensors")
         client.models.delete(made.id)
         with pytest.raises(scenario_sdk.NotFoundError):
             client.models.retrieve(made.id)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.fake_target import FakeTarget, composition, lora
 from support.rehearsal import Fate, Killed, Stage, recipe
 from support.sizes import size
+from support.state import state_of
 
 from composer.errors import Refused
 from composer.lock import remember
@@ -69,7 +70,7 @@ class Case:
                 self.recipes[n] = changed(one, self.chance.choice(["scale", "tags", "description"]))
 
     def memory(self) -> KnownState:
-        return remember(self.stage.root, self.target.key)
+        return remember(self.stage.root, self.target.key, state_of(self.stage.root))
 
     def plan(self, recipes: Iterable[Recipe] | None = None) -> Plan:
         memory = self.memory()

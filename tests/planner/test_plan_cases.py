@@ -16,6 +16,7 @@ import pytest
 import yaml
 from support.fake_target import FakeTarget, composition, lora
 from support.rehearsal import Stage, recipe
+from support.state import made_state, state_of
 
 from composer.executor import recover
 from composer.lock import NAME, Ledger, dump, parse
@@ -63,7 +64,7 @@ class Case:
         return found
 
     def plan(self) -> Plan:
-        ledger = Ledger(self.stage.root, self.target.key)
+        ledger = Ledger(self.stage.root, self.target.key, state_of(self.stage.root))
         stop = threading.Event()
         observed = recover(self.recipes, self.target, ledger, grace=0.0, stop=stop)
         return plan(self.recipes, ledger.memory, observed, self.options)
@@ -132,9 +133,8 @@ def _write_lock(folder: Path, plain: dict[str, Any]) -> None:
 
 def _write_journal(folder: Path, plain: dict[str, Any]) -> None:
     if "journal" in plain:
-        (folder / ".compose").mkdir()
         lines = [json.dumps({**event, "target": "fake"}) + "\n" for event in plain["journal"]]
-        (folder / ".compose" / "journal.jsonl").write_text("".join(lines), encoding="utf-8")
+        (made_state(folder) / "journal.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CASES.glob("*.yaml")))

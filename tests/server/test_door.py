@@ -19,6 +19,7 @@ from support import serving
 from support.cli import compose
 from support.engine_files import PATIENCE, write_lora
 from support.shapes import check_refusal, refused
+from support.state import made_state, state_of
 
 from composer.errors import CredentialsError, TargetError
 from composer.server.auth import credentials
@@ -159,8 +160,7 @@ def test_what_is_no_http_gets_the_same_envelope(served: Served, request_: bytes)
 
 
 def test_credentials_come_from_the_environment_else_from_a_file_made_once(root: Path) -> None:
-    state = root / ".compose"
-    state.mkdir()
+    state = made_state(root)
     env = {"SCENARIO_SDK_API_KEY": "k", "SCENARIO_SDK_API_SECRET": "s"}
     assert (credentials(env, state).key, credentials(env, state).secret) == ("k", "s")
     assert not (state / "serve.json").exists()
@@ -196,7 +196,7 @@ def test_a_file_of_credentials_that_is_a_link_is_not_followed(root: Path) -> Non
 
 def test_credentials_that_were_made_are_in_the_file_and_not_in_the_output(root: Path) -> None:
     with serving.process(root, env=ENV) as served:
-        made = json.loads((root / ".compose" / "serve.json").read_text())
+        made = json.loads((state_of(root) / "serve.json").read_text())
         served.key, served.secret = made["key"], made["secret"]
         assert len(served.loras()) == 1
     output = "\n".join(served.lines)
@@ -235,7 +235,7 @@ def test_a_terminal_is_shown_them_once(root: Path) -> None:
         server.wait(PATIENCE)
         server.stdout.close()
         shown.append(_all_shown(ours))
-    secret = json.loads((root / ".compose" / "serve.json").read_text())["secret"]
+    secret = json.loads((state_of(root) / "serve.json").read_text())["secret"]
     assert [secret in text for text in shown] == [True, False]
 
 

@@ -40,7 +40,7 @@ class Place:
         assert served.loras() == [LORA, OTHER]
 
     def _beside(self) -> dict[str, bytes]:
-        ours = (self._root / ".compose", self.served.log)
+        ours = (self._root / "state", self.served.log)
         return {
             path.relative_to(self._root).as_posix(): path.read_bytes()
             for path in self._root.rglob("*")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
     write_lora(tmp_path / "loras" / "ink.safetensors", 1)
-    with Engine(tmp_path / ".compose", tmp_path / "loras") as engine:
+    with Engine(tmp_path / "state", tmp_path / "loras") as engine:
         yield engine
 
 
@@ -50,7 +50,7 @@ def test_pruning_spares_the_other_projects(engine: Engine, tmp_path: Path) -> No
     for id, side in ((theirs, view), (ours, engine)):
         side.train(id)
         assert trained(side, id).trained
-    (tmp_path / ".compose" / "models" / "stray.safetensors").write_bytes(b"x")
+    (tmp_path / "state" / "models" / "stray.safetensors").write_bytes(b"x")
     assert engine.prune([]) == sorted([ours, "stray"])
     assert view.result(theirs).exists()
     assert view.prune([]) == [theirs]

@@ -73,7 +73,7 @@ def test_a_result_is_fetched_by_its_link_alone(served: Served, tmp_path: Path) -
     url = found["job"]["metadata"]["output"]["url"]
     assert url.startswith(served.url)
     whole = requests.get(url, timeout=PATIENCE)
-    assert whole.content == (tmp_path / ".compose/models" / f"{id}.safetensors").read_bytes()
+    assert whole.content == (tmp_path / "state/models" / f"{id}.safetensors").read_bytes()
     part = requests.get(url, headers={"Range": "bytes=10-19"}, timeout=PATIENCE)
     assert (part.status_code, part.content) == (206, whole.content[10:20])
     refused(requests.get(url[:-1] + ("0" if url[-1] != "0" else "1"), timeout=PATIENCE), 403)
@@ -379,7 +379,7 @@ def test_rank_and_precision_are_honoured(served: Served, tmp_path: Path) -> None
     started = served.ok("PUT", f"/models/{id}/train", {"parameters": wish})
     assert started["model"]["parameters"] == wish
     assert served.finished(id)["status"] == "trained"
-    result = read(tmp_path / ".compose" / "models" / f"{id}.safetensors")
+    result = read(tmp_path / "state" / "models" / f"{id}.safetensors")
     assert (result.ranks, result.dtypes) == ((1,), ("F16",))
 
 

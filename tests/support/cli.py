@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import jsonschema
+from support.state import state_of
 
 from composer.cli.error_handler import guarded
 from composer.files.schemas import schema
@@ -99,9 +100,10 @@ def edit(file: Path, before: str, after: str) -> None:
 
 
 def snapshot(root: Path) -> dict[str, tuple[bytes, int]]:
-    """Every file below a folder: its bytes and the time of its last change."""
+    """Every file of a project, and below `state/` of its state folder: bytes and time of change."""
     return {
-        path.relative_to(root).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
-        for path in sorted(root.rglob("*"))
+        (place / path.relative_to(folder)).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for place, folder in ((Path(), root), (Path("state"), state_of(root)))
+        for path in sorted(folder.rglob("*"))
         if path.is_file()
     }

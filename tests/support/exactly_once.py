@@ -6,16 +6,15 @@ created and didn't train. Tests copy it, let something go wrong, and `check`.
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import serving
 from support.cli import Ran, compose, edit, spawned
 from support.engine_files import PATIENCE, write_lora
+from support.state import copy_project, state_of
 
 from composer.lock import NAME as LOCK
 from composer.lock import read_lock
@@ -25,6 +24,7 @@ from composer.model import COMPOSITION, MARK
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Mapping
+    from pathlib import Path
 
     from support.serving import Served
 
@@ -60,8 +60,8 @@ class Start:
         return self.folder / "loras"
 
     def copy(self, what: str, to: Path) -> Path:
-        """A copy of its project, or of its server's state."""
-        return Path(shutil.copytree(self.folder / what, to))
+        """A copy of its project with its state, or of its server's folder."""
+        return copy_project(self.folder / what, to)
 
 
 def build(folder: Path) -> Start:
@@ -103,7 +103,7 @@ def write_recipe(project: Path, path: str, concepts: Mapping[str, float] | None 
 
 def moved(project: Path, before: str, now: str) -> Path:
     """The project, with its lock and journal speaking of the server at another address."""
-    for file in (project / LOCK, project / ".compose" / JOURNAL):
+    for file in (project / LOCK, state_of(project) / JOURNAL):
         if file.exists():
             edit(file, before, now)
     return project
@@ -211,7 +211,7 @@ def check(project: Path, served: Served, start: Start, *, unmarked: int = 0) -> 
     assert set(there) == named, f"orphans: {set(there) - named}, ghosts: {named - set(there)}"
     bare = [id for id, model in there.items() if MARK not in model["tags"]]
     assert len(bare) <= unmarked, f"without our mark: {bare}"
-    journal = project / ".compose" / JOURNAL
+    journal = state_of(project) / JOURNAL
     assert not journal.exists(), f"left in the journal: {journal.read_text()}"
 
 

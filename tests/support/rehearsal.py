@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from support.state import state_of
+
 from composer.executor import Settings, apply, recover
 from composer.lock import NAME, Ledger, read_lock
 from composer.model import ConceptRef, Recipe, TargetLock, parameters
@@ -71,7 +73,7 @@ class MortalLedger(Ledger):
 
     def __init__(self, root: Path, key: str, fate: Fate, clock: Callable[[], float]) -> None:
         self.fate = fate
-        super().__init__(root, key, clock=clock)
+        super().__init__(root, key, state_of(root), clock=clock)
 
     def _append(self, event: dict[str, Any]) -> None:
         try:
@@ -123,7 +125,7 @@ class Stage:
         ledger = (
             MortalLedger(self.root, self.target.key, fate, self.clock)
             if fate
-            else Ledger(self.root, self.target.key, clock=self.clock)
+            else Ledger(self.root, self.target.key, state_of(self.root), clock=self.clock)
         )
         observed = recover(recipes, self.target, ledger, grace=self.grace, stop=stop)
         planned = plan(recipes, ledger.memory, observed, options or Options())
@@ -147,7 +149,7 @@ class Stage:
 
     @property
     def journal(self) -> str:
-        path = self.root / ".compose" / "journal.jsonl"
+        path = state_of(self.root) / "journal.jsonl"
         return path.read_text() if path.exists() else ""
 
     @property

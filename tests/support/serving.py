@@ -242,10 +242,10 @@ def thread(
     faults: Sequence[Mapping[str, Any]] = (),
     free_space: Callable[[Path], int] = free,
 ) -> Iterator[Served]:
-    """The same in a thread of this process, on an engine with its state in `root/.compose`."""
+    """The same in a thread of this process, on an engine with its state in `root/state`."""
     log, lines = root / "faults.jsonl", list[str]()
     script = read_script(write_script(root, faults)) if faults else None
-    state = root / ".compose"
+    state = root / "state"
     with Engine(state, library, poll_interval=0.02, free_space=free_space) as engine:
         server = Server(
             engine, Credentials(KEY, SECRET), script=script, fault_log=log, log=lines.append

@@ -48,7 +48,7 @@ def opened(kind: str, root: Path, stack: ExitStack, gate: Gate | None = None) ->
         return stack.enter_context(open_target(kind, context, env={}))
     space = gate or free
     if kind == "engine":
-        state = root / ".compose"
+        state = root / "state"
         return stack.enter_context(Engine(state, library, poll_interval=0.02, free_space=space))
     served = stack.enter_context(serving.thread(root, library, free_space=space))
     auth = Credentials.basic(served.key, served.secret)

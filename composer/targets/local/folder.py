@@ -1,7 +1,6 @@
-"""The engine's folder `.compose/`: what lies where in it, and how it is made safely.
+"""The engine's part of the state folder: what lies where in it.
 
-The service prepares it, the worker puts results in place. It is never followed as a link: a
-repository could bring one that leads anywhere.
+The service creates it, the worker puts results in place. No place in it is followed as a link.
 """
 
 from __future__ import annotations
@@ -13,18 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from composer.errors import TargetError
+from composer.files.inside import is_link
 from composer.model import is_id
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What Windows calls links: symbolic ones and junctions (winnt.h).
-REPARSE_LINKS = frozenset({0xA000000C, 0xA0000003})
-
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """The places in `.compose/`; `root` is that folder itself."""
+    """The places in the state folder; `root` is that folder itself."""
 
     root: Path
 
@@ -71,31 +68,19 @@ class Folder:
     def refuse_links(self) -> None:
         """Raise `TargetError` if the folder, or a place in it, is a link."""
         for path in (self.root, self.models, self.database, self.lock):
-            if _is_link(path):
+            if is_link(path):
                 raise TargetError(
                     f"{path} is a link, and compose never follows one there",
-                    hint="remove the link; compose makes a folder of its own",
+                    hint="remove the link; compose creates its own",
                 )
 
     def prepare(self) -> None:
-        """Make the folder, with a `.gitignore` that hides all of it; `TargetError` if it can't."""
+        """Create the folders that are missing. Raises `TargetError`."""
         self.refuse_links()
         try:
             self.models.mkdir(parents=True, exist_ok=True)
-            ignore = self.root / ".gitignore"
-            if not ignore.exists() or ignore.stat().st_size == 0:
-                ignore.write_bytes(b"*\n")
         except OSError as error:
             raise TargetError(
                 f"the engine can't make its folder {self.models}: {error.strerror or error}",
-                hint="make the project's folder writable, or use another target",
+                hint="make that folder writable, or use another target",
             ) from error
-
-
-def _is_link(path: Path) -> bool:
-    try:
-        status = path.lstat()
-    except OSError:
-        return False  # not there, or not to be seen: what comes next says so
-    tag = getattr(status, "st_reparse_tag", 0)
-    return stat.S_ISLNK(status.st_mode) or tag in REPARSE_LINKS

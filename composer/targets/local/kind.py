@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,8 +82,8 @@ def _nearest(root: Path, start: Path) -> Path | None:
 
 
 def _usage(key: str, id: str, state: Path) -> str:
-    result = os.path.relpath(state / "models" / f"{id}.safetensors")
-    return f'# with diffusers:\npipe.load_lora_weights("{visible(result)}")'
+    path = visible(str(state / "models" / f"{id}.safetensors"))
+    return f"# with diffusers:\npipe.load_lora_weights({json.dumps(path, ensure_ascii=False)})"
 
 
 KIND = TargetKind(name="local", open=open_engine, settings=(LIBRARY,), usage=_usage)

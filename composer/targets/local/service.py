@@ -65,7 +65,7 @@ class Engine(Closing):
         poll_interval: float = 0.2,
         free_space: Callable[[Path], int] = free_space,
     ) -> None:
-        """`state` is the `.compose/` folder; `free_space` gives the bytes free on a folder's disk.
+        """`state` is the project's state folder; `free_space` gives the bytes free on a disk.
 
         Raises `TargetError` if the folder is a link, or the store can't be opened.
         """

@@ -43,7 +43,7 @@ WAITING = """SELECT jobs.id, jobs.model FROM jobs JOIN models
 
 
 class Store:
-    """The tables of one `.compose/engine.sqlite3`. Close it when done."""
+    """The tables of one `engine.sqlite3`. Close it when done."""
 
     def __init__(self, path: Path, *, write: bool) -> None:
         """Open the store; without `write` nothing but notes is ever written to it."""

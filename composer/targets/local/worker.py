@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from composer.errors import ComposeError, TargetError, Unreachable
-from composer.files.disk import sync_folder
+from composer.files.atomic import sync_folder
 from composer.lora.composed_file import CompositionSpec, Part, make
 from composer.lora.output_options import wanted
 

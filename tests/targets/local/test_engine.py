@@ -40,7 +40,7 @@ def library(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    return tmp_path / ".compose"
+    return tmp_path / "state"
 
 
 @pytest.fixture
@@ -113,7 +113,6 @@ def test_looking_at_a_store_sees_the_truth_and_adds_nothing(library: Path, state
         assert engine.result(model.id).is_file()
     assert snapshot(state).keys() == before.keys()
     assert before.keys() == {
-        ".gitignore",
         "engine.sqlite3",
         "models",
         f"models/{model.id}.safetensors",
@@ -144,10 +143,6 @@ def test_what_only_looks_refuses_to_write(library: Path, state: Path) -> None:
             with pytest.raises(TargetError, match="looking only"):
                 write()
     assert not state.exists()
-
-
-def test_the_folder_hides_itself_from_git(engine: Engine, state: Path) -> None:
-    assert (state / ".gitignore").read_bytes() == b"*\n"
 
 
 # --- creating ----------------------------------------------------------------------------
@@ -271,7 +266,7 @@ def test_a_result_is_the_same_bytes_elsewhere_and_under_another_name(
 ) -> None:
     results: list[bytes] = []
     for place, name in (("one", "Knight"), ("two", "Rook")):
-        with Engine(tmp_path / place / ".compose", library) as engine:
+        with Engine(tmp_path / place / "state", library) as engine:
             model = engine.create(name, concepts(engine, 0.5, 0.25, 1.0), id="model_same")
             engine.train(model.id, parameters({"seed": len(results)}))
             assert trained(engine, model.id).trained
@@ -353,13 +348,13 @@ def test_space_is_asked_for_what_the_wish_needs(tmp_path: Path) -> None:
         asked.append(folder)
         return MARGIN + 150_000  # the whole has 1.6 MB, that of rank 2 in float16 some 26 KB
 
-    with Engine(tmp_path / ".compose", tmp_path / "loras", free_space=space) as engine:
+    with Engine(tmp_path / "state", tmp_path / "loras", free_space=space) as engine:
         for wish, status in (({}, "failed"), ({"rank": 2, "precision": "float16"}, "trained")):
             model = engine.create("K", concepts(engine, 0.5, 0.5))
             engine.train(model.id, parameters(wish))
             model = trained(engine, model.id)
             assert (model.status, "disk space" in str(model.error)) == (status, status == "failed")
-    assert asked == [tmp_path / ".compose" / "models"] * 2
+    assert asked == [tmp_path / "state" / "models"] * 2
 
 
 @pytest.mark.parametrize("harm", ["gone", "cut"])

@@ -189,7 +189,7 @@ def heal(state: Path, library: Path, expected: bytes) -> None:
 def test_a_source_changed_while_the_engine_writes(
     tmp_path: Path, library: Path, undisturbed: Undisturbed, harm: Callable[[Path], None]
 ) -> None:
-    state, path = tmp_path / ".compose", library / "1.safetensors"
+    state, path = tmp_path / "state", library / "1.safetensors"
     sound = path.read_bytes()
     done: list[bool] = []
 
@@ -229,7 +229,7 @@ def child(verb: str, state: Path, library: Path, number: int) -> subprocess.Comp
 def test_killed_in_the_middle_of_the_file(
     tmp_path: Path, library: Path, undisturbed: Undisturbed, share: float
 ) -> None:
-    state = tmp_path / ".compose"
+    state = tmp_path / "state"
     done = child("kill", state, library, 1 + int(share * undisturbed.steps))
     assert done.returncode != 0
     (half,) = (state / MODELS).iterdir()  # this is what proves where the kill struck
@@ -245,7 +245,7 @@ def test_a_disk_that_fills_while_the_engine_writes(
     tmp_path: Path, library: Path, undisturbed: Undisturbed, share: float
 ) -> None:
     """The free space looked enough, and then it wasn't: no byte fits beyond this share."""
-    state = tmp_path / ".compose"
+    state = tmp_path / "state"
     done = child("full", state, library, int(share * len(undisturbed.result)) - 1)
     assert done.returncode == 0
     id, error = json.loads(done.stdout)

@@ -378,7 +378,7 @@ def test_a_note_holds_for_its_stamp_alone(store: Store) -> None:
 @pytest.mark.parametrize("link", ["", "models", "engine.sqlite3", "worker.lock"])
 def test_a_link_in_the_folder_is_refused(tmp_path: Path, link: str) -> None:
     (tmp_path / "elsewhere").mkdir()
-    root = tmp_path / "project" / ".compose"
+    root = tmp_path / "project" / "state"
     (root if link else root.parent).mkdir(parents=True)
     (root / link if link else root).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(TargetError, match="is a link"):

@@ -36,7 +36,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    return tmp_path / ".compose"
+    return tmp_path / "state"
 
 
 def child(verb: str, state: Path, library: Path, *rest: str) -> subprocess.Popen[str]:
@@ -90,7 +90,7 @@ def leftovers(state: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, library: Path) -> tuple[bytes, int]:
     """The bytes of a run that nobody disturbs, and how many lines of code it takes."""
-    state = tmp_path_factory.mktemp("undisturbed") / ".compose"
+    state = tmp_path_factory.mktemp("undisturbed") / "state"
     with child("run", state, library, "K") as process:
         assert process.stdout is not None
         lines = int(process.stdout.read().split()[-1])
@@ -121,7 +121,7 @@ def test_killed_at_any_line(tmp_path: Path, library: Path, undisturbed: tuple[by
     count = size(10, 400)
     chance = random.Random(count)
     for number in range(count):
-        state = tmp_path / str(number) / ".compose"
+        state = tmp_path / str(number) / "state"
         line = 1 + (lines * number + chance.randrange(lines)) // count  # spread over the whole run
         with child("run", state, library, "K", str(line)) as process:
             process.communicate()
@@ -131,7 +131,7 @@ def test_killed_at_any_line(tmp_path: Path, library: Path, undisturbed: tuple[by
 def test_killed_from_outside(tmp_path: Path, library: Path, undisturbed: tuple[bytes, int]) -> None:
     chance = random.Random(1)
     for number in range(size(4, 100)):
-        state = tmp_path / str(number) / ".compose"
+        state = tmp_path / str(number) / "state"
         with child("loop", state, library, "K") as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
