@@ -1,19 +1,19 @@
-"""Every error that a user may meet, each with the exit status that it means.
+"""Every error that a user may see, each with its exit status.
 
     ComposeError                 1
     ├── UsageError              64   the command line asks for something impossible
     ├── InvalidInput            65   a recipe, the lock or the journal is invalid
-    ├── Refused                  3   a guard, `--expect`, `--locked` or a limit said no
-    ├── BadLora                  1   a file that is not a LoRA we can read
-    └── TargetError              1   the target said no, for good
+    ├── Refused                  3   refused by a guard, `--expect`, `--locked` or a cost limit
+    ├── BadLora                  1   a file that is not a LoRA that compose can read
+    └── TargetError              1   the target refused; trying again does not help
         ├── CredentialsError    77   no or wrong credentials, or another owner
         ├── NotFound             1   no model or job of that id
-        ├── CeilingReached       1   the plan with the vendor allows no more of this
+        ├── CeilingReached       1   the vendor's subscription allows no more of this
         └── Unreachable         69   no answer; trying again may help
             └── Ambiguous       69   a write may or may not have taken effect
 
-A message says what happened, where and why; `hint` says what to do next. An error that is
-none of these is a bug: the command line writes it to a log file and names that.
+A message says what happened, where and why; `hint` says what to do next. Any other error is an
+internal error: the command line writes it to a log file and names that.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """Something wrong in a file: where (1-based; 0 where there is no place), what, and what to do.
+    """A problem in a file: where (1-based; 0 if unknown), what is wrong, and what to do.
 
     `code` is stable (`E103`).
     """
@@ -55,13 +55,13 @@ class ComposeError(Exception):
 
 
 class UsageError(ComposeError):
-    """The command line asks for something that can't be."""
+    """The command line asks for something impossible."""
 
     exit_status = 64
 
 
 class InvalidInput(ComposeError):
-    """Files that don't say what they should: `problems` of so many `files`, each with its place."""
+    """Files are invalid: `problems` with their places; `files` is the number of files read."""
 
     exit_status = 65
 
@@ -79,17 +79,17 @@ class InvalidInput(ComposeError):
 
 
 class Refused(ComposeError):
-    """Something that we could do, and don't, until a flag allows it."""
+    """Something that compose does only if a flag allows it."""
 
     exit_status = 3
 
 
 class BadLora(ComposeError):
-    """A file that is not a LoRA we can read; the message names the file and why."""
+    """A file that is not a readable LoRA; the message names the file and the reason."""
 
 
 class TargetError(ComposeError):
-    """The target refused, and would refuse again."""
+    """The target refused; trying again does not help."""
 
 
 class CredentialsError(TargetError):
@@ -103,9 +103,9 @@ class NotFound(TargetError):
 
 
 class CeilingReached(TargetError):
-    """The target's plan allows no more of something; `action` is its name for that.
+    """The vendor's subscription allows no more of something; `action` is the target's name for it.
 
-    Where it is `parallel-training`, another try can help once a training of ours has ended.
+    If it is `parallel-training`, another try can succeed once a running training has ended.
     """
 
     def __init__(self, message: str, *, hint: str | None = None, action: str = "") -> None:
@@ -114,7 +114,7 @@ class CeilingReached(TargetError):
 
 
 class Unreachable(TargetError):
-    """The target did not answer, or could not; trying again may help."""
+    """The target did not answer; trying again may help."""
 
     exit_status = 69
 

@@ -1,8 +1,8 @@
-"""Small helpers for sentences that people read. Every room may use them; they know nothing of ours.
+"""Small helpers for text that people read; every package may use them, and they import none.
 
 Whatever comes from a file or an answer goes through `visible` before it is printed, so that a
-name can't move the cursor, change colours or turn the reading direction of a terminal, nor give
-orders to the machine that runs a workflow and reads its log.
+name can't move the cursor, change colours or the text direction of a terminal, or give commands
+to a CI runner that reads the log.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 # Control characters, the line separators of Unicode, lone surrogates and noncharacters.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]")
-# Those that turn or override the reading direction (Unicode's Bidi_Control and the older six).
+# Those that change the text direction (Unicode's Bidi_Control and the older six).
 BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f]")
 
 UNSAFE = re.compile(f"{CONTROL.pattern}|{BIDI.pattern}")
-# What CI runners obey in a log: `::error` where a line begins, `##[error]` and `##vso[` anywhere.
-_ORDER = r"(?<=#)#|\A\s*:(?=:)"
-_HIDDEN = re.compile(f"{UNSAFE.pattern}|{_ORDER}")
+# Commands to a CI runner: `::error` where a line begins, `##[error]` and `##vso[` anywhere.
+_COMMAND = r"(?<=#)#|\A\s*:(?=:)"
+_HIDDEN = re.compile(f"{UNSAFE.pattern}|{_COMMAND}")
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
-_LONGEST_WORD = 80  # a longer one is no slip of the pen, and comparing it costs time
+_LONGEST_WORD = 80  # a longer one is not a typing error, and comparing it takes time
 
 
 def visible(text: str) -> str:
@@ -57,9 +57,9 @@ def shorten(text: str, limit: int) -> str:
 
 
 def did_you_mean(word: str, options: Iterable[str], *, likeness: float = 0.6) -> str | None:
-    """The option that the word nearly is, upper and lower case aside.
+    """The option most similar to the word, ignoring case; None if none is similar enough.
 
-    `likeness` is the least ratio of difflib's, 0 to 1.
+    `likeness` is the minimum similarity ratio of `difflib`, 0 to 1.
     """
     if len(word) > _LONGEST_WORD:
         return None

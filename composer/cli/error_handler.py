@@ -79,7 +79,7 @@ def _no_access(error: OSError) -> int:
     """A full disk, missing rights, a folder that is gone: the system says what, we say where."""
     place = f"{visible(str(error.filename))}: " if error.filename else ""
     click.echo(f"compose: {place}{error.strerror or error}", err=True)
-    click.echo("  what was done so far is recorded; mend it and run the command again", err=True)
+    click.echo("  what was done so far is recorded; fix this and run the command again", err=True)
     _silence_stdout()
     return FAILED
 
@@ -96,7 +96,7 @@ def _bug() -> int:
         traceback.print_exc(file=log)
     error = sys.exc_info()[1]
     click.echo(
-        f"compose: a bug of ours: {type(error).__name__}: {visible(str(error))[:200]}\n"
+        f"compose: internal error: {type(error).__name__}: {visible(str(error))[:200]}\n"
         f"  please report it with {Path(name)}",
         err=True,
     )

@@ -71,7 +71,7 @@ def create_app(
 
     def refused(error: Exception) -> Response:
         if not isinstance(error, ComposeError | HTTPException):
-            log(f"compose: a bug of ours:\n{traceback.format_exc()}")
+            log(f"compose: internal error:\n{traceback.format_exc()}")
         return _refused(error)
 
     app.before_request(guard)

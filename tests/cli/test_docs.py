@@ -92,6 +92,15 @@ def test_every_exit_status_is_documented() -> None:
     assert raised | {0, 2, 75, 130, 143} == listed
 
 
+def test_every_problem_code_in_the_program_is_documented() -> None:
+    sources = (file.read_text(encoding="utf-8") for file in (REPO / "composer").rglob("*.py"))
+    used = {code for text in sources for code in re.findall(r'"([EP]\d{3})"', text)}
+    page = (REPO / "docs/errors.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^- \*\*([EP]\d{3})\*\*", page, re.MULTILINE))
+    assert len(used) > 40
+    assert used - listed == set()
+
+
 def test_every_command_is_in_the_readme() -> None:
     readme = (REPO / "README.md").read_text(encoding="utf-8")
     assert [name for name in COMMANDS if f"`compose {name}`" not in readme] == []

@@ -58,7 +58,7 @@ def race(start: Start, folder: Path, runners: int, chance: random.Random) -> int
         ended = together(clones, served, chance)
         keep_said(folder, *ended, *served.lines)
         for status, said in ended:
-            assert status == 0 and "a bug of ours" not in said and "Traceback" not in said, said
+            assert status == 0 and "internal error" not in said and "Traceback" not in said, said
         posts = served.calls.count("POST /models")
         for clone in clones:
             once_more = apply(clone, served)

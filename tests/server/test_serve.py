@@ -35,7 +35,7 @@ def library(tmp_path: Path) -> Path:
 def served(tmp_path: Path, library: Path) -> Iterator[Served]:
     with serving.thread(tmp_path, library) as served:
         yield served
-    assert not [line for line in served.lines if "a bug of ours" in line]
+    assert not [line for line in served.lines if "internal error" in line]
 
 
 # --- the whole flow ----------------------------------------------------------------------

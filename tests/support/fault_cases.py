@@ -235,4 +235,4 @@ def _faulty(case: Case, project: Path, served: Served, server: Path) -> Ran:
 
 
 def _bug(said: str) -> bool:
-    return "Traceback" in said or "a bug of ours" in said
+    return "Traceback" in said or "internal error" in said

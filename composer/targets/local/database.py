@@ -140,7 +140,7 @@ def in_words(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.ProgrammingError:
-        raise  # a bug of ours, not a state of the file
+        raise  # an internal error, not a state of the file
     except sqlite3.DatabaseError as error:
         raise _translated(path, error) from error
 
