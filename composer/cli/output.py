@@ -10,19 +10,19 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.project import open_project
-from composer.errors import ComposeError, UsageError
-from composer.lock import plain_content, remember
+from composer.errors import ComposeError
+from composer.lock import plain_content
 from composer.output import results
 from composer.output.style import aligned
+from composer.project.entries import find_path, trained
 from composer.targets.registry import kind_of_key
 from composer.targets.selection import choose
-from composer.text import did_you_mean, visible
+from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from composer.cli.options import TargetOptions
-    from composer.model import Entry
 
 
 @click.command("output")
@@ -36,12 +36,12 @@ def output_command(recipe: str | None, wish: TargetOptions, form: str) -> int:
     """
     project = open_project()
     key = choose(wish, project.lock.targets, os.environ).key
-    entries = remember(project.root, key, project.state).entries
+    entries = project.entries(key)
     if recipe is None:
-        ids = {e.name: e.composition for e in entries.values() if e.composition}
+        ids = trained(entries)
         click.echo(json.dumps(ids, indent=2, sort_keys=True) if form == "json" else _table(ids))
         return 0
-    entry = find(entries, recipe)
+    entry = entries[find_path(entries, recipe)]
     if entry.composition is None or entry.content is None:
         raise ComposeError(f"{entry.name} has no trained model yet", hint="compose apply")
     if form == "json":
@@ -56,20 +56,3 @@ def output_command(recipe: str | None, wish: TargetOptions, form: str) -> int:
 
 def _table(ids: Mapping[str, str]) -> str:
     return "\n".join(aligned([[id, visible(name)] for name, id in sorted(ids.items())]))
-
-
-def find(entries: Mapping[str, Entry], wanted: str) -> Entry:
-    """The entry of this path or name. Raises `UsageError`."""
-    return entries[find_path(entries, wanted)]
-
-
-def find_path(entries: Mapping[str, Entry], wanted: str) -> str:
-    path = wanted.replace(os.sep, "/").removeprefix("./")
-    for known, entry in entries.items():
-        if known == path or entry.name == wanted:
-            return known
-    near = did_you_mean(wanted, [*entries, *(entry.name for entry in entries.values())])
-    raise UsageError(
-        f"the lock has no recipe {wanted}",
-        hint=f"did you mean {near}?" if near else "compose apply makes what the recipes ask for",
-    )

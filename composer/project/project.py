@@ -7,7 +7,7 @@ only the others use.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -23,16 +23,20 @@ from composer.recipes import relative
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from composer.errors import Problem
     from composer.model import Entry, Lock, Recipe
     from composer.planner import Plan, Report, Step
+    from composer.project.deleting import Forgotten
+    from composer.project.importing import Imported
     from composer.project.options import ApplyOptions, Selection
+    from composer.project.pulling import Pulled
     from composer.project.reviewed_plan import ReviewedPlan
     from composer.project.sources import Sources
     from composer.targets.base import Target
     from composer.targets.kind import TargetContext
+    from composer.targets.local.service import Engine
 
 Options = TypeVar("Options", bound=PlanOptions)
 
@@ -236,3 +240,88 @@ class Project:
         from composer.project.entries import only_key, trained
 
         return trained(self.entries(only_key(self.root) if target is None else target))
+
+    def forget(self, target: Target | str, *what: str, dry_run: bool = False) -> list[Forgotten]:
+        """Take recipes (by path or name) or single ids out of the lock. Nothing is deleted.
+
+        `target` may be its key in the lock. Raises `UsageError` for what the lock doesn't have.
+        """
+        from composer.project.deleting import forget
+
+        key = target if isinstance(target, str) else target.key
+        with nullcontext() if dry_run else self.exclusive():
+            return forget(self, key, what, dry_run=dry_run)
+
+    def destroy(
+        self,
+        target: Target,
+        what: Sequence[str] | None,
+        options: PlanOptions = PLAN_DEFAULTS,
+        *,
+        dry_run: bool = False,
+        on_plan: Callable[[ReviewedPlan], None] = lambda plan: None,
+        on_step: Callable[[Step], None] = lambda step: None,
+    ) -> Report:
+        """Delete the compositions of these recipes (by path or name) on the target, earlier ones
+        too; None means all recipes of the lock. An id deletes one that no lock names.
+
+        Only what compose made is deleted. A dry run tells `on_plan` and reports nothing. Raises
+        `Refused` for what is protected or not allowed.
+        """
+        from composer.project.applying import Watcher
+        from composer.project.deleting import delete, destroying
+
+        watcher = Watcher(on_plan, on_step)
+        with nullcontext() if dry_run else self.exclusive():
+            return delete(self, target, destroying(what), options, watcher, dry_run=dry_run)
+
+    def prune(
+        self,
+        target: Target,
+        options: PlanOptions = PLAN_DEFAULTS,
+        *,
+        dry_run: bool = False,
+        on_plan: Callable[[ReviewedPlan], None] = lambda plan: None,
+        on_step: Callable[[Step], None] = lambda step: None,
+    ) -> Report:
+        """Delete earlier compositions, and those whose recipe's file is gone; else as `destroy`."""
+        from composer.project.applying import Watcher
+        from composer.project.deleting import delete, pruning
+
+        watcher = Watcher(on_plan, on_step)
+        with nullcontext() if dry_run else self.exclusive():
+            return delete(self, target, pruning(self), options, watcher, dry_run=dry_run)
+
+    def prune_local(self, target: Engine, *, dry_run: bool = False) -> list[str]:
+        """Free the local results that no lock entry names; their ids."""
+        from composer.project.deleting import prune_local
+
+        with nullcontext() if dry_run else self.exclusive():
+            return prune_local(self, target, dry_run=dry_run)
+
+    # `import` is a keyword of Python, hence the longer name.
+    def import_models(
+        self, target: Target, ids: Sequence[str] | None = None, *, dry_run: bool = False
+    ) -> list[Imported]:
+        """Write recipes into `recipes/`, and lock entries, for compositions that exist.
+
+        None means every composition that the lock doesn't have. What a recipe can't express is
+        skipped, with the reason.
+        """
+        from composer.project.importing import import_models
+
+        with nullcontext() if dry_run else self.exclusive():
+            return import_models(self, target, ids, dry_run=dry_run)
+
+    def pull(
+        self, target: Engine, out: str, *recipes: str, force: bool = False, dry_run: bool = False
+    ) -> list[Pulled]:
+        """Write the trained results of recipes (by path or name; by default all) to files.
+
+        `out` is a folder, which is created if it ends in `/`, or a `.safetensors` file for one
+        recipe. With `force`, files that have other bytes are replaced. Raises `UsageError`; what
+        concerns one recipe alone is in its result.
+        """
+        from composer.project.pulling import pull
+
+        return pull(self, target, recipes, out, force=force, dry_run=dry_run)

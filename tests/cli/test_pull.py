@@ -83,9 +83,9 @@ def test_some_into_a_folder_that_is_there(project: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("Pixel Rogue", "-o", "json"), "json is no folder"),
-        (("-o", "dist"), "end it with / to have it made"),
-        (("-o", "all.safetensors"), "all.safetensors is no folder"),
+        (("Pixel Rogue", "-o", "json"), "json does not exist"),
+        (("-o", "dist"), "end the path with / to create it"),
+        (("-o", "all.safetensors"), "all.safetensors does not exist"),
         (("Pixel Rouge", "-o", "x.safetensors"), "did you mean Pixel Rogue?"),
         (("Pixel Rogue",), "--output"),
     ],
@@ -215,7 +215,7 @@ def test_while_it_trains(project: Path) -> None:
 def test_another_target_is_refused_in_words(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCENARIO_SDK_JWT", "token")
     ran = pull(project, "-o", "dist/", "--target", "http://127.0.0.1:9/v1")
-    assert (ran.status, "the local target's results alone" in ran.err) == (64, True)
+    assert (ran.status, "works with the local target only" in ran.err) == (64, True)
 
 
 # --- how ---------------------------------------------------------------------------------

@@ -123,3 +123,39 @@ def test_every_export_is_there_and_importing_is_light() -> None:
         check=True,
     )
     assert ran.stdout == "[]\n"
+
+
+def test_forget_destroy_and_prune(root: Path, target: Engine) -> None:
+    with target:
+        project = Project(root)
+        project.apply(target)
+        count, plans = len(project.outputs()), []
+        shown = project.destroy(target, ["Pixel Rogue"], dry_run=True, on_plan=plans.append)
+        assert (shown.outcomes, len(plans[0].changes)) == ((), 1)
+        report = project.destroy(target, ["Pixel Rogue"])
+        assert [outcome.state for outcome in report.outcomes] == ["deleted"]
+        assert len(project.outputs()) == count - 1
+        assert project.prune(target).outcomes == ()
+        (forgotten,) = project.forget(target, "recipes/castle-keep.yaml")
+        assert (forgotten.path, forgotten.id) == ("recipes/castle-keep.yaml", "")
+        assert len(project.outputs()) == count - 2
+        assert project.prune_local(target, dry_run=True) != []
+
+
+def test_import_and_pull(root: Path, target: Engine, tmp_path: Path) -> None:
+    with target:
+        project = Project(root)
+        project.apply(target)
+        id = project.outputs()["Pixel Rogue"]
+        project.forget(target, "Pixel Rogue")
+        (root / ROGUE).unlink()
+        project = Project(root)
+        for dry_run in (True, False):
+            (imported,) = project.import_models(target, [id], dry_run=dry_run)
+            assert (imported.path, imported.skipped) == (ROGUE, False)
+            assert (root / ROGUE).exists() is not dry_run
+        (unknown,) = project.import_models(target, ["model_nobody"])
+        assert unknown.skipped and "no such model" in unknown.reason
+        (pulled,) = Project(root).pull(target, str(tmp_path / "rogue.safetensors"), "Pixel Rogue")
+        assert (pulled.state, pulled.exit_status) == ("pulled", 0)
+        assert (tmp_path / "rogue.safetensors").stat().st_size > 0

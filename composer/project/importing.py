@@ -1,0 +1,110 @@
+"""Recipes and lock entries for compositions that exist on the target already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from composer.lock import Ledger
+from composer.model import COMPOSITION
+from composer.planner import entry_of, recipe_of
+from composer.project.sources import RECIPES
+from composer.recipes import parse, slug, write
+from composer.targets.base import observe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from composer.model import Model, Observed, Recipe
+    from composer.project.project import Project
+    from composer.targets.base import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What came of one id: a recipe at `path`; or none, with the `reason`.
+
+    `skipped` is false where nothing was left to do, because the lock has the id already.
+    """
+
+    id: str
+    name: str = ""
+    path: str = ""
+    reason: str = ""
+    skipped: bool = False
+
+
+def import_models(
+    project: Project, target: Target, ids: Sequence[str] | None, *, dry_run: bool
+) -> list[Imported]:
+    """See `Project.import_models`."""
+    ledger = Ledger(project.root, target.key, project.state, write=not dry_run)
+    observed = observe(target, project.recipes, ledger.memory)
+    if ids is None:
+        chosen, missing = target.list_models(COMPOSITION), []
+    else:
+        models = target.get_models(ids)
+        chosen = [models[id] for id in ids if id in models]
+        missing = [id for id in ids if id not in models]
+    run = _Import(project, observed, ledger, dry_run=dry_run)
+    imported = [run.take(model) for model in chosen]
+    if not dry_run:
+        ledger.close(handled={one.path for one in imported if one.path}, owner=observed.owner)
+    reason = "the target has no such model"
+    return [*imported, *(Imported(id, reason=reason, skipped=True) for id in missing)]
+
+
+@dataclass(slots=True)
+class _Import:
+    project: Project
+    observed: Observed
+    ledger: Ledger
+    dry_run: bool
+    _names: set[str] = field(init=False)
+    _paths: set[str] = field(init=False)
+    _known: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        entries = self.ledger.memory.entries.values()
+        self._names = {recipe.name for recipe in self.project.recipes}
+        self._paths = {recipe.path.casefold() for recipe in self.project.recipes}
+        self._known = {id for entry in entries for id in entry.ids}
+
+    def take(self, model: Model) -> Imported:
+        """Write one model's recipe and entry, or tell why not."""
+        if model.id in self._known:
+            return Imported(model.id, model.name, reason="in the lock already")
+        try:
+            recipe = self._recipe(model)
+        except ValueError as why:
+            return Imported(model.id, model.name, reason=str(why), skipped=True)
+        self._names.add(recipe.name)
+        self._paths.add(recipe.path.casefold())
+        if not self.dry_run:
+            _write(self.project.root / recipe.path, recipe)
+            self.ledger.record(recipe.path, entry_of(model, recipe))
+        return Imported(model.id, model.name, path=recipe.path)
+
+    def _recipe(self, model: Model) -> Recipe:
+        if model.name in self._names:
+            raise ValueError("another recipe has this name")
+        recipe = recipe_of(model, self._free_path(model.name), self.observed)
+        again, problems = parse(write(recipe).encode(), file=recipe.path)
+        if problems or again is None:
+            raise ValueError(f"a recipe can't say it: {problems[0].message}")
+        return recipe
+
+    def _free_path(self, name: str) -> str:
+        stem, n = slug(name), 1
+        path = f"{RECIPES}/{stem}.yaml"
+        while path.casefold() in self._paths or (self.project.root / path).exists():
+            n += 1
+            path = f"{RECIPES}/{stem}-{n}.yaml"
+        return path
+
+
+def _write(file: Path, recipe: Recipe) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("x", encoding="utf-8", newline="\n") as out:
+        out.write(write(recipe))

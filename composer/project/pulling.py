@@ -1,0 +1,130 @@
+"""A recipe's trained result, as a file where the caller wants it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from composer.errors import ComposeError, Refused, UsageError
+from composer.files.delivery import THERE, deliver, unwritable
+from composer.planner import match_entries
+from composer.project.entries import find_path
+from composer.recipes import slug
+from composer.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from composer.model import Entry
+    from composer.project.project import Project
+    from composer.targets.local.service import Engine
+
+SUFFIX, SLASHES = ".safetensors", ("/", os.sep)
+FAILED, TRAINING = 1, 75
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What came of one recipe: `state` is pulled, kept, training or not pulled."""
+
+    state: str
+    name: str
+    note: str  # where the file is, or why there is none
+    exit_status: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """A recipe's name, its entry in the lock if there is one, and the file to write."""
+
+    name: str
+    entry: Entry | None
+    out: Path
+
+
+def pull(
+    project: Project,
+    engine: Engine,
+    recipes: Sequence[str],
+    out: str,
+    *,
+    force: bool,
+    dry_run: bool,
+) -> list[Pulled]:
+    """See `Project.pull`."""
+    chosen = _chosen(project, project.entries(engine), recipes)
+    deliveries = _placed(chosen, out, alone=len(recipes) == 1)
+    if out.endswith(SLASHES) and not dry_run:
+        place = Path(out)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(place, error) from error
+    return [_pulled(engine, one, force=force, dry_run=dry_run) for one in deliveries]
+
+
+def _chosen(
+    project: Project, entries: Mapping[str, Entry], recipes: Sequence[str]
+) -> list[tuple[str, Entry | None]]:
+    """Names and entries of the recipes that are meant. Raises `UsageError`."""
+    if recipes:
+        paths = dict.fromkeys(find_path(entries, recipe) for recipe in recipes)
+        return [(entries[path].name, entries[path]) for path in paths]
+    matched = match_entries(project.recipes, entries)
+    if not project.recipes:
+        raise UsageError("there are no recipes", hint="compose pull [RECIPE]... -o FILE|DIR")
+    return [(recipe.name, entries.get(matched.get(recipe.path, ""))) for recipe in project.recipes]
+
+
+def _placed(
+    chosen: Sequence[tuple[str, Entry | None]], out: str, *, alone: bool
+) -> list[_Delivery]:
+    """Each with its own file. Raises `UsageError`."""
+    place = Path(out)
+    if alone and place.suffix.lower() == SUFFIX and not place.is_dir():
+        ((name, entry),) = chosen
+        return [_Delivery(name, entry, place)]
+    if not place.is_dir() and not out.endswith(SLASHES):
+        raise UsageError(
+            f"{visible(out)} does not exist",
+            hint=f"end the path with / to create it; one recipe may go to a {SUFFIX} file",
+        )
+    files: dict[str, str] = {}
+    for name, _ in chosen:
+        other = files.setdefault(slug(name), name)
+        if other != name:
+            raise UsageError(
+                f"{visible(other)} and {visible(name)} would both be {slug(name)}{SUFFIX}",
+                hint="pull them one by one, to files",
+            )
+    return [_Delivery(name, entry, place / f"{slug(name)}{SUFFIX}") for name, entry in chosen]
+
+
+def _pulled(engine: Engine, one: _Delivery, *, force: bool, dry_run: bool) -> Pulled:
+    out = visible(str(one.out))
+    try:
+        source = _result(engine, one.entry)
+        if source is None:
+            return Pulled("training", one.name, "compose apply waits for it", TRAINING)
+        how = deliver(source, one.out, force=force, dry_run=dry_run, held=engine.holds)
+    except ComposeError as error:
+        status = error.exit_status if isinstance(error, Refused) else FAILED
+        return Pulled("not pulled", one.name, visible(str(error)), status)
+    except OSError as error:
+        return Pulled("not pulled", one.name, f"{out}: {error.strerror or error}", FAILED)
+    newer = "; a newer one is on its way" if one.entry and one.entry.next else ""
+    return Pulled("kept" if how == THERE else "pulled", one.name, f"{out} ({how}{newer})")
+
+
+def _result(engine: Engine, entry: Entry | None) -> Path | None:
+    """The composed file; None while it is in training. Raises `ComposeError` if there is none."""
+    coming = entry.next.composition if entry and entry.next else None
+    id = (entry.composition if entry else None) or coming
+    if id is None:
+        raise ComposeError("it has no model yet", hint="compose apply")
+    record = engine.record(id)
+    if record is None:
+        raise ComposeError(f"{id} is not on this machine", hint="compose apply makes it")
+    return None if record.status == "training" else engine.result(id)
