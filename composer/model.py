@@ -268,6 +268,7 @@ class Entry:
     next: Next | None = None
     replaced: tuple[Replaced, ...] = ()
     candidates: tuple[Candidate, ...] = ()
+    type: str = COMPOSITION
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import open_project, warn_of_markers
+from composer.cli.project import open_project
 from composer.cli.signals import graceful
 from composer.cli.targets import open_target
 from composer.cli.terminal import Progress, emit
@@ -36,7 +36,6 @@ def apply_command(
     PATHS are recipe files or folders; without any, the folder recipes/.
     """
     project = open_project(selection)
-    warn_of_markers(project.lock)
     options = project.options(options)
     if dry_run:
         return _only_shown(project, wish, options, form)

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from composer.cli.project import state_of, warn_of_markers
+from composer.cli.project import state_of
 from composer.cli.targets import LOCAL, open_engine
 from composer.errors import ComposeError, CredentialsError, InvalidInput, UsageError
 from composer.files.state import NOWHERE, VARIABLE, folder_size, list_states
 from composer.lock import (
     NAME,
     dump,
-    is_conflicted,
     lock_text,
     parse,
     read_lock,
@@ -121,7 +120,6 @@ def project_of(statuses: set[int]) -> tuple[Project | None, list[Check]]:
     found += [*_state(root), *_journal(root), *_git(root)]
     if lock is None:
         return None, found
-    warn_of_markers(project.lock)
     problems = project.validate()
     for problem in problems:
         place = f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file
@@ -139,9 +137,6 @@ def _lock(root: Path) -> tuple[Lock | None, list[Check]]:
         if text is None:
             return Lock(), [Check(PROJECT, NOTE, f"there is no {NAME} yet", "compose apply")]
         lock = read_lock(root)
-        if is_conflicted(text):
-            words = f"{NAME}: git left a conflict in it"
-            return lock, [Check(PROJECT, WRONG, words, "compose lock --repair")]
     except InvalidInput as error:
         return None, [Check(PROJECT, WRONG, error.message, error.hint or "")]
     count = counted(sum(len(target.recipes) for target in lock.targets.values()), "entry")

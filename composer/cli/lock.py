@@ -1,4 +1,4 @@
-"""`compose lock`: names to ids, pinned without applying; and bringing a torn lock right."""
+"""`compose lock`: pin the ids of LoRAs without applying; merge a lock that git could not."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import click
 
 from composer.cli import lock_repair as repairing
 from composer.cli import options as opt
-from composer.cli.project import open_project
+from composer.cli.project import open_project, state_of
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
-from composer.errors import InvalidInput, Refused, UsageError
-from composer.lock import NAME, is_conflicted, lock_text, only_one, remember, write_lock
+from composer.errors import Refused, UsageError
+from composer.lock import only_one, remember, write_lock
 from composer.model import Lock, TargetLock
 from composer.output import locking as render
 from composer.planner import other_owner, outdated_pins, pinned, unpinned
 from composer.project import PlanOptions
+from composer.project.sources import find
 from composer.targets.base import observe
 from composer.targets.selection import offline_choice
 from composer.text import visible
@@ -52,7 +53,14 @@ _COMMIT = "compose lock writes it; commit compose.lock"
     metavar="[NAME]",
     help="Look names up anew: this one (repeatable), or all; with --dry-run, list what changed.",
 )
-@click.option("--repair", is_flag=True, help="Mend conflicts, hand edits and lost entries.")
+@click.option("--repair", is_flag=True, help="Merge both sides of a git conflict in the lock.")
+@click.option(
+    "--merge",
+    nargs=3,
+    type=click.Path(path_type=Path),
+    metavar="BASE OURS THEIRS",
+    help="Merge these lock files into OURS, as a git merge driver.",
+)
 @opt.dry_running
 @opt.lock_timeout
 def lock_command(
@@ -63,6 +71,7 @@ def lock_command(
     offline: bool,
     upgrade: tuple[str, ...],
     repair: bool,
+    merge: tuple[Path, Path, Path] | None,
     dry_run: bool,
     lock_timeout: float,
 ) -> int:
@@ -75,9 +84,13 @@ def lock_command(
     if repair and locked:
         raise UsageError("--locked writes nothing, and --repair does: one of the two")
     selection, upgrade = _paths_apart(selection, upgrade)
+    if merge is not None:
+        return repairing.merge_files(*merge)
     if repair:
-        how = repairing.How(form, offline=offline, dry_run=dry_run, lock_timeout=lock_timeout)
-        return repairing.repair_lock(selection, wish, how)
+        root, _ = find(selection, Path.cwd())
+        state = state_of(root)
+        with nullcontext() if dry_run else only_one(root, state, wait=lock_timeout):
+            return repairing.repair_lock(root, form, dry_run=dry_run)
     project = open_project(selection)
     options = _options(project, upgrade)
     if offline:
@@ -120,7 +133,7 @@ class _Look:
     def __init__(self, project: Project, target: Target, options: Options) -> None:
         self.key, self.root, self.options = target.key, project.root, options
         self.recipes = project.recipes
-        self.lock = read_unconflicted(project)
+        self.lock = project.lock
         self.memory: KnownState = remember(project.root, target.key, project.state)
         self.observed: Observed = observe(target, project.recipes, self.memory)
         stranger = other_owner(self.memory, self.observed)
@@ -136,17 +149,6 @@ class _Look:
         owner = self.memory.owner or self.observed.owner
         targets = {**self.lock.targets, self.key: TargetLock(owner, self.pinning.recipes)}
         return write_lock(self.root, Lock(targets))
-
-
-def read_unconflicted(project: Project) -> Lock:
-    """The project's lock; two sides of a conflict are for `--repair`. Raises `InvalidInput`."""
-    text = lock_text(project.root)
-    if text is not None and is_conflicted(text):
-        raise InvalidInput(
-            f"{NAME}: git left a conflict in it",
-            hint="compose lock --repair brings the sides together",
-        )
-    return project.lock
 
 
 def _pin(look: _Look, form: str, *, dry_run: bool) -> int:
@@ -179,7 +181,7 @@ def _refuse_to_move(look: _Look) -> int:
 
 
 def _offline(project: Project, wish: TargetOptions, options: Options) -> int:
-    lock = read_unconflicted(project)
+    lock = project.lock
     key, reason = offline_choice(wish, lock.targets, os.environ)
     click.echo(f"Target: {visible(key)} ({reason}), not asked: --offline", err=True)
     missing = unpinned(project.recipes, lock.target(key), options)

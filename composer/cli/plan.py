@@ -15,6 +15,7 @@ from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
 from composer.errors import InvalidInput, UsageError
+from composer.lock import read_conflicted, read_lock
 from composer.output.budget import BUDGETS
 from composer.output.plan_formats import PLAN_FORMATS, invalid
 from composer.output.plan_view import WHOLE
@@ -65,7 +66,7 @@ def plan_command(
         raise UsageError("--upgrade asks the target, and --offline doesn't")
     try:
         copies.check(selection)
-        project = open_project(selection)
+        project = open_project(selection, read=read_lock if base is None else read_conflicted)
         plan = _planned(project, wish, options, base, offline=offline)
     except InvalidInput as bad:
         copies.write(partial(invalid, bad))

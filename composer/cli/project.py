@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.files.state import state_dir
-from composer.lock import NAME, read_lock
+from composer.lock import read_lock
 from composer.project import Project
 from composer.project.options import ALL_RECIPES
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from composer.model import Lock
     from composer.project import Selection
 
-__all__ = ["Project", "open_project", "state_of", "warn_of_markers"]
+__all__ = ["Project", "open_project", "state_of"]
 
 
 def open_project(
@@ -43,9 +43,3 @@ def state_of(root: Path) -> Path:
         noted["composer.ignored"] = True
         click.echo("note: .compose/ is ignored: compose keeps its state elsewhere", err=True)
     return state_dir(root, os.environ)
-
-
-def warn_of_markers(lock: Lock) -> None:
-    """Say on stderr that the lock holds two versions, which a plan can merge."""
-    if lock.conflicted:
-        click.echo(f"note: {NAME} has git's conflict markers: compose lock --repair", err=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import open_project, warn_of_markers
+from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
 from composer.output import results
@@ -43,7 +43,6 @@ def status_command(
 ) -> int:
     """Show for each recipe whether it, the lock and the target agree, and its model's state."""
     project = open_project(selection)
-    warn_of_markers(project.lock)
     with open_target(project, wish, run_jobs=False) as target:
         plan = project.status(target).plan
         size = target.size() if isinstance(target, Sized) else 0

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli.options import output_option, selection_options
-from composer.cli.project import warn_of_markers
 from composer.cli.terminal import emit
 from composer.output import problems
 from composer.project import Project
@@ -27,7 +26,6 @@ def validate_command(selection: Selection, form: str) -> int:
     PATHS are recipe files or folders; without any, the folder recipes/.
     """
     project = Project(".", selection)
-    warn_of_markers(project.lock)
     found = project.validate()
     if form == "text":
         emit(lambda color: problems.text(found, files=project.files, color=color))

@@ -3,6 +3,5 @@
 from composer.executor.creator import Settings, Stopped
 from composer.executor.execution import apply
 from composer.executor.recovery import recover
-from composer.executor.repair import repair
 
-__all__ = ["Settings", "Stopped", "apply", "recover", "repair"]
+__all__ = ["Settings", "Stopped", "apply", "recover"]

@@ -1,37 +1,40 @@
 """The lock: `compose.lock`, and the journal in the state folder.
 
-`read_lock` and `remember` read; `Ledger` is what an apply writes to, under `only_one`; `salvage`
-reads what only a repair can use.
+`read_lock` and `remember` read; `Ledger` is what an apply writes to, under `only_one`.
 """
 
 from composer.files.state import only_one
-from composer.lock.blocks import Loss
 from composer.lock.codec import Plain, plain_content, plain_entry, plain_parameters
+from composer.lock.document import dump, parse
 from composer.lock.ledger import Ledger
-from composer.lock.reading import NAME, lock_text, read_lock, read_sides, remember, write_lock
-from composer.lock.salvage import Salvaged, is_conflicted, salvage
-from composer.lock.sides import flat
-from composer.lock.text import dump, parse, quoted
+from composer.lock.merge import flattened, has_markers, merge_locks, read_merged, undecided
+from composer.lock.reading import (
+    NAME,
+    lock_text,
+    read_conflicted,
+    read_lock,
+    remember,
+    write_lock,
+)
 
 __all__ = [
     "NAME",
     "Ledger",
-    "Loss",
     "Plain",
-    "Salvaged",
     "dump",
-    "flat",
-    "is_conflicted",
+    "flattened",
+    "has_markers",
     "lock_text",
+    "merge_locks",
     "only_one",
     "parse",
     "plain_content",
     "plain_entry",
     "plain_parameters",
-    "quoted",
+    "read_conflicted",
     "read_lock",
-    "read_sides",
+    "read_merged",
     "remember",
-    "salvage",
+    "undecided",
     "write_lock",
 ]

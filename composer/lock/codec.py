@@ -1,16 +1,16 @@
-"""Entries, contents and intents as plain dictionaries, and back.
+"""Entries, contents and intents as plain values, and back.
 
-The lock (YAML), the journal (JSON lines) and the plan's JSON share these shapes. Reading checks
-ids and paths, because both become parts of file names and URLs.
+The lock (JSON), the journal (JSON lines) and the plan's JSON share these shapes.
 """
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+import re
 from typing import Any, TypeAlias
 
-from composer.errors import InvalidInput
+from composer.lock.decoding import Node, checked_path
 from composer.model import (
+    COMPOSITION,
     Concept,
     Content,
     Entry,
@@ -19,27 +19,13 @@ from composer.model import (
     Parameters,
     Replaced,
     in_order,
-    is_id,
     parameters,
 )
 
 Plain: TypeAlias = dict[str, Any]
 
-
-def checked_id(raw: object) -> str:
-    """This id, if it is one. Raises `InvalidInput`."""
-    if isinstance(raw, str) and is_id(raw):
-        return raw
-    raise InvalidInput(f"{raw!r} is not an id: letters, digits, `_` and `-`, at most 64")
-
-
-def checked_path(raw: object) -> str:
-    """A recipe's path, if it stays inside the root on every system. Raises `InvalidInput`."""
-    parts = PurePosixPath(raw).parts if isinstance(raw, str) else ()
-    outside = not parts or parts[0] == "/" or ".." in parts or parts[0][1:2] == ":"
-    if outside or not isinstance(raw, str) or "\\" in raw or "\0" in raw:
-        raise InvalidInput(f"{raw!r} is not a recipe's path inside the project")
-    return raw
+STATES = ("created", "training", "mismatch")
+_PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 
 
 # --- to plain values ---------------------------------------------------------------------
@@ -55,7 +41,9 @@ def plain_parameters(values: Parameters) -> Plain:
 
 def plain_concept(concept: Concept) -> Plain:
     epoch = {"modelEpoch": concept.epoch} if concept.epoch is not None else {}
-    return {"modelId": concept.model_id, **epoch, "scale": concept.scale}
+    whole = concept.scale == int(concept.scale)  # 1, not 1.0: the shortest decimal
+    scale = int(concept.scale) if whole else concept.scale
+    return {"modelId": concept.model_id, **epoch, "scale": scale}
 
 
 def plain_content(content: Content) -> Plain:
@@ -69,14 +57,14 @@ def plain_entry(entry: Entry) -> Plain:
     """An entry as the lock shows it: keys in order, absent values left out."""
     plain: Plain = {
         "name": entry.name,
-        # Beside a line that no other entry has: a merge of lines can't put it below another one.
-        "next": _plain_next(entry.next) if entry.next else None,
-        "pins": dict(entry.pins),
+        "type": entry.type,
+        "pins": dict(sorted(entry.pins)),
         "composition": entry.composition,
         "job": entry.job,
         "content": plain_content(entry.content) if entry.content else None,
         "tags": list(entry.tags),
         "protect": entry.protect,
+        "next": _plain_next(entry.next) if entry.next else None,
         "replaced": [_plain_replaced(old) for old in entry.replaced],
     }
     return {key: value for key, value in plain.items() if value not in (None, [], {})}
@@ -102,51 +90,85 @@ def plain_intent(intent: Intent) -> Plain:
 # --- and back ----------------------------------------------------------------------------
 
 
-def read_content(plain: Plain) -> Content:
-    concepts = [
-        Concept(checked_id(c["modelId"]), float(c["scale"]), _optional_id(c.get("modelEpoch")))
-        for c in plain["concepts"]
-    ]
-    return Content(in_order(concepts), parameters(plain.get("training")))
+def read_content(node: Node) -> Content:
+    """Raises `InvalidInput`."""
+    fields = node.fields(["concepts"], ["training"])
+    concepts = [_read_concept(concept) for concept in fields["concepts"].items()]
+    if not concepts:
+        raise fields["concepts"].error("is empty")
+    return Content(in_order(concepts), _read_training(fields))
 
 
-def read_entry(plain: Plain) -> Entry:
+def _read_concept(node: Node) -> Concept:
+    fields = node.fields(["modelId", "scale"], ["modelEpoch"])
+    return Concept(fields["modelId"].id(), fields["scale"].number(), _id(fields, "modelEpoch"))
+
+
+def _read_training(fields: dict[str, Node]) -> Parameters:
+    if "training" not in fields:
+        return ()
+    training: Plain = {}
+    for key, value in fields["training"].members():
+        if not _PARAMETER.fullmatch(key):
+            raise value.error("is not the name of a training parameter")
+        several = isinstance(value.value, list)
+        training[key] = [v.scalar() for v in value.items()] if several else value.scalar()
+    return parameters(training)
+
+
+_OPTIONAL = ["type", "pins", "composition", "job", "content", "tags", "protect", "next", "replaced"]
+
+
+def read_entry(node: Node) -> Entry:
+    """Raises `InvalidInput`."""
+    fields = node.fields(["name"], _OPTIONAL)
+    pins = fields["pins"].members() if "pins" in fields else ()
+    tags = fields["tags"].items() if "tags" in fields else ()
+    replaced = fields["replaced"].items() if "replaced" in fields else ()
     return Entry(
-        name=plain["name"],
-        pins=tuple(sorted((name, checked_id(id)) for name, id in plain.get("pins", {}).items())),
-        composition=_optional_id(plain.get("composition")),
-        job=_optional_id(plain.get("job")),
-        content=read_content(plain["content"]) if "content" in plain else None,
-        tags=tuple(sorted(plain.get("tags", ()))),
-        protect=plain.get("protect", False),
-        next=_read_next(plain["next"]) if "next" in plain else None,
-        replaced=tuple(_read_replaced(old) for old in plain.get("replaced", ())),
+        name=fields["name"].text(),
+        type=fields["type"].text() if "type" in fields else COMPOSITION,
+        pins=tuple(sorted((name, id.id()) for name, id in pins)),
+        composition=_id(fields, "composition"),
+        job=_id(fields, "job"),
+        content=read_content(fields["content"]) if "content" in fields else None,
+        tags=tuple(sorted(tag.text() for tag in tags)),
+        protect=_flag(fields, "protect"),
+        next=_read_next(fields["next"]) if "next" in fields else None,
+        replaced=tuple(_read_replaced(old) for old in replaced),
     )
 
 
-def _read_next(plain: Plain) -> Next:
+def _read_next(node: Node) -> Next:
+    fields = node.fields(["composition", "content", "state"], ["job"])
     return Next(
-        composition=checked_id(plain["composition"]),
-        content=read_content(plain["content"]),
-        state=plain["state"],
-        job=_optional_id(plain.get("job")),
+        composition=fields["composition"].id(),
+        content=read_content(fields["content"]),
+        state=fields["state"].one_of(*STATES),
+        job=_id(fields, "job"),
     )
 
 
-def _read_replaced(plain: Plain) -> Replaced:
-    training = parameters(plain.get("training"))
-    return Replaced(checked_id(plain["id"]), plain["name"], training, plain.get("protect", False))
+def _read_replaced(node: Node) -> Replaced:
+    fields = node.fields(["id", "name"], ["training", "protect"])
+    training = _read_training(fields)
+    return Replaced(fields["id"].id(), fields["name"].text(), training, _flag(fields, "protect"))
 
 
 def read_intent(plain: Plain) -> Intent:
+    """Raises `InvalidInput`; `KeyError` or `ValueError` for a broken event."""
     return Intent(
         token=str(plain["token"]),
         path=checked_path(plain["recipe"]),
         name=str(plain["name"]),
-        content=read_content(plain["content"]),
+        content=read_content(Node(plain["content"], "content")),
         at=float(plain["at"]),
     )
 
 
-def _optional_id(raw: object) -> str | None:
-    return None if raw is None else checked_id(raw)
+def _id(fields: dict[str, Node], key: str) -> str | None:
+    return fields[key].id() if key in fields else None
+
+
+def _flag(fields: dict[str, Node], key: str) -> bool:
+    return fields[key].flag() if key in fields else False

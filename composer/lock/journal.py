@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput
 from composer.files.atomic import write_atomically
-from composer.lock.codec import Plain, checked_id, checked_path, read_entry, read_intent
-from composer.lock.sides import combined
+from composer.lock.candidates import combined
+from composer.lock.codec import Plain, read_entry, read_intent
+from composer.lock.decoding import Node, checked_id, checked_path
 from composer.model import Candidate, CreatedRecord, Entry, Intent
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _tell_entry(story: Story, event: Plain) -> None:
     before = story.sides.pop(path, None)
     story.upgraded[path] = {name: checked_id(id) for name, id in event.get("upgraded", {}).items()}
     if event["entry"] is not None:
-        entry = read_entry(event["entry"])
+        entry = read_entry(Node(event["entry"], "entry"))
         story.sides[path] = combined(entry, before) if before else entry
     intent = story.intents.pop(event.get("settles", ""), None)
     if intent:

@@ -13,10 +13,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from composer.files.state import prepare_state
+from composer.lock.candidates import retired
 from composer.lock.codec import Plain, plain_entry, plain_intent
 from composer.lock.journal import Journal
 from composer.lock.reading import memory_of, read_lock, write_lock
-from composer.lock.sides import flat, retired
 from composer.model import Entry, Intent, Lock, TargetLock
 
 if TYPE_CHECKING:
@@ -37,11 +37,10 @@ class Ledger:
         key: str,
         state: Path,
         *,
-        lock: Lock | None = None,
         write: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`state` is the project's state folder; `lock` the one that a repair read.
+        """`state` is the project's state folder.
 
         Without `write` nothing is written, and no folder is made. Raises `InvalidInput`.
         """
@@ -51,7 +50,7 @@ class Ledger:
         if write:
             prepare_state(state, root)
         self._journal = Journal(state)
-        self._lock = read_lock(root) if lock is None else lock
+        self._lock = read_lock(root)
         self._before = dict(self._lock.target(key).recipes)
         self._marked: set[str] = set()
         self._unsettled: set[str] = set()
@@ -178,7 +177,7 @@ class Ledger:
             self._journal.replace(kept)
 
     def _write_lock(self, owner: str | None, done: Collection[str]) -> bool:
-        targets = {key: flat(target) for key, target in self._lock.targets.items()}
+        targets = dict(self._lock.targets)
         targets[self.key] = TargetLock(owner or self.memory.owner, self._final_entries(done))
         if not targets[self.key].recipes:
             del targets[self.key]
@@ -187,15 +186,15 @@ class Ledger:
     def _final_entries(self, done: Collection[str]) -> dict[str, Entry]:
         """Entries in order; an id that is an entry's own is in no entry's `replaced`.
 
-        Where an entry is not dealt with yet, all that the lock named before stays in `replaced`,
-        the other sides of a conflict too: nothing else remembers them.
+        Where an entry is not dealt with yet, all that the lock named before stays in `replaced`:
+        nothing else remembers it.
         """
         own = {e.composition for e in self._entries.values()}
         own |= {e.next.composition for e in self._entries.values() if e.next}
         final = {}
         for path, entry in sorted(self._entries.items()):
             before = self._before.get(path) if path not in done else None
-            named = [*before.current, *before.candidates] if before else []
+            named = before.current if before else ()
             known = {
                 c.id: retired(c, protect=entry.protect) for c in named if c.id not in self._marked
             }

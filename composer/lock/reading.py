@@ -5,15 +5,15 @@ The commands that only look call `remember`; the ledger and `compose lock` write
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput
 from composer.files.atomic import write_atomically
+from composer.lock.candidates import overtaken, upgraded
+from composer.lock.document import dump, parse
 from composer.lock.journal import Journal
-from composer.lock.sides import base_of, merged, overtaken, texts, upgraded
-from composer.lock.text import dump, parse
+from composer.lock.merge import has_markers, merge_conflict
 from composer.model import KnownState, Lock
 
 if TYPE_CHECKING:
@@ -26,21 +26,27 @@ NAME = "compose.lock"
 
 
 def read_lock(root: Path) -> Lock:
-    """The lock of this root, the sides of a conflict brought together; empty if there is none.
+    """The lock of this root; empty if there is none. Raises `InvalidInput`.
+
+    A lock with conflict markers is an error of its own: see `read_conflicted`.
+    """
+    text = lock_text(root)
+    if text is not None and has_markers(text):
+        raise InvalidInput(
+            f"{NAME}: git left a conflict in it", hint="compose lock --repair merges both sides"
+        )
+    return parse(text, source=NAME) if text is not None else Lock()
+
+
+def read_conflicted(root: Path) -> Lock:
+    """The lock of this root, with both sides merged if git left a conflict in it.
 
     Raises `InvalidInput`.
     """
     text = lock_text(root)
-    return read_sides(text) if text is not None else Lock()
-
-
-def read_sides(text: str, source: str = NAME) -> Lock:
-    """A lock's text as one lock, whatever git left in it. Raises `InvalidInput`."""
-    sides, base = [parse(side, source=source) for side in texts(text)], None
-    with suppress(InvalidInput):  # a base may be torn where its sides aren't: we can do without
-        before = base_of(text)
-        base = parse(before) if before is not None else None
-    return replace(merged(sides, base=base), conflicted=len(sides) > 1)
+    if text is not None and has_markers(text):
+        return merge_conflict(root, text)
+    return parse(text) if text is not None else Lock()
 
 
 def lock_text(root: Path) -> str | None:
@@ -65,12 +71,14 @@ def write_lock(root: Path, lock: Lock) -> bool:
     return True
 
 
-def remember(root: Path, key: str, state: Path) -> KnownState:
+def remember(root: Path, key: str, state: Path, *, lock: Lock | None = None) -> KnownState:
     """What lock and journal know about one target; nothing is written. Raises `InvalidInput`.
 
-    `state` is the project's state folder, where the journal lies.
+    `state` is the project's state folder, where the journal lies; `lock` the root's lock, where it
+    is read already.
     """
-    return memory_of(read_lock(root).target(key), Journal(state).story(key))
+    known = read_lock(root) if lock is None else lock
+    return memory_of(known.target(key), Journal(state).story(key))
 
 
 def memory_of(lock: TargetLock, story: Story) -> KnownState:

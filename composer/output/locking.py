@@ -1,8 +1,8 @@
-"""What `compose lock` did or would do: pins, what became of pinned LoRAs, repaired entries."""
+"""What `compose lock` did or would do: pins, what became of pinned LoRAs, merged entries."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from composer.output.escape import dumped
 from composer.output.style import aligned, painted
@@ -11,7 +11,10 @@ from composer.text import counted, visible
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from composer.planner import OutdatedPin, Pin, Pinning, RepairReport
+    from composer.model import Entry
+    from composer.planner import OutdatedPin, Pin, Pinning
+
+    Undecided: TypeAlias = Sequence[tuple[str, str, Entry]]  # target, recipe, entry
 
 FORMAT_VERSION = 1
 
@@ -53,35 +56,26 @@ def outdated(told: Sequence[OutdatedPin], pinning: Pinning, *, color: bool = Fal
     return "\n".join([*lines, "", pins(pinning, would=True, color=color)])
 
 
-def mending(mended: RepairReport, lost: Sequence[str], *, would: bool = False) -> str:
-    """What of the lock could not be read, each entry that was brought right, and the count."""
-    lines = [f"could not be read: {visible(words)}" for words in lost]
-    lines += aligned(
+def repair(entries: Undecided, *, conflict: bool, written: bool) -> str:
+    """Each entry that both sides of a conflict changed, and what was done."""
+    lines = aligned(
         [
-            (visible(one.name), visible(one.path), one.composition or "-", visible(one.words))
-            for one in mended.mended
+            (visible(entry.name), visible(path), entry.composition or "-", _others(entry))
+            for _, path, entry in entries
         ]
     )
-    lines += _problems([(one.path, one.words) for one in mended.blocked], color=False)
-    lines.append(_would_mend(mended) if would else _mended(mended))
+    if not conflict:
+        done = "The lock was written in its usual form." if written else "No changes."
+        return f"{done} There is no conflict in the lock.\n"
+    count = counted(len(entries), "entry")
+    verb = "Merged" if written else "Nothing was written; both sides would be merged"
+    lines.append(f"{verb}: {count} changed on both sides. next: compose apply")
     return "\n".join(lines) + "\n"
 
 
-def _would_mend(mended: RepairReport) -> str:
-    if mended.changed and not mended.mended:
-        return "Nothing was written; the lock would be written anew."
-    count = counted(len(mended.mended), "entry")
-    return f"Nothing was written; {count} would be repaired."
-
-
-def _mended(mended: RepairReport) -> str:
-    if not mended.changed and mended.blocked:
-        return "No changes: what is wrong is not for a repair to settle."
-    if not mended.changed:
-        return "No changes: the lock is as it should be."
-    if not mended.mended:
-        return "Written anew: what could be read of each entry is as it was. next: compose plan"
-    return f"Repaired: {counted(len(mended.mended), 'entry')}. next: compose plan"
+def _others(entry: Entry) -> str:
+    ids = ", ".join(candidate.id for candidate in entry.candidates)
+    return f"changed on both sides; also {ids}: compose apply chooses by the recipe"
 
 
 # --- for programs ------------------------------------------------------------------------
@@ -110,22 +104,23 @@ def _plain_pin(pin: Pin) -> dict[str, Any]:
     return {"recipe": pin.path, "name": pin.name, "modelId": pin.id, **before}
 
 
-def mending_json(mended: RepairReport, lost: Sequence[str], *, target: str) -> str:
+def repair_json(entries: Undecided, *, written: bool) -> str:
+    """`target`, `lost` and `problems` are empty: no target is asked, and nothing is left out."""
     return dumped(
         {
             "formatVersion": FORMAT_VERSION,
-            "target": target,
-            "written": mended.changed,
-            "lost": list(lost),
+            "target": "",
+            "written": written,
+            "lost": [],
             "repaired": [
                 {
-                    "recipe": one.path,
-                    "name": one.name,
-                    "said": one.words,
-                    **({"composition": one.composition} if one.composition else {}),
+                    "recipe": path,
+                    "name": entry.name,
+                    "said": f"{key}: {_others(entry)}",
+                    **({"composition": entry.composition} if entry.composition else {}),
                 }
-                for one in mended.mended
+                for key, path, entry in entries
             ],
-            "problems": [{"recipe": one.path, "problem": one.words} for one in mended.blocked],
+            "problems": [],
         }
     )

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from composer.model import KnownState
-from composer.planner.conflicts import corrected
 from composer.planner.deletions import Deletions, repeated
 from composer.planner.drift import drift_of
 from composer.planner.guards import ALLOW_EMPTY, ALLOW_LARGE, dangers, other_owner
@@ -36,7 +35,6 @@ from composer.planner.plan import (
     Verb,
     digest_of_changes,
 )
-from composer.planner.repair import RepairedEntry, RepairReport
 from composer.planner.report import DONE, Outcome, Report, Step
 from composer.planner.transitions import (
     entry_without,
@@ -66,8 +64,6 @@ __all__ = [
     "Pin",
     "Pinning",
     "Plan",
-    "RepairReport",
-    "RepairedEntry",
     "Report",
     "Step",
     "Transition",
@@ -109,7 +105,6 @@ def plan(
     `recipes` is every recipe under the root; `options.selected` narrows what is acted on, but
     moves, guards and what counts as gone look at the whole.
     """
-    memory = corrected(memory, observed)
     matched = match_entries(recipes, memory.entries)
     owned = own_entries(matched, memory.entries, observed)
     context = PlanningContext.of(memory, observed, options, matched=owned.values())

@@ -174,7 +174,8 @@ class _Compared:
         """A record that differs though ids or pins, which are told already, don't say why."""
         wanted = under_pins(self.recipe, after) if self.recipe else None
         known = [*contents(before), *([wanted] if after.pins != before.pins else [])]
-        if before.content != after.content and after.content not in known:
+        unsure = after.candidates and after.content is None  # of a conflict: not an edit
+        if before.content != after.content and after.content not in known and not unsure:
             yield "content is not the base's"
         coming = after.next.content if after.next else None
         if coming is not None and before.next and coming not in known:

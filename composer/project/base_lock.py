@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput, UsageError
-from composer.lock import NAME, read_sides
+from composer.files.git import git
+from composer.lock import NAME, read_merged
 from composer.model import Lock
 from composer.text import shorten, visible
+
+if TYPE_CHECKING:
+    import subprocess
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +55,14 @@ def base_lock(base: str, root: Path) -> Base:
 
 def _read(data: bytes, base: str) -> Lock:
     try:
-        return read_sides(data.decode("utf-8", "replace"), f"the base's lock ({visible(base)})")
+        return read_merged(data.decode("utf-8", "replace"), f"the base's lock ({visible(base)})")
     except InvalidInput as bad:
         raise InvalidInput(bad.message, hint="--base takes a compose.lock, or a revision") from bad
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """What git answers. No shell, and nothing that the repository configures is run."""
     try:
-        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=False)
+        return git(root, *arguments)
     except FileNotFoundError as missing:
         raise UsageError(
             "--base: a git revision needs git, which isn't installed", hint="give a file"

@@ -468,7 +468,7 @@ def test_other_training_parameters_mean_nothing_to_it_and_that_is_said(project: 
     done = compose("apply", ROGUE, at=project)
     assert done.status == 0
     assert "mean nothing to the target local: learningRate\n" in done.err
-    assert "learningRate: 0.0001" in (project / "compose.lock").read_text()
+    assert '"learningRate": 0.0001' in (project / "compose.lock").read_text()
     assert "No changes" in compose("apply", ROGUE, at=project).out
 
 
@@ -488,10 +488,10 @@ def test_a_library_that_is_none(project: Path) -> None:
 
 
 def test_a_lock_that_is_broken_or_newer(applied: Path) -> None:
-    edit(applied / "compose.lock", "version: 1", "version: 2")
+    edit(applied / "compose.lock", '"version": 2', '"version": 3')
     ran = compose("plan", at=applied)
     assert (ran.status, "newer compose" in ran.err) == (65, True)
-    (applied / "compose.lock").write_text("version: 1\ntargets: [}\n")
+    (applied / "compose.lock").write_text('{"version": 2,\n"targets": [}\n')
     ran = compose("plan", at=applied)
     assert (ran.status, "compose.lock:2" in ran.err) == (65, True)
 
@@ -593,7 +593,7 @@ def test_problems_are_counted_among_all_recipes(project: Path) -> None:
 
 
 def test_names_from_the_lock_are_made_visible(applied: Path) -> None:
-    edit(applied / "compose.lock", 'name: "Pixel Rogue"', 'name: "\\u202ePixel \\u001b[31mRogue"')
+    edit(applied / "compose.lock", '"Pixel Rogue"', '"\\u202ePixel \\u001b[31mRogue"')
     for arguments in (["output"], ["forget", ROGUE, "--dry-run"]):
         ran = compose(*arguments, at=applied)
         assert not {"\u202e", "\x1b"} & {*ran.out, *ran.err}

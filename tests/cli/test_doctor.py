@@ -130,15 +130,15 @@ def test_recipes_and_lock_are_looked_at(applied: Path) -> None:
     edit(applied / ROGUE, "scale: 0.6\n", "scale: 1.6\n")
     assert f"{ROGUE}:" in said(found(applied, status=1)["project"], "wrong")
     edit(applied / ROGUE, "scale: 1.6\n", "scale: 0.6\n")
-    edit(applied / NAME, 'name: "Pixel Rogue"', "name: Pixel Rogue")
+    edit(applied / NAME, '"name": "Pixel Rogue"', '"name":"Pixel Rogue"')
     assert "compose lock --repair" in said(found(applied)["project"], "note")
-    edit(applied / NAME, "scale: 0.6\n", "scale: wrong\n")
-    assert "compose lock --repair" in said(found(applied, status=1)["project"], "wrong")
+    edit(applied / NAME, '"scale": 0.6', '"scale": wrong')
+    assert "git checkout" in said(found(applied, status=1)["project"], "wrong")
 
 
 def test_a_conflict_and_a_cut_off_run_are_told(applied: Path) -> None:
     lock = (applied / NAME).read_text()
-    line = '        name: "Pixel Rogue"\n'
+    line = '          "name": "Pixel Rogue",\n'
     (applied / NAME).write_text(
         lock.replace(line, f"<<<<<<< HEAD\n{line}=======\n{line}>>>>>>> x\n")
     )

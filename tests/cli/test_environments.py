@@ -148,7 +148,7 @@ def test_lock_and_repair_touch_one_target_s_entries_alone(world: PlanningContext
     assert compose("lock", "--project", "staging", at=world.game).status == 0
     assert "recipes/new.yaml" in world.part("staging").recipes
     assert world.part("production") == before
-    edit(world.game / NAME, 'name: "New"', "name: New")
+    edit(world.game / NAME, '"name": "New"', '"name":"New"')
     assert compose("lock", "--repair", "--project", "staging", at=world.game).status == 0
     assert world.part("production") == before
     ran = compose("lock", "--locked", "--offline", at=world.game)

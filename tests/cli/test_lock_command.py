@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,8 +16,7 @@ from support.fake_target import FakeTarget, composition, lora
 from support.rehearsal import Fate, Killed, Stage, recipe
 from support.state import state_of
 
-from composer.lock import NAME, Ledger, dump, parse, read_lock, salvage
-from composer.lock.sides import texts
+from composer.lock import NAME, Ledger, dump, parse, read_lock
 from composer.model import Concept, Content, Entry, KnownState, Lock, TargetLock
 from composer.planner import Options, outdated_pins, pinned
 from composer.targets.base import observe
@@ -246,110 +247,109 @@ def conflicted(project: Path, *, diff3: bool) -> None:
     edit(project / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
     assert compose("apply", at=project).status == 0
     new = (project / NAME).read_text()
-    start, end = (new.index(line) for line in (f'      "{ROGUE}"', f'      "{KNIGHT}"'))
-    before = old[old.index(f'      "{ROGUE}"') : old.index(f'      "{KNIGHT}"')]
+    start, end = (new.index(line) for line in (f'        "{ROGUE}"', f'        "{KNIGHT}"'))
+    before = old[old.index(f'        "{ROGUE}"') : old.index(f'        "{KNIGHT}"')]
     base = f"||||||| 1234567\n{before}" if diff3 else ""
     middle = f"<<<<<<< HEAD\n{before}{base}=======\n{new[start:end]}>>>>>>> branch\n"
     (project / NAME).write_text(new[:start] + middle + new[end:])
 
 
 @pytest.mark.parametrize("diff3", [True, False])
-def test_a_conflict_is_repaired_by_what_the_target_says(applied: Path, diff3: bool) -> None:
+def test_a_conflict_is_repaired_and_the_next_apply_chooses(applied: Path, diff3: bool) -> None:
     older = entry(applied).composition
     conflicted(applied, diff3=diff3)
-    for arguments in (["lock"], ["lock", "--locked", "--offline"]):
+    before = (applied / NAME).read_bytes()
+    for arguments in (["lock"], ["lock", "--locked", "--offline"], ["plan"], ["apply"], ["status"]):
         refused = compose(*arguments, at=applied)
-        assert (refused.status, "compose lock --repair" in refused.err) == (65, True)
+        assert (refused.status, "compose lock --repair" in refused.err) == (65, True), arguments
     shown = compose("lock", "--repair", "--dry-run", at=applied)
-    assert (shown.status, "1 entry would be repaired" in shown.out) == (0, True)
-    assert "<<<<<<<" in (applied / NAME).read_text()
+    assert (shown.status, "Nothing was written" in shown.out) == (0, True)
+    assert (applied / NAME).read_bytes() == before
     done = compose("lock", "--repair", at=applied)
-    assert (done.status, "Repaired: 1 entry." in done.out) == (0, True)
+    assert done.status == 0 and "Merged: 1 entry changed on both sides" in done.out, done
     lock = (applied / NAME).read_text()
     assert lock == dump(parse(lock))
+    ids = entry(applied).all_ids
+    made = compose("apply", at=applied)
+    assert made.status == 0, made
     assert entry(applied).composition != older
+    assert {*entry(applied).all_ids} == {*ids}, "nothing was made, and nothing was forgotten"
     assert [old.id for old in entry(applied).replaced] == [older]
     assert compose("plan", "--detailed-exitcode", at=applied).status == 0
-    assert "as it should be" in compose("lock", "--repair", at=applied).out
+    assert "There is no conflict" in compose("lock", "--repair", at=applied).out
 
 
-def test_offline_a_repair_brings_the_sides_together(applied: Path) -> None:
-    conflicted(applied, diff3=False)
-    older, newer = (
-        parse(side).target("local").recipes[ROGUE].composition
-        for side in (texts_of(applied)[0], texts_of(applied)[1])
-    )
-    assert compose("lock", "--repair", "--offline", at=applied).status == 0
-    assert entry(applied).composition == older
-    assert newer in {old.id for old in entry(applied).replaced}
-    assert "adopted  Pixel Rogue" in compose("apply", at=applied).out
-    assert entry(applied).composition == newer
-
-
-def texts_of(project: Path) -> list[str]:
-
-    return texts((project / NAME).read_text())
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("scale: 0.6\n", 'scale: "0.6"\n'),
-        ("        protect: false\n", "        protect: false\n        price: 3\n"),
-        ("    recipes:\n", "    recipes:\n<<<<<<< HEAD\n"),
-        ("    recipes:\n", "    recipes:\n=======\n>>>>>>> theirs\n"),
-        ('      "recipes/pixel-rogue.yaml":\n', '      "recipes/../pixel-rogue.yaml":\n'),
-        ("version: 1\n", "version: one\n"),
-        ("targets:\n", "targets: [\n"),
-        ('name: "Pixel Rogue"', "name: Pixel Rogue # mine"),
-    ],
-)
-def test_edits_by_hand_are_repaired(applied: Path, before: str, after: str) -> None:
+def test_torn_markers_name_the_two_commands_that_help(applied: Path) -> None:
     lock = (applied / NAME).read_text()
-    (applied / NAME).write_text(lock.replace(before, after))
-    assert (applied / NAME).read_text() != lock
-    done = compose("lock", "--repair", at=applied)
-    assert done.status == 0, done
-    assert (applied / NAME).read_text() == lock
-    assert compose("plan", "--detailed-exitcode", at=applied).status == 0
+    for text in (f"<<<<<<< HEAD\n{lock}", f"<<<<<<< a\n{lock}=======\n{lock[1:]}>>>>>>> b\n"):
+        (applied / NAME).write_text(text)
+        ran = compose("lock", "--repair", at=applied)
+        assert ran.status == 65
+        assert "git checkout --ours compose.lock" in ran.err and "compose apply" in ran.err
+        assert (applied / NAME).read_text() == text
 
 
-def test_a_key_that_stands_twice_has_two_sides(applied: Path) -> None:
-    """As `merge=union` leaves it: both are looked at, and the right one is kept."""
-    lock, right = (applied / NAME).read_text(), entry(applied).composition
-    line = f'        composition: "{right}"\n'
-    (applied / NAME).write_text(lock.replace(line, f'        composition: "gone"\n{line}'))
-    assert compose("plan", at=applied).status == 65
+def run_git(at: Path, *arguments: str, status: int = 0) -> None:
+    names = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
+    ran = subprocess.run(["git", *names, *arguments], cwd=at, capture_output=True, check=False)
+    assert (ran.returncode == 0) == (status == 0), ran
+
+
+def two_branches(project: Path) -> None:
+    """A repository whose branches `main` and `other` each changed the rogue and applied it."""
+    (project / ".git").rmdir()
+    (project / ".gitignore").write_text(".compose/\n")
+    run_git(project, "init", "--quiet", "--initial-branch=main")
+    run_git(project, "add", "--all")
+    run_git(project, "commit", "--quiet", "--message", "base")
+    for branch, scale in (("other", "0.7"), ("main", "0.8")):
+        run_git(project, "checkout", "--quiet", *(["-b"] if branch == "other" else []), branch)
+        edit(project / ROGUE, "scale: 0.6\n", f"scale: {scale}\n")
+        assert compose("apply", at=project).status == 0
+        run_git(project, "commit", "--quiet", "--all", "--message", branch)
+
+
+def test_a_repair_takes_the_whole_sides_from_gits_index(applied: Path) -> None:
+    """Whatever stands in the file: here, markers that tell nothing."""
+    two_branches(applied)
+    run_git(applied, "merge", "other", status=1)
+    (applied / NAME).write_text("<<<<<<< HEAD\n")
+    run_git(applied, "checkout", "--theirs", "--", ROGUE)
     assert compose("lock", "--repair", at=applied).status == 0
-    assert entry(applied).composition == right
+    ids = {*entry(applied).all_ids}
+    assert len(ids) == 3
+    assert compose("apply", at=applied).status == 0
+    assert {*entry(applied).all_ids} == ids
+    content = entry(applied).content
+    assert content is not None and 0.7 in [concept.scale for concept in content.concepts]
 
 
-def test_lost_entries_are_found_again_on_the_target(applied: Path) -> None:
-    lock = (applied / NAME).read_text()
-    (applied / NAME).unlink()
-    assert "Repaired: 4 entries." in compose("lock", "--repair", at=applied).out
-    assert (applied / NAME).read_text() == lock
+def test_as_a_merge_driver_it_leaves_no_conflict(applied: Path) -> None:
+    two_branches(applied)
+    command = f"{sys.executable} -m composer lock --merge %O %A %B"
+    run_git(applied, "config", "merge.compose.driver", command)
+    (applied / ".gitattributes").write_text("compose.lock merge=compose\n")
+    run_git(applied, "merge", "other", status=1)  # the recipe conflicts
+    text = (applied / NAME).read_text()
+    assert text == dump(parse(text)) and len({*entry(applied).all_ids}) == 3
 
 
-def test_an_id_that_a_hand_put_in_the_wrong_place_is_put_right(applied: Path) -> None:
-    lock = (applied / NAME).read_text()
-    keep = str(entry(applied, "recipes/castle-keep.yaml").composition)
-    edit(applied / NAME, keep, str(entry(applied).composition))
-    assert compose("apply", at=applied).status == 1
-    assert compose("lock", "--repair", at=applied).status == 0
-    assert (applied / NAME).read_text() == lock
-
-
-def test_what_could_not_be_read_is_kept_aside(applied: Path) -> None:
-    edit(applied / NAME, "scale: 0.6\n", "scale: wrong\n")
-    broken = (applied / NAME).read_bytes()
-    done = compose("lock", "--repair", at=applied)
-    assert "could not be read: compose.lock: recipes/pixel-rogue.yaml: content" in done.out
-    assert (state_of(applied) / "compose.lock.broken").read_bytes() == broken
+def test_a_merge_driver_says_which_entries_both_changed(tmp_path: Path) -> None:
+    for name, id in (("base", "x"), ("ours", "y"), ("theirs", "z")):
+        lock = Lock({"local": TargetLock(None, {"a.yaml": Entry("A", composition=id)})})
+        (tmp_path / name).write_text(dump(lock))
+    ran = compose("lock", "--merge", "base", "ours", "theirs", at=tmp_path)
+    assert (ran.status, ran.out, "a.yaml" in ran.err) == (0, "", True), ran
+    merged = parse((tmp_path / "ours").read_text()).target("local").recipes["a.yaml"]
+    assert merged.all_ids == ("y", "z")
+    for name in ("theirs", "ours"):
+        (tmp_path / name).write_text("{")
+        ran = compose("lock", "--merge", "base", "ours", "theirs", at=tmp_path)
+        assert (ran.status, f"{name}:1:" in ran.err) == (65, True), ran
 
 
 def test_a_newer_lock_is_never_repaired(applied: Path) -> None:
-    edit(applied / NAME, "version: 1", "version: 2")
+    edit(applied / NAME, '"version": 2', '"version": 3')
     before = (applied / NAME).read_bytes()
     ran = compose("lock", "--repair", at=applied)
     assert (ran.status, "newer compose" in ran.err) == (65, True)
@@ -357,7 +357,7 @@ def test_a_newer_lock_is_never_repaired(applied: Path) -> None:
 
 
 def test_a_repair_leaves_other_targets_ids_in_the_lock(applied: Path) -> None:
-    """Both sides of another target's entry are kept, though only one target was asked."""
+    """Both sides of every target's entries are kept; no target is asked."""
     sides = [
         Lock({"https://x/v1": TargetLock(None, {"a.yaml": Entry("A", composition=id)})})
         for id in ("ours", "theirs")
@@ -368,11 +368,9 @@ def test_a_repair_leaves_other_targets_ids_in_the_lock(applied: Path) -> None:
         for a, b in zip(*lines, strict=True)
     )
     (applied / NAME).write_text(text)
-    assert salvage(text).torn
-    assert compose("lock", "--repair", "--target", "local", at=applied).status == 0
+    assert compose("lock", "--repair", at=applied).status == 0
     (other,) = read_lock(applied).target("https://x/v1").recipes.values()
     assert (other.composition, [old.id for old in other.replaced]) == ("ours", ["theirs"])
-    assert len(read_lock(applied).target("local").recipes) == 4
 
 
 # --- drift -------------------------------------------------------------------------------
@@ -395,126 +393,3 @@ def rename_there(project: Path, id: str, name: str) -> None:
 
     with Engine(state_of(project), project / "recipes/loras") as engine:
         engine.update(id, name=name)
-
-
-# --- repairs of what is no YAML any more -------------------------------------------------
-
-PROD, STAGE = "https://api.test/v1#production", "https://api.test/v1#staging"
-
-
-def two_targets(project: Path, first: str = PROD, second: str = STAGE) -> Lock:
-    """A lock of two remote targets, with the entries that the local one has."""
-    target = read_lock(project).target("local")
-    lock = Lock({first: replace(target, owner="team_a"), second: target})
-    (project / NAME).write_text(dump(lock), encoding="utf-8")
-    return lock
-
-
-GARBAGE = "garbage: [\n"
-
-
-@pytest.mark.parametrize("flags", [["--offline"], ["--target", "local"]])
-def test_garbage_at_the_end_costs_no_entry(applied: Path, flags: list[str]) -> None:
-    lock = two_targets(applied, second="local")
-    with (applied / NAME).open("a", encoding="utf-8") as file:
-        file.write(GARBAGE)
-    done = compose("lock", "--repair", *flags, at=applied)
-    assert (done.status, "0 entries" in done.out) == (0, False), done
-    assert read_lock(applied) == lock
-
-
-BREAKS = {
-    "a bracket": ("          concepts:\n", "          concepts: [\n"),
-    "a tab": ("          concepts:\n", "\t\t  concepts:\n"),
-    "a quote": ('        name: "Pixel Rogue"', '        name: "Pixel Rogue'),
-    "its key": (f'      "{ROGUE}":\n', f'      "{ROGUE}\n'),
-    "an outdented field": ('        composition: "', 'composition: ["'),
-}
-
-
-def broken(project: Path, key: str, how: str) -> bytes:
-    """The rogue's entry of this target with one line broken."""
-    text = (project / NAME).read_text(encoding="utf-8")
-    start = text.index(f'      "{ROGUE}":', text.index(f'  "{key}":'))
-    before, after = BREAKS[how]
-    assert before in text[start:]
-    (project / NAME).write_text(text[:start] + text[start:].replace(before, after, 1), "utf-8")
-    return (project / NAME).read_bytes()
-
-
-@pytest.mark.parametrize("how", BREAKS)
-@pytest.mark.parametrize("key", [PROD, STAGE])
-def test_offline_nothing_is_lost_that_nobody_could_find_again(
-    applied: Path, key: str, how: str
-) -> None:
-    two_targets(applied)
-    text = broken(applied, key, how)
-    refused = compose("lock", "--repair", "--offline", at=applied)
-    assert (refused.status, key in refused.err, "(line " in refused.err) == (65, True, True)
-    assert "--target" in refused.err
-    assert (applied / NAME).read_bytes() == text
-
-
-@pytest.mark.parametrize("how", BREAKS)
-def test_another_target_s_broken_entry_refuses_and_the_asked_one_s_is_found_again(
-    applied: Path, how: str
-) -> None:
-    lock = two_targets(applied, second="local")
-    text = broken(applied, PROD, how)
-    refused = compose("lock", "--repair", "--target", "local", at=applied)
-    assert (refused.status, f"of {PROD} (line " in refused.err) == (65, True), refused
-    assert (applied / NAME).read_bytes() == text
-    (applied / NAME).write_text(dump(lock), encoding="utf-8")
-    broken(applied, "local", how)
-    done = compose("lock", "--repair", "--target", "local", at=applied)
-    assert (done.status, "of local (line " in done.out) == (0, True), done
-    assert read_lock(applied) == lock
-
-
-def test_what_was_lost_and_is_not_found_again_is_1(applied: Path) -> None:
-    lock = two_targets(applied, second="local")
-    (applied / ROGUE).unlink()
-    broken(applied, "local", "a quote")
-    done = compose("lock", "--repair", "--target", "local", at=applied)
-    assert (done.status, f"entry {ROGUE} of local (line " in done.out) == (1, True), done
-    assert read_lock(applied).target(PROD) == lock.target(PROD)
-
-
-def test_half_a_file_keeps_the_other_half(applied: Path) -> None:
-    lock = two_targets(applied, second="local")
-    text = (applied / NAME).read_text(encoding="utf-8")
-    cut = text.index('"', text.index("modelId", text.index('  "local":'))) + 4
-    (applied / NAME).write_text(text[:cut], encoding="utf-8")
-    done = compose("lock", "--repair", "--target", "local", at=applied)
-    assert (done.status, "no end" in done.out) == (1, True), done
-    assert read_lock(applied) == lock
-    (applied / NAME).write_text(text[: text.index("modelId") + 12], encoding="utf-8")
-    refused = compose("lock", "--repair", "--target", "local", at=applied)
-    assert (refused.status, PROD in refused.err) == (65, True)
-
-
-@pytest.mark.parametrize("text", ["lol: [\n", 'target:\n  - "https://x/v1": [\n'])
-def test_a_text_in_which_no_entry_is_seen_is_not_overwritten(applied: Path, text: str) -> None:
-    (applied / NAME).write_text(text, encoding="utf-8")
-    assert compose("lock", "--repair", "--offline", at=applied).status == 65
-    assert (applied / NAME).read_text(encoding="utf-8") == text
-
-
-def test_a_misspelt_top_costs_no_entry(applied: Path) -> None:
-    lock = two_targets(applied)
-    edit(applied / NAME, "\ntargets:", "\ntarget:")
-    assert compose("lock", "--repair", "--offline", at=applied).status == 0
-    assert read_lock(applied) == lock
-
-
-def test_what_a_repair_cannot_settle_is_not_called_well(applied: Path) -> None:
-    ids = dict(entry(applied).pins)
-    text = (applied / NAME).read_text("utf-8")
-    wrong = text.replace(
-        f'"Pixel Dust": "{ids["Pixel Dust"]}"', f'"Pixel Dust": "{ids["Ink Lines"]}"'
-    )
-    assert wrong != text
-    (applied / NAME).write_text(wrong, "utf-8")
-    ran = compose("lock", "--repair", at=applied)
-    assert (ran.status, "two concepts are one model" in ran.out) == (1, True), ran.out
-    assert "as it should be" not in ran.out

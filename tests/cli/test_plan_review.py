@@ -98,7 +98,7 @@ def test_what_is_wrong_with_recipes_stands_where_a_review_looks(form: str, appli
 
 
 def test_a_lock_that_cannot_be_read_is_a_sarif_result(applied: Path) -> None:
-    (applied / "compose.lock").write_text("version: 1\ntargets: [}\n")
+    (applied / "compose.lock").write_text('{"version": 2,\n"targets": [}\n')
     ran = compose("plan", "-o", "sarif", at=applied)
     (result,) = json.loads(ran.out)["runs"][0]["results"]
     assert (ran.status, result["ruleId"]) == (65, "E401")
@@ -176,13 +176,13 @@ def test_git_is_asked_for_revisions_only(applied: Path, monkeypatch: pytest.Monk
 
 
 def test_a_base_that_is_no_lock_is_invalid(applied: Path) -> None:
-    (applied / "other.lock").write_text("version: 1\ntargets: [}\n", encoding="utf-8")
+    (applied / "other.lock").write_text("{]", encoding="utf-8")
     ran = compose("plan", "--base", "other.lock", at=applied)
     assert (ran.status, "the base's lock (other.lock)" in ran.err) == (65, True)
 
 
 def test_an_edit_of_what_is_not_an_id_is_told_in_every_form(applied: Path) -> None:
-    edit(applied / "compose.lock", "        protect: true\n", "        protect: false\n")
+    edit(applied / "compose.lock", '"protect": true', '"protect": false')
     said = "protect true -> false"
     for form in ("text", "markdown", "json", "github", "sarif"):
         for more in ([], ["--offline"]):

@@ -86,7 +86,11 @@ def test_a_day_in_json(tmp_path: Path) -> None:
     assert run("doctor")["checks"]
     assert run("lock", "--upgrade", "--dry-run")["news"] == []
     lock = tmp_path / "compose.lock"
-    lock.write_text(lock.read_text("utf-8").replace("composition:", "composition?", 1), "utf-8")
+    text = lock.read_text("utf-8")
+    start, end = text.index('        "recipes/pixel'), text.index('        "recipes/storybook')
+    theirs = text[start:end].replace('"composition": "', '"composition": "theirs_', 1)
+    sides = f"<<<<<<< ours\n{text[start:end]}=======\n{theirs}>>>>>>> theirs\n"
+    lock.write_text(text[:start] + sides + text[end:], "utf-8")
     assert run("lock", "--repair")["repaired"]
     edit(tmp_path / "recipes/pixel-rogue.yaml", "scale: 0.7", "scale: 7")
     assert run("validate", status=65)["problems"]

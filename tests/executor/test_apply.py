@@ -15,7 +15,7 @@ from support.state import made_state
 
 from composer.errors import Ambiguous, CredentialsError, TargetError, Unreachable
 from composer.executor import Settings, Stopped, apply
-from composer.lock import NAME, Ledger
+from composer.lock import NAME, Ledger, flattened, read_conflicted, write_lock
 from composer.model import MARK, Concept, Model, Recipe
 from composer.planner import Deletions, Options, Plan, Report
 from composer.targets.base import observe
@@ -599,16 +599,17 @@ def prune_earlier(project: Stage, target: FakeTarget) -> Report:
 
 
 def conflicted(root: Path) -> tuple[Stage, FakeTarget]:
-    """A lock whose two sides name different compositions for a.yaml, as git leaves it."""
+    """The merged lock of two sides that name different compositions for a.yaml."""
     ours = composition("ours", "Knight", {"lora_ink": 0.5}, tags=frozenset({MARK}))
     theirs = composition("theirs", "Knight", {"lora_ink": 0.6}, tags=frozenset({MARK}))
     project, target = stage(root, ours, theirs)
     project.run([knight(0.5)])
     lock = project.lock.decode()
-    other = lock.replace('"ours"', '"theirs"').replace("scale: 0.5", "scale: 0.6")
+    other = lock.replace('"ours"', '"theirs"').replace('"scale": 0.5', '"scale": 0.6')
     assert '"theirs"' in other
     text = f"<<<<<<< HEAD\n{lock}=======\n{other}>>>>>>> branch\n"
     (root / NAME).write_text(text, encoding="utf-8")
+    write_lock(root, flattened(read_conflicted(root)))
     return project, target
 
 

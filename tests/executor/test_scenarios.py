@@ -14,7 +14,7 @@ from support.rehearsal import Fate, Killed, MortalLedger, Stage, recipe
 from support.state import made_state, state_of
 
 from composer.errors import InvalidInput
-from composer.lock import NAME, dump
+from composer.lock import NAME, dump, flattened, read_conflicted, write_lock
 from composer.model import (
     COMPOSITION,
     MARK,
@@ -346,7 +346,7 @@ def test_a_fresh_clone_leaves_the_lock_as_it_is(project: Project, tmp_path: Path
 
 
 def test_two_branches_that_made_the_same_recipe_merge(project: Project, tmp_path: Path) -> None:
-    """Conflict markers and all: the side that matches wins, the other goes to `replaced`."""
+    """The side that matches wins, the other goes to `replaced`."""
     project.run(knight(0.5))
     base = project.lock
     project.run(knight(0.6))
@@ -360,7 +360,10 @@ def test_two_branches_that_made_the_same_recipe_merge(project: Project, tmp_path
     merged = subprocess.run(["git", "merge-file", "-p", *map(str, paths)], capture_output=True)
     assert merged.returncode > 0 and b"<<<<<<<" in merged.stdout
     (project.root / NAME).write_bytes(merged.stdout)
-    assert project.run(knight(0.7)) == []
+    with pytest.raises(InvalidInput, match="git left a conflict"):
+        project.run(knight(0.7))
+    write_lock(project.root, flattened(read_conflicted(project.root)))
+    assert "create" not in project.run(knight(0.7))
     assert project.id() == newest and len(project.entry().replaced) == 2
     assert b"<<<<<<<" not in project.lock
 

@@ -127,8 +127,8 @@ def _model(id: str, raw: dict[str, Any]) -> Model:
 def _write_lock(folder: Path, plain: dict[str, Any]) -> None:
     if "lock" in plain:
         owner = {"owner": plain["lock_owner"]} if "lock_owner" in plain else {}
-        lock = {"version": 1, "targets": {"fake": {**owner, "recipes": plain["lock"]}}}
-        (folder / NAME).write_text(dump(parse(yaml.safe_dump(lock))), encoding="utf-8")
+        lock = {"version": 2, "targets": {"fake": {**owner, "recipes": plain["lock"]}}}
+        (folder / NAME).write_text(dump(parse(json.dumps(lock))), encoding="utf-8")
 
 
 def _write_journal(folder: Path, plain: dict[str, Any]) -> None:

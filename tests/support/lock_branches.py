@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +52,8 @@ class Side:
 
     @property
     def text(self) -> str:
-        """The lock's text; from the texts of its entries, as most of them are in every side."""
-        if not self.entries:
-            return dump(Lock())
-        return HEAD + "".join(entry_text(*item) for item in sorted(self.entries.items()))
+        """The lock's text."""
+        return dump(Lock({KEY: TargetLock("team_ours", dict(self.entries))}))
 
     @property
     def replaced(self) -> list[Replaced]:
@@ -65,17 +62,6 @@ class Side:
     @property
     def ids(self) -> set[str]:
         return {id for entry in self.entries.values() for id in entry.ids}
-
-
-@lru_cache(4096)
-def entry_text(path: str, entry: Entry) -> str:
-    """The lines of one entry in a lock."""
-    whole = dump(Lock({KEY: TargetLock("team_ours", {path: entry})}))
-    assert whole.startswith(HEAD)
-    return whole.removeprefix(HEAD)
-
-
-HEAD = dump(Lock({KEY: TargetLock("team_ours", {"x": Entry("X")})})).partition('      "x"')[0]
 
 
 @dataclass

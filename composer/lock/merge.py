@@ -1,0 +1,248 @@
+"""Two locks become one: as values, recipe by recipe, never as lines.
+
+`compose lock --repair` gets the two locks from git's index or from the conflict markers in the
+file, `compose lock --merge` from the files that git gives to a merge driver. Where both changed an
+entry, one of the compositions leads and the others are candidates: the next apply takes the one
+that has the recipe's content.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from composer.errors import InvalidInput
+from composer.files.git import git
+from composer.lock.candidates import flat
+from composer.lock.document import parse
+from composer.model import Entry, Lock, TargetLock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+T = TypeVar("T")
+
+_OURS, _BASE, _MIDDLE, _THEIRS = "<<<<<<<", "|||||||", "=======", ">>>>>>>"
+_AFTER = {_OURS: ("",), _BASE: (_OURS,), _MIDDLE: (_OURS, _BASE), _THEIRS: (_MIDDLE,)}
+_TAKE_ONE_SIDE = "git checkout --ours compose.lock, then compose apply"
+
+
+# --- as values ---------------------------------------------------------------------------
+
+
+def merge_locks(ours: Lock, theirs: Lock, base: Lock | None = None) -> Lock:
+    """Both locks as one; what only one of them changed since the `base` is as that one says.
+
+    Without a base, what only one lock has is kept. Candidates are in memory alone: `flattened`
+    brings them into a form that the file can hold.
+    """
+    before = base or Lock()
+    keys = sorted({*ours.targets, *theirs.targets})
+    merged = {
+        key: _merge_targets(ours.target(key), theirs.target(key), before.target(key))
+        for key in keys
+    }
+    return Lock({key: target for key, target in merged.items() if target.recipes})
+
+
+def _merge_targets(ours: TargetLock, theirs: TargetLock, base: TargetLock) -> TargetLock:
+    entries = {}
+    for path in sorted({*ours.recipes, *theirs.recipes}):
+        mine, other = ours.recipes.get(path), theirs.recipes.get(path)
+        before = base.recipes.get(path)
+        entry: Entry | None
+        if before in (mine, other):
+            entry = _three_way(mine, other, before)
+        elif mine is not None and other is not None:
+            entry = _merge_entries(mine, other, before)
+        else:  # one removed it, the other changed it
+            entry = mine or other
+        if entry is not None:
+            entries[path] = entry
+    owner = _three_way(ours.owner, theirs.owner, base.owner) or ours.owner or theirs.owner
+    return TargetLock(owner, entries)
+
+
+def _three_way(ours: T, theirs: T, base: T) -> T:
+    return theirs if ours == base else ours
+
+
+def _merge_entries(ours: Entry, theirs: Entry, base: Entry | None) -> Entry:
+    before = base or Entry("", protect=False)
+    leads = theirs if base and _model(ours) == _model(before) else ours
+    coming = _three_way(ours.next, theirs.next, before.next)
+    if coming is not None and coming.composition == leads.composition:
+        coming = None
+    entry = replace(
+        ours,
+        name=_three_way(ours.name, theirs.name, before.name),
+        pins=_merge_pins(ours, theirs, before),
+        composition=leads.composition,
+        job=leads.job,
+        content=leads.content,
+        tags=tuple(sorted({*ours.tags, *theirs.tags})),
+        protect=_three_way(ours.protect, theirs.protect, before.protect),
+        next=coming,
+        type=_three_way(ours.type, theirs.type, before.type),
+    )
+    return _with_other_ids(entry, ours, theirs, before)
+
+
+def _model(entry: Entry) -> tuple[object, ...]:
+    return (entry.composition, entry.job, entry.content)
+
+
+def _merge_pins(ours: Entry, theirs: Entry, base: Entry) -> tuple[tuple[str, str], ...]:
+    mine, other, before = dict(ours.pins), dict(theirs.pins), dict(base.pins)
+    pins = {
+        name: _three_way(mine.get(name), other.get(name), before.get(name))
+        for name in {*mine, *other}
+    }
+    return tuple(sorted((name, id) for name, id in pins.items() if id is not None))
+
+
+def _with_other_ids(entry: Entry, ours: Entry, theirs: Entry, base: Entry) -> Entry:
+    """The entry with all other ids of both: as candidates, or, as they were, in `replaced`."""
+    own = {held.id for held in entry.current}
+    held = {one.id: one for one in (*theirs.current, *ours.current)}
+    earlier = {old.id: old for old in (*theirs.replaced, *ours.replaced)}
+    listed = [{old.id for old in side.replaced} for side in (ours, theirs, base)]
+    pruned = listed[2] - (listed[0] & listed[1]) - held.keys()
+    kept = {id: old for id, old in earlier.items() if id not in own | pruned}
+    candidates = [held[id] for id in sorted(held) if id not in own and id not in kept]
+    replaced = tuple(kept[id] for id in sorted(kept))
+    return replace(entry, replaced=replaced, candidates=tuple(candidates))
+
+
+def flattened(lock: Lock) -> Lock:
+    """The lock as its file can say it: candidates in `replaced`, so that no id gets lost."""
+    return Lock({key: flat(target) for key, target in lock.targets.items()})
+
+
+# --- the two locks of a file -------------------------------------------------------------
+
+
+def has_markers(text: str) -> bool:
+    """Whether a line begins as one of git's conflict markers: no line of a lock does."""
+    return any(line.startswith(tuple(_AFTER)) for line in text.splitlines())
+
+
+def merge_conflict(root: Path, text: str) -> Lock:
+    """The lock of a text with conflict markers, both sides merged.
+
+    They are read from git's index while a merge is open, else from the markers. Raises
+    `InvalidInput` where a side can't be read.
+    """
+    sides = _sides_in_index(root)
+    if sides is None:
+        return _merge_text(text, "compose.lock")
+    ours, base, theirs = sides
+    merged = merge_locks(_side(ours, "compose.lock"), _side(theirs, "compose.lock"), _base(base))
+    return replace(merged, conflicted=True)
+
+
+def read_merged(text: str, source: str) -> Lock:
+    """A lock from its text; if it has conflict markers, both sides merged.
+
+    Raises `InvalidInput`.
+    """
+    return _merge_text(text, source) if has_markers(text) else parse(text, source=source)
+
+
+def _merge_text(text: str, source: str) -> Lock:
+    ours, base, theirs = sides_in_text(text)
+    mine, other = _side(ours, source), _side(theirs, source)
+    merged = merge_locks(_unsure(mine, other), _unsure(other, mine), _base(base))
+    return replace(merged, conflicted=True)
+
+
+def _unsure(lock: Lock, other: Lock) -> Lock:
+    """Without the content of entries that the other side has otherwise.
+
+    Between markers git may have mixed both sides' lines: the target knows what a model is made of.
+    """
+    return Lock(
+        {
+            key: replace(
+                target,
+                recipes={
+                    path: entry
+                    if other.target(key).recipes.get(path) in (None, entry)
+                    else replace(entry, content=None)
+                    for path, entry in target.recipes.items()
+                },
+            )
+            for key, target in lock.targets.items()
+        }
+    )
+
+
+def _side(text: str, source: str) -> Lock:
+    try:
+        return parse(text, source=source)
+    except InvalidInput as bad:
+        words = f"{bad.message}; a side of git's conflict can't be read"
+        raise InvalidInput(words, hint=_TAKE_ONE_SIDE) from bad
+
+
+def _base(text: str | None) -> Lock | None:
+    """What both sides come from; a merge can do without."""
+    try:
+        return None if text is None else parse(text)
+    except InvalidInput:
+        return None
+
+
+def _sides_in_index(root: Path) -> tuple[str, str | None, str] | None:
+    """Ours, base and theirs as git's index has them; None if no merge of the lock is open."""
+    try:
+        ours, base, theirs = (_staged(root, stage) for stage in (2, 1, 3))
+    except FileNotFoundError:
+        return None
+    return None if ours is None or theirs is None else (ours, base, theirs)
+
+
+def _staged(root: Path, stage: int) -> str | None:
+    blob = git(root, "cat-file", "blob", f":{stage}:./compose.lock")
+    return None if blob.returncode else blob.stdout.decode("utf-8", "replace")
+
+
+def sides_in_text(text: str) -> tuple[str, str | None, str]:
+    """Ours, base (None without diff3's markers) and theirs, each the whole text of that side.
+
+    Raises `InvalidInput` where markers are torn.
+    """
+    kept: dict[str, list[str]] = {_OURS: [], _BASE: [], _MIDDLE: []}
+    conflicts = bases = 0
+    at = ""  # the marker that the line stands below; empty outside a conflict
+    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+        marker = line[:7] if line[:7] in _AFTER else ""
+        if not marker:
+            for side in kept if not at else (at,):
+                kept[side].append(line)
+            continue
+        if at not in _AFTER[marker]:
+            raise _torn(f"compose.lock:{number}: torn conflict markers")
+        conflicts, bases = conflicts + (marker == _OURS), bases + (marker == _BASE)
+        at = "" if marker == _THEIRS else marker
+    if at:
+        raise _torn("compose.lock: a conflict marker without its end")
+    ours, base, theirs = ("".join(lines) for lines in kept.values())
+    return ours, base if bases == conflicts else None, theirs
+
+
+def _torn(words: str) -> InvalidInput:
+    return InvalidInput(words, hint=_TAKE_ONE_SIDE)
+
+
+# --- what a merge did --------------------------------------------------------------------
+
+
+def undecided(lock: Lock) -> list[tuple[str, str, Entry]]:
+    """(target, recipe path, entry) of each entry that has candidates: an apply decides."""
+    return [
+        (key, path, entry)
+        for key, target in lock.targets.items()
+        for path, entry in target.recipes.items()
+        if entry.candidates
+    ]
