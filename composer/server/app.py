@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from composer.server.auth import Credentials
     from composer.server.handlers import Handler
-    from composer.server.testing.replica_lag import Lateness
+    from composer.server.testing.replica_lag import ReplicaLag
     from composer.targets.local.service import Engine
 
 PREFIX = "/v1"
@@ -40,7 +40,7 @@ def create_app(
     credentials: Credentials,
     *,
     host: str,
-    lateness: Lateness,
+    replica_lag: ReplicaLag,
     log: Callable[[str], None],
 ) -> Flask:
     """The app on this engine; `host` is the address that it will be bound to.
@@ -61,7 +61,7 @@ def create_app(
             for id in ids.values():
                 if not is_id(id):
                     raise NotFound("there is nothing of that id")
-            return _json(handler(_call(engine, credentials, lateness), **ids))
+            return _json(handler(_call(engine, credentials, replica_lag), **ids))
 
         return answer
 
@@ -86,7 +86,7 @@ def _route(app: Flask, method: str, rule: str, name: str, view: Callable[..., Re
     app.add_url_rule(PREFIX + rule, name, view, methods=[method], provide_automatic_options=False)
 
 
-def _call(engine: Engine, credentials: Credentials, lateness: Lateness) -> Call:
+def _call(engine: Engine, credentials: Credentials, replica_lag: ReplicaLag) -> Call:
     """The call that this request is; raises `Refusal`."""
     query = _query()
     project = _project(query)
@@ -98,7 +98,7 @@ def _call(engine: Engine, credentials: Credentials, lateness: Lateness) -> Call:
         project=project,
         query=query,
         body=bodies.read(raw),
-        lateness=lateness,
+        replica_lag=replica_lag,
         credentials=credentials,
         base=f"http://{request.host}{PREFIX}",
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from composer.server.listing import Query
-    from composer.server.testing.replica_lag import Lateness
+    from composer.server.testing.replica_lag import ReplicaLag
     from composer.server.wire import Json
     from composer.targets.local.records import Download
     from composer.targets.local.service import Engine
@@ -41,7 +41,7 @@ class Call:
     project: str
     query: Query
     body: Mapping[str, Any]
-    lateness: Lateness
+    replica_lag: ReplicaLag
     credentials: Credentials
     base: str  # the URL under which the caller reached us, up to `/v1`
 
@@ -60,7 +60,7 @@ class Answer:
 def list_models(call: Call) -> Answer:
     deleted = listing.wants_deleted(call.query)
     records = call.engine.records(deleted=deleted)
-    found = [wire.composition(record) for record in call.lateness.listed(records, call.project)]
+    found = [wire.composition(record) for record in call.replica_lag.listed(records, call.project)]
     found += [wire.lora(lora, call.project) for lora in call.engine.list_models(LORA)]
     return Answer(listing.models_page(call.query, found))
 
@@ -201,7 +201,7 @@ def _readable(call: Call, id: str) -> Json:
 
 def _read(call: Call, ids: Iterable[str]) -> list[Json]:
     """The models of these ids that reads may know, in this order."""
-    wanted = [id for id in ids if not call.lateness.hides(id)]
+    wanted = [id for id in ids if not call.replica_lag.hides(id)]
     records = {id: record for id in wanted if (record := call.engine.record(id))}
     rest = call.engine.get_models([id for id in wanted if id not in records])
     found = []

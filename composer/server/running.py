@@ -19,9 +19,9 @@ from waitress.task import ErrorTask  # type: ignore[import-untyped]
 from composer.errors import TargetError, UsageError
 from composer.server.app import LARGEST_BODY, create_app
 from composer.server.auth import is_loopback
-from composer.server.testing.fault_middleware import Door, FaultLog
+from composer.server.testing.fault_middleware import FaultLog, FaultMiddleware
 from composer.server.testing.fault_script import Script
-from composer.server.testing.replica_lag import Lateness
+from composer.server.testing.replica_lag import ReplicaLag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,18 +81,18 @@ class Server:
         self._socket = _bind(host, port)
         self.host, self.port = host, int(self._socket.getsockname()[1])
         self._faults = _fault_log(fault_log)
-        lateness = Lateness()
-        self._door = Door(
-            create_app(engine, credentials, host=host, lateness=lateness, log=log),
+        replica_lag = ReplicaLag()
+        self._middleware = FaultMiddleware(
+            create_app(engine, credentials, host=host, replica_lag=replica_lag, log=log),
             script=script or Script(),
             faults=self._faults,
-            lateness=lateness,
+            replica_lag=replica_lag,
             records=engine.store.records,
             log=log,
             dropped=ClientDisconnected,
         )
         self._map: dict[int, Any] = {}
-        self._server = _listen(self._door, self._socket, self._map)
+        self._server = _listen(self._middleware, self._socket, self._map)
         self._stopping = False
 
     @property
@@ -122,19 +122,19 @@ class Server:
 
     def _close(self) -> None:
         """Stop listening, let running calls end (up to 5 s), and close the connections."""
-        self._door.close()
+        self._middleware.close()
         self._server.task_dispatcher.shutdown()
         self._server.close()
         wasyncore.close_all(self._map)
         self._faults.close()
 
 
-def _listen(door: Door, bound: socket.socket, map: dict[int, Any]) -> Any:
+def _listen(middleware: FaultMiddleware, bound: socket.socket, map: dict[int, Any]) -> Any:
     # Its own words are about sockets; ours, and the call log, are about calls.
     for name in ("waitress", "waitress.queue"):
         logging.getLogger(name).setLevel(logging.ERROR)
     server = create_server(
-        door,
+        middleware,
         map=map,
         sockets=[bound],
         threads=THREADS,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from composer.server.testing.fault_script import Fault
-    from composer.server.testing.replica_lag import Lateness
+    from composer.server.testing.replica_lag import ReplicaLag
     from composer.targets.local.records import Record
 
 Environ: TypeAlias = "dict[str, Any]"
@@ -58,7 +58,7 @@ class FaultLog:
             self._file.close()
 
 
-class Door:
+class FaultMiddleware:
     """Around `app`; `dropped` is the exception that makes the server close a connection."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Door:
         *,
         script: Script,
         faults: FaultLog,
-        lateness: Lateness,
+        replica_lag: ReplicaLag,
         records: Callable[[], Sequence[Record]],
         log: Callable[[str], None],
         dropped: type[Exception],
@@ -75,7 +75,7 @@ class Door:
         self._app = app
         self._script = script
         self._faults = faults
-        self._lateness = lateness
+        self._replica_lag = replica_lag
         self._records = records
         self._log = log
         self._dropped = dropped
@@ -128,7 +128,7 @@ class Door:
             headers = dict(JSON) | dict(fault.headers)
             return _reply(f"{fault.status} Scripted", list(headers.items()), fault.body.encode())
         if fault.stale_list:
-            self._lateness.freeze(self._records(), fault.stale_list)
+            self._replica_lag.freeze(self._records(), fault.stale_list)
         reply = self._effect(fault, environ)
         if fault.late_replica:
             self._hide(fault, call, reply)
@@ -154,7 +154,7 @@ class Door:
         if call.method == "POST" and reply.status.startswith("200"):
             made = json.loads(reply.body).get("model", {}).get("id")
         if made is not None:
-            self._lateness.hide(made, fault.late_replica)
+            self._replica_lag.hide(made, fault.late_replica)
         self._faults.write("hidden", n=call.n, id=made)
 
     def _pause(self, fault: Fault, at: str, call: _Note) -> None:

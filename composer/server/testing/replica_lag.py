@@ -27,7 +27,7 @@ class _Frozen:
 
 
 @dataclass(slots=True)
-class Lateness:
+class ReplicaLag:
     """What is to be answered as if it hadn't happened yet; safe between threads."""
 
     _frozen: _Frozen | None = None
