@@ -82,17 +82,18 @@ def test_it_keeps_the_contract(python: Path) -> None:
 
 
 def test_the_commands_take_it(python: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
     for folder in (".git", "recipes", "loras"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "loras/Ink.safetensors").touch()
-    (tmp_path / "recipes/knight.yaml").write_text(
+        (project / folder).mkdir(parents=True)
+    (project / "loras/Ink.safetensors").touch()
+    (project / "recipes/knight.yaml").write_text(
         "name: Knight\nconcepts:\n  - {name: Ink, scale: 0.5}\n", encoding="utf-8"
     )
     command = [str(python), "-P", "-m", "composer"]
     state = str(tmp_path / "state")
     applied = subprocess.run(
         [*command, "apply", "--target", "memory"],
-        cwd=tmp_path,
+        cwd=project,
         env=environment(COMPOSE_STATE_DIR=state),
         capture_output=True,
         text=True,
@@ -102,7 +103,7 @@ def test_the_commands_take_it(python: Path, tmp_path: Path) -> None:
     assert "Target: memory (--target)" in applied.stderr
     shown = subprocess.run(
         [*command, "output", "Knight", "--target", "memory"],
-        cwd=tmp_path,
+        cwd=project,
         env=environment(COMPOSE_STATE_DIR=state),
         capture_output=True,
         text=True,
