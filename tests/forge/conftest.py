@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 from support.action_runner import Runner, ready_made
 from support.cli import compose, samples
 from support.github_api import GitHubApi
+from support.state import copy_project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runner(tmp_path: Path, api: GitHubApi, venv: Path, applied: Path) -> Runner:
     """A job on a copy of that project."""
     temp, workspace = tmp_path / "temp", tmp_path / "workspace"
-    shutil.copytree(applied, workspace)
+    copy_project(applied, workspace)
     temp.mkdir()
     (temp / "compose-venv-core").symlink_to(venv)
     return Runner(workspace, temp, env=api.env)

@@ -14,6 +14,8 @@ from support.cli import REPO, compose, edit, samples
 from support.github_api import MERGE
 from support.gitlab_api import BOT, GitLabApi
 
+from composer.files.state import VARIABLE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -36,6 +38,7 @@ class Pipeline:
         self.env = {
             "PATH": os.pathsep.join([str(venv / "bin"), os.environ["PATH"]]),
             "HOME": os.environ["HOME"],
+            VARIABLE: os.environ[VARIABLE],
             "CI_PIPELINE_SOURCE": "push",
             "CI_MERGE_REQUEST_DIFF_BASE_SHA": str(at / "base.lock"),
             **api.env,

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from support.cli import REPO, edit
 
+from composer.files.state import VARIABLE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
@@ -140,6 +142,7 @@ class Runner:
         return {
             "PATH": tools,
             "HOME": os.environ["HOME"],
+            VARIABLE: os.environ[VARIABLE],
             "LANG": "C.UTF-8",
             "CI": "true",
             "GITHUB_ACTIONS": "true",
