@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput
 from composer.files.atomic import write_atomically
+from composer.files.inside import NotRegularError, is_link, read_inside
 from composer.lock.candidates import overtaken, upgraded
 from composer.lock.document import dump, parse
 from composer.lock.journal import Journal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from composer.model import Entry, TargetLock
 
 NAME = "compose.lock"
+MAX_BYTES = 64 * 1024 * 1024
 
 
 def read_lock(root: Path) -> Lock:
@@ -50,13 +52,24 @@ def read_conflicted(root: Path) -> Lock:
 
 
 def lock_text(root: Path) -> str | None:
-    """The lock's text, None if there is none. Raises `InvalidInput` if it can't be text."""
-    if (root / NAME).exists() and not (root / NAME).is_file():
-        raise InvalidInput(f"{NAME}: not a file", hint="move it away; restore it from git")
+    """The lock's text, None if there is none.
+
+    Raises `InvalidInput` for a link, for what is not a regular UTF-8 file, and above 64 MiB.
+    """
+    path = root / NAME
+    if is_link(path):  # a write would replace the link, and leave the file behind it as it was
+        raise InvalidInput(
+            f"{NAME}: a link, which compose does not follow", hint="replace it by the file itself"
+        )
     try:
-        return (root / NAME).read_bytes().decode("utf-8")
+        data = read_inside(path, root, limit=MAX_BYTES)
+        if len(data) > MAX_BYTES:
+            raise InvalidInput(f"{NAME}: larger than 64 MiB", hint="restore it from git")
+        return data.decode("utf-8")
     except FileNotFoundError:
         return None
+    except NotRegularError as bad:
+        raise InvalidInput(f"{NAME}: not a file", hint="move it away; restore it from git") from bad
     except UnicodeDecodeError as bad:
         raise InvalidInput(f"{NAME}: not UTF-8", hint="restore it from git") from bad
 

@@ -8,12 +8,12 @@ out of it, no pipe and no device.
 from __future__ import annotations
 
 import os
-import stat
 import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput, Problem
+from composer.files.inside import NotRegularError, read_inside
 from composer.recipes.discovery import below, real, relative
 from composer.recipes.nodes import quoted
 from composer.recipes.parsing import MAX_BYTES, Parsed, parse, too_large
@@ -90,11 +90,6 @@ def _same_name(parsed: Mapping[str, Parsed]) -> Iterator[Problem]:
 
 # --- opening a file ----------------------------------------------------------------------
 
-# No wait at a pipe, no link followed at the last moment, no line ends changed (Windows).
-_FLAGS = os.O_RDONLY
-for _flag in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):
-    _FLAGS |= getattr(os, _flag, 0)
-
 
 class _Refusal(InvalidInput):
     """Why a file is not read: a problem without its place."""
@@ -115,24 +110,13 @@ def _read(file: Path, root: Path) -> bytes:
         message = "the file's path contains a control character, a backslash or a drive letter"
         raise _Refusal("E304", message, "rename it")
     try:
-        return _bytes(real(file))
+        data = read_inside(file, root, limit=MAX_BYTES)
+    except NotRegularError as error:
+        hint = "a recipe must be a plain text file"
+        raise _Refusal("E301", "this is not a regular file", hint) from error
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise _Refusal("E301", f"the file can't be read: {why}", "") from error
-
-
-def _bytes(path: Path) -> bytes:
-    _check(os.stat(path))
-    with open(os.open(path, _FLAGS), "rb") as stream:
-        _check(os.fstat(stream.fileno()))
-        data = stream.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:  # it grew just now
-        raise _Refusal("E302", *too_large(len(data)))
+    if len(data) > MAX_BYTES:
+        raise _Refusal("E302", *too_large(max(len(data), os.stat(file).st_size)))
     return data
-
-
-def _check(status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise _Refusal("E301", "this is not a regular file", "a recipe must be a plain text file")
-    if status.st_size > MAX_BYTES:
-        raise _Refusal("E302", *too_large(status.st_size))
