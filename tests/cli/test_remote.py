@@ -104,7 +104,7 @@ def test_a_budget_is_kept_and_a_rerun_posts_nothing(project: Path, served: Serve
     models = served.ok("GET", "/models", params={"type": "flux.1-composition"})["models"]
     assert {model["status"] for model in models} == {"new"}
     lock = (project / "compose.lock").read_text()
-    assert lock.count('state: "created"') == 4
+    assert lock.count('"state": "created"') == 4
     assert "price" not in lock
     assert "cost" not in lock.lower()
     plan = compose("plan", at=project)

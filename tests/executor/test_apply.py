@@ -617,7 +617,8 @@ def test_the_side_that_matches_the_recipe_wins(tmp_path: Path) -> None:
     project, target = conflicted(tmp_path)
     target.calls.clear()
     planned, _ = project.run([knight(0.6)])
-    assert not planned.changes and target.writes == []
+    assert [a.verb for a in planned.actions] == ["adopt"]
+    assert not {verb for verb, _ in target.writes} & {"create", "train", "delete"}
     entry = project.entries["a.yaml"]
     assert entry.composition == "theirs" and [old.id for old in entry.replaced] == ["ours"]
 
