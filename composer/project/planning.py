@@ -35,7 +35,7 @@ def check_names(recipes: Sequence[Recipe], options: Options) -> None:
 
 def build_plan(project: Project, target: Target, options: Options) -> Plan:
     """The bare plan of what lock, journal and target say now."""
-    memory = remember(project.root, target.key, project.state, lock=project.lock)
+    memory = remember(project.root, target.key, project.state, lock=project.current_lock())
     observed = observe(target, project.recipes, memory, grace=target.grace)
     return plan(project.recipes, with_found(memory, observed), observed, options)
 

@@ -86,6 +86,10 @@ class Project:
         """`compose.lock` as it was read first; empty if there is none. Raises `InvalidInput`."""
         return self._sources.lock
 
+    def current_lock(self) -> Lock:
+        """`compose.lock` as it is now, after an apply too. Raises `InvalidInput`."""
+        return self._read_lock(self.root)
+
     @property
     def recipes(self) -> tuple[Recipe, ...]:
         """Every recipe under the root, by path. Raises `InvalidInput` with all their problems."""

@@ -19,8 +19,8 @@ from support.fake_target import FakeTarget, composition, lora
 from support.rehearsal import Fate, Killed, Stage, recipe
 from support.sizes import size
 
-from composer.errors import Ambiguous, ComposeError, TargetError, Unreachable
-from composer.lock import NAME
+from composer.errors import Ambiguous, ComposeError, InvalidInput, TargetError, Unreachable
+from composer.lock import NAME, flattened, has_markers, read_conflicted, write_lock
 from composer.model import COMPOSITION, Content, Recipe
 from composer.planner import Options, Plan, Report, is_exact_match
 
@@ -195,8 +195,19 @@ class Project:
         else:
             merged = _git_merge(here[1], self.base[1], self.other[1])
             self.write_lock(merged)
+            if has_markers(merged.decode()):
+                self.repair_lock(ours=here[1])
             self.merge_recipes(self.other[0])
             self.base = self.other = None
+
+    def repair_lock(self, *, ours: bytes) -> None:
+        """As `compose lock --repair` does, or `git checkout --ours`, which it names where a side
+        can't be read."""
+        try:
+            write_lock(self.root, flattened(read_conflicted(self.root)))
+        except InvalidInput as error:
+            assert "git checkout --ours" in str(error)
+            self.write_lock(ours)
 
     def write_lock(self, data: bytes) -> None:
         path = self.root / NAME
