@@ -1,0 +1,123 @@
+"""A stranger's repository with a `.compose/` in it: no command opens it or writes through it.
+
+State once lived there. Then committed links let `compose` overwrite files of the home directory, a
+crafted SQLite journal let it delete one, and a committed store passed for what this machine made.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+from support.cli import compose, samples
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMANDS = (
+    ("validate",),
+    ("plan",),
+    ("status",),
+    ("models",),
+    ("doctor",),
+    ("lock",),
+    ("apply",),
+    ("prune",),
+    ("import", "--all", "--dry-run"),
+)
+STATE_FILES = (
+    "apply.json",
+    "apply.lock",
+    "worker.lock",
+    "journal.jsonl",
+    "engine.sqlite3",
+    "serve.json",
+    ".gitignore",
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    project = samples(tmp_path / "stranger")
+    (project / ".compose").mkdir()
+    return project
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_no_command_writes_through_a_link(
+    project: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("my key", encoding="utf-8")
+    for name in STATE_FILES:
+        (project / ".compose" / name).symlink_to("../../precious")
+    (project / ".compose" / "models").symlink_to("../..")
+    before = sorted(path.name for path in tmp_path.iterdir())
+
+    ran = compose(*command, at=project)
+
+    assert ran.status in (0, 1), ran.err
+    assert precious.read_text(encoding="utf-8") == "my key"
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    # It is ignored, and every command that needs the state says so.
+    assert (".compose" in ran.err) == (command != ("validate",))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_crafted_sqlite_journal_deletes_nothing(
+    project: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """SQLite deletes the file that a hot journal names as its super-journal."""
+    precious = tmp_path / "precious"
+    precious.write_text("my key", encoding="utf-8")
+    database = project / ".compose" / "engine.sqlite3"
+    with_hot_journal(database, str(precious))
+
+    compose(*command, at=project)
+
+    assert precious.read_text(encoding="utf-8") == "my key"
+    assert (project / ".compose" / "engine.sqlite3-journal").exists()
+
+
+def test_the_crafted_journal_would_delete_it(tmp_path: Path) -> None:
+    """Otherwise the test above would show nothing."""
+    precious = tmp_path / "precious"
+    precious.write_text("my key", encoding="utf-8")
+    with_hot_journal(tmp_path / "engine.sqlite3", str(precious))
+    opened = sqlite3.connect(tmp_path / "engine.sqlite3")
+    opened.execute("SELECT * FROM sqlite_master").fetchall()
+    opened.close()
+    assert not precious.exists()
+
+
+def with_hot_journal(database: Path, victim: str) -> None:
+    """A database, and a rollback journal in the form of SQLite's file format, section 3."""
+    connection = sqlite3.connect(database)
+    connection.execute("CREATE TABLE t (x)")
+    connection.commit()
+    connection.close()
+    magic, name = bytes.fromhex("d9d505f920a163d7"), victim.encode()
+    pages = database.stat().st_size // 4096
+    head = magic + struct.pack(">IIIII", 0, 1234, pages, 512, 4096)
+    tail = struct.pack(">I", 1 + (0x40000000 // 4096)) + name
+    tail += struct.pack(">II", len(name), sum(name)) + magic
+    database.with_name(f"{database.name}-journal").write_bytes(head.ljust(512, b"\0") + tail)
+
+
+def test_a_committed_store_is_not_what_this_machine_made(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = samples(tmp_path / "other")
+    monkeypatch.setenv("COMPOSE_STATE_DIR", str(tmp_path / "states"))
+    assert compose("apply", at=other).status == 0
+    (state,) = (tmp_path / "states" / "projects").iterdir()
+    shutil.rmtree(project / ".compose")
+    shutil.copytree(state, project / ".compose")
+    shutil.copy(other / "compose.lock", project / "compose.lock")
+
+    ran = compose("plan", at=project)
+
+    assert "4 to create" in ran.out
