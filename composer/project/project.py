@@ -60,9 +60,10 @@ class Project:
         """The project of this folder; `selection` narrows what its use cases act on.
 
         The root is the nearest folder upward with a `.git`, else with a `compose.lock`, else the
-        recipes' folder. Raises `UsageError` where there is no recipe and no lock, unless the
-        project may be empty. `read_lock` may read conflict markers, which the default refuses.
-        `env` may name the folder of all projects' states, `COMPOSE_STATE_DIR`.
+        parent of the folder named `recipes`, else the recipes' folder. Raises `UsageError` where
+        there is no recipe and no lock, unless the project may be empty. `read_lock` may read
+        conflict markers, which the default refuses. `env` may name the folder of all projects'
+        states, `COMPOSE_STATE_DIR`.
         """
         self.selection = selection
         self.root, self._chosen = find(selection, Path.cwd() / path, may_be_empty=may_be_empty)

@@ -37,7 +37,8 @@ def default_paths(paths: Sequence[Path], *, cwd: Path) -> list[Path]:
 
 def find_root(paths: Sequence[Path], *, cwd: Path, home: Path) -> Path:
     """The project's root: of the folders upward from each path, the nearest with a `.git`, else
-    the nearest with a `compose.lock`, else the folder of the recipes.
+    the nearest with a `compose.lock`, else the parent of the nearest folder named `recipes`, else
+    the folder of the recipes.
 
     The home directory and what lies above it is nobody's project. UsageError if the paths are of
     two projects, or as for `default_paths`.
@@ -57,7 +58,8 @@ def _root(start: Path, home: Path) -> Path:
         for folder in above:
             if (folder / mark).exists():
                 return folder
-    return start
+    parents = (folder.parent for folder in above if folder.name == FOLDER)
+    return next((parent for parent in parents if parent in above), start)
 
 
 def _upward(start: Path, home: Path) -> Iterator[Path]:

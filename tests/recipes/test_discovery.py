@@ -130,17 +130,22 @@ def test_without_git_the_nearest_lock_wins(project: Path) -> None:
     assert root(project, "recipes/deep") == project / "recipes"
 
 
-def test_with_neither_it_is_the_recipes_folder(project: Path) -> None:
+def test_with_neither_it_is_the_parent_of_the_folder_recipes(project: Path) -> None:
     (project / "compose.lock").unlink()
-    assert root(project, "recipes") == project / "recipes"
-    assert root(project, "recipes/a.yaml", "recipes/b.yml") == project / "recipes"
+    assert root(project, "recipes") == project
+    assert root(project, "recipes/deep/ci.yaml") == project
+    assert root(project, "recipes/a.yaml", "recipes/b.yml") == project
+    assert root(project, "other") == project / "other"  # no folder named recipes holds it
 
 
 def test_the_search_stops_at_the_home_directory(project: Path) -> None:
     (project / "compose.lock").unlink()
     (project.parent / ".git").mkdir()  # someone's dot-files
     (project.parent.parent / "compose.lock").write_text("")
-    assert root(project, "recipes") == project / "recipes"
+    assert root(project, "recipes") == project
+    recipes = project.parent / "recipes"  # in the home directory itself, which is no project
+    recipes.mkdir()
+    assert root(project, str(recipes)) == recipes
 
 
 def test_paths_of_two_projects_are_a_usage_error(project: Path) -> None:
