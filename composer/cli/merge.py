@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,17 +10,15 @@ import click
 from composer.cli import options as opt
 from composer.cli.lora_argument import weighted
 from composer.cli.output_files import check_report, write_copy
+from composer.cli.signals import terminable
 from composer.cli.terminal import Meter
 from composer.errors import UsageError
 from composer.output import merged as render
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from types import FrameType
+    from collections.abc import Sequence
 
     from composer.lora import Merged
-
-SIGNALLED = 128
 
 
 @click.command("merge")
@@ -81,7 +77,7 @@ def merge_command(
         raise UsageError(
             f"merging needs {missing.name}", hint="pip install 'lora-compose[local]'"
         ) from missing
-    with _terminable(), Meter(f"composing {out.name}") as meter:
+    with terminable(), Meter(f"composing {out.name}") as meter:
         done = merge(
             parts,
             out,
@@ -97,26 +93,6 @@ def merge_command(
         write_copy(json_into, render.as_json(made))
     click.echo(render.text(made), nl=False)
     return 0
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM and a terminal that is closed end the work as Ctrl-C does, so that no temporary file
-    is left. What `nohup` has said stays as it is."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(SIGNALLED + number)
-
-    numbers = [number for number in _ENDS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, leave) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-_ENDS = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 def _made(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli.project import state_of
+from composer.cli.signals import until_signalled
 from composer.errors import UsageError
 from composer.files.state import prepare_state
 from composer.project.sources import RECIPES
@@ -18,8 +18,6 @@ from composer.recipes import discover, find_root
 from composer.targets.local.kind import find_library
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from composer.server.auth import Credentials
     from composer.server.running import Server
 
@@ -108,15 +106,8 @@ def _introduce(server: Server, credentials: Credentials, library: Path, state: P
 def _run(server: Server) -> None:
     """Serve until SIGINT or SIGTERM, which is how a server ends well."""
 
-    def end(number: int, frame: FrameType | None) -> None:
-        server.stop()
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with until_signalled(server.stop):
         server.run()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     _say("stopped")
 
 
