@@ -1,4 +1,4 @@
-"""`compose doctor`: whatever may be wrong with a project, each with what mends it."""
+"""`compose doctor`: checks a project and this machine, and says how to fix a problem."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TARGET, ORPHANS = "lock against target", "orphans"
 def doctor_command(wish: TargetOptions, form: str, offline: bool) -> int:
     """Look at environment, credentials, project, library, store and target for what is wrong.
 
-    Nothing is changed. Each finding comes with the command that mends it.
+    Nothing is changed. Each problem comes with the command that fixes it.
     """
     statuses = {0}
     checks = [*environment(), *credentials(wish)]

@@ -26,7 +26,7 @@ COMMANDS = {
     "forget": ("deletion", "Take a recipe or an id out of the lock; nothing is deleted."),
     "prune": ("deletion", "Delete earlier compositions that nothing needs any more."),
     "destroy": ("deletion", "Delete the compositions of recipes."),
-    "doctor": ("doctor", "Look for what is wrong, and say what mends it."),
+    "doctor": ("doctor", "Check the project and this machine for problems."),
     "serve": ("serve", "Answer clients of the Scenario API with the embedded engine."),
     "schema": ("schema", "Print the JSON Schema of recipes, the lock, plans or inspections."),
     "completion": ("schema", "Print the shell's completion script."),

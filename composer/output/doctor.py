@@ -21,7 +21,7 @@ _COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red", SKIPPED: "dim"}
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at; `hint` is what mends it, or makes more of it."""
+    """One thing that was checked; `hint` says how to fix or improve it."""
 
     section: str
     state: str  # ok, note, wrong, skipped
