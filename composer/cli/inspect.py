@@ -27,7 +27,7 @@ from composer.text import visible
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from composer.lora.inspection_values import Inspection
+    from composer.lora.inspection import Inspection
 
 RECIPES = (".yaml", ".yml")
 

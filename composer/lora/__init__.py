@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING
 from composer.errors import BadLora
 
 if TYPE_CHECKING:
-    from composer.lora.composition import compose, composed_size, foreseen
-    from composer.lora.inspecting import inspect
-    from composer.lora.inspection import Inspection, LoraInfo
+    from composer.lora.analysis import inspect
+    from composer.lora.composition import Report, compose, composed_size, foreseen
+    from composer.lora.inspection import Inspection, LoraInfo, Mix
     from composer.lora.merging import Merged, merge
-    from composer.lora.mix import Mix
     from composer.lora.reading import LoraFile, read
-    from composer.lora.report import Report
 
 __all__ = [
     "BadLora",
@@ -45,12 +43,12 @@ _MODULES = {
     "LoraFile": "reading",
     "LoraInfo": "inspection",
     "Merged": "merging",
-    "Mix": "mix",
-    "Report": "report",
+    "Mix": "inspection",
+    "Report": "composition",
     "compose": "composition",
     "composed_size": "composition",
     "foreseen": "composition",
-    "inspect": "inspecting",
+    "inspect": "analysis",
     "merge": "merging",
     "read": "reading",
 }

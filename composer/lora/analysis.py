@@ -1,13 +1,15 @@
-"""How much LoRAs change each block of a model, and how far they pull the same way: numbers alone.
+"""Inspecting LoRA files: what each is, how much it changes each block of a model, and how far two
+of them pull the same way.
 
 The inner product of two changes, <ΔW, ΔW'> = Σ ΔW * ΔW', comes from their factors: with the A's of
 a layer stacked above each other, and the B's side by side, it is the sum of (A Aᵀ) * (BᵀB) over
 the ranks of the two, times their factors. ΔW itself is built, a few rows at a time, only where the
-ranks are so high that this is cheaper. `inspecting` makes norms and cosines of the numbers.
+ranks are so high that this is cheaper.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -16,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from composer.lora import metadata as notes
+from composer.lora.contributions import RowRange, ScaledDelta, opened, terms
 from composer.lora.dtypes import finite
-from composer.lora.families import shared
-from composer.lora.terms import RowRange, ScaledDelta, opened, terms
+from composer.lora.inspection import Inspection, LoraInfo, Mix
+from composer.lora.reading import read, shared_family, with_scales
 from composer.lora.threads import in_order
 
 if TYPE_CHECKING:
@@ -26,9 +30,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from composer.lora.output_formats import Form, Place
-    from composer.lora.reading import LoraFile
-    from composer.lora.terms import Opened
+    from composer.lora.contributions import Opened
+    from composer.lora.formats import Form, Place
+    from composer.lora.reading import LoraFile, Loras
 
     Array = NDArray[Any]
     Terms = Mapping[int, ScaledDelta]  # of one layer, by the number of the file
@@ -56,7 +60,7 @@ def grams(loras: Sequence[LoraFile]) -> Grams:
     doesn't grow with the files. Raises `BadLora` for values that aren't finite, and for a file
     that changed since it was read.
     """
-    family = shared(loras)
+    family = shared_family(loras)
     sums: dict[str, NDArray[np.float64]] = {}
     with ExitStack() as stack:
         parts = opened([(lora, 1.0) for lora in loras], stack)
@@ -216,3 +220,57 @@ def _cut(term: ScaledDelta, start: int, stop: int) -> RowRange:
     run = next(run for run in term.runs if run.start <= start < run.stop)
     first = run.first + start - run.start
     return RowRange(first, first + stop - start, start)
+
+
+def inspect(loras: Loras, *, title: str = "") -> Inspection:
+    """Describe LoRA files, and what they do to each other in a mix.
+
+    `loras` is a path, several paths, or `{path: scale}` (a scale is 1 if none is given). Raises
+    `BadLora` for a file that can't be used, and `UsageError` for a scale that isn't finite.
+    """
+    parts = with_scales(loras)
+    files = [read(path) for path, _ in parts]
+    scales = tuple(scale for _, scale in parts)
+    blocks = grams(files).blocks
+    products = {block: tuple(map(tuple, gram.tolist())) for block, gram in blocks.items()}
+    names = distinct([file.title or file.path.stem for file in files])
+    portraits = tuple(map(portrait, files))
+    return Inspection(title, "", portraits, Mix(names, scales, products))
+
+
+def portrait(file: LoraFile) -> LoraInfo:
+    """What a file is, and says of itself."""
+    return LoraInfo(
+        file=file.path.name,
+        format=file.format,
+        kinds=file.kinds,
+        ranks=file.ranks,
+        alphas=file.alphas,
+        dtypes=file.dtypes,
+        modules=dict(Counter(_groups(file))),
+        norms=len(file.norms),
+        biases=sum(bool(adapter.biases) for adapter in file.adapters),
+        triggers=notes.triggers(file.metadata),
+        tags=notes.tags(file.metadata),
+        notes=notes.notes(file.metadata),
+        made_of=notes.made_of(file.metadata),
+        kept=notes.kept(file.metadata),
+    )
+
+
+def _groups(file: LoraFile) -> Iterator[str]:
+    """The kind of each layer that the file changes."""
+    changed = {*file.modules}
+    for module in file.family.modules:
+        if module.path in changed:
+            yield module.encoder or module.group
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, numbered where several are alike."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for name in names:
+        seen[name] += 1
+        numbered.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return tuple(numbered)

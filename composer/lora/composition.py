@@ -9,31 +9,72 @@ worked on one by one, by a few threads: memory does not grow with the parts.
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from math import isfinite
+from math import isfinite, sqrt
 from typing import TYPE_CHECKING
 
-from composer.lora.dtypes import F32
-from composer.lora.estimate import most_bytes, shared_dtype
-from composer.lora.families import shared
-from composer.lora.layout import Layout
-from composer.lora.report import Kept, Report
-from composer.lora.rounding import TooNarrow
+from composer.lora.dtypes import F32, TooNarrow
+from composer.lora.layout import Layout, most_bytes, shared_dtype
+from composer.lora.metadata import KEPT
+from composer.lora.reading import shared_family
 from composer.lora.threads import in_order
 from composer.lora.weights import weights_of
 from composer.lora.writer import writing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from composer.lora.formats import Form
     from composer.lora.layout import Layer
-    from composer.lora.output_formats import Form
     from composer.lora.reading import LoraFile
     from composer.lora.weights import Weights
     from composer.lora.writer import Output
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`kept`: group of layers -> the share of the Frobenius norm, 0..1, that is left of those that
+    lost something; none where nothing was lost."""
+
+    dtype: str
+    ranks: tuple[int, ...]
+    kept: Mapping[str, float] = field(default_factory=dict)
+
+
+class Kept:
+    """Adds up, layer by layer, how much of each group's norm is left."""
+
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        """Only the groups that have a layer which may lose something are reported."""
+        lossy = (layer for layer in layers if layer.rank < min(layer.total, layer.shortest))
+        names = {_group(layer) for layer in lossy}
+        self._sums = {name: (0.0, 0.0) for name in sorted(names)}
+
+    def add(self, weights: Weights) -> None:
+        name = _group(weights.layer)
+        if name in self._sums and weights.kept is not None and weights.whole is not None:
+            kept, whole = self._sums[name]
+            self._sums[name] = (kept + weights.kept, whole + weights.whole)
+
+    def shares(self) -> dict[str, float]:
+        return {
+            name: sqrt(min(1.0, kept / whole)) if whole else 1.0
+            for name, (kept, whole) in self._sums.items()
+        }
+
+    def metadata(self) -> dict[str, str]:
+        """As the file says it, in texts of one length, whatever the numbers are."""
+        if not self._sums:
+            return {}
+        return {KEPT: json.dumps({name: f"{kept:.4f}" for name, kept in self.shares().items()})}
+
+
+def _group(layer: Layer) -> str:
+    return layer.place.site.parts[0].module.group
 
 
 def compose(
@@ -101,7 +142,7 @@ def foreseen(
 
 
 def _form(parts: Sequence[tuple[LoraFile, float]], name: str) -> Form:
-    return shared([file for file, _ in parts]).forms[name]
+    return shared_family([file for file, _ in parts]).forms[name]
 
 
 def _write(

@@ -1,25 +1,28 @@
 """The safetensors container: opening a file, trusting nothing in it, and reading its tensors.
 
-The header is checked before anything of the size it claims is allocated. Tensors are read with
-plain reads, one at a time: a file that shrinks under a memory map would kill the process, and
-Windows can't replace a mapped file. `reading` and `composition` come here; nobody else does.
+The header is checked before anything of the size it claims is allocated, and no JSON in a file
+takes more than a second, or much memory. Tensors are read with plain reads, one at a time: a file
+that shrinks under a memory map would kill the process, and Windows can't replace a mapped file.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import stat
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from composer.lora.dtypes import BITS, NUMPY
-from composer.lora.format_error import LoraFormatError, shown
-from composer.lora.positioned import Positioned
-from composer.lora.strict_json import bounded, parsed, strict_json
+from composer.lora.errors import LoraFormatError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +31,124 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from numpy.typing import NDArray
+
+AT_ONCE = hasattr(os, "preadv") and hasattr(os, "pwrite")  # Windows has neither
+
+
+class Positioned:
+    """An open, unbuffered file."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self._turn = threading.Lock()  # elsewhere a file has one place, which every call moves
+
+    def reserve(self, size: int) -> None:
+        """Tell the system how large the file will be: where it finds the room at once, writing
+        takes a third less time. What it can't do, and what doesn't fit, `write` will find."""
+        if hasattr(os, "posix_fallocate"):
+            with suppress(OSError):
+                os.posix_fallocate(self._file.fileno(), 0, size)
+
+    def read_into(self, start: int, buffer: memoryview) -> bool:
+        """Fill the buffer from the byte `start` on; False where the file ends too early."""
+        while (count := self._read(start, buffer)) < len(buffer):
+            if not count:
+                return False
+            start, buffer = start + count, buffer[count:]
+        return True
+
+    def write(self, start: int, data: memoryview) -> None:
+        """Write all of the data from the byte `start` on. Raises `OSError`."""
+        while (count := self._write(start, data)) < len(data):
+            start, data = start + count, data[count:]
+
+    def _read(self, start: int, buffer: memoryview) -> int:
+        if AT_ONCE:
+            return os.preadv(self._file.fileno(), [buffer], start)
+        with self._turn:
+            self._file.seek(start)
+            return self._file.readinto(buffer) or 0
+
+    def _write(self, start: int, data: memoryview) -> int:
+        if AT_ONCE:
+            return os.pwrite(self._file.fileno(), data, start)
+        with self._turn:
+            self._file.seek(start)
+            return self._file.write(data) or 0
+
+
+NOTE_LIMIT = 1024 * 1024  # bytes of JSON within the metadata; a configuration has about 50,000
+TOKENS_LIMIT = 200_000  # texts, brackets and commas; a long header of a LoRA has 50,000
+DIGITS_LIMIT = 100  # of a whole number: converting takes the square of the time
+
+_MARKS = (b'"', b"{", b"[", b",")
+# A text, bracket or comma, and all that stands before it. The end matches too: where a search
+# finds nothing, it starts over at the next byte.
+_TOKENS = re.compile(rb'[^"{\[,]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[{\[,]|\Z)', re.DOTALL)
+
+
+def strict_json(raw: bytes, what: str) -> object:
+    """Parse this JSON; raises `LoraFormatError`, which names `what`, where it is not valid.
+
+    A key twice, NaN and broken text are unsound, and so is more than a configuration needs.
+    """
+    if len(raw) > NOTE_LIMIT:
+        raise LoraFormatError(
+            f"is broken: {what} has {len(raw):,} bytes; {NOTE_LIMIT:,} is the limit"
+        )
+    return parsed(bounded(raw, what), what)
+
+
+def bounded(raw: bytes | bytearray, what: str) -> str:
+    """The text, if parsing it can't take long; else raises `LoraFormatError`."""
+    if sum(map(raw.count, _MARKS)) > TOKENS_LIMIT:  # an upper bound, found in a moment
+        tokens = islice(_TOKENS.finditer(raw), TOKENS_LIMIT + 1)
+        if sum(1 for _ in tokens) > TOKENS_LIMIT:
+            reason = f"has more than {TOKENS_LIMIT:,} texts, brackets and commas"
+            raise LoraFormatError(f"is broken: {what} {reason}")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _invalid(what, error) from None
+
+
+def parsed(text: str, what: str) -> object:
+    """What a bounded text says; raises `LoraFormatError` as `strict_json` does."""
+    try:
+        return json.loads(
+            text, object_pairs_hook=_once, parse_int=_whole, parse_constant=_no_constant
+        )
+    except LoraFormatError as flaw:
+        raise LoraFormatError(f"is broken: {what} {flaw}") from None
+    except (ValueError, RecursionError) as error:
+        raise _invalid(what, error) from None
+
+
+def _invalid(what: str, error: Exception) -> LoraFormatError:
+    return LoraFormatError(f"is broken: {what} is no valid JSON ({type(error).__name__})")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise LoraFormatError(f"has the key {shown(key)} twice")
+        key.encode("utf-8")  # a lone surrogate is a UnicodeEncodeError, so a ValueError
+        if isinstance(value, str):
+            value.encode("utf-8")
+        found[key] = value
+    return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS_LIMIT:
+        raise ValueError("a number that long says nothing")
+    return int(digits)
+
+
+def _no_constant(name: str) -> float:
+    raise LoraFormatError(f"holds {name}, which is no JSON")
+
 
 __all__ = ["HEADER_LIMIT", "Header", "Source", "Tensor", "strict_json"]
 

@@ -1,149 +1,264 @@
-"""From the pieces of one LoRA to the change of the weights that they are, if they are all there and
-fit each other and the model.
+"""How a file stores a LoRA's change of the weights, and the two factors up @ down that it is.
 
-`adapters` calls `delta_of` for every stem of a file.
+LoRA stores the factors themselves. LoHa and LoKr store less, and are LoRAs all the same: of a
+higher rank, but exactly. `adapters` builds these values from a file's keys; `contributions` reads
+them. Formulas: LyCORIS, `lycoris/functional/{loha,lokr}.py`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
-from composer.lora.factors import Hadamard, Kronecker, LowRank, Side
-from composer.lora.format_error import LoraFormatError
-from composer.lora.source_formats import TensorRole
+import numpy as np
+
+from composer.lora.dtypes import finite
+from composer.lora.errors import LoraFormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from numpy.typing import NDArray
 
-    from composer.lora.container import Tensor
-    from composer.lora.factors import Delta
-    from composer.lora.source_formats import KeyPrefix
+    from composer.lora.container import Source, Tensor
 
-    Pieces = Mapping[TensorRole, Tensor]
-
-MOST_RANKS = 8192  # in a file; a small one of stray zeros could ask for gigabytes otherwise
-_LOHA = (TensorRole.HADA_W1A, TensorRole.HADA_W1B, TensorRole.HADA_W2A, TensorRole.HADA_W2B)
-_LOKR = (
-    (TensorRole.LOKR_W1, TensorRole.LOKR_W1A, TensorRole.LOKR_W1B),
-    (TensorRole.LOKR_W2, TensorRole.LOKR_W2A, TensorRole.LOKR_W2B),
-)
+    Array = NDArray[Any]
 
 
-def delta_of(stem: KeyPrefix, pieces: Pieces) -> Delta | None:
-    """What these pieces are together; None for a bias alone. Raises `LoraFormatError`."""
-    kinds = {_KINDS[piece] for piece in pieces if piece in _KINDS}
-    present = [kind for kind in _MAKERS if kind in kinds]
-    if len(present) > 1:
-        raise LoraFormatError(f"{stem.text} is {' and '.join(present)} at once: which one counts?")
-    if not present:
-        _check_bias_alone(stem, pieces)
-        return None
-    delta = _MAKERS[present[0]](stem, pieces)
-    _check_shape(stem, delta)
-    return delta
+class Delta(Protocol):
+    """A change of one layer's weights, (outputs, inputs), as a product of `rank` columns and rows.
+
+    All verbs read from the open file, and give arrays of the file's own type where the values stand
+    there as they are, else float64. A value that is no number makes each that it has a part in one.
+    """
+
+    @property
+    def kind(self) -> str:
+        """`LoRA`, `LoHa` or `LoKr`."""
+
+    @property
+    def rank(self) -> int:
+        """Columns of `up`, rows of `down`."""
+
+    @property
+    def nominal(self) -> int | None:
+        """The rank that LyCORIS and everybody else divides alpha by; None if alpha has no say."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs and inputs."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The weights that it is stored as: the first has the inputs, the last the outputs."""
+
+    @property
+    def downs(self) -> tuple[Tensor, ...]:
+        """Those of them that `down` is made of: where two of a kind share these, they share it."""
+
+    def down(self, source: Source) -> Array:
+        """A, (rank, inputs)."""
+
+    def up(self, source: Source, first: int, last: int) -> Array:
+        """Rows `first` up to `last` of B, (last - first, rank)."""
+
+    def dense(self, source: Source, first: int, last: int) -> Array:
+        """The same rows of the product, (last - first, inputs), in float64."""
 
 
-def _plain(stem: KeyPrefix, pieces: Pieces) -> LowRank:
-    down, up = _all(stem, pieces, (TensorRole.DOWN, TensorRole.UP))
-    _check_rank(down, up)
-    return LowRank(down, up)
+def read(source: Source, tensor: Tensor, first: int = 0, last: int | None = None) -> Array:
+    """Rows of a tensor, all by default; raises `LoraFormatError` if they aren't finite."""
+    values = source.rows(tensor, first, tensor.shape[0] if last is None else last)
+    if not finite(values):
+        check_finite(source, tensor)
+    return values
 
 
-def _loha(stem: KeyPrefix, pieces: Pieces) -> Hadamard:
-    w1a, w1b, w2a, w2b = _all(stem, pieces, _LOHA)
-    _check_rank(w1b, w1a)
-    _check_rank(w2b, w2a)
-    if w1a.shape[0] != w2a.shape[0] or w1b.shape[1] != w2b.shape[1]:
-        raise LoraFormatError(f"{stem.text} has two products of different shapes")
-    return Hadamard(w1a, w1b, w2a, w2b)
+def check_finite(source: Source, tensor: Tensor) -> None:
+    """Raise `LoraFormatError` if a value is not finite, or the file changed."""
+    values = source.array(tensor)
+    source.check()
+    if not finite(values):
+        raise LoraFormatError(f"{tensor.name} holds values that are not finite (NaN or infinity)")
 
 
-def _lokr(stem: KeyPrefix, pieces: Pieces) -> Kronecker:
-    one, two = (_side(stem, pieces, side) for side in _LOKR)
-    return Kronecker(one, two)
+def _wide(source: Source, tensor: Tensor) -> NDArray[np.float64]:
+    return source.array(tensor).astype(np.float64)
 
 
-def _side(
-    stem: KeyPrefix, pieces: Pieces, names: tuple[TensorRole, TensorRole, TensorRole]
-) -> Side:
-    whole, *parts = names
-    if whole not in pieces:
-        a, b = _all(stem, pieces, parts)
-        _check_rank(b, a)
-        return Side(None, a, b)
-    if any(part in pieces for part in parts):
-        raise LoraFormatError(
-            f"{stem.text} has {whole.value} both whole and in parts: which one counts?"
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """A LoRA as such: B @ A."""
+
+    a: Tensor
+    b: Tensor
+
+    kind = "LoRA"
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[0]
+
+    @property
+    def nominal(self) -> int:
+        return self.rank
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.b.shape[0], self.a.shape[1]
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.a, self.b
+
+    @property
+    def downs(self) -> tuple[Tensor, ...]:
+        return (self.a,)
+
+    def down(self, source: Source) -> Array:
+        return source.array(self.a)
+
+    def up(self, source: Source, first: int, last: int) -> Array:
+        return source.rows(self.b, first, last)
+
+    def dense(self, source: Source, first: int, last: int) -> Array:
+        return self.up(source, first, last).astype(np.float64) @ _wide(source, self.a)
+
+
+@dataclass(frozen=True, slots=True)
+class Hadamard:
+    """LoHa: (w1a @ w1b) * (w2a @ w2b) by elements, which is a LoRA of the two ranks' product.
+
+    Column (p, q) of B is column p of w1a times column q of w2a; row (p, q) of A likewise.
+    """
+
+    w1a: Tensor
+    w1b: Tensor
+    w2a: Tensor
+    w2b: Tensor
+
+    kind = "LoHa"
+
+    @property
+    def rank(self) -> int:
+        return self.w1b.shape[0] * self.w2b.shape[0]
+
+    @property
+    def nominal(self) -> int:
+        return self.w1b.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.w1a.shape[0], self.w1b.shape[1]
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.w1b, self.w2b, self.w2a, self.w1a
+
+    @property
+    def downs(self) -> tuple[Tensor, ...]:
+        return self.w1b, self.w2b
+
+    def down(self, source: Source) -> Array:
+        first, second = _wide(source, self.w1b), _wide(source, self.w2b)
+        return (first[:, None, :] * second[None, :, :]).reshape(self.rank, -1)
+
+    def up(self, source: Source, first: int, last: int) -> Array:
+        one, two = (
+            source.rows(tensor, first, last).astype(np.float64) for tensor in (self.w1a, self.w2a)
         )
-    return Side(_matrix(stem, pieces[whole]))
+        return (one[:, :, None] * two[:, None, :]).reshape(last - first, -1)
 
-
-_MAKERS: Mapping[str, Callable[[KeyPrefix, Pieces], Delta]] = {
-    "LoRA": _plain,
-    "LoHa": _loha,
-    "LoKr": _lokr,
-}
-_KINDS: Mapping[TensorRole, str] = {
-    **dict.fromkeys((TensorRole.DOWN, TensorRole.UP), "LoRA"),
-    **dict.fromkeys(_LOHA, "LoHa"),
-    **dict.fromkeys((*_LOKR[0], *_LOKR[1]), "LoKr"),
-}
-
-
-def _check_bias_alone(stem: KeyPrefix, pieces: Pieces) -> None:
-    if TensorRole.BIAS in pieces:
-        _missing(stem, (TensorRole.DOWN, TensorRole.UP))
-    if TensorRole.DIFF_B not in pieces:
-        raise LoraFormatError(f"{stem.text} has an alpha and no weights: the file is incomplete")
-
-
-def _all(stem: KeyPrefix, pieces: Pieces, wanted: Sequence[TensorRole]) -> list[Tensor]:
-    missing = [piece for piece in wanted if piece not in pieces]
-    if missing:
-        _missing(stem, missing)
-    return [_matrix(stem, pieces[piece]) for piece in wanted]
-
-
-def _missing(stem: KeyPrefix, pieces: Iterable[TensorRole]) -> None:
-    said = " and no ".join(piece.value for piece in pieces)
-    raise LoraFormatError(f"{stem.text} has no {said} weight: the file is incomplete")
-
-
-def _matrix(stem: KeyPrefix, tensor: Tensor) -> Tensor:
-    if len(tensor.shape) != 2:
-        raise LoraFormatError(
-            f"{tensor.name} has shape {list(tensor.shape)}: {stem.model} has matrices only"
+    def dense(self, source: Source, first: int, last: int) -> Array:
+        one, two = (
+            source.rows(a, first, last).astype(np.float64) @ _wide(source, b)
+            for a, b in ((self.w1a, self.w1b), (self.w2a, self.w2b))
         )
-    return tensor
+        product: Array = one * two
+        return product
 
 
-def _check_shape(stem: KeyPrefix, delta: Delta) -> None:
-    outputs, inputs = delta.shape
-    widths = stem.site.parts[0].module.widths
-    if outputs != stem.site.outputs:
-        raise _misfit(stem, delta, -1, outputs, f"{stem.site.outputs} outputs")
-    if inputs not in widths:
-        raise _misfit(stem, delta, 0, inputs, f"{' or '.join(map(str, widths))} inputs")
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a Kronecker product: a matrix, or two whose product it is."""
+
+    whole: Tensor | None
+    a: Tensor | None = None
+    b: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        if self.whole is not None:
+            return self.whole.shape[0], self.whole.shape[1]
+        assert self.a is not None and self.b is not None
+        return self.a.shape[0], self.b.shape[1]
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return tuple(tensor for tensor in (self.whole, self.a, self.b) if tensor is not None)
+
+    @property
+    def rank(self) -> int:
+        """The width of its two factors: never more than its shorter side."""
+        return min(*self.shape, *((self.b.shape[0],) if self.b is not None else ()))
+
+    def matrix(self, source: Source) -> NDArray[np.float64]:
+        if self.whole is not None:
+            return _wide(source, self.whole)
+        assert self.a is not None and self.b is not None
+        product: NDArray[np.float64] = _wide(source, self.a) @ _wide(source, self.b)
+        return product
+
+    def factors(self, source: Source) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Left and right, whose product it is: its own two, or the matrix beside an identity."""
+        if self.a is not None and self.b is not None and self.b.shape[0] == self.rank:
+            return _wide(source, self.a), _wide(source, self.b)
+        matrix, identity = self.matrix(source), np.eye(self.rank)
+        return (identity, matrix) if self.shape[0] == self.rank else (matrix, identity)
 
 
-def _misfit(stem: KeyPrefix, delta: Delta, index: int, found: int, wanted: str) -> LoraFormatError:
-    """All of LoKr's tensors have a say in both sides, of the others' one has each."""
-    blamed = delta.tensors if delta.kind == "LoKr" else (delta.tensors[index],)
-    said = ", ".join(f"{tensor.name} has shape {list(tensor.shape)}" for tensor in blamed)
-    return LoraFormatError(
-        f"{said}, which makes {found}, where {stem.model} has {wanted}: made for another model"
-    )
+@dataclass(frozen=True, slots=True)
+class Kronecker:
+    """LoKr: kron(w1, w2), which is kron(left1, left2) @ kron(right1, right2)."""
+
+    w1: Side
+    w2: Side
+
+    kind = "LoKr"
+
+    @property
+    def rank(self) -> int:
+        return self.w1.rank * self.w2.rank
+
+    @property
+    def nominal(self) -> int | None:
+        decisive = self.w2.b or self.w1.b
+        return decisive.shape[0] if decisive else None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        (outputs1, inputs1), (outputs2, inputs2) = self.w1.shape, self.w2.shape
+        return outputs1 * outputs2, inputs1 * inputs2
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.w1.tensors + self.w2.tensors
+
+    @property
+    def downs(self) -> tuple[Tensor, ...]:
+        return self.tensors  # which of them the inputs' side is made of depends on their ranks
+
+    def down(self, source: Source) -> Array:
+        return np.kron(self.w1.factors(source)[1], self.w2.factors(source)[1])
+
+    def up(self, source: Source, first: int, last: int) -> Array:
+        return _kron_rows(self.w1.factors(source)[0], self.w2.factors(source)[0], first, last)
+
+    def dense(self, source: Source, first: int, last: int) -> Array:
+        return _kron_rows(self.w1.matrix(source), self.w2.matrix(source), first, last)
 
 
-def _check_rank(down: Tensor, up: Tensor) -> None:
-    if down.shape[0] == up.shape[1] == 0:
-        raise LoraFormatError(f"{down.name} and {up.name} have rank 0: there is nothing in them")
-    if down.shape[0] != up.shape[1]:
-        raise LoraFormatError(
-            f"{down.name} and {up.name} disagree on the rank:"
-            f" {list(down.shape)} and {list(up.shape)}"
-        )
-    if down.shape[0] > MOST_RANKS:
-        raise LoraFormatError(
-            f"{down.name} has rank {down.shape[0]:,}: no LoRA has more than {MOST_RANKS:,}"
-        )
+def _kron_rows(one: Array, two: Array, first: int, last: int) -> Array:
+    """Rows `first` up to `last` of kron(one, two)."""
+    rows = np.arange(first, last)
+    left, right = one[rows // two.shape[0]], two[rows % two.shape[0]]
+    product: Array = left[:, :, None] * right[:, None, :]
+    return product.reshape(last - first, -1)

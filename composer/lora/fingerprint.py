@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from composer.errors import BadLora
 from composer.lora.ids import lora_id, pair_id
+from composer.lora.peft_config import peft_config_path
 from composer.lora.reading import read
-from composer.lora.scaling import peft_config_path
 from composer.text import visible
 
 if TYPE_CHECKING:

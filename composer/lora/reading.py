@@ -1,29 +1,51 @@
 """Reading a LoRA file: its header is checked key by key, and every LoRA in it gets its factor.
 
-No tensor data is read but the alphas. The library calls `read` on every file it finds; composing
-works on the `LoraFile` that comes out.
+No tensor data is read but the alphas. A key that no format knows is never passed over: left out
+silently, it would make a model that looks right and isn't. Composing and inspecting work on the
+`LoraFile` that comes out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from math import isfinite
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
-from composer.lora import unsupported as refusals
+from composer.errors import BadLora, UsageError
 from composer.lora.adapters import adapters
 from composer.lora.container import Header, Source
 from composer.lora.dtypes import WEIGHTS
-from composer.lora.families import of_keys
-from composer.lora.format_error import LoraFormatError
-from composer.lora.scaling import Configs
+from composer.lora.errors import LoraFormatError, shown
+from composer.lora.families import default, of_keys
+from composer.lora.peft_config import Configs
+from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     from composer.lora.adapters import Adapter
     from composer.lora.container import Tensor
     from composer.lora.families import Family
+
+StrPath: TypeAlias = str | PathLike[str]
+# One path, several paths, (path, scale) pairs, or {path: scale}. Without a scale it is 1.
+Loras: TypeAlias = StrPath | Mapping[StrPath, float] | Iterable[StrPath | tuple[StrPath, float]]
+
+
+def with_scales(loras: Loras) -> list[tuple[Path, float]]:
+    """Each file with its scale, in the given order. Raises `UsageError` if there is none, or for a
+    scale that is not a finite number."""
+    if isinstance(loras, str | PathLike):
+        loras = [loras]
+    items = loras.items() if isinstance(loras, Mapping) else loras
+    pairs = [item if isinstance(item, tuple) else (item, 1.0) for item in items]
+    if not pairs:
+        raise UsageError("no LoRA files given")
+    for path, scale in pairs:
+        if not isfinite(scale):
+            raise UsageError(f"{visible(str(path))}: the scale {scale} is not a finite number")
+    return [(Path(path), scale) for path, scale in pairs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +87,7 @@ def read(path: Path) -> LoraFile:
 def _read(path: Path, source: Source) -> LoraFile:
     header = source.header
     family = of_keys(header.tensors)
-    refusals.check(family, header.tensors, header.metadata)
+    _check_keys(family, header.tensors, header.metadata)
     made = adapters(source, family, _configs(path, family, header))
     deltas = [adapter.delta for adapter in made if adapter.delta]
     used = {part.module.path for adapter in made for part in adapter.site.parts}
@@ -119,3 +141,48 @@ def _norms(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise LoraFormatError(f"has {path} twice: as {found[path].name} and as {key}")
         found[path] = tensor
     return found
+
+
+_BASE_KEYS = ("modelspec.architecture", "ss_base_model_version")
+
+
+def shared_family(files: Sequence[LoraFile]) -> Family:
+    """The one family of these files. Raises `BadLora` where they are of several."""
+    for file in files[1:]:
+        if file.family is not files[0].family:
+            first, other = visible(files[0].path.name), visible(file.path.name)
+            raise BadLora(
+                f"{first} is made for {files[0].family.label}, {other} for {file.family.label}",
+                hint="combine LoRAs of one base model",
+            )
+    return files[0].family if files else default()
+
+
+def _check_keys(family: Family, keys: Mapping[str, object], metadata: Mapping[str, str]) -> None:
+    """Raise `LoraFormatError` if the file is for another model, is empty, or has an unknown key."""
+    if not keys:
+        raise LoraFormatError("has no tensors")
+    unknown = [key for key in keys if not family.has_key(key)]
+    if unknown:
+        raise _refusal(family, unknown)
+    if all(key in family.norm_keys for key in keys):
+        raise LoraFormatError("has scales of norms and nothing else: no LoRA")
+    for key in _BASE_KEYS:
+        for pattern, words in family.other_models:
+            if pattern.search(metadata.get(key, "")):
+                raise LoraFormatError(
+                    f"is for {words}, says its metadata ({key}): not for {family.label}"
+                )
+
+
+def _refusal(family: Family, unknown: list[str]) -> LoraFormatError:
+    for pattern, words in family.refusals:
+        hits = [key for key in unknown if pattern.search(key)]
+        if hits:
+            return LoraFormatError(f"{_named(hits)}: {words}")
+    return LoraFormatError(f"{_named(unknown)}: no key of a {family.label} LoRA that we know")
+
+
+def _named(keys: list[str]) -> str:
+    more = f" and {len(keys) - 1} more keys" if len(keys) > 1 else ""
+    return f"has {shown(keys[0])}{more}"

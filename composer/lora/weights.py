@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from composer.errors import BadLora
-from composer.lora.dtypes import F32, NUMPY, finite
+from composer.lora.dtypes import F32, NUMPY, TooNarrow, check_range, finite, rounded, scale_into
 from composer.lora.reduction import reduced, reduced_dense
-from composer.lora.rounding import TooNarrow, check_range, rounded, scale_into
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
+    from composer.lora.contributions import RowRange, ScaledDelta
     from composer.lora.layout import Block, Layer, Layout
     from composer.lora.reduction import Reduced
-    from composer.lora.terms import RowRange, ScaledDelta
 
     Array = NDArray[Any]
 

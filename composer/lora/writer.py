@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from composer.lora.container import Positioned
 from composer.lora.dtypes import BITS
-from composer.lora.positioned import Positioned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

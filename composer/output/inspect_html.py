@@ -11,7 +11,7 @@ import hashlib
 from html import escape
 from typing import TYPE_CHECKING
 
-from composer.lora.inspection_values import Level
+from composer.lora.inspection import Level
 from composer.output.inspect_text import decimals, facts, rows
 from composer.output.plan_text import weight
 from composer.text import shorten, visible
@@ -20,7 +20,7 @@ from composer.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from composer.lora.inspection_values import Inspection, LoraInfo, Mix, Verdict
+    from composer.lora.inspection import Inspection, LoraInfo, Mix, Verdict
 
 LONGEST = 400  # characters of a stranger's text
 CELL, HIGH = 14, 20  # pixels of a block in a drawing

@@ -9,7 +9,7 @@ from composer.output.escape import dumped
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from composer.lora.inspection_values import Inspection, LoraInfo, Verdict
+    from composer.lora.inspection import Inspection, LoraInfo, Verdict
 
 FORMAT_VERSION = 1
 DIGITS = 9  # of a number that was computed: its last ones differ between machines

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from composer.lora.inspection_values import T5_PART, Level
+from composer.lora.inspection import T5_PART, Level
 from composer.output.merged import number_types
 from composer.output.plan_text import weight
 from composer.output.style import aligned, bar, painted
@@ -16,7 +16,7 @@ from composer.text import shorten, visible
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from composer.lora.inspection_values import Inspection, LoraInfo, Verdict
+    from composer.lora.inspection import Inspection, LoraInfo, Verdict
 
 LONGEST = 200  # characters of a stranger's text
 NAME = 40

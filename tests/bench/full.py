@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from composer.lora.modules import Module
+    from composer.lora.formats import Module
 
 RANKS, SCALES = (16, 32, 16), (0.65, 0.8, 0.5)
 LAYERS = [module for module in MODULES if "blocks" in module.path and ".norm" not in module.path]

@@ -26,7 +26,7 @@ from composer.cli.lora_argument import weighted
 from composer.errors import UsageError
 from composer.files.schemas import schema
 from composer.lora import inspect
-from composer.lora.inspection_values import Inspection, Mix
+from composer.lora.inspection import Inspection, Mix
 from composer.output.inspect_html import page
 from composer.output.inspect_text import text
 

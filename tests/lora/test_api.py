@@ -126,7 +126,7 @@ def test_they_print_nothing_and_read_no_environment(
 
 
 def test_importing_it_imports_no_numpy() -> None:
-    modules = "composer.lora, composer.lora.inspection_values, composer.lora.modules"
+    modules = "composer.lora, composer.lora.inspection, composer.lora.formats"
     program = f"import sys, {modules}; print('numpy' in sys.modules)"
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

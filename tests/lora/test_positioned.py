@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from composer.lora import positioned
-from composer.lora.positioned import Positioned
+from composer.lora import container
+from composer.lora.container import Positioned
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,9 +19,9 @@ PIECE, PIECES = 5000, 64
 
 @pytest.fixture(params=[True, False], ids=["at once", "in turn"])
 def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    if request.param and not positioned.AT_ONCE:
+    if request.param and not container.AT_ONCE:
         pytest.skip("this system has no such calls")
-    monkeypatch.setattr(positioned, "AT_ONCE", request.param)
+    monkeypatch.setattr(container, "AT_ONCE", request.param)
     return bool(request.param)
 
 
@@ -54,7 +54,7 @@ def test_a_file_that_ends_too_early(tmp_path: Path, at_once: bool) -> None:
         assert not source.read_into(2, memoryview(bytearray(2)))
 
 
-@pytest.mark.skipif(not positioned.AT_ONCE, reason="this system has no such calls")
+@pytest.mark.skipif(not container.AT_ONCE, reason="this system has no such calls")
 def test_a_system_that_does_a_little_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

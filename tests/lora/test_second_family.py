@@ -12,9 +12,7 @@ from support.lora_files import Spec, write
 
 from composer.lora import BadLora, families, inspect, merge, read
 from composer.lora.families import Family
-from composer.lora.modules import Module, alone, fused
-from composer.lora.output_formats import Form, Place
-from composer.lora.source_formats import Format, prefixed
+from composer.lora.formats import Form, Format, Module, Place, alone, fused, prefixed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from support.hostile import HOSTILE
 from support.lora_files import Spec, write
 
 from composer.lora import inspect
-from composer.lora.inspection_values import Inspection
+from composer.lora.inspection import Inspection
 from composer.output.inspect_html import page
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ import numpy as np
 from composer.lora.dtypes import BF16, F16, F32, NUMPY
 from composer.lora.families.flux1 import DIFFUSERS_FILES as DIFFUSERS
 from composer.lora.families.flux1 import KOHYA_FILES as KOHYA
-from composer.lora.source_formats import Format, TensorRole
+from composer.lora.formats import Format, TensorRole
 from composer.lora.writer import Spec, order, writing
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import psutil
 
 from composer.lora.container import Source
 from composer.lora.dtypes import NUMPY
-from composer.lora.format_error import LoraFormatError
+from composer.lora.errors import LoraFormatError
 
 try:
     import resource

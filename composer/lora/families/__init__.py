@@ -7,17 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from composer.errors import BadLora
 from composer.lora.families.family import Family
 from composer.lora.families.flux1 import FLUX1
-from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
-    from composer.lora.reading import LoraFile
-
-__all__ = ["Family", "default", "of_keys", "of_type", "register", "registered", "shared"]
+__all__ = ["Family", "default", "of_keys", "of_type", "register", "registered"]
 
 _FAMILIES: dict[str, Family] = {FLUX1.composition_type: FLUX1}
 
@@ -46,15 +42,3 @@ def of_keys(keys: Collection[str]) -> Family:
     """The first family that knows all keys of a file, else the default."""
     fitting = (family for family in registered() if all(map(family.has_key, keys)))
     return next(fitting, default())
-
-
-def shared(files: Sequence[LoraFile]) -> Family:
-    """The one family of these files. Raises `BadLora` where they are of several."""
-    for file in files[1:]:
-        if file.family is not files[0].family:
-            first, other = visible(files[0].path.name), visible(file.path.name)
-            raise BadLora(
-                f"{first} is made for {files[0].family.label}, {other} for {file.family.label}",
-                hint="combine LoRAs of one base model",
-            )
-    return files[0].family if files else default()

@@ -6,17 +6,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
-from composer.lora.modules import alone
-from composer.lora.output_formats import Place
-from composer.lora.source_formats import KeyPrefix
+from composer.lora.formats import KeyPrefix, Place, alone
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Mapping
 
-    from composer.lora.modules import Module
-    from composer.lora.output_formats import Form
-    from composer.lora.source_formats import Format, TensorRole
+    from composer.lora.formats import Form, Format, Module, TensorRole
 
 
 @dataclass(frozen=True, eq=False)

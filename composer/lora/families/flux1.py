@@ -11,9 +11,18 @@ import re
 from typing import TYPE_CHECKING
 
 from composer.lora.families.family import Family
-from composer.lora.modules import Module, TargetLayer, alone, fused
-from composer.lora.output_formats import Form, Place
-from composer.lora.source_formats import XLABS_SUFFIXES, Format, flat, prefixed
+from composer.lora.formats import (
+    XLABS_SUFFIXES,
+    Form,
+    Format,
+    Module,
+    Place,
+    TargetLayer,
+    alone,
+    flat,
+    fused,
+    prefixed,
+)
 from composer.model import COMPOSITION, LORA
 
 if TYPE_CHECKING:

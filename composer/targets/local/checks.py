@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from composer.errors import TargetError
-from composer.lora.output_options import wanted
+from composer.lora.merging import wanted
 from composer.model import DESCRIBED, is_id
 
 if TYPE_CHECKING:

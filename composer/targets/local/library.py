@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from composer.errors import BadLora
+from composer.lora.errors import unsupported_layer
 from composer.lora.fingerprint import Fingerprint, Hashes, StatSignature, look
-from composer.lora.result_metadata import plain
-from composer.lora.unsupported import unsupported_layer
+from composer.lora.metadata import plain
 from composer.targets.local.library_files import find
 from composer.targets.local.times import iso
 from composer.version import __version__

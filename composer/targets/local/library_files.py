@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import TargetError
-from composer.lora.scaling import peft_config_path
+from composer.lora.peft_config import peft_config_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from composer.errors import BadLora
-from composer.lora.analysis import grams
+from composer.lora.analysis import distinct, grams
 from composer.lora.families import registered
 from composer.lora.fingerprint import unchanged
-from composer.lora.inspecting import distinct
-from composer.lora.mix import Mix
+from composer.lora.inspection import Mix
 from composer.lora.reading import read
 from composer.text import visible
 from composer.version import __version__
@@ -19,7 +18,7 @@ from composer.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from composer.lora.mix import Gram
+    from composer.lora.inspection import Gram
     from composer.targets.local.library import Lora
 
     Overlap = Mapping[str, float]

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from composer import lora
 from composer.errors import NotFound, TargetError
 from composer.files.disk import free_space
+from composer.lora.analysis import portrait
 from composer.lora.ids import composition_ids, job_id
-from composer.lora.inspecting import portrait
-from composer.lora.inspection_values import Inspection, headline
+from composer.lora.inspection import Inspection, headline
 from composer.model import COMPOSITION, LORA, NOTHING_DESCRIBED, TRAINED, in_order
 from composer.targets.base import Closing
 from composer.targets.local import checks

@@ -17,8 +17,7 @@ from filelock import FileLock, Timeout
 
 from composer.errors import ComposeError, TargetError, Unreachable
 from composer.files.atomic import sync_folder
-from composer.lora.composed_file import CompositionSpec, Part, make
-from composer.lora.output_options import wanted
+from composer.lora.merging import CompositionSpec, Part, make, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.sizes import size
 
 from composer import __version__
-from composer.lora.result_metadata import (
+from composer.lora.metadata import (
     PHRASE_LIMIT,
     PHRASES_LIMIT,
     TITLE_LIMIT,

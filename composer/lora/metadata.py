@@ -1,33 +1,116 @@
-"""What a LoRA's metadata tells an artist: trigger words, tags, and how it was trained.
+"""The metadata of LoRA files: what a composed file says about itself, and what others say.
 
-Trainers write it, so it is a stranger's text, and any of it may be missing or nonsense: what can't
-be read is passed over, what is long is cut. Keys: modelspec (Stability AI), `ss_*` (sd-scripts),
-`software` and `training_info` (ai-toolkit).
+`merging` fills the fields of the Model Spec for a result. Nothing in them but what the bytes of the
+parts and the caller's words say: no time, no path, so equal parts give equal files anywhere.
+
+Trainers write the metadata of other files, so it is untrusted text, and any of it may be missing or
+nonsense: what can't be read is passed over, what is long is cut. Keys: modelspec (Stability AI),
+`ss_*` (sd-scripts), `software` and `training_info` (ai-toolkit).
 """
 
 from __future__ import annotations
 
+import json
+import unicodedata
 from collections import Counter
+from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from composer.lora.format_error import LoraFormatError
-from composer.lora.inspection_values import Ingredient
-from composer.lora.report import KEPT
-from composer.lora.result_metadata import trigger_phrase
-from composer.lora.strict_json import strict_json
+from composer.lora.container import strict_json
+from composer.lora.errors import LoraFormatError
+from composer.lora.families import Family, default
+from composer.lora.inspection import Ingredient
 from composer.text import shorten
+from composer.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     Metadata = Mapping[str, str]
+
+SPEC = "1.0.0"  # of the Model Spec that the keys below follow (Stability-AI/ModelSpec)
+
+# What a composed file is made of, and the share of each group of layers that a reduction kept.
+CONCEPTS, KEPT = "compose.concepts", "compose.kept"
+PHRASES = ("modelspec.trigger_phrase", "trigger_phrase", "trigger_word")  # the first that is there
+PHRASE_LIMIT, PHRASES_LIMIT, TITLE_LIMIT = 256, 2048, 256  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A part of a composition: its id, the sha256 (hex) of its file and of PEFT's configuration
+    beside it, its scale, and what its file says about itself."""
+
+    id: str
+    sha256: str
+    config: str | None
+    scale: float
+    metadata: Mapping[str, str]
+
+
+def described(
+    title: str,
+    origins: Sequence[Origin],
+    *,
+    form: str,
+    family: Family | None = None,
+    rank: int | None = None,
+    precision: str | None = None,
+) -> dict[str, str]:
+    """The metadata of the sum of these parts. `rank` and `precision` are what was asked for."""
+    family = family or default()
+    asked = {"compose.rank": rank, "compose.precision": precision}
+    phrase = _joined(trigger_phrase(origin.metadata) for origin in origins if origin.scale > 0)
+    return {
+        "modelspec.sai_model_spec": SPEC,
+        "modelspec.architecture": family.architecture,
+        "modelspec.implementation": family.forms[form].implementation,
+        "modelspec.title": plain(title, TITLE_LIMIT),
+        "modelspec.merged_from": ", ".join(origin.id for origin in origins),
+        **({"modelspec.trigger_phrase": phrase} if phrase else {}),
+        CONCEPTS: json.dumps(list(map(_concept, origins)), separators=(",", ":")),
+        "compose.version": __version__,
+        **{key: str(value) for key, value in asked.items() if value is not None},
+    }
+
+
+def trigger_phrase(metadata: Mapping[str, str]) -> str:
+    """The words that a LoRA was trained to react to, as its file says them; empty if it doesn't."""
+    found = (plain(metadata.get(key, ""), PHRASE_LIMIT) for key in PHRASES)
+    return next((phrase for phrase in found if phrase), "")
+
+
+def plain(text: str, limit: int) -> str:
+    """A stranger's text as one line of at most `limit` characters that all can be printed."""
+    words = unicodedata.normalize("NFC", text[: 4 * limit]).split()
+    return "".join(c for c in " ".join(words) if c.isprintable())[:limit].strip()
+
+
+def _joined(phrases: Iterable[str]) -> str:
+    """Each once, as many as there is room for."""
+    joined = ""
+    for phrase in dict.fromkeys(filter(None, phrases)):
+        longer = f"{joined}, {phrase}" if joined else phrase
+        if len(longer) <= PHRASES_LIMIT:
+            joined = longer
+    return joined
+
+
+def _concept(origin: Origin) -> dict[str, object]:
+    config = {"configSha256": origin.config} if origin.config else {}
+    return {
+        "modelId": origin.id,
+        "sha256": origin.sha256,
+        **config,
+        "scale": origin.scale,
+    }
+
 
 LONGEST = 300  # characters of a text
 TAGS = 10  # the commonest ones
 SCALE_LIMIT = 2.0  # of a concept: -2..2
 UNREADABLE = "unreadable"
-CONCEPTS = "compose.concepts"  # what a result of ours is made of
 
 # Label -> the keys that may say it, the first one that does counts.
 _SAID: tuple[tuple[str, tuple[str, ...]], ...] = (

@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from composer.lora.block_names import in_words
-from composer.lora.inspection_values import Level, Mix, headline
-from composer.lora.verdicts import verdicts
+from composer.lora.inspection import Level, Mix, headline, in_words, verdicts
 
 NAMES = ("Watercolour", "Ink")
 

@@ -1,4 +1,4 @@
-"""Why a file can't be used, before anybody has said which file that is.
+"""What is wrong with a LoRA file, in words, before anybody has said which file that is.
 
 The modules that look inside a file raise `LoraFormatError`; those that know the file's name turn
 it into the `BadLora` that callers see.
@@ -50,3 +50,11 @@ def shown(text: str) -> str:
         return text
     plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: SHOWN + 1])
     return plain if len(text) <= SHOWN else plain[:SHOWN] + "…"
+
+
+def unsupported_layer(stem: str, encoder: str | None, form: str) -> LoraFormatError:
+    """What is wrong with a part for a text encoder that the result's form can't hold."""
+    return LoraFormatError(
+        f"{stem} is a part for {encoder}, which the {form} form can't hold",
+        hint="`compose merge --format kohya` keeps it",
+    )

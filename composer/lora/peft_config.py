@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from composer.lora.container import strict_json
-from composer.lora.format_error import LoraFormatError, shown
+from composer.lora.errors import LoraFormatError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

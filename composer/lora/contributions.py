@@ -1,7 +1,9 @@
-"""What each part of a composition adds to each layer of the result, with its two factors.
+"""What each part of a composition contributes to each layer of the result.
 
-`layout` and `analysis` ask `terms` for them. A term reads from its file when it is asked to, and
-holds nothing itself; its files stay open as long as the caller's `ExitStack` does.
+`layout` and `analysis` ask for the weights' changes with their two factors; they are read from
+their file when they are asked for, and hold nothing themselves. Their files stay open as long as
+the caller's `ExitStack` does. The scales of norms that some files bring along are new values, not
+changes of the old ones: they take the place of the base model's, whatever the scale of the part.
 """
 
 from __future__ import annotations
@@ -12,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from composer.lora.container import Source
+from composer.lora.deltas import LowRank, check_finite, read
 from composer.lora.dtypes import NUMPY, finite
-from composer.lora.factors import LowRank, check_finite, read
-from composer.lora.format_error import Naming, shown
-from composer.lora.unsupported import unsupported_layer
+from composer.lora.errors import LoraFormatError, Naming, shown, unsupported_layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
 
     from composer.lora.adapters import Adapter
     from composer.lora.container import Tensor
-    from composer.lora.factors import Delta
-    from composer.lora.modules import Part
-    from composer.lora.output_formats import Form, Place
+    from composer.lora.deltas import Delta
+    from composer.lora.formats import Form, Part, Place
     from composer.lora.reading import LoraFile
 
     Array = NDArray[Any]
@@ -260,3 +260,42 @@ def _kept(source: Source, delta: Delta, runs: tuple[RowRange, ...]) -> tuple[int
         if used.all():
             return None
     return tuple(int(rank) for rank in np.flatnonzero(used))
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """The scale of a norm in an open file."""
+
+    source: Source
+    path: Path
+    tensor: Tensor
+
+    def values(self) -> NDArray[np.float32]:
+        """(128,); raises `BadLora` for values that aren't finite."""
+        with Naming(self.path):
+            return read(self.source, self.tensor).astype(np.float32)
+
+
+def norms(parts: Iterable[Opened], form: Form) -> dict[str, Norm]:
+    """By key of the form, those of these parts.
+
+    Raises `BadLora` where two parts bring different ones, or the form can't hold any.
+    """
+    found: dict[str, Norm] = {}
+    for part in parts:
+        for key, norm in _norms_of(part, form).items():
+            if not np.array_equal(found.setdefault(key, norm).values(), norm.values()):
+                other = f"brings another {norm.tensor.name} than {found[key].path.name}"
+                raise LoraFormatError(other).of(part.lora.path)
+    return found
+
+
+def _norms_of(part: Opened, form: Form) -> dict[str, Norm]:
+    path, brought = part.lora.path, part.lora.norms
+    if brought and form.norm is None:
+        raise LoraFormatError(
+            f"brings scales of norms, which the {form.name} form can't hold",
+            hint="compose it in diffusers' form",
+        ).of(path)
+    key = form.norm or ""
+    return {key.format(name): Norm(part.source, path, tensor) for name, tensor in brought.items()}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from composer.lora.rounding import TABLE, TooNarrow, rounded, scale_into
+from composer.lora.dtypes import TABLE, TooNarrow, rounded, scale_into
 
 NARROW: dict[str, Any] = {
     "F16": np.float16,

@@ -9,10 +9,10 @@ from support.lora_names import ENDINGS, FORMATS, MEANINGS, NORMS, XLABS_ENDINGS
 from composer.lora.families import flux1 as formats
 from composer.lora.families.family import spelled
 from composer.lora.families.flux1 import BY_BFL, BY_PATH, MODULES
-from composer.lora.source_formats import TensorRole
+from composer.lora.formats import TensorRole
 
 if TYPE_CHECKING:
-    from composer.lora.modules import Part
+    from composer.lora.formats import Part
 
 PIECES = {
     **{piece: f".{piece.value}" for piece in TensorRole},

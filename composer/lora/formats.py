@@ -1,0 +1,207 @@
+"""The layers of a model, and the formats of LoRA files that spell them: values without arrays.
+
+A source format spells modules as stems and the tensors of a LoRA as suffixes; every legal key is a
+stem and a suffix of one format. Reading a file is looking its keys up here, never guessing: the
+table that has a key is the format of that key, and mixed files need no rule of their own. An output
+format says which layers a result has, how they are spelled, and which module lies where in them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One linear layer: its path (diffusers' name), and the layer of the model's own code that
+    holds it.
+
+    `group` and `block` are what reports call the kind of layer and the block that it is in;
+    `encoder` is the text encoder that it belongs to. `wider` are numbers of inputs that it has in
+    variants of the model.
+    """
+
+    path: str
+    native: str
+    inputs: int
+    outputs: int
+    group: str
+    block: str
+    encoder: str | None = None
+    wider: tuple[int, ...] = ()
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """How many inputs a LoRA on it may have."""
+        return (self.inputs, *self.wider)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where a module lies in a site: its first output row, and whether its halves are swapped."""
+
+    module: Module
+    start: int = 0
+    swapped: bool = False
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.module.outputs
+
+
+@dataclass(frozen=True, slots=True)
+class TargetLayer:
+    """What one LoRA in a file applies to: a module, or several that a format fuses."""
+
+    inputs: int
+    outputs: int
+    parts: tuple[Part, ...]
+
+    @property
+    def fused(self) -> bool:
+        return len(self.parts) > 1
+
+
+def alone(module: Module) -> TargetLayer:
+    """The site that is one module."""
+    return TargetLayer(module.inputs, module.outputs, (Part(module),))
+
+
+def fused(modules: Iterable[Module], swapped: str = "") -> dict[str, TargetLayer]:
+    """The layers of the model's own code by name, each with the modules that it holds; the halves
+    of the module with the path `swapped` change places."""
+    layers: dict[str, TargetLayer] = {}
+    for module in modules:
+        before = layers.get(module.native, TargetLayer(module.inputs, 0, ()))
+        part = Part(module, before.outputs, module.path == swapped)
+        layers[module.native] = TargetLayer(module.inputs, part.stop, (*before.parts, part))
+    return layers
+
+
+class TensorRole(StrEnum):
+    """What a tensor is. A LoRA's change of the weights is factor * up @ down, and so on."""
+
+    DOWN = "down"  # A, (rank, inputs)
+    UP = "up"  # B, (outputs, rank)
+    ALPHA = "alpha"  # one number
+    BIAS = "bias of up"  # (outputs,), multiplied by the factor as up is
+    DIFF_B = "diff_b"  # (outputs,), a change of the bias, without a factor
+    HADA_W1A = "hada_w1_a"  # (outputs, rank); LoHa: (w1_a @ w1_b) * (w2_a @ w2_b)
+    HADA_W1B = "hada_w1_b"  # (rank, inputs)
+    HADA_W2A = "hada_w2_a"
+    HADA_W2B = "hada_w2_b"
+    LOKR_W1 = "lokr_w1"  # LoKr: kron(w1, w2), each whole or a product
+    LOKR_W1A = "lokr_w1_a"
+    LOKR_W1B = "lokr_w1_b"
+    LOKR_W2 = "lokr_w2"
+    LOKR_W2A = "lokr_w2_a"
+    LOKR_W2B = "lokr_w2_b"
+
+
+_DOWN_UP = (
+    (".lora_A.weight", ".lora_B.weight"),
+    (".lora_A.default.weight", ".lora_B.default.weight"),
+    (".lora_down.weight", ".lora_up.weight"),
+    (".lora.down.weight", ".lora.up.weight"),
+    ("_lora.down.weight", "_lora.up.weight"),
+)
+# Any trainer's suffixes occur with any prefix: converters change the one and keep the other.
+SUFFIXES: Mapping[str, TensorRole] = MappingProxyType(
+    {
+        **{down: TensorRole.DOWN for down, _ in _DOWN_UP},
+        **{up: TensorRole.UP for _, up in _DOWN_UP},
+        ".alpha": TensorRole.ALPHA,
+        ".lora_B.bias": TensorRole.BIAS,
+        ".lora_B.default.bias": TensorRole.BIAS,
+        ".diff_b": TensorRole.DIFF_B,
+        **{f".{p.value}": p for p in TensorRole if p.value.startswith(("hada_", "lokr_"))},
+    }
+)
+XLABS_SUFFIXES: Mapping[str, TensorRole] = MappingProxyType(
+    {".down.weight": TensorRole.DOWN, ".up.weight": TensorRole.UP, ".alpha": TensorRole.ALPHA}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format's name, its spellings of modules, and its endings for the pieces."""
+
+    name: str
+    stems: Mapping[str, TargetLayer]
+    suffixes: Mapping[str, TensorRole] = field(default_factory=lambda: SUFFIXES)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeyPrefix:
+    """One LoRA as a file spells it: its pieces are the keys that begin with `text`. There is one
+    of each."""
+
+    format: str
+    text: str
+    site: TargetLayer
+    model: str  # the family's label, for messages
+
+
+def prefixed(prefix: str, sites: Mapping[str, TargetLayer]) -> dict[str, TargetLayer]:
+    return {prefix + name: site for name, site in sites.items()}
+
+
+def flat(prefix: str, sites: Mapping[str, TargetLayer]) -> dict[str, TargetLayer]:
+    """Dots as underscores, as trainers write that name modules by attributes."""
+    return {prefix + name.replace(".", "_"): site for name, site in sites.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """A layer of a form: the beginning of its keys, and the modules in it. There is one of each."""
+
+    stem: str
+    site: TargetLayer
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a file spells its layers. `norm` is None where it can't hold the scales of norms.
+
+    `one_alpha`: no layer has an alpha, or all have the same one (the rank rule); otherwise each has
+    its rank as alpha. `whole_encoder`: a part for this text encoder comes with all of its layers.
+    `silent`: the path of the module that a result without any change has, with zeros.
+    """
+
+    name: str
+    places: tuple[Place, ...]
+    down: str
+    up: str
+    bias: str
+    norm: str | None
+    one_alpha: bool
+    whole_encoder: str | None
+    silent: str
+    norm_width: int = 0
+    implementation: str = "diffusers"  # whose names the keys have, for the Model Spec
+    base: str = ""  # sd-scripts' name of the base model
+    network: str | None = None  # sd-scripts' name of the module that reads it
+
+    def by_path(self) -> Mapping[str, tuple[Place, Part]]:
+        """Where each module lies."""
+        return {
+            part.module.path: (place, part) for place in self.places for part in place.site.parts
+        }
+
+    def metadata(self, ranks: Sequence[int]) -> dict[str, str]:
+        """What the form's own tools look for in a file's metadata."""
+        if self.network is None:
+            return {}
+        dimension = str(ranks[0]) if len(ranks) == 1 else "Dynamic"  # as sd-scripts' resize has it
+        return {
+            "ss_base_model_version": self.base,
+            "ss_network_module": self.network,
+            "ss_network_dim": dimension,
+            "ss_network_alpha": dimension,
+        }
