@@ -1,7 +1,8 @@
-"""Making one composition exactly once, and letting go of what it supersedes.
+"""Creating one composition exactly once, and deleting what it supersedes.
 
 The intent is on disk before the POST, the id before the next request. After an answer that can't
-be read we look before we post again.
+be read we look before we post again. Before a plan, `recover` looks for what a run that was cut
+off may have created.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ from typing import TYPE_CHECKING
 
 from composer.errors import Ambiguous, NotFound, TargetError, Unreachable
 from composer.model import COMPOSITION, MARK, Replaced
-from composer.planner import known_ids
-from composer.planner.identity import same_concepts
-from composer.planner.intents import exact_matches
+from composer.planner import known_ids, models_of_intents
+from composer.planner.identity import exact_matches, same_concepts
 from composer.planner.transitions import entry_in_progress
-from composer.targets.base import pause_within
+from composer.targets.base import observe, pause_within
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from composer.lock import Ledger
-    from composer.model import Content, Intent, Model, Recipe
+    from composer.model import Content, Intent, Model, Observed, Recipe
     from composer.planner import Action
     from composer.targets.base import Target
+
 
 _POSTS = 3  # each only after the one before it has provably made nothing
 
@@ -250,3 +251,46 @@ def wanted(action: Action) -> tuple[Recipe, Content]:
     """The recipe and content that this action makes."""
     assert action.recipe is not None and action.content is not None, action.verb
     return action.recipe, action.content
+
+
+_UNDER_WAY = 60.0  # seconds after which a POST has taken effect, or won't
+
+
+def recover(
+    recipes: Sequence[Recipe],
+    target: Target,
+    ledger: Ledger,
+    *,
+    grace: float,
+    stop: threading.Event,
+) -> Observed:
+    """What the target looks like, once no intent is open any more.
+
+    Raises `Stopped` if asked to stop, and what the target raises.
+    """
+
+    def pause(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise Stopped
+
+    def seen_by(intent: Intent) -> float:
+        """When its model would be seen: a killed run's POST may have taken effect after that."""
+        return max(intent.at, min(began, intent.at + _UNDER_WAY)) + grace
+
+    began = ledger.clock()
+    while True:
+        now = ledger.clock()
+        observed = observe(
+            target, recipes, ledger.memory, grace=grace, clock=ledger.clock, pause=pause
+        )
+        if not ledger.memory.intents:
+            return observed
+        for intent, model in models_of_intents(ledger.memory, observed):
+            ledger.found(intent, model.id)
+        ledger.refresh()
+        for intent in ledger.memory.intents:
+            if now >= seen_by(intent):
+                ledger.expire(intent)
+        ledger.refresh()
+        if ledger.memory.intents:
+            pause(pause_within(grace))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from composer.errors import TargetError
 from composer.executor import training
 from composer.executor.creator import Creator
-from composer.executor.tasks import Task, TaskRunner
+from composer.executor.training import Task, TaskRunner
 from composer.model import TRAINED
 from composer.planner import DONE, Outcome, Report, Step, Verb, entry_without
 from composer.planner.transitions import entry_in_progress, entry_left_behind

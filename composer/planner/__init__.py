@@ -9,42 +9,51 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from composer.model import KnownState
+from composer.model import COMPOSITION, LORA, MARK, TRAINED, KnownState, Model, Observed
 from composer.planner.deletions import Deletions, repeated
 from composer.planner.drift import drift_of
-from composer.planner.guards import ALLOW_EMPTY, ALLOW_LARGE, dangers, other_owner
-from composer.planner.identity import is_exact_match, is_expected_model
+from composer.planner.identity import (
+    is_exact_match,
+    is_expected_model,
+    known_ids,
+    models_of_intents,
+    orphans,
+    with_found,
+)
 from composer.planner.importing import entry_of, recipe_of
-from composer.planner.intents import known_ids, models_of_intents, with_found
 from composer.planner.lock_diff import MARKERS, LockDiff, compare_locks, unreadable
 from composer.planner.matching import free_place, match_entries, own_entries
-from composer.planner.offline import as_offline_plan, as_the_lock_says, is_stand_in
-from composer.planner.orphans import orphans
-from composer.planner.outdated import OutdatedPin, outdated_pins
-from composer.planner.pins import Pin, Pinning, pinned, unpinned
+from composer.planner.pins import OutdatedPin, Pin, Pinning, outdated_pins, pinned, unpinned
 from composer.planner.plan import (
+    ALLOW_EMPTY,
+    ALLOW_LARGE,
     CHANGES,
+    DONE,
     Action,
     Explanation,
     Guard,
     LockEdit,
     Options,
+    Outcome,
     Plan,
+    Report,
+    Step,
     Transition,
     Update,
     Verb,
+    dangers,
     digest_of_changes,
+    other_owner,
 )
-from composer.planner.report import DONE, Outcome, Report, Step
 from composer.planner.transitions import (
     entry_without,
 )
 from composer.planner.truth_table import PlanningContext, decide
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
-    from composer.model import Observed, Recipe, TargetLock
+    from composer.model import Candidate, Entry, Recipe, TargetLock
 
 __all__ = [
     "ALLOW_EMPTY",
@@ -94,6 +103,9 @@ __all__ = [
 
 
 EVERYTHING = Options()
+NOT_ASKED = "the target was not asked"
+_MARKER = "?"  # no id can begin with it
+_STATUS = {"created": "new", "training": "training", "mismatch": "new"}
 _HONOURED = {"rank", "precision"}  # even by a target that ignores all other parameters
 
 
@@ -139,14 +151,6 @@ def plan(
     )
 
 
-def plan_offline(
-    recipes: Sequence[Recipe], lock: TargetLock, key: str, options: Options = EVERYTHING
-) -> Plan:
-    """The recipes against one target's part of the lock alone; every reason says so."""
-    memory = KnownState(lock.owner, lock.recipes)
-    return as_offline_plan(plan(recipes, memory, as_the_lock_says(recipes, lock, key), options))
-
-
 def _moves(places: dict[str, str]) -> dict[str, str]:
     return {old: new for old, new in places.items() if old != new}
 
@@ -187,3 +191,76 @@ def _notes(actions: list[Action], observed: Observed) -> tuple[str, ...]:
         said = f"these training parameters mean nothing to the target {observed.key}"
         return (f"{said}: {', '.join(idle)}",)
     return ()
+
+
+# --- without asking the target -----------------------------------------------------------
+
+
+def plan_offline(
+    recipes: Sequence[Recipe], lock: TargetLock, key: str, options: Options = EVERYTHING
+) -> Plan:
+    """The recipes against one target's part of the lock alone; every reason says so.
+
+    It is what a pull request from a stranger's fork gets: no credentials, nothing sent, and nothing
+    to approve.
+    """
+    memory = KnownState(lock.owner, lock.recipes)
+    return _as_offline_plan(plan(recipes, memory, _as_the_lock_says(recipes, lock, key), options))
+
+
+def is_stand_in(id: str) -> bool:
+    """Whether this is no id, but stands for a LoRA whose name has no pin."""
+    return id.startswith(_MARKER)
+
+
+def _as_the_lock_says(recipes: Sequence[Recipe], lock: TargetLock, key: str) -> Observed:
+    """The target as the lock remembers it; each LoRA that it doesn't know has a stand-in."""
+    models = {model.id: model for entry in lock.recipes.values() for model in _models(entry)}
+    for entry in lock.recipes.values():
+        for name, id in entry.pins:
+            models.setdefault(id, Model(id, LORA, name, TRAINED))
+    concepts = [ref for recipe in recipes for ref in recipe.concepts]
+    for id in sorted({ref.model_id for ref in concepts if ref.model_id}):
+        models.setdefault(id, Model(id, LORA, id, TRAINED))
+    names = {ref.name for ref in concepts if ref.name}
+    stand_ins = {_MARKER + name: Model(_MARKER + name, LORA, name, TRAINED) for name in names}
+    return Observed(key, models | stand_ins, own=frozenset(stand_ins))
+
+
+def _models(entry: Entry) -> Iterator[Model]:
+    for old in entry.replaced:
+        ours = frozenset({MARK})
+        yield Model(old.id, COMPOSITION, old.name, TRAINED, parameters=old.training, tags=ours)
+    for held in (*entry.candidates, *entry.current):
+        yield _model(held, entry)
+
+
+def _model(held: Candidate, entry: Entry) -> Model:
+    coming = entry.next if entry.next and entry.next.composition == held.id else None
+    return Model(
+        held.id,
+        COMPOSITION,
+        held.name,
+        _STATUS[coming.state] if coming else TRAINED,
+        concepts=held.content.concepts if held.content else None,
+        parameters=held.content.training if held.content else None,
+        tags=frozenset({*entry.tags, MARK}),
+        job=held.job,
+    )
+
+
+def _as_offline_plan(planned: Plan) -> Plan:
+    """The plan, with every reason saying that the target was not asked."""
+    actions = tuple(_unasked(action) for action in planned.actions)
+    return replace(planned, actions=actions, asked=False)
+
+
+def _unasked(action: Action) -> Action:
+    kept = action.verb is Verb.KEEP and not action.update
+    reason = "as the lock says" if kept else action.explanation.reason
+    names = [name for name, id in action.transition.pins if is_stand_in(id)]
+    notes = tuple(f"the lock has no pin for {name}: which LoRA it means is open" for name in names)
+    explanation = replace(
+        action.explanation.with_notes(*notes), reason=f"{reason}; {NOT_ASKED}", drift=""
+    )
+    return replace(action, explanation=explanation)

@@ -1,4 +1,7 @@
-"""What a plan is: actions in order, dangers with the flag that allows each, and a digest."""
+"""What a plan is, what makes it dangerous, and what came of it.
+
+A plan has actions in order, a digest, and guards: dangers with the flag that allows each.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from composer.errors import ComposeError, Refused
+from composer.errors import ComposeError, CredentialsError, Refused
 from composer.model import Described
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from composer.model import Content, Entry, Model, Recipe, Replaced
+    from composer.model import Content, Entry, KnownState, Model, Observed, Recipe, Replaced
 
 
 class Verb(StrEnum):
@@ -226,3 +229,127 @@ def digest_of_changes(digests: Iterable[str]) -> str:
 def _hash(value: object) -> str:
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+# --- what came of it ---------------------------------------------------------------------
+
+INTERRUPTED, CREDENTIALS, UNREACHABLE, REFUSED, FAILED, TRAINING = 130, 77, 69, 3, 1, 75
+_GRAVEST_FIRST = (INTERRUPTED, CREDENTIALS, UNREACHABLE, REFUSED, FAILED, TRAINING)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that an onlooker may want to see: an action's state changed, or moved on."""
+
+    action: Action
+    state: str  # creating, created, training, trained, deleting, ...
+    id: str = ""
+    progress: float | None = None  # 0..1
+    remaining: float | None = None  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one action."""
+
+    action: Action
+    state: str  # created, replaced, adopted, trained, updated, kept, ... or failed, blocked, ...
+    id: str = ""
+    error: ComposeError | None = None
+
+    @property
+    def exit_status(self) -> int:
+        if self.error is not None:
+            return self.error.exit_status
+        if self.state == "training":
+            return TRAINING
+        return FAILED if self.action.verb is Verb.BLOCKED else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of all, by path."""
+
+    outcomes: tuple[Outcome, ...] = ()
+    interrupted: bool = False
+    lock_changed: bool = False
+
+    @property
+    def exit_status(self) -> int:
+        """The gravest of all; 0 if everything is done. A signal's own status is the caller's."""
+        statuses = {outcome.exit_status for outcome in self.outcomes}
+        statuses |= {INTERRUPTED} if self.interrupted else set()
+        known = [status for status in _GRAVEST_FIRST if status in statuses]
+        return known[0] if known else max(statuses, default=0)
+
+
+DONE = {
+    Verb.CREATE: "created",
+    Verb.REPLACE: "replaced",
+    Verb.ADOPT: "adopted",
+    Verb.TRAIN: "trained",
+    Verb.WAIT: "trained",
+    Verb.KEEP: "kept",
+    Verb.UPDATE: "updated",
+    Verb.MOVE: "moved",
+    Verb.DELETE: "deleted",
+    Verb.FORGET: "forgotten",
+    Verb.LEAVE: "left alone",
+    Verb.BLOCKED: "blocked",
+}
+
+
+# --- dangers -----------------------------------------------------------------------------
+
+ALLOW_EMPTY = "--allow-empty"
+ALLOW_LARGE = "--allow-large-change"
+LARGE_SHARE = 0.30
+LARGE_COUNT = 3
+
+
+def dangers(
+    recipes: Sequence[Recipe], actions: Iterable[Action], memory: KnownState, observed: Observed
+) -> Iterator[Guard]:
+    """All that apply would refuse, gravest first."""
+    stranger = other_owner(memory, observed)
+    if stranger is not None:
+        yield stranger
+    entries = len(memory.entries)
+    if entries and not recipes:
+        yield Guard(f"no recipe is left, but the lock has {entries} entries", ALLOW_EMPTY)
+    yield from _large(list(actions), entries)
+    yield from _all_gone(memory, observed)
+
+
+def other_owner(memory: KnownState, observed: Observed) -> Guard | None:
+    """The danger of another team's credentials, which nothing allows."""
+    if not (memory.owner and observed.owner and memory.owner != observed.owner):
+        return None
+    return Guard(
+        f"the lock belongs to {memory.owner}, but these credentials to {observed.owner}:"
+        " wrong credentials or project",
+        error=CredentialsError,
+    )
+
+
+def _large(actions: list[Action], entries: int) -> Iterator[Guard]:
+    hit = [a for a in actions if a.verb is Verb.REPLACE or _deletes_its_composition(a)]
+    if len(hit) >= LARGE_COUNT and len(hit) > LARGE_SHARE * entries:
+        yield Guard(
+            f"{len(hit)} of {entries} compositions would be replaced or deleted", ALLOW_LARGE
+        )
+
+
+def _deletes_its_composition(action: Action) -> bool:
+    return action.entry is not None and action.entry.composition in action.transition.deletes
+
+
+def _all_gone(memory: KnownState, observed: Observed) -> Iterator[Guard]:
+    """Another project's credentials look just like this: everything of ours is missing."""
+    locked = [entry.composition for entry in memory.entries.values() if entry.composition]
+    if observed.remote and locked and not any(observed.get(id) for id in locked):
+        yield Guard(
+            f"none of the {len(locked)} locked compositions is on the target:"
+            " is this the right project?",
+            ALLOW_LARGE,
+        )

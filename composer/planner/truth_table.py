@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from composer.model import COMPOSITION, MARK, Candidate, Replaced
 from composer.planner.concepts import Resolution, resolve
-from composer.planner.identity import has_content, is_exact_match, is_expected_model
-from composer.planner.intents import known_ids
+from composer.planner.drift import change_of
+from composer.planner.identity import has_content, is_exact_match, is_expected_model, known_ids
 from composer.planner.plan import Action, Explanation, Transition, Update, Verb
-from composer.planner.reasons import change_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
