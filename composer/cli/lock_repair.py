@@ -8,6 +8,7 @@ import click
 
 from composer.cli.terminal import emit
 from composer.errors import InvalidInput
+from composer.files.atomic import write_atomically
 from composer.lock import (
     NAME,
     dump,
@@ -61,7 +62,7 @@ def merge_files(base: Path, ours: Path, theirs: Path) -> int:
         click.echo(f"{NAME}: both sides changed {count}; next: compose apply", err=True)
     for _, path, entry in entries:
         click.echo(f"  {visible(entry.name)}  {visible(path)}", err=True)
-    ours.write_bytes(dump(flattened(merged)).encode())
+    write_atomically(ours, dump(flattened(merged)).encode())
     return 0
 
 

@@ -16,7 +16,10 @@ from composer.model import Lock, TargetLock
 VERSION = 2
 ABOUT = "Written by compose. Commit it; do not edit it."
 MAX_BYTES = 64 * 1024 * 1024
-RESTORE = "restore it from git (git checkout HEAD -- compose.lock), then run compose apply"
+RESTORE = (
+    "restore the last valid version (git checkout HEAD -- compose.lock; HEAD^ if HEAD is a merge),"
+    " then run compose apply"
+)
 
 # What a reviewer could not see in a diff, or what UTF-8 cannot say: written as an escape.
 _UNSEEN = re.compile(

@@ -18,6 +18,7 @@ from composer.lock.document import parse
 from composer.model import Entry, Lock, TargetLock
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 T = TypeVar("T")
@@ -46,6 +47,8 @@ def merge_locks(ours: Lock, theirs: Lock, base: Lock | None = None) -> Lock:
 
 
 def _merge_targets(ours: TargetLock, theirs: TargetLock, base: TargetLock) -> TargetLock:
+    theirs, base = _follow_moves(ours, theirs, base)
+    ours, base = _follow_moves(theirs, ours, base)
     entries = {}
     for path in sorted({*ours.recipes, *theirs.recipes}):
         mine, other = ours.recipes.get(path), theirs.recipes.get(path)
@@ -61,6 +64,30 @@ def _merge_targets(ours: TargetLock, theirs: TargetLock, base: TargetLock) -> Ta
             entries[path] = entry
     owner = _three_way(ours.owner, theirs.owner, base.owner) or ours.owner or theirs.owner
     return TargetLock(owner, entries)
+
+
+def _follow_moves(
+    moved: TargetLock, other: TargetLock, base: TargetLock
+) -> tuple[TargetLock, TargetLock]:
+    """`other` and `base` with each recipe at the path to which `moved` brought it.
+
+    An entry at a new path that names the composition of one at a lost path is that one.
+    """
+    new = {path: entry for path, entry in moved.recipes.items() if path not in base.recipes}
+    path_of = {id: path for path, entry in new.items() for id in entry.all_ids}
+    moves = {
+        path: path_of[entry.composition]
+        for path, entry in base.recipes.items()
+        if path not in moved.recipes and entry.composition in path_of
+    }
+    return _renamed(other, moves), _renamed(base, moves)
+
+
+def _renamed(target: TargetLock, moves: Mapping[str, str]) -> TargetLock:
+    free = {old: new for old, new in moves.items() if new not in target.recipes}
+    return replace(
+        target, recipes={free.get(path, path): entry for path, entry in target.recipes.items()}
+    )
 
 
 def _three_way(ours: T, theirs: T, base: T) -> T:

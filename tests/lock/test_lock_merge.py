@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.fake_target import FakeTarget
@@ -111,6 +112,23 @@ def test_one_apply_heals_what_is_between_gits_markers(seed: int) -> None:
             is_healed(drawn, flattened(lock), mixed=True)
 
 
+@settings(relaxed, max_examples=size(150, 3000))
+@given(SEEDS)
+def test_one_apply_heals_what_git_merges_without_a_conflict(seed: int) -> None:
+    """Without the driver git merges lines: what is no lock then is refused, with what helps."""
+    drawn = branches(seed, 4, most=2, kinds=MIX)
+    with TemporaryDirectory() as folder:
+        clean, text = merged(drawn, Path(folder))
+    if not clean:
+        return
+    try:
+        lock = parse(text, source=NAME)
+    except InvalidInput as bad:
+        assert "git checkout" in str(bad.hint) and "compose apply" in str(bad.hint)
+    else:
+        is_healed(drawn, lock, mixed=True)
+
+
 def is_healed(drawn: Branches, lock: Lock, *, mixed: bool = False) -> None:
     """One apply, and each entry names one trained composition of its recipe's content.
 
@@ -203,6 +221,42 @@ def test_a_pin_that_one_side_moved_is_as_it_says() -> None:
     drawn.edit(drawn.theirs, path, "upgrade")
     pins = by_values(drawn).target(KEY).recipes[path].pins
     assert pins == drawn.theirs.entries[path].pins != drawn.ours.entries[path].pins
+
+
+@pytest.mark.parametrize("also_changed", [False, True])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_move_on_one_branch_meets_a_change_on_the_other(
+    also_changed: bool, swapped: bool
+) -> None:
+    """The change is found at the new path; nothing is left at the old one."""
+    base = {"a.yaml": entry_of("x"), "z.yaml": entry_of("z")}
+    there = entry_of("w", "x", tags=("new",)) if also_changed else entry_of("x")
+    moved = {"b.yaml": there, "z.yaml": entry_of("z")}
+    changed = {"a.yaml": entry_of("y", "x"), "z.yaml": entry_of("z")}
+    sides = [moved, changed][:: -1 if swapped else 1]
+    locks = [Lock({KEY: TargetLock(None, recipes)}) for recipes in (*sides, base)]
+    lock = merge_locks(*locks).target(KEY)
+    assert {*lock.recipes} == {"b.yaml", "z.yaml"}
+    entry = lock.recipes["b.yaml"]
+    assert {*entry.all_ids} == ({"w", "x", "y"} if also_changed else {"x", "y"})
+    if also_changed:
+        assert entry.tags == ("new",) and len(entry.candidates) == 1
+    else:
+        assert entry == changed["a.yaml"]
+
+
+def test_a_recipe_that_one_branch_moved_and_the_other_removed_is_gone() -> None:
+    base, moved = ({path: entry_of("x")} for path in ("a.yaml", "b.yaml"))
+    sides = [Lock({KEY: TargetLock(None, recipes)}) for recipes in (moved, {}, base)]
+    assert merge_locks(*sides) == merge_locks(sides[1], sides[0], sides[2]) == Lock()
+
+
+def test_a_recipe_that_both_branches_moved_is_at_one_path() -> None:
+    base, ours, theirs = ({path: entry_of("x")} for path in ("a.yaml", "b.yaml", "c.yaml"))
+    for other in (ours, theirs):
+        sides = [Lock({KEY: TargetLock(None, recipes)}) for recipes in (ours, other, base)]
+        lock = merge_locks(*sides).target(KEY)
+        assert lock.recipes == other
 
 
 def test_a_strangers_id_in_a_side_is_never_used_or_deleted(tmp_path: Path) -> None:
