@@ -1,4 +1,4 @@
-"""`compose serve`: the embedded engine behind HTTP, for any client of the Scenario API."""
+"""`compose serve`: the local target behind HTTP, for any client of the Scenario API."""
 
 from __future__ import annotations
 
@@ -19,55 +19,55 @@ from composer.targets.local.kind import find_library
 
 if TYPE_CHECKING:
     from composer.server.auth import Credentials
-    from composer.server.running import Server
+    from composer.server.running import Faults, Server
 
 
 @click.command("serve")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8321,
     show_default=True,
-    help="The port; 0 takes one that is free.",
+    help="Port to listen on; 0 takes a free one.",
 )
 @click.option(
     "--library",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The folder of LoRA files [COMPOSE_LIBRARY].",
+    help="Folder of LoRA files [COMPOSE_LIBRARY].",
 )
 @click.option(
     "--fault-script",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="What is to go wrong, at which calls: for tests and rehearsals.",
+    help="For tests: which requests fail, and how.",
 )
 @click.option(
     "--fault-log",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Append each call, and each fault that fired, as a line of JSON.",
+    help="For tests: append each request and each fault as a line of JSON.",
 )
 def serve_command(
     host: str, port: int, library: Path | None, fault_script: Path | None, fault_log: Path | None
 ) -> int:
-    """Answer clients of the Scenario API with the embedded engine, until interrupted.
+    """Serve the local target to clients of the Scenario API until interrupted.
 
-    The base URL is printed on stdout. Key and secret are SCENARIO_SDK_API_KEY and
-    SCENARIO_SDK_API_SECRET, else those in serve.json in the state folder, made on first start.
+    Prints the base URL on stdout. The key and the secret are those in SCENARIO_SDK_API_KEY and
+    SCENARIO_SDK_API_SECRET, else those in serve.json in the state folder, which the first start
+    writes.
     """
     try:
         from composer.server import auth, running
-        from composer.server.testing import fault_script as faults
         from composer.targets.local.service import Engine
     except ModuleNotFoundError as missing:
         raise UsageError(
             f"the server needs {missing.name}", hint="pip install 'lora-compose[serve]'"
         ) from missing
-    script = faults.read_script(fault_script) if fault_script else None
-    if script and not auth.is_loopback(host):
+    if fault_script and not auth.is_loopback(host):
         raise UsageError("--fault-script works on loopback addresses only", hint="drop --host")
+    faults = _faults(fault_script, fault_log) if fault_script or fault_log else None
     root = find_root([Path.cwd()], cwd=Path.cwd(), home=Path.home())
     state = prepare_state(state_of(root), root)
     credentials = auth.credentials(os.environ, state)
@@ -75,37 +75,35 @@ def serve_command(
     paths = [str(path.relative_to(root)) for path in recipes]
     loras = find_library(root, paths, given=library, env=os.environ).absolute()
     with Engine(state, loras) as engine:
-        server = running.Server(
-            engine,
-            credentials,
-            host=host,
-            port=port,
-            script=script,
-            fault_log=fault_log,
-            log=_say,
-        )
+        server = running.Server(engine, credentials, host=host, port=port, faults=faults, log=_say)
         _introduce(server, credentials, loras, state)
         _run(server)
     return 0
 
 
+def _faults(script: Path | None, log: Path | None) -> Faults:
+    from composer.server.testing.fault_middleware import FaultInjection
+    from composer.server.testing.fault_script import read_script
+
+    return FaultInjection(read_script(script) if script else None, log)
+
+
 def _introduce(server: Server, credentials: Credentials, library: Path, state: Path) -> None:
     _say(f"serving {library} from {state}")
     if credentials.file is None:
-        _say("key and secret: those of the environment")
+        _say("key and secret: from the environment")
     elif credentials.made and sys.stderr.isatty():
         _say(f"key {credentials.key}  secret {credentials.secret}  (kept in {credentials.file})")
     else:
         _say(f"key and secret: in {credentials.file}")
     if not server.is_private:
-        _say("warning: others can reach this address, and HTTP hides nothing from the network")
+        _say("warning: other machines can reach this address, and HTTP is not encrypted")
     click.echo(server.url)
     sys.stdout.flush()
 
 
 def _run(server: Server) -> None:
-    """Serve until SIGINT or SIGTERM, which is how a server ends well."""
-
+    """Serve until SIGINT or SIGTERM; then the exit status is 0."""
     with until_signalled(server.stop):
         server.run()
     _say("stopped")

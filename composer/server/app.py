@@ -1,4 +1,4 @@
-"""Flask's part of the door: routes, and what is checked before a call is one.
+"""Flask's part of the server: the routes, and the checks before a call is handled.
 
 `running` makes the app. Order of the checks: Host, credentials, project, body. Every answer is
 JSON, refusals as `{"error": ..., "details": {...}}`, but for the bytes of a result.
@@ -15,19 +15,16 @@ from werkzeug.exceptions import HTTPException
 
 from composer.errors import ComposeError, NotFound
 from composer.model import is_id
-from composer.server import request_body as bodies
 from composer.server.auth import LINK_LIFE, check_basic, check_host, check_link
 from composer.server.handlers import CALLS, Answer, Call
-from composer.server.listing import Query
-from composer.server.refusals import Refusal, status_of
+from composer.server.request_fields import Query, Refusal, read_body, status_of
 from composer.targets.local.times import now_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from composer.server.auth import Credentials
-    from composer.server.handlers import Handler
-    from composer.server.testing.replica_lag import ReplicaLag
+    from composer.server.handlers import Handler, Visibility
     from composer.targets.local.service import Engine
 
 PREFIX = "/v1"
@@ -40,28 +37,27 @@ def create_app(
     credentials: Credentials,
     *,
     host: str,
-    replica_lag: ReplicaLag,
+    visibility: Visibility,
     log: Callable[[str], None],
 ) -> Flask:
     """The app on this engine; `host` is the address that it will be bound to.
 
-    `log` is told what only the operator may know: errors that nobody expected.
+    `log` gets what only the operator may know: unexpected errors.
     """
     app = Flask("compose", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.url_map.merge_slashes = False  # no redirects: a client would send its secret after them
 
-    def guard() -> None:
+    def check_access() -> None:
         check_host(request.headers.get("Host"), host)
         if request.endpoint != "download":
             check_basic(request.headers.get("Authorization"), credentials)
 
     def view(handler: Handler) -> Callable[..., Response]:
         def answer(**ids: str) -> Response:
-            for id in ids.values():
-                if not is_id(id):
-                    raise NotFound("there is nothing of that id")
-            return _json(handler(_call(engine, credentials, replica_lag), **ids))
+            if not all(is_id(id) for id in ids.values()):
+                raise NotFound("no model or job has such an id")
+            return _json(handler(_call(engine, credentials, visibility), **ids))
 
         return answer
 
@@ -69,13 +65,8 @@ def create_app(
         check_link(job, token, credentials)
         return _result(engine.of_project(_project(_query())), job)
 
-    def refused(error: Exception) -> Response:
-        if not isinstance(error, ComposeError | HTTPException):
-            log(f"compose: internal error:\n{traceback.format_exc()}")
-        return _refused(error)
-
-    app.before_request(guard)
-    app.register_error_handler(Exception, refused)
+    app.before_request(check_access)
+    app.register_error_handler(Exception, _error_handler(log))
     for method, rule, handler in CALLS:
         _route(app, method, rule, handler.__name__, view(handler))
     _route(app, "GET", "/downloads/<job>/<token>", "download", download)
@@ -86,8 +77,8 @@ def _route(app: Flask, method: str, rule: str, name: str, view: Callable[..., Re
     app.add_url_rule(PREFIX + rule, name, view, methods=[method], provide_automatic_options=False)
 
 
-def _call(engine: Engine, credentials: Credentials, replica_lag: ReplicaLag) -> Call:
-    """The call that this request is; raises `Refusal`."""
+def _call(engine: Engine, credentials: Credentials, visibility: Visibility) -> Call:
+    """The current request as a call; raises `Refusal`."""
     query = _query()
     project = _project(query)
     raw = request.get_data()
@@ -97,8 +88,8 @@ def _call(engine: Engine, credentials: Credentials, replica_lag: ReplicaLag) -> 
         engine=engine.of_project(project),
         project=project,
         query=query,
-        body=bodies.read(raw),
-        replica_lag=replica_lag,
+        body=read_body(raw),
+        visibility=visibility,
         credentials=credentials,
         base=f"http://{request.host}{PREFIX}",
     )
@@ -111,19 +102,19 @@ def _query() -> Query:
 def _project(query: Query) -> str:
     project = query.text("projectId") or ""
     if project and not is_id(project):
-        raise Refusal("projectId is no id")
+        raise Refusal("projectId is not a valid id")
     return project
 
 
 def _result(engine: Engine, job: str) -> Response:
-    """The bytes of a result, all or a range of them; to whoever has the link, for an hour."""
-    for found in engine.downloads(job):
-        if now_ms() - found.created_at <= LINK_LIFE * 1000:
-            path = engine.result(found.model).absolute()
+    """The bytes of a result, all or a range of them, to whoever has the link, for an hour."""
+    for offered in engine.downloads(job):
+        if now_ms() - offered.created_at <= LINK_LIFE * 1000:
+            path = engine.result(offered.model).absolute()
             try:
                 return send_file(path, BINARY, as_attachment=True, conditional=True, max_age=0)
             except FileNotFoundError as error:
-                raise NotFound("the result was deleted meanwhile") from error
+                raise NotFound("the result has been deleted meanwhile") from error
     raise NotFound("this link has expired", hint="ask for a new download")
 
 
@@ -138,8 +129,17 @@ def _json(answer: Answer) -> Response:
     return response
 
 
+def _error_handler(log: Callable[[str], None]) -> Callable[[Exception], Response]:
+    def handle(error: Exception) -> Response:
+        if not isinstance(error, ComposeError | HTTPException):
+            log(f"compose: internal error:\n{traceback.format_exc()}")
+        return _refused(error)
+
+    return handle
+
+
 def _refused(error: Exception) -> Response:
-    """Any error as an answer; of one that nobody expected it says nothing."""
+    """Any error as an answer, which tells nothing about an unexpected one."""
     match error:
         case ComposeError():
             return _refusal(status_of(error), error.message, hint=error.hint)
@@ -149,7 +149,7 @@ def _refused(error: Exception) -> Response:
                 (name, value) for name, value in error.get_headers() if name == "Allow"
             )
             return response
-    return _refusal(500, "a bug of this server; its own output says more")
+    return _refusal(500, "internal error of the server; see its output")
 
 
 def _refusal(status: int, message: str, *, hint: str | None = None) -> Response:

@@ -1,6 +1,6 @@
 """Who may call: the key and the secret, HTTP Basic, the `Host` header, and links to results.
 
-`running` is given the credentials that `credentials` finds or makes; `app` checks each call.
+`compose serve` gets its credentials from `credentials`; `app` checks each request.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from composer.errors import CredentialsError, TargetError
 from composer.files.atomic import write_atomically
-from composer.server.refusals import Refusal
+from composer.server.request_fields import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,30 +57,32 @@ def credentials(env: Mapping[str, str], state: Path) -> Credentials:
     file = state / FILE
     with FileLock(state / "serve.lock"):
         try:
-            return _kept(file) if os.path.lexists(file) else _made(file)
+            return _read_file(file) if os.path.lexists(file) else _make_file(file)
         except OSError as error:
             raise TargetError(
                 f"{file} can't be read or written: {error.strerror or error}",
-                hint=f"see to that folder, or set {KEY} and {SECRET}",
+                hint=f"check the permissions of that folder, or set {KEY} and {SECRET}",
             ) from error
 
 
-def _kept(file: Path) -> Credentials:
+def _read_file(file: Path) -> Credentials:
     if file.is_symlink() or not file.is_file():
-        raise TargetError(f"{file} is a link or no file", hint="remove it; a new one is made")
+        raise TargetError(
+            f"{file} is a link or not a file", hint="remove it to have a new one made"
+        )
     if os.name == "posix":
         file.chmod(0o600)
     try:
-        found = json.loads(file.read_bytes())
-        key, secret = found["key"], found["secret"]
+        stored = json.loads(file.read_bytes())
+        key, secret = stored["key"], stored["secret"]
         if not (key and secret and isinstance(key, str) and isinstance(secret, str)):
-            raise ValueError("no key and secret in it")
+            raise ValueError("the file has no key and secret")
         return Credentials(key, secret, file)
     except (ValueError, KeyError, TypeError) as error:
-        raise TargetError(f"{file} is damaged", hint="remove it; a new one is made") from error
+        raise TargetError(f"{file} is damaged", hint="remove it to have a new one made") from error
 
 
-def _made(file: Path) -> Credentials:
+def _make_file(file: Path) -> Credentials:
     made = Credentials("key_" + secrets.token_urlsafe(16), secrets.token_urlsafe(32), file, True)
     body = json.dumps({"key": made.key, "secret": made.secret}) + "\n"
     write_atomically(file, body.encode(), mode=0o600)
@@ -88,11 +90,11 @@ def _made(file: Path) -> Credentials:
 
 
 def check_basic(header: str | None, expected: Credentials) -> None:
-    """Refuse (401) a call whose `Authorization` isn't this server's key and secret."""
+    """Raise `Refusal` (401) unless this `Authorization` is the server's key and secret."""
     scheme, _, rest = (header or "").partition(" ")
     if scheme.lower() == "bearer":
         raise Refusal(
-            "this server takes a key and a secret (HTTP Basic), no bearer token", status=401
+            "this server takes a key and a secret (HTTP Basic), not a bearer token", status=401
         )
     given = _pair(rest) if scheme.lower() == "basic" else b""
     if not hmac.compare_digest(given, f"{expected.key}:{expected.secret}".encode()):
@@ -107,14 +109,16 @@ def _pair(text: str) -> bytes:
 
 
 def check_host(header: str | None, bound: str) -> None:
-    """Refuse (421) a `Host` that isn't this server: a web page can make a name of its own lead
-    here (DNS rebinding), but can't forge this header."""
+    """Raise `Refusal` (421) unless this `Host` is the server's.
+
+    A web page can make a name of its own lead here (DNS rebinding), but can't forge the header.
+    """
     name = host_name(header or "")
     if name in LOOPBACK or name == bound.lower():
         return
     if bound in ANYWHERE and (_is_address(name) or name == socket.gethostname().lower()):
         return
-    raise Refusal("this server doesn't answer to that Host", status=421)
+    raise Refusal("this server does not answer requests for that Host", status=421)
 
 
 def host_name(header: str) -> str:
@@ -144,6 +148,6 @@ def link_token(job: str, credentials: Credentials) -> str:
 
 
 def check_link(job: str, token: str, credentials: Credentials) -> None:
-    """Refuse (403) a link that this server didn't make."""
+    """Raise `Refusal` (403) for a link that this server didn't make."""
     if not hmac.compare_digest(token.encode(), link_token(job, credentials).encode()):
-        raise Refusal("this link is none of ours", status=403)
+        raise Refusal("this link was not made by this server", status=403)

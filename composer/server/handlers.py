@@ -1,7 +1,7 @@
 """The calls of the Scenario API that concern models, training, jobs and results.
 
-Each is a function from a `Call` to an `Answer`; it knows the engine and no HTTP. `CALLS` is the
-table of them, which `app` puts under `/v1`.
+Each is a function from a `Call` to an `Answer`; it knows the engine and not HTTP. `CALLS` is the
+table of them, which `app` serves under `/v1`.
 """
 
 from __future__ import annotations
@@ -12,25 +12,36 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from composer.errors import NotFound
 from composer.model import COMPOSITION, DESCRIBED, LORA, Described, is_id
-from composer.server import listing, wire
-from composer.server import request_body as bodies
+from composer.server import request_fields as fields
+from composer.server import wire
 from composer.server.auth import LINK_LIFE, Credentials, link_token
-from composer.server.refusals import Refusal
+from composer.server.request_fields import Refusal
 from composer.targets.local.times import now_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from composer.server.listing import Query
-    from composer.server.testing.replica_lag import ReplicaLag
+    from composer.server.request_fields import Query
     from composer.server.wire import Json
-    from composer.targets.local.records import Download
+    from composer.targets.local.records import Download, Record
     from composer.targets.local.service import Engine
 
 DRY_RUN = 269
 CONFLICT = 409
-# What the API lets a model's owner change, and an engine that only composes can't.
+# What the API lets a model's owner change and an engine that only composes can't.
 FIXED = ("concepts", "parameters", "thumbnail", "epoch", "classSlug", "promptEmbedding")
+
+
+class Visibility:
+    """Which compositions a read may see: all of them, unless fault injection makes reads lag."""
+
+    def listed(self, records: Sequence[Record], project: str) -> Sequence[Record]:
+        """What a list of this project's compositions answers; `records` are all there are."""
+        return records
+
+    def hides(self, id: str) -> bool:
+        """Whether a read must not see this model yet."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +52,9 @@ class Call:
     project: str
     query: Query
     body: Mapping[str, Any]
-    replica_lag: ReplicaLag
+    visibility: Visibility
     credentials: Credentials
-    base: str  # the URL under which the caller reached us, up to `/v1`
+    base: str  # the URL that the caller used, up to `/v1`
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,55 +69,56 @@ class Answer:
 
 
 def list_models(call: Call) -> Answer:
-    deleted = listing.wants_deleted(call.query)
+    deleted = wire.wants_deleted(call.query)
     records = call.engine.records(deleted=deleted)
-    found = [wire.composition(record) for record in call.replica_lag.listed(records, call.project)]
-    found += [wire.lora(lora, call.project) for lora in call.engine.list_models(LORA)]
-    return Answer(listing.models_page(call.query, found))
+    listed = call.visibility.listed(records, call.project)
+    models = [wire.composition(record) for record in listed]
+    models += [wire.lora(lora, call.project) for lora in call.engine.list_models(LORA)]
+    return Answer(wire.models_page(call.query, models))
 
 
 def create_model(call: Call) -> Answer:
     """A new model each time, whatever else there is: the API knows no idempotency."""
-    if bodies.text(call.body, "type") != COMPOSITION:
+    if fields.text(call.body, "type") != COMPOSITION:
         raise Refusal(f"type must be {COMPOSITION}: this server makes nothing else")
-    name = bodies.text(call.body, "name")
+    name = fields.text(call.body, "name")
     if name is None:
         raise Refusal("name is missing")
-    if bodies.texts(call.body, "collectionIds"):
+    if fields.texts(call.body, "collectionIds"):
         raise Refusal("collectionIds: this server has no collections")
     model = call.engine.create(
         name,
-        bodies.concepts(call.body),
+        fields.concepts(call.body),
         described=_described(call.body),
     )
     return Answer({"model": _written(call, model.id)})
 
 
 def get_model(call: Call, id: str) -> Answer:
-    return Answer({"model": _readable(call, id)})
+    return Answer({"model": _read_one(call, id)})
 
 
 def get_bulk(call: Call) -> Answer:
-    ids = dict.fromkeys(bodies.texts(call.body, "modelIds"))
-    found = _read(call, [id for id in ids if is_id(id)])
-    if bodies.flag(call.body, "minimal"):
-        found = [wire.minimal(model) for model in found]
-    return Answer({"models": found})
+    ids = dict.fromkeys(fields.texts(call.body, "modelIds"))
+    models = _read(call, [id for id in ids if is_id(id)])
+    if fields.flag(call.body, "minimal"):
+        models = [wire.minimal(model) for model in models]
+    return Answer({"models": models})
 
 
 def update_model(call: Call, id: str) -> Answer:
-    name = bodies.text(call.body, "name")
+    name = fields.text(call.body, "name")
     for field in FIXED:
         if call.body.get(field) is not None:
             raise Refusal(f"{field} can't be changed here: make a new model instead")
-    if bodies.text(call.body, "type") not in (None, COMPOSITION):
+    if fields.text(call.body, "type") not in (None, COMPOSITION):
         raise Refusal(f"type can't be changed here: every composition is a {COMPOSITION}")
     call.engine.update(id, name=name, described=_described(call.body))
     return Answer({"model": _written(call, id)})
 
 
 def _described(body: Mapping[str, Any]) -> Described:
-    return Described(**{field.name: bodies.text(body, field.wire) for field in DESCRIBED})
+    return Described(**{field.name: fields.text(body, field.wire) for field in DESCRIBED})
 
 
 def delete_model(call: Call, id: str) -> Answer:
@@ -115,10 +127,10 @@ def delete_model(call: Call, id: str) -> Answer:
 
 
 def tag_model(call: Call, id: str) -> Answer:
-    """`strict` refuses tags that are there already, or aren't: all of them, or none."""
-    add, remove = bodies.tags(call.body, "add"), bodies.tags(call.body, "delete")
+    """Add and remove tags; with `strict`, one that is there already or is missing refuses all."""
+    add, remove = fields.tags(call.body, "add"), fields.tags(call.body, "delete")
     record = call.engine.record(id)
-    if record and bodies.flag(call.body, "strict"):
+    if record and fields.flag(call.body, "strict"):
         _check_strictly(set(add), set(remove), record.tags)
     before, after = call.engine.retag(id, add=add, remove=remove)
     return Answer({"added": sorted(after - before), "deleted": sorted(before - after)})
@@ -126,18 +138,18 @@ def tag_model(call: Call, id: str) -> Answer:
 
 def _check_strictly(add: set[str], remove: set[str], there: frozenset[str]) -> None:
     if twice := sorted(add & there):
-        raise Refusal(f"tags that are there already: {', '.join(twice)}", status=CONFLICT)
+        raise Refusal(f"the model already has the tags {', '.join(twice)}", status=CONFLICT)
     if missing := sorted(remove - there):
-        raise Refusal(f"tags that aren't there: {', '.join(missing)}", status=CONFLICT)
+        raise Refusal(f"the model does not have the tags {', '.join(missing)}", status=CONFLICT)
 
 
 # --- training ----------------------------------------------------------------------------
 
 
 def train_model(call: Call, id: str) -> Answer:
-    """Queue its job; a dry run is refused where this would be, and answers 269 with the price."""
+    """Queue its job. A dry run makes the same checks and answers 269 with the price."""
     dry_run = _is_dry_run(call.query)
-    if not call.engine.start(id, bodies.training(call.body), dry_run=dry_run):
+    if not call.engine.start(id, fields.training(call.body), dry_run=dry_run):
         raise Refusal("Model is already training")
     model = _written(call, id)
     cost = wire.cost(len(model["concepts"]))
@@ -148,7 +160,7 @@ def train_model(call: Call, id: str) -> Answer:
 
 
 def act_on_training(call: Call, id: str) -> Answer:
-    if bodies.text(call.body, "action") != "cancel":
+    if fields.text(call.body, "action") != "cancel":
         raise Refusal("action must be cancel")
     call.engine.cancel(id)
     return Answer({"model": _written(call, id)})
@@ -162,9 +174,9 @@ def _is_dry_run(query: Query) -> bool:
 
 
 def list_jobs(call: Call) -> Answer:
-    found = [wire.training_job(job, call.project) for job in call.engine.jobs()]
-    found += [_download_job(call, job) for job in call.engine.downloads()]
-    return Answer(listing.jobs_page(call.query, found))
+    jobs = [wire.training_job(job, call.project) for job in call.engine.jobs()]
+    jobs += [_download_job(call, job) for job in call.engine.downloads()]
+    return Answer(wire.jobs_page(call.query, jobs))
 
 
 def get_job(call: Call, id: str) -> Answer:
@@ -172,9 +184,9 @@ def get_job(call: Call, id: str) -> Answer:
 
 
 def download_model(call: Call, id: str) -> Answer:
-    """Only results: the files of the library are the user's, and stay where they are."""
-    if bodies.text(call.body, "modelEpoch") is not None:
-        raise Refusal("a composition has no epochs")
+    """A job with a link to a composition's result; a LoRA of the library is not offered."""
+    if fields.text(call.body, "modelEpoch") is not None:
+        raise Refusal("compositions have no epochs")
     call.engine.result(id)
     if _is_dry_run(call.query):
         return Answer({"creativeUnitsCost": 0, "creativeUnitsDiscount": 0}, DRY_RUN)
@@ -185,39 +197,39 @@ def download_model(call: Call, id: str) -> Answer:
 
 def get_limits(call: Call, id: str) -> Answer:
     if id != wire.owner_of(call.project):
-        raise NotFound(f"there is no team {id} here")
+        raise NotFound(f"this server has no team {id}")
     return Answer(wire.limits())
 
 
-# --- within ------------------------------------------------------------------------------
+# --- helpers ------------------------------------------------------------------------------
 
 
-def _readable(call: Call, id: str) -> Json:
-    """A model as a read sees it; raises `NotFound`."""
+def _read_one(call: Call, id: str) -> Json:
+    """The model of this id if a read may see it; raises `NotFound`."""
     for model in _read(call, [id]):
         return model
-    raise NotFound(f"there is no model {id}")
+    raise NotFound(f"no model has the id {id}")
 
 
 def _read(call: Call, ids: Iterable[str]) -> list[Json]:
-    """The models of these ids that reads may know, in this order."""
-    wanted = [id for id in ids if not call.replica_lag.hides(id)]
+    """The models of these ids that a read may see, in this order."""
+    wanted = [id for id in ids if not call.visibility.hides(id)]
     records = {id: record for id in wanted if (record := call.engine.record(id))}
     rest = call.engine.get_models([id for id in wanted if id not in records])
-    found = []
+    models = []
     for id in wanted:
         if id in records:
-            found.append(wire.composition(records[id]))
+            models.append(wire.composition(records[id]))
         elif id in rest and rest[id].type == LORA:
-            found.append(wire.lora(rest[id], call.project))
-    return found
+            models.append(wire.lora(rest[id], call.project))
+    return models
 
 
 def _written(call: Call, id: str) -> Json:
-    """A composition that this call wrote: its own writes are never late."""
+    """A composition that this call wrote, which never lags; raises `NotFound`."""
     record = call.engine.record(id)
     if record is None:
-        raise NotFound(f"{id} was deleted meanwhile")
+        raise NotFound(f"{id} has been deleted meanwhile")
     return wire.composition(record)
 
 
@@ -226,7 +238,7 @@ def _job(call: Call, id: str) -> Json:
         return wire.training_job(training, call.project)
     for download in call.engine.downloads(id):
         return _download_job(call, download)
-    raise NotFound(f"there is no job {id}")
+    raise NotFound(f"no job has the id {id}")
 
 
 def _download_job(call: Call, job: Download) -> Json:

@@ -1,6 +1,6 @@
-"""The socket, and waitress behind it: the only place that knows how HTTP is read.
+"""The socket, and waitress behind it: the only module that knows how HTTP is read.
 
-`compose serve` makes a `Server`, runs it and closes it; tests do so in a thread.
+`compose serve` makes a `Server` and runs it; tests do so in a thread.
 """
 
 from __future__ import annotations
@@ -8,41 +8,44 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from waitress import wasyncore  # type: ignore[import-untyped]
 from waitress.channel import ClientDisconnected, HTTPChannel  # type: ignore[import-untyped]
 from waitress.server import create_server  # type: ignore[import-untyped]
 from waitress.task import ErrorTask  # type: ignore[import-untyped]
 
-from composer.errors import TargetError, UsageError
+from composer.errors import TargetError
 from composer.server.app import LARGEST_BODY, create_app
 from composer.server.auth import is_loopback
-from composer.server.testing.fault_middleware import FaultLog, FaultMiddleware
-from composer.server.testing.fault_script import Script
-from composer.server.testing.replica_lag import ReplicaLag
+from composer.server.handlers import Visibility
+from composer.text import shorten, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable
 
     from composer.server.auth import Credentials
     from composer.targets.local.service import Engine
 
+Environ: TypeAlias = "dict[str, Any]"
+StartResponse: TypeAlias = "Callable[..., Any]"
+App: TypeAlias = "Callable[[Environ, StartResponse], Iterable[bytes]]"
+
 THREADS = 16
 HEADERS = 64 * 1024  # bytes
-# What is somewhat too large is read all the same, since who still sends hears no answer.
+# A body that is somewhat too large is read all the same: a client that still sends reads no answer.
 LARGEST_READ = 8 * LARGEST_BODY
-BEAT = 0.5  # seconds
+WAKE_INTERVAL = 0.5  # seconds
 
 
 class _Refusal(ErrorTask):  # type: ignore[misc]
-    """A request that is no HTTP, or too large: answered as all refusals are."""
+    """A request that is not HTTP, or too large: answered as all refusals are."""
 
     def execute(self) -> None:
         error = self.request.error
-        code = 400 if error.code == 501 else error.code  # an encoding that we don't speak
+        code = 400 if error.code == 501 else error.code  # an encoding that we don't read
         body = json.dumps({"error": f"{error.reason}: {error.body}"}).encode()
         self.status = f"{code} {error.reason}"
         self.response_headers.append(("Content-Type", "application/json"))
@@ -57,8 +60,22 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
     error_task_class = _Refusal
 
 
+class Faults(Protocol):
+    """What `server.testing` adds to a server: a layer around the app, and reads that lag."""
+
+    @property
+    def visibility(self) -> Visibility:
+        """Which compositions reads may see."""
+
+    def wrap(self, app: App, engine: Engine, log: Callable[[str], None]) -> App:
+        """The app with faults; raises `TargetError` if the fault log can't be written."""
+
+    def end_pauses(self) -> None:
+        """Let all requests go on that a fault holds; called when the server stops."""
+
+
 class Server:
-    """The door of one engine, bound to a port. Run it in one thread, stop it from any."""
+    """The server of one engine, bound to a port. Run it in one thread, stop it from any."""
 
     def __init__(
         self,
@@ -67,32 +84,22 @@ class Server:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        script: Script | None = None,
-        fault_log: Path | None = None,
+        faults: Faults | None = None,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Bind; port 0 takes any that is free. `log` is given a line for each call.
+        """Bind; port 0 takes any that is free. `log` is given a line for each request.
 
-        Raises `UsageError` for a fault script on an address that others reach, `TargetError` if
-        the address can't be bound or the fault log not be written.
+        Raises `TargetError` if the address can't be bound or the fault log can't be written.
         """
-        if script is not None and not is_loopback(host):
-            raise UsageError("--fault-script works on loopback addresses only", hint="drop --host")
         self._socket = _bind(host, port)
         self.host, self.port = host, int(self._socket.getsockname()[1])
-        self._faults = _fault_log(fault_log)
-        replica_lag = ReplicaLag()
-        self._middleware = FaultMiddleware(
-            create_app(engine, credentials, host=host, replica_lag=replica_lag, log=log),
-            script=script or Script(),
-            faults=self._faults,
-            replica_lag=replica_lag,
-            records=engine.store.records,
-            log=log,
-            dropped=ClientDisconnected,
-        )
+        self._faults = faults
+        visibility = faults.visibility if faults else Visibility()
+        app: App = create_app(engine, credentials, host=host, visibility=visibility, log=log)
+        if faults:
+            app = faults.wrap(app, engine, log)
         self._map: dict[int, Any] = {}
-        self._server = _listen(self._middleware, self._socket, self._map)
+        self._server = _listen(logged(app, log), self._socket, self._map)
         self._stopping = False
 
     @property
@@ -110,7 +117,7 @@ class Server:
         """Serve until `stop` is called, or an interrupt is raised in this thread."""
         try:
             while not self._stopping:
-                wasyncore.loop(timeout=BEAT, map=self._map, count=1)
+                wasyncore.loop(timeout=WAKE_INTERVAL, map=self._map, count=1)
         finally:
             self._close()
 
@@ -121,20 +128,51 @@ class Server:
             self._server.pull_trigger()
 
     def _close(self) -> None:
-        """Stop listening, let running calls end (up to 5 s), and close the connections."""
-        self._middleware.close()
+        """Stop listening, let running requests end (up to 5 s), and close the connections."""
+        if self._faults:
+            self._faults.end_pauses()
         self._server.task_dispatcher.shutdown()
         self._server.close()
         wasyncore.close_all(self._map)
-        self._faults.close()
 
 
-def _listen(middleware: FaultMiddleware, bound: socket.socket, map: dict[int, Any]) -> Any:
-    # Its own words are about sockets; ours, and the call log, are about calls.
+def logged(app: App, log: Callable[[str], None]) -> App:
+    """The app with a line in the log for each request, answered or not."""
+
+    def run(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        method, path = method_and_path(environ)
+        began = time.monotonic()
+
+        def note(status: str) -> None:
+            log(f"{method} {path} {status} {(time.monotonic() - began) * 1000:.0f} ms")
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            note(status[:3])
+            return start_response(status, headers, exc_info)
+
+        try:
+            return app(environ, start)
+        except ClientDisconnected:
+            note("dropped")
+            raise
+
+    return run
+
+
+def method_and_path(environ: Environ) -> tuple[str, str]:
+    """What a log may tell of a request: no query, no header, and of a link only its job."""
+    path = str(environ.get("PATH_INFO", "")).encode("latin-1").decode("utf-8", "replace")
+    if path.startswith("/v1/downloads/"):
+        path = path.rpartition("/")[0] + "/…"
+    return visible(shorten(str(environ["REQUEST_METHOD"]), 32)), visible(shorten(path, 300))
+
+
+def _listen(app: App, bound: socket.socket, map: dict[int, Any]) -> Any:
+    # Its own messages are about sockets; those of the app are about requests.
     for name in ("waitress", "waitress.queue"):
         logging.getLogger(name).setLevel(logging.ERROR)
     server = create_server(
-        middleware,
+        app,
         map=map,
         sockets=[bound],
         threads=THREADS,
@@ -155,7 +193,7 @@ def _bind(host: str, port: int) -> socket.socket:
         )[0]
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise TargetError(f"there is no address {host}: {error.strerror or error}") from error
+        raise TargetError(f"no such address: {host}: {error.strerror or error}") from error
     try:
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows: else two could share the port
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
@@ -166,14 +204,7 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         raise TargetError(
-            f"{host}:{port} can't be bound: {error.strerror or error}",
-            hint="another program may have that port: give another --port",
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            hint="another program may use that port; choose another with --port",
         ) from error
     return bound
-
-
-def _fault_log(file: Path | None) -> FaultLog:
-    try:
-        return FaultLog(file)
-    except OSError as error:
-        raise TargetError(f"{file} can't be written: {error.strerror or error}") from error

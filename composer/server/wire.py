@@ -1,27 +1,35 @@
-"""Rows and LoRAs as the Scenario API writes them, with every field that its own client requires.
+"""Models, jobs and pages of them as the Scenario API writes them.
 
-Used by the calls. The fields are those of `scenario-sdk` 2.4.0 (`types/model_retrieve_response`,
-`types/job_retrieve_response`, `types/team_retrieve_limits_response`).
+Every field that the vendor's own client requires is there: the fields are those of `scenario-sdk`
+2.4.0 (`types/model_retrieve_response`, `types/job_retrieve_response`,
+`types/team_retrieve_limits_response`). The token of a page names the item that the page begins
+after, so that models made or deleted meanwhile shift nothing.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from composer.model import COMPOSITION, DESCRIBED
+from composer.server.request_fields import Refusal, moment
 from composer.targets.local.times import iso, now_ms
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from composer.model import Concept, Model
+    from composer.server.request_fields import Query
     from composer.targets.local.records import Download, JobRecord, Record
 
 Json: TypeAlias = "dict[str, Any]"
 
 OWNER = "team_compose"  # owns what belongs to no project
-PRICE = 5  # creative units for each concept of a composition; a rehearsal, since nobody pays
+PRICE = 5  # creative units for each concept of a composition; nobody is charged
 TRAINING_JOB, DOWNLOAD_JOB = "flux-model-training", "model-download"
 STAGES = {"queued": "queued-for-train", "in-progress": "running-train"}
-PLENTY = 100_000  # where the API has a limit, and the engine has none
+PLENTY = 100_000  # where the API has a limit and the engine has none
 LIMITS = [
     "apiKeys",
     "canvasAssetLayers",
@@ -52,6 +60,11 @@ NONE_HERE = {"maxCooldown", "minCooldown", "collections", "maxTrainingDatasets",
 VALUES = ["apiKeys", "canvasAssets", "collections", "creativeUnits", "projects", "seats"]
 
 
+PRIVACIES, DIRECTIONS = ("private", "public", "unlisted"), ("asc", "desc")
+SORTS = ("createdAt", "score")  # the API has updatedAt for public models only
+STATUSES = ("new", "training", "trained", "failed", "training-canceled", "copying", "deleted")
+
+
 def owner_of(project: str) -> str:
     """Who owns what a project made: the project, or this engine's one team."""
     return project or OWNER
@@ -68,7 +81,7 @@ def lora(model: Model, project: str) -> Json:
 
 
 def composition(record: Record) -> Json:
-    """A composition; `record.status` is the one that it has in truth."""
+    """A composition, with its true status."""
     return {
         **_common(record.id, record.name, COMPOSITION, record.status, record.project),
         "createdAt": iso(record.created_at),
@@ -156,7 +169,7 @@ def _concept(concept: Concept) -> Json:
 
 
 def _progress(record: Record) -> Json:
-    """Where its training is; times in milliseconds, as the API has them."""
+    """How far its training is; times in milliseconds, as the API has them."""
     stage = STAGES.get(record.job_status or "", "pending")
     started = record.started_at if stage == "running-train" else None
     left = None
@@ -182,3 +195,113 @@ def _job(id: str, type: str, status: str, progress: float, project: str) -> Json
 
 def _optional(**fields: object) -> Json:
     return {name: value for name, value in fields.items() if value is not None}
+
+
+# --- lists -------------------------------------------------------------------------------
+
+
+def wants_deleted(query: Query) -> bool:
+    """Whether deleted models are asked for.
+
+    The API ignores a status that it doesn't know, and answers everything, deleted ones too.
+    """
+    status = query.text("status")
+    return status is not None and (status == "deleted" or status not in STATUSES)
+
+
+def models_page(query: Query, models: Sequence[Json]) -> Json:
+    """The page of models that `GET /models` asks for; raises `Refusal`."""
+    reverse = _direction(query) == "desc"
+    keep = _model_filter(query)
+    kept = [model for model in models if keep(model)]
+    return _page(query, "models", kept, reverse=reverse, default=100, largest=500)
+
+
+def jobs_page(query: Query, jobs: Sequence[Json]) -> Json:
+    """The page of jobs that `GET /jobs` asks for, newest first; raises `Refusal`."""
+    types = query.words("types") or query.words("type")
+    statuses = query.words("status")
+    created, updated = query.moment("createdAfter"), query.moment("updatedAfter")
+    kept = [
+        job
+        for job in jobs
+        if (not types or job["jobType"] in types)
+        and (not statuses or job["status"] in statuses)
+        and (created is None or moment(job["createdAt"]) > created)
+        and (updated is None or moment(job["updatedAt"]) > updated)
+    ]
+    return _page(query, "jobs", kept, reverse=True, default=50, largest=100)
+
+
+def _direction(query: Query) -> str:
+    sort = query.choice("sortBy", SORTS, "createdAt")
+    if sort == "score" and not (query.text("privacy") and query.text("status")):
+        raise Refusal("sortBy=score needs privacy and status")
+    if query.text("sortBy") != "createdAt" and (
+        query.text("createdAfter") or query.text("createdBefore")
+    ):
+        raise Refusal("createdAfter and createdBefore need sortBy=createdAt")
+    return query.choice("sortDirection", DIRECTIONS, "desc")
+
+
+def _model_filter(query: Query) -> Callable[[Json], bool]:
+    types, status = query.one_or_many("type", "types"), query.text("status")
+    after, before = query.moment("createdAfter"), query.moment("createdBefore")
+    # There is nothing public here, and there are no collections.
+    nothing = query.choice("privacy", PRIVACIES, "private") != "private"
+    nothing = nothing or query.text("collectionId") is not None
+
+    def keep(model: Json) -> bool:
+        created = moment(model["createdAt"])
+        return (
+            not nothing
+            and (not types or model["type"] in types)
+            and (status not in STATUSES or _state(model) == status)
+            and (after is None or created > after)
+            and (before is None or created < before)
+        )
+
+    return keep
+
+
+def _state(model: Json) -> str:
+    return "deleted" if "deletedAt" in model else str(model["status"])
+
+
+def _page(
+    query: Query, name: str, items: Sequence[Json], *, reverse: bool, default: int, largest: int
+) -> Json:
+    size = query.number("pageSize", default, largest)
+    token = query.text("paginationToken")
+    ordered = sorted(items, key=_page_key, reverse=reverse)
+    if token is not None:
+        last = _read_token(token)
+        ordered = [
+            item
+            for item in ordered
+            if (_page_key(item) < last if reverse else last < _page_key(item))
+        ]
+    answer: dict[str, Any] = {name: ordered[:size]}
+    if len(ordered) > size:
+        answer["nextPaginationToken"] = _token(ordered[size - 1])
+    return answer
+
+
+def _page_key(item: Json) -> tuple[str, str]:
+    """By creation; times in this one format sort as text."""
+    return item["createdAt"], item.get("id") or item["jobId"]
+
+
+def _token(item: Json) -> str:
+    return base64.urlsafe_b64encode(json.dumps(_page_key(item)).encode()).decode().rstrip("=")
+
+
+def _read_token(token: str) -> tuple[str, str]:
+    try:
+        padded = token.encode("ascii") + b"=" * (-len(token) % 4)
+        created, id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        if isinstance(created, str) and isinstance(id, str):
+            return created, id
+    except (ValueError, TypeError, RecursionError):
+        pass
+    raise Refusal("paginationToken was not issued by this server")

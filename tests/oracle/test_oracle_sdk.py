@@ -266,7 +266,7 @@ def test_a_natural_conflict_is_one(served: Served) -> None:
     with Scenario(**strict(served)) as client:
         id = make(client)
         client.models.update_tags(id, add=["a"])
-        with pytest.raises(scenario_sdk.ConflictError, match="there already: a"):
+        with pytest.raises(scenario_sdk.ConflictError, match="already has the tags a"):
             client.models.update_tags(id, add=["a"], strict=True)
 
 

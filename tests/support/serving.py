@@ -26,6 +26,7 @@ from support.engine_files import PATIENCE, free
 
 from composer.server.auth import Credentials
 from composer.server.running import Server
+from composer.server.testing.fault_middleware import FaultInjection
 from composer.server.testing.fault_script import read_script
 from composer.targets.local.service import Engine
 
@@ -248,7 +249,10 @@ def thread(
     state = root / "state"
     with Engine(state, library, poll_interval=0.02, free_space=free_space) as engine:
         server = Server(
-            engine, Credentials(KEY, SECRET), script=script, fault_log=log, log=lines.append
+            engine,
+            Credentials(KEY, SECRET),
+            faults=FaultInjection(script, log),
+            log=lines.append,
         )
         running = threading.Thread(target=server.run, name="compose-serve")
         running.start()

@@ -1,1 +1,1 @@
-"""Faults on purpose: what `compose serve --faults` does to requests and answers, for tests."""
+"""Fault injection for tests: what `compose serve --fault-script` does to requests and answers."""

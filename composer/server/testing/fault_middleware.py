@@ -1,6 +1,7 @@
-"""The outermost layer: counts and logs every call, and does to it what the fault script says.
+"""Fault injection: a layer around the app that does to requests what the fault script says.
 
-A WSGI application around Flask's. What a call did is known here, answered or not.
+`compose serve --fault-script` and `--fault-log` make a `FaultInjection`. It numbers all requests,
+carries faults out, writes both to the fault log, and lets reads lag where the script says so.
 """
 
 from __future__ import annotations
@@ -10,25 +11,117 @@ import json
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
+from waitress.channel import ClientDisconnected  # type: ignore[import-untyped]
+
+from composer.errors import TargetError
+from composer.server.handlers import Visibility
+from composer.server.running import method_and_path
 from composer.server.testing.fault_script import AFTER, BEFORE, Script
-from composer.text import shorten, visible
+from composer.targets.local.times import now_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from composer.server.running import App, Environ, StartResponse
     from composer.server.testing.fault_script import Fault
-    from composer.server.testing.replica_lag import ReplicaLag
     from composer.targets.local.records import Record
-
-Environ: TypeAlias = "dict[str, Any]"
-StartResponse: TypeAlias = "Callable[..., Any]"
-App: TypeAlias = "Callable[[Environ, StartResponse], Iterable[bytes]]"
+    from composer.targets.local.service import Engine
 
 TICK = 0.005  # seconds between two looks for the file that ends a pause
 JSON = [("Content-Type", "application/json")]
+
+
+class FaultInjection:
+    """The faults of one server: its script, its fault log, and what reads may see."""
+
+    def __init__(self, script: Script | None = None, log_file: Path | None = None) -> None:
+        """Raises `TargetError` if the fault log can't be written."""
+        self.script = script or Script()
+        self.fault_log = FaultLog(log_file)
+        self.visibility = ReplicaLag()
+        self.stopping = threading.Event()
+
+    def wrap(self, app: App, engine: Engine, log: Callable[[str], None]) -> App:
+        """The app with these faults; `log` is given a line for each that fires."""
+        return FaultMiddleware(app, self, engine.store.records, log)
+
+    def end_pauses(self) -> None:
+        """Let all requests go on that a fault holds."""
+        self.stopping.set()
+
+
+class FaultLog:
+    """A file of JSON lines: each call (`n`, `method`, `path`, `status`), each fault that fired."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        try:
+            self._append("")
+        except OSError as error:
+            raise TargetError(f"cannot write {file}: {error.strerror or error}") from error
+
+    def write(self, event: str, **fields: object) -> None:
+        self._append(json.dumps({"event": event, **fields}) + "\n")
+
+    def _append(self, line: str) -> None:
+        if self._file:
+            with self._lock, self._file.open("a", encoding="utf-8") as file:
+                file.write(line)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frozen:
+    """All compositions as they were; `until` and `span` in milliseconds."""
+
+    records: Sequence[Record]
+    until: int
+    span: int
+
+
+class ReplicaLag(Visibility):
+    """Reads that lag on purpose: stale lists and late replicas, for a while. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._frozen: _Frozen | None = None
+        self._hidden: dict[str, int] = {}  # id -> when it appears, in milliseconds
+        self._lock = threading.Lock()
+
+    def freeze(self, records: Sequence[Record], seconds: float) -> None:
+        """For so many seconds, lists answer with these, but for those younger than that."""
+        span = round(seconds * 1000)
+        with self._lock:
+            self._frozen = _Frozen(records, now_ms() + span, span)
+
+    def hide(self, id: str, seconds: float) -> None:
+        """For so many seconds, reads do not see this model."""
+        with self._lock:
+            self._hidden[id] = now_ms() + round(seconds * 1000)
+
+    def hides(self, id: str) -> bool:
+        with self._lock:
+            until = self._hidden.get(id)
+            if until is not None and until <= now_ms():
+                del self._hidden[id]
+                return False
+            return until is not None
+
+    def listed(self, records: Sequence[Record], project: str) -> list[Record]:
+        with self._lock:
+            frozen = self._frozen
+        if frozen is None or frozen.until <= now_ms():
+            listed = records
+        else:
+            old = now_ms() - frozen.span
+            listed = [
+                record
+                for record in frozen.records
+                if record.project == project and record.created_at <= old
+            ]
+        return [record for record in listed if not self.hides(record.id)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,85 +133,53 @@ class Reply:
     body: bytes
 
 
-class FaultLog:
-    """A file of JSON lines: each call (`n`, `method`, `path`, `status`), each fault that fired."""
-
-    def __init__(self, file: Path | None) -> None:
-        self._file = file.open("a", encoding="utf-8") if file else None
-        self._lock = threading.Lock()
-
-    def write(self, event: str, **fields: object) -> None:
-        if self._file:
-            with self._lock:
-                self._file.write(json.dumps({"event": event, **fields}) + "\n")
-                self._file.flush()
-
-    def close(self) -> None:
-        if self._file:
-            self._file.close()
-
-
 class FaultMiddleware:
-    """Around `app`; `dropped` is the exception that makes the server close a connection."""
+    """A WSGI application around another one; `records` are all compositions there are."""
 
     def __init__(
         self,
         app: App,
-        *,
-        script: Script,
-        faults: FaultLog,
-        replica_lag: ReplicaLag,
+        injection: FaultInjection,
         records: Callable[[], Sequence[Record]],
         log: Callable[[str], None],
-        dropped: type[Exception],
     ) -> None:
         self._app = app
-        self._script = script
-        self._faults = faults
-        self._replica_lag = replica_lag
+        self._script = injection.script
+        self._fault_log = injection.fault_log
+        self._visibility = injection.visibility
+        self._stopping = injection.stopping
         self._records = records
         self._log = log
-        self._dropped = dropped
-        self._closing = threading.Event()
-
-    def close(self) -> None:
-        """End all pauses."""
-        self._closing.set()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        call = _Note(environ)
-        call.n, met = self._script.arrive(call.method, call.path.removeprefix("/v1"))
-        if met is None:
+        method, path = method_and_path(environ)
+        number, index = self._script.arrive(method, path.removeprefix("/v1"))
+        call = {"n": number, "method": method, "path": path}
+        if index is None:
             return self._app(environ, self._noting(call, start_response))
-        fault = self._script.faults[met]
-        self._faults.write("fault", fault=met + 1, what=dict(fault.what), **call.fields)
-        self._log(f"fault {met + 1} at call {call.n}: {json.dumps(dict(fault.what))}")
+        fault = self._script.faults[index]
+        self._fault_log.write("fault", fault=index + 1, what=dict(fault.what), **call)
+        self._log(f"fault {index + 1} at call {number}: {json.dumps(dict(fault.what))}")
         reply = self._suffered(fault, call, environ)
         self._note(call, None if reply is None else int(reply.status[:3]))
         if reply is None:
-            raise self._dropped
+            raise ClientDisconnected  # the server closes the connection
         start_response(reply.status, reply.headers)
-        return self._truncated(reply.body) if fault.mangle == "truncated" else [reply.body]
+        return _truncated(reply.body) if fault.mangle == "truncated" else [reply.body]
 
-    # --- notes ---------------------------------------------------------------------------
-
-    def _noting(self, call: _Note, start_response: StartResponse) -> StartResponse:
+    def _noting(self, call: Mapping[str, Any], start_response: StartResponse) -> StartResponse:
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             self._note(call, int(status[:3]))
             return start_response(status, headers, exc_info)
 
         return start
 
-    def _note(self, call: _Note, status: int | None) -> None:
-        took = (time.monotonic() - call.began) * 1000
-        self._faults.write("call", status=status, **call.fields)
-        self._log(f"{call.method} {call.path} {status or 'dropped'} {took:.0f} ms")
+    def _note(self, call: Mapping[str, Any], status: int | None) -> None:
+        self._fault_log.write("call", status=status, **call)
 
-    # --- faults --------------------------------------------------------------------------
-
-    def _suffered(self, fault: Fault, call: _Note, environ: Environ) -> Reply | None:
-        """The answer that is left, None for none."""
-        self._closing.wait(fault.delay)
+    def _suffered(self, fault: Fault, call: Mapping[str, Any], environ: Environ) -> Reply | None:
+        """The answer after the fault, None for none: the connection is to be dropped."""
+        self._stopping.wait(fault.delay)
         self._pause(fault, BEFORE, call)
         if fault.drop == BEFORE:
             return None
@@ -128,7 +189,7 @@ class FaultMiddleware:
             headers = dict(JSON) | dict(fault.headers)
             return _reply(f"{fault.status} Scripted", list(headers.items()), fault.body.encode())
         if fault.stale_list:
-            self._replica_lag.freeze(self._records(), fault.stale_list)
+            self._visibility.freeze(self._records(), fault.stale_list)
         reply = self._effect(fault, environ)
         if fault.late_replica:
             self._hide(fault, call, reply)
@@ -140,7 +201,7 @@ class FaultMiddleware:
         return _mangled(reply, fault.mangle)
 
     def _effect(self, fault: Fault, environ: Environ) -> Reply:
-        """Let the call take effect, twice if so scripted; the last answer counts."""
+        """Let the call take effect, twice if the script says so; the last answer counts."""
         body = environ["wsgi.input"].read()
         reply = None
         for _ in range(2 if fault.duplicate else 1):
@@ -148,47 +209,31 @@ class FaultMiddleware:
         assert reply is not None
         return reply
 
-    def _hide(self, fault: Fault, call: _Note, reply: Reply) -> None:
+    def _hide(self, fault: Fault, call: Mapping[str, Any], reply: Reply) -> None:
         """Hide the model that this call made, if it made one."""
         made = None
-        if call.method == "POST" and reply.status.startswith("200"):
+        if call["method"] == "POST" and reply.status.startswith("200"):
             made = json.loads(reply.body).get("model", {}).get("id")
         if made is not None:
-            self._replica_lag.hide(made, fault.late_replica)
-        self._faults.write("hidden", n=call.n, id=made)
+            self._visibility.hide(made, fault.late_replica)
+        self._fault_log.write("hidden", n=call["n"], id=made)
 
-    def _pause(self, fault: Fault, at: str, call: _Note) -> None:
+    def _pause(self, fault: Fault, at: str, call: Mapping[str, Any]) -> None:
         pause = fault.pause
         if pause is None or pause.at != at:
             return
-        self._faults.write("paused", at=at, **call.fields)
+        self._fault_log.write("paused", at=at, **call)
         end = time.monotonic() + (3600 if pause.seconds is None else pause.seconds)
         while time.monotonic() < end and not (pause.until and pause.until.exists()):
-            if self._closing.wait(TICK):
+            if self._stopping.wait(TICK):
                 break
-        self._faults.write("resumed", at=at, **call.fields)
-
-    def _truncated(self, body: bytes) -> Iterator[bytes]:
-        """Half of what `Content-Length` promised."""
-        yield body[: len(body) // 2]
-        raise self._dropped
+        self._fault_log.write("resumed", at=at, **call)
 
 
-class _Note:
-    """What is written down of a call: no query, no header, and of a link only its job."""
-
-    def __init__(self, environ: Environ) -> None:
-        self.n = 0
-        self.began = time.monotonic()
-        self.method = visible(shorten(str(environ["REQUEST_METHOD"]), 32))
-        path = str(environ.get("PATH_INFO", "")).encode("latin-1").decode("utf-8", "replace")
-        if path.startswith("/v1/downloads/"):
-            path = path.rpartition("/")[0] + "/…"
-        self.path = visible(shorten(path, 300))
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        return {"n": self.n, "method": self.method, "path": self.path}
+def _truncated(body: bytes) -> Iterator[bytes]:
+    """Half of what `Content-Length` promised."""
+    yield body[: len(body) // 2]
+    raise ClientDisconnected
 
 
 def _answered(app: App, environ: Environ) -> Reply:

@@ -1,4 +1,4 @@
-"""The fault script: what is to go wrong, at which calls. For tests and rehearsals.
+"""The fault script: what goes wrong, and at which calls. For tests.
 
     - when: POST /models        # method and path, `*` for any one part of it, `**` for any rest
       nth: 2                    # the second of all calls that match (default 1)
@@ -9,8 +9,8 @@
       headers: {Retry-After: "1"}
       body: {error: slow down}
 
-`read_script` makes `Fault`s of the file; `Script` says which of them a call meets; `door` carries
-them out. A call meets at most one: the first in the file.
+`read_script` makes `Fault`s of the file; `Script` says which of them a call gets: at most one, the
+first in the file. `fault_middleware` carries them out.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _KEYS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Hold the call `before` or `after` its effect: for so long, or until a file is there."""
+    """Hold the call `before` or `after` its effect: for so many seconds, or until a file exists."""
 
     at: str
     seconds: float | None
@@ -63,7 +63,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One entry of the script; `what` is it in short, for the log. Times in seconds."""
+    """One entry of the script; `what` is its short form for the log. Times in seconds."""
 
     method: str
     path: re.Pattern[str]
@@ -89,7 +89,7 @@ class Fault:
 
 @dataclass(slots=True)
 class Script:
-    """Counts calls, and says which fault each meets; safe between threads."""
+    """Counts calls, and says which fault each gets. Thread-safe."""
 
     faults: Sequence[Fault] = ()
     _calls: int = 0
@@ -97,11 +97,11 @@ class Script:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def arrive(self, method: str, path: str) -> tuple[int, int | None]:
-        """The number of this call, from 1, and of its fault; `path` is without `/v1`."""
+        """The number of this call, from 1, and the index of its fault; `path` is without `/v1`."""
         with self._lock:
             self._calls += 1
-            met = [at for at, fault in enumerate(self.faults) if self._due(at, fault, method, path)]
-            return self._calls, met[0] if met else None
+            due = [at for at, fault in enumerate(self.faults) if self._due(at, fault, method, path)]
+            return self._calls, due[0] if due else None
 
     def _due(self, at: int, fault: Fault, method: str, path: str) -> bool:
         if not fault.matches(method, path):
@@ -120,7 +120,7 @@ def read_script(file: Path) -> Script:
     except OSError as error:
         raise InvalidInput(f"the fault script {file}: {error.strerror or error}") from error
     except (ValueError, yaml.YAMLError) as error:
-        raise InvalidInput(f"the fault script {file} is no YAML: {error}") from error
+        raise InvalidInput(f"the fault script {file} is not valid YAML: {error}") from error
     if not isinstance(entries, list):
         raise InvalidInput(f"the fault script {file} is not a list of faults")
     faults = []
@@ -136,13 +136,13 @@ def _fault(entry: object, folder: Path) -> Fault:
     if not isinstance(entry, dict):
         raise TypeError("it is not a mapping")
     if unknown := sorted(map(str, entry.keys() - _KEYS)):
-        raise ValueError(f"there is no {', '.join(unknown)}; there are {', '.join(sorted(_KEYS))}")
+        raise ValueError(f"unknown key {unknown[0]}; the keys are {', '.join(sorted(_KEYS))}")
     scripted = "status" in entry
     ends = [name for name in _ENDS if name in entry]
     if "body" in entry and not scripted:
         ends.append("body")
     if len(ends) > 1:
-        raise ValueError(f"{' and '.join(ends)} can't both be")
+        raise ValueError(f"{' and '.join(ends)} can't be given together")
     method, path = _when(entry.get("when", "* **"))
     return Fault(
         method=method,
@@ -167,7 +167,7 @@ def _fault(entry: object, folder: Path) -> Fault:
 
 def _when(text: object) -> tuple[str, re.Pattern[str]]:
     if not isinstance(text, str):
-        raise TypeError("when is a method and a path")
+        raise TypeError("when must be a method and a path")
     method, _, path = text.partition(" ")
     pattern = re.escape(path.strip())
     pattern = re.sub(r"\\\*\\\*|\\\*", lambda star: ".*" if len(star[0]) > 2 else "[^/]*", pattern)
@@ -178,7 +178,7 @@ def _pause(entry: Mapping[str, Any], folder: Path) -> Pause:
     if not isinstance(entry, dict) or not entry.keys() & {"seconds", "until"}:
         raise ValueError("pause needs seconds or until")
     if unknown := sorted(map(str, entry.keys() - {"at", "seconds", "until"})):
-        raise ValueError(f"pause has no {', '.join(unknown)}")
+        raise ValueError(f"pause has no key {', '.join(unknown)}")
     return Pause(
         at=_word(entry, "at", (BEFORE, AFTER)) or AFTER,
         seconds=_seconds(entry, "seconds") if "seconds" in entry else None,
@@ -189,35 +189,35 @@ def _pause(entry: Mapping[str, Any], folder: Path) -> Pause:
 def _status(entry: Mapping[str, Any]) -> int:
     status = _whole(entry, "status", 0)
     if not 200 <= status <= 599:
-        raise ValueError("status is from 200 to 599")
+        raise ValueError("status must be from 200 to 599")
     return status
 
 
 def _headers(entry: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     headers = entry.get("headers", {})
     if not isinstance(headers, dict):
-        raise TypeError("headers is a mapping")
+        raise TypeError("headers must be a mapping")
     return tuple((str(name), str(value)) for name, value in headers.items())
 
 
 def _whole(entry: Mapping[str, Any], name: str, default: int) -> int:
     value = entry.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is a whole number from 1 on")
+        raise ValueError(f"{name} must be a whole number from 1")
     return value
 
 
 def _seconds(entry: Mapping[str, Any], name: str) -> float:
     value = entry.get(name, 0)
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 3600:
-        raise ValueError(f"{name} is a number of seconds, up to 3600")
+        raise ValueError(f"{name} must be a number of seconds, up to 3600")
     return float(value)
 
 
 def _word(entry: Mapping[str, Any], name: str, words: Sequence[str]) -> str | None:
     value = entry.get(name)
     if value is not None and value not in words:
-        raise ValueError(f"{name} is one of {', '.join(words)}")
+        raise ValueError(f"{name} must be one of {', '.join(words)}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Who gets in, and what survives: credentials, Host, malformed HTTP, restarts and kills."""
+"""Access and lifetime: credentials, Host, malformed HTTP, restarts and kills."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_only_the_key_and_the_secret_get_in(served: Served) -> None:
 
 def test_a_bearer_token_is_refused_in_words(served: Served) -> None:
     answer = served.call("GET", "/models", auth=None, headers={"Authorization": "Bearer x.y.z"})
-    assert "no bearer token" in refused(answer, 401)
+    assert "not a bearer token" in refused(answer, 401)
 
 
 def test_a_foreign_host_is_refused_before_anything_else(served: Served) -> None:
@@ -285,6 +285,27 @@ def test_the_log_is_a_line_for_each_request_without_secrets(root: Path) -> None:
     assert base64.b64encode(f"{served.key}:{served.secret}".encode()).decode() not in output
 
 
+def test_fault_injection_is_imported_only_where_it_is_asked_for(root: Path) -> None:
+    imported = {}
+    for options in ((), ("--fault-log", "faults.jsonl")):
+        server = subprocess.Popen(
+            [sys.executable, "-X", "importtime", "-m", "composer", "serve", "--port=0", *options],
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith("http://127.0.0.1:")
+        server.terminate()
+        imported[options] = server.communicate(timeout=PATIENCE)[1]
+    without, with_log = imported.values()
+    assert "composer.server.running" in without
+    assert "composer.server.testing" not in without
+    assert "composer.server.testing" in with_log
+
+
 def test_the_library_is_the_one_that_is_said_or_near(root: Path, tmp_path: Path) -> None:
     write_lora(tmp_path / "other" / "pixel.safetensors", 2, title="Pixel Dust")
     for options, env in (
@@ -304,7 +325,7 @@ def test_the_library_is_the_one_that_is_said_or_near(root: Path, tmp_path: Path)
 def test_a_port_that_is_taken_and_options_that_can_t_be_are_said(root: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ran = compose("serve", "--port", str(taken.getsockname()[1]), at=root)
-    assert (ran.status, "can't be bound" in ran.err) == (1, True)
+    assert (ran.status, "cannot listen on" in ran.err) == (1, True)
     for options, words in (
         (("--library", "nowhere"), "does not exist"),
         (("--host", "0.0.0.0", "--fault-script", "faults.yaml"), "loopback"),

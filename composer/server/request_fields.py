@@ -1,20 +1,22 @@
-"""Request bodies, read strictly: JSON of bounded depth, of the right types, and nothing odd.
+"""What a request says, read strictly: its query parameters and the fields of its JSON body.
 
-The calls take their fields from here. What the API doesn't know is passed over; what it knows
-and this engine can't do is refused in words.
+The handlers take their input from here. A field that the API does not have is ignored; one that it
+has and this engine cannot serve is refused. `Refusal` is the error for that, with its HTTP status.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from composer.errors import ComposeError, NotFound, Unreachable
 from composer.model import Concept, Parameters, is_id, parameters
-from composer.server.refusals import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 DEEPEST, LARGEST_WHOLE, LONGEST_TAG = 20, 2**53, 256
 # Training parameters by the type that the API gives them; all others may be anything flat.
@@ -69,7 +71,85 @@ CHOICES = {
 SECRET = "wandbKey"  # never kept, and never answered
 
 
-def read(raw: bytes) -> dict[str, Any]:
+class Refusal(ComposeError):
+    """A request that is refused: why, and the HTTP status of the answer (400 by default)."""
+
+    status = 400
+
+    def __init__(self, message: str, *, hint: str | None = None, status: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status or type(self).status
+
+
+def status_of(error: ComposeError) -> int:
+    """The HTTP status of an error: a refusal's own, 404, 503 (try again), else 400."""
+    match error:
+        case Refusal():
+            return error.status
+        case NotFound():
+            return 404
+        case Unreachable():
+            return 503
+    return 400
+
+
+# --- the query ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The query parameters of a request; of one that is given twice, all values count."""
+
+    values: Mapping[str, Sequence[str]]
+
+    def text(self, name: str) -> str | None:
+        """The first value, None where there is none or it is empty."""
+        return next(iter(self.values.get(name, ())), None) or None
+
+    def words(self, name: str) -> frozenset[str]:
+        """Values separated by commas, or given one by one."""
+        given = ",".join(self.values.get(name, ())).split(",")
+        return frozenset(word.strip() for word in given if word.strip())
+
+    def choice(self, name: str, options: Sequence[str], default: str) -> str:
+        value = self.text(name) or default
+        if value not in options:
+            raise Refusal(f"{name} must be one of {', '.join(options)}")
+        return value
+
+    def number(self, name: str, default: int, largest: int) -> int:
+        value = self.text(name)
+        if value is None:
+            return default
+        whole = int(value) if value.isascii() and value.isdigit() and len(value) < 9 else 0
+        if not 1 <= whole <= largest:
+            raise Refusal(f"{name} must be a whole number from 1 to {largest}")
+        return whole
+
+    def moment(self, name: str) -> datetime | None:
+        value = self.text(name)
+        return None if value is None else moment(value, name)
+
+    def one_or_many(self, one: str, many: str) -> frozenset[str]:
+        """`type` or `types`, which must not both be given."""
+        if self.text(one) and self.text(many):
+            raise Refusal(f"{one} and {many} can't be given together")
+        return self.words(many) or self.words(one)
+
+
+def moment(value: str, name: str = "") -> datetime:
+    """An ISO 8601 date and time, in UTC; raises `Refusal` with the parameter's name."""
+    try:
+        parsed = datetime.fromisoformat(value)
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise Refusal(f"{name} must be a date and time in ISO 8601") from error
+
+
+# --- the body ----------------------------------------------------------------------------
+
+
+def read_body(raw: bytes) -> dict[str, Any]:
     """A body as an object; empty where there is none. Raises `Refusal`."""
     if not raw.strip():
         return {}
@@ -77,20 +157,20 @@ def read(raw: bytes) -> dict[str, Any]:
         body = json.loads(raw.decode("utf-8"), parse_constant=_not_finite)
         _check(body, 0)
     except (ValueError, RecursionError) as error:
-        raise Refusal(f"the body is not JSON that this API takes: {str(error)[:200]}") from error
+        raise Refusal(f"the body is not JSON that this API accepts: {str(error)[:200]}") from error
     if not isinstance(body, dict):
         raise Refusal("the body is not a JSON object")
     return body
 
 
 def _not_finite(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _check(value: object, depth: int) -> None:
-    """Refuse what SQLite or JSON can't hold, or what is nested without end."""
+    """Refuse what SQLite or JSON can't hold, and what is nested too deeply."""
     if depth > DEEPEST:
-        raise ValueError(f"it is nested more than {DEEPEST} deep")
+        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
     match value:
         case str():
             value.encode("utf-8")  # a lone surrogate can't be
@@ -105,9 +185,6 @@ def _check(value: object, depth: int) -> None:
             for key, item in value.items():
                 _check(key, depth)
                 _check(item, depth + 1)
-
-
-# --- fields ------------------------------------------------------------------------------
 
 
 def text(body: Mapping[str, Any], name: str) -> str | None:
@@ -138,14 +215,14 @@ def texts(body: Mapping[str, Any], name: str) -> list[str]:
 
 def tags(body: Mapping[str, Any], name: str) -> list[str]:
     """A field that is a list of tags: strings of 1 to 256 characters."""
-    found = texts(body, name)
-    if not all(1 <= len(tag) <= LONGEST_TAG for tag in found):
+    given = texts(body, name)
+    if not all(1 <= len(tag) <= LONGEST_TAG for tag in given):
         raise Refusal(f"{name}: a tag has 1 to {LONGEST_TAG} characters")
-    return found
+    return given
 
 
 def concepts(body: Mapping[str, Any]) -> list[Concept]:
-    """The field `concepts`; how many and which there may be is the engine's to say."""
+    """The field `concepts`; the engine checks how many there are, and which."""
     value = body.get("concepts")
     if not isinstance(value, list):
         raise Refusal("concepts must be a list of {modelId, scale}")
@@ -192,7 +269,7 @@ def _fits(name: str, value: object) -> bool:
 
 
 def _is_flat(value: object) -> bool:
-    """No objects: a parameter is a scalar or a list."""
+    """Whether this is a scalar, or a list of such values."""
     if isinstance(value, list):
         return all(_is_flat(item) for item in value)
     return not isinstance(value, dict)
