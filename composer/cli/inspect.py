@@ -15,9 +15,8 @@ from composer.cli.project import open_project
 from composer.cli.targets import open_engine
 from composer.cli.terminal import emit
 from composer.errors import ComposeError, UsageError
+from composer.output.inspect import as_json, text
 from composer.output.inspect_html import page
-from composer.output.inspect_json import as_json
-from composer.output.inspect_text import text
 from composer.project.advice import concepts_of
 from composer.project.options import PLAN_DEFAULTS, Selection
 from composer.project.planning import build_plan

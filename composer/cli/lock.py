@@ -18,7 +18,7 @@ from composer.cli.terminal import emit
 from composer.errors import Refused, UsageError
 from composer.lock import only_one, remember, write_lock
 from composer.model import Lock, TargetLock
-from composer.output import locking as render
+from composer.output import lock as render
 from composer.planner import other_owner, outdated_pins, pinned, unpinned
 from composer.project import PlanOptions
 from composer.project.sources import find

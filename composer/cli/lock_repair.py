@@ -19,7 +19,7 @@ from composer.lock import (
     undecided,
     write_lock,
 )
-from composer.output import locking as render
+from composer.output import lock as render
 from composer.text import counted, visible
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from composer.cli.output_files import check_report, write_copy
 from composer.cli.signals import terminable
 from composer.cli.terminal import Meter
 from composer.errors import UsageError
-from composer.output import merged as render
+from composer.output import merge as render
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

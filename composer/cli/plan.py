@@ -16,7 +16,7 @@ from composer.cli.targets import open_target
 from composer.cli.terminal import emit
 from composer.errors import InvalidInput, UsageError
 from composer.lock import read_conflicted, read_lock
-from composer.output.budget import BUDGETS
+from composer.output.markdown import BUDGETS
 from composer.output.plan_formats import PLAN_FORMATS, invalid
 from composer.output.plan_view import WHOLE
 from composer.targets.selection import offline_choice

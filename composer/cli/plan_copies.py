@@ -12,7 +12,7 @@ import click
 from composer.cli.options import gathered
 from composer.errors import ComposeError, UsageError
 from composer.lock import NAME as LOCK
-from composer.output.budget import COMMENT, SUMMARY, Budget
+from composer.output.markdown import COMMENT, SUMMARY, Budget
 from composer.project.sources import RECIPES, find
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
 from composer.output import results
-from composer.output import status as render
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -47,10 +46,10 @@ def status_command(
         plan = project.status(target).plan
         size = target.size() if isinstance(target, Sized) else 0
     if form == "json":
-        click.echo(render.as_json(plan), nl=False)
+        click.echo(results.status_json(plan), nl=False)
     else:
         sizes = [f"results: {size / 1e6:,.1f} MB in {visible(str(project.state))}"] if size else []
-        footer = [*render.drift(plan), *sizes]
+        footer = [*results.drift(plan), *sizes]
         emit(lambda color: results.status(plan, footer=footer, color=color))
     drifted = any(action.explanation.drift for action in plan.actions)
     return DRIFT if detailed_exitcode and drifted else 0

@@ -14,8 +14,7 @@ from composer.forge.base import artifact_name, plan_name
 from composer.forge.github import GitHub, NoArtifact, event
 from composer.forge.review import keep_comment, marker
 from composer.forge.workflow import annotate, say
-from composer.output.budget import COMMENT
-from composer.output.escape import fenced
+from composer.output.markdown import COMMENT, fenced
 from composer.text import shorten, visible_lines
 
 if TYPE_CHECKING:

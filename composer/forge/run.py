@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from composer.forge.base import artifact_name, drifted, plan_name, read_plan
 from composer.forge.workflow import add_summary, annotate, commands_stopped, say, set_outputs
-from composer.output.escape import cell, fenced
+from composer.output.markdown import cell, fenced
 from composer.text import shorten, visible, visible_lines
 
 if TYPE_CHECKING:

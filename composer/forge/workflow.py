@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from composer.output.annotations import command
+from composer.output.findings import command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

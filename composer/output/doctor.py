@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from composer.output.escape import dumped
-from composer.output.style import painted
+from composer.output.style import dumped, painted
 from composer.text import counted, visible
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from composer.lora.inspection import Level
-from composer.output.inspect_text import decimals, facts, rows
+from composer.output.inspect import decimals, facts, rows
 from composer.output.plan_text import weight
 from composer.text import shorten, visible
 from composer.version import __version__

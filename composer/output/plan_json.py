@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from composer.lock import Plain, plain_content
-from composer.output.escape import dumped
 from composer.output.plan_view import summary
+from composer.output.style import dumped
 from composer.planner import is_stand_in
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from composer.output.budget import Section, fitted
-from composer.output.escape import cell, code
+from composer.output.markdown import Section, cell, code, fitted
 from composer.output.plan_view import LOCK_ONLY, SIGNS, UNASKED, rows_of, summary
 from composer.planner import CHANGES, Verb
 from composer.text import counted

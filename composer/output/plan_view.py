@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from composer.output.budget import COMMENT, Budget
+from composer.output.markdown import COMMENT, Budget
 from composer.planner import Verb, is_stand_in
 from composer.text import counted
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from composer.output.annotations import ERROR, Finding, annotated
-from composer.output.budget import COMMENT, Budget, Section, fitted
-from composer.output.escape import cell, dumped
-from composer.output.sarif import log
+from composer.output.findings import ERROR, Finding, annotated, log
+from composer.output.markdown import COMMENT, Budget, Section, cell, fitted
+from composer.output.style import dumped
 from composer.recipes.codes import CODES
 from composer.text import counted
 

@@ -1,12 +1,11 @@
-"""What came of an apply, the state of every recipe, and the models of a target, for people."""
+"""What came of an apply, the state of every recipe and its drift, and the models of a target."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from composer.output.escape import dumped
-from composer.output.style import aligned, painted
+from composer.output.style import aligned, dumped, painted
 from composer.planner import Verb
 from composer.text import counted, visible
 
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from composer.model import Entry, Model
     from composer.planner import Outcome, Plan, Report
 
+
+FORMAT_VERSION = 1
 _COLOURS = {"failed": "red", "blocked": "red", "not started": "yellow", "training": "yellow"}
 _QUIET = ("kept", "left alone")
 _UNCHANGED = {*_QUIET, "moved", "blocked", "not started"}
@@ -66,7 +67,9 @@ def report_json(report: Report) -> str:
         }
         for outcome in report.outcomes
     ]
-    return dumped({"formatVersion": 1, "outcomes": outcomes, "interrupted": report.interrupted})
+    return dumped(
+        {"formatVersion": FORMAT_VERSION, "outcomes": outcomes, "interrupted": report.interrupted}
+    )
 
 
 # --- status ------------------------------------------------------------------------------
@@ -99,6 +102,30 @@ def status(plan: Plan, *, footer: Sequence[str] = (), color: bool = False) -> st
     return "\n".join([*lines, "", count, *footer]) + "\n"
 
 
+def drift(plan: Plan) -> list[str]:
+    """A line for each composition that drifted, and their count; none without drift."""
+    drifted = [action for action in plan.actions if action.explanation.drift]
+    lines = [
+        f"drift: {visible(a.name)} ({visible(a.path)}): {visible(a.explanation.drift)}"
+        for a in drifted
+    ]
+    count = f"{counted(len(drifted), 'composition')} drifted. next: compose plan"
+    return [*lines, count] if lines else []
+
+
+def status_json(plan: Plan) -> str:
+    """`status` for programs; a recipe has the key `drift` only if its composition drifted."""
+    said = {
+        action.path: action.explanation.drift for action in plan.actions if action.explanation.drift
+    }
+    rows = [
+        {**row, **({"drift": said[row["recipe"]]} if row["recipe"] in said else {})}
+        for row in status_rows(plan)
+    ]
+    plain = {"formatVersion": FORMAT_VERSION, "target": plan.target, "hasDrift": bool(said)}
+    return dumped({**plain, "recipes": rows})
+
+
 # --- models and output -------------------------------------------------------------------
 
 
@@ -126,7 +153,7 @@ def models_json(listed: Sequence[Model], *, rejected: Mapping[str, str]) -> str:
         }
         for model in listed
     ]
-    return dumped({"formatVersion": 1, "models": plain, "rejected": dict(rejected)})
+    return dumped({"formatVersion": FORMAT_VERSION, "models": plain, "rejected": dict(rejected)})
 
 
 def output(entry: Entry, *, use: str) -> str:

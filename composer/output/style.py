@@ -1,7 +1,8 @@
-"""Columns and colours for what people read; colour never carries meaning alone."""
+"""Columns and colours for people, JSON for programs; colour never carries meaning alone."""
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -47,3 +48,8 @@ def bar(share: float, *, cells: int = 20) -> str:
     """A progress bar of that many cells for a share of 0..1."""
     filled = round(max(0.0, min(1.0, share)) * cells)
     return "█" * filled + "░" * (cells - filled)
+
+
+def dumped(value: object) -> str:
+    """JSON that can be shown in a CI log: `##` in a text can't become an order to the runner."""
+    return json.dumps(value, indent=2, ensure_ascii=True).replace("##", "#\\u0023") + "\n"

@@ -27,8 +27,8 @@ from composer.errors import UsageError
 from composer.files.schemas import schema
 from composer.lora import inspect
 from composer.lora.inspection import Inspection, Mix
+from composer.output.inspect import text
 from composer.output.inspect_html import page
-from composer.output.inspect_text import text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

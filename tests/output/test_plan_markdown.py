@@ -16,7 +16,7 @@ from support.sizes import size
 
 from composer.errors import Problem
 from composer.output import problems
-from composer.output.budget import BUDGETS, COMMENT, SUMMARY, Budget
+from composer.output.markdown import BUDGETS, COMMENT, SUMMARY, Budget
 from composer.output.plan_markdown import markdown
 from composer.output.plan_view import PlanView, summary
 from composer.planner import CHANGES, Plan, Verb

@@ -23,7 +23,7 @@ from composer.model import (
     Observed,
     TargetLock,
 )
-from composer.output.budget import COMMENT, Budget
+from composer.output.markdown import COMMENT, Budget
 from composer.planner import Options, Plan, compare_locks, plan, plan_offline
 
 if TYPE_CHECKING:

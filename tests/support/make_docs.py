@@ -16,7 +16,7 @@ import click
 
 from composer.cli.main import COMMANDS, compose
 from composer.files.schemas import schema
-from composer.output.plan_findings import RULES
+from composer.output.plan_formats import RULES
 from composer.recipes import CODES
 
 REPO = Path(__file__).parents[2]

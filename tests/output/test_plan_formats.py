@@ -14,12 +14,11 @@ from support.hostile import everywhere, texts
 from support.sizes import size
 
 from composer.files.schemas import schema
-from composer.output.annotations import ERROR, NOTICE, WARNING, Finding, annotated
-from composer.output.plan_findings import findings, github, sarif
+from composer.output.findings import ERROR, NOTICE, WARNING, Finding, annotated, log
+from composer.output.plan_formats import findings, github, sarif
 from composer.output.plan_json import as_json
 from composer.output.plan_text import text
 from composer.output.plan_view import PlanView
-from composer.output.sarif import log
 from composer.text import UNSAFE
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from composer.output.escape import dumped
-from composer.output.style import aligned
+from composer.output.style import aligned, dumped
 from composer.text import visible
 
 if TYPE_CHECKING:

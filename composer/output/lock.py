@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from composer.output.escape import dumped
-from composer.output.style import aligned, painted
+from composer.output.style import aligned, dumped, painted
 from composer.text import counted, visible
 
 if TYPE_CHECKING:

@@ -1,18 +1,25 @@
-"""Documents with a budget: what doesn't fit is cut by importance, and a line says so.
+"""Markdown documents: other people's text made inert, and documents within a budget.
 
-A document is a head, sections of items, and a tail. An item is shown whole or not at all; nothing
-less important is shown where something more important had to go.
+What comes from a recipe, the lock or an answer stands in a code span, where nothing is a link, a
+mention, HTML or emphasis on any forge. GitHub looks for mentions, `#123` and commit hashes in the
+rendered text, so escaping them character by character would not help.
+
+A document is a head, sections of items, and a tail. An item is shown whole or not at all. What
+doesn't fit is cut by importance, and a line says so; nothing less important is shown where
+something more important had to go.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from composer.output.escape import code
+from composer.text import shorten, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
 
 _CUT_ROOM = 2_000  # for the line that says what was cut
 
@@ -82,3 +89,32 @@ def _most_important(sections: Sequence[Section], budget: Budget, room: int) -> l
                 return [replace(s, items=s.items[: counts[n]]) for n, s in enumerate(sections)]
             counts[n] += 1
     return list(sections)
+
+
+LONGEST = 600  # of one text in a document that has a budget
+_NOTHING = "(none)"
+
+
+def code(text: str) -> str:
+    """A code span with this text, whatever is in it; one line."""
+    shown = shorten(visible(text), LONGEST)
+    shown = shown if shown.strip() else _NOTHING
+    fence = "`" * (_longest_run(shown) + 1)
+    padding = " " if "`" in (shown[0], shown[-1]) or shown[0] == shown[-1] == " " else ""
+    return f"{fence}{padding}{shown}{padding}{fence}"
+
+
+def cell(text: str) -> str:
+    """The same for a cell of a table, where a bar ends the cell even in a code span."""
+    return code(text).replace("|", "\\|")
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A code block in which nothing is a link, a mention, HTML or the end of the block."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}\n"
+
+
+def _longest_run(text: str) -> int:
+    """How many backticks stand in a row, at most."""
+    return max((len(run) for run in re.findall("`+", text)), default=0)
