@@ -49,9 +49,9 @@ def inspect_command(
     """Show what LoRAs are, and whether they get into each other's way: before anything is made.
 
     A RECIPE (a file or folder) is looked up in the local target's library, whatever the target;
-    all FILEs together are one mix, each at its SCALE, or 1. For each LoRA: its form, trigger words
-    and training notes, and its share of the change, block by block. For each pair: how far both
-    pull the same way, block by block, and what to expect of it.
+    all FILEs together are one mix, each at its SCALE, or 1. For each LoRA: its format, trigger
+    words and training notes, and its share of the change, block by block. For each pair: how far
+    both pull the same way, block by block, and what to expect of it.
     """
     if html:
         check_page(html)

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--format",
-    "form",
     type=click.Choice(["diffusers", "kohya"]),
     default="diffusers",
     show_default=True,
@@ -58,7 +57,7 @@ def merge_command(
     out: Path,
     rank: int | None,
     precision: str | None,
-    form: str,
+    format: str,
     force: bool,
     json_into: Path | None,
     dry_run: bool,
@@ -83,12 +82,12 @@ def merge_command(
             out,
             rank=rank,
             precision=precision,
-            format=form,
+            format=format,
             force=force,
             dry_run=dry_run,
             progress=meter.say,
         )
-    made = _made(done, [path for path, _ in parts], out, form, dry_run=dry_run)
+    made = _made(done, [path for path, _ in parts], out, format, dry_run=dry_run)
     if json_into:
         write_copy(json_into, render.as_json(made))
     click.echo(render.text(made), nl=False)
@@ -96,7 +95,7 @@ def merge_command(
 
 
 def _made(
-    done: Merged, order: Sequence[Path], out: Path, form: str, *, dry_run: bool
+    done: Merged, order: Sequence[Path], out: Path, format: str, *, dry_run: bool
 ) -> render.MergedFile:
     """What came of it, with the LoRAs in the order in which they were named."""
     parts = [
@@ -119,7 +118,7 @@ def _made(
     report = done.report
     return render.MergedFile(
         out=str(out),
-        form=form,
+        format=format,
         dtype=report.dtype,
         ranks=report.ranks,
         size=done.size,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from composer.lora.formats import KeyPrefix, TargetLayer
     from composer.lora.peft_config import Configs
 
-    Pieces = Mapping[TensorRole, Tensor]
+    Tensors = Mapping[TensorRole, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +38,21 @@ class Bias:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """One LoRA of a file, on the site of its stem: weights change by factor * delta.
+    """One LoRA of a file, on the layer of its prefix: weights change by factor * delta.
 
     `alpha` is what the file or its configuration says, None where neither does. `delta` is None
     where only a bias changes.
     """
 
-    stem: KeyPrefix
+    prefix: KeyPrefix
     delta: Delta | None
     factor: float
     alpha: float | None = None
     biases: tuple[Bias, ...] = ()
 
     @property
-    def site(self) -> TargetLayer:
-        return self.stem.site
+    def layer(self) -> TargetLayer:
+        return self.prefix.layer
 
     @property
     def rank(self) -> int:
@@ -65,51 +65,45 @@ class Adapter:
 
 
 def adapters(source: Source, family: Family, configs: Configs) -> tuple[Adapter, ...]:
-    """The adapters of an open file of this family, by stem. Raises `LoraFormatError`."""
-    found = _sorted_out(family, source.header.tensors.values())
-    configs.check([stem.text for stem in found], has_alphas=_has_alphas(found.values()))
+    """The adapters of an open file of this family, by prefix. Raises `LoraFormatError`."""
+    by_prefix = _by_prefix(family, source.header.tensors.values())
+    has_alphas = any(TensorRole.ALPHA in tensors for tensors in by_prefix.values())
+    configs.check([prefix.text for prefix in by_prefix], has_alphas=has_alphas)
     made = tuple(
-        _adapter(stem, found[stem], source, configs)
-        for stem in sorted(found, key=lambda stem: (stem.text, stem.format))
+        _adapter(prefix, by_prefix[prefix], source, configs)
+        for prefix in sorted(by_prefix, key=lambda prefix: (prefix.text, prefix.format))
     )
     _each_module_once(made)
     return made
 
 
-def _sorted_out(
+def _by_prefix(
     family: Family, tensors: Iterable[Tensor]
 ) -> dict[KeyPrefix, dict[TensorRole, Tensor]]:
-    found: dict[KeyPrefix, dict[TensorRole, Tensor]] = {}
+    by_prefix: dict[KeyPrefix, dict[TensorRole, Tensor]] = {}
     for tensor in tensors:
         meaning = spelled(family, tensor.name)
         if meaning is None:  # a norm, which `reading` takes
             continue
-        stem, piece = meaning
-        pieces = found.setdefault(stem, {})
-        if piece in pieces:
-            raise LoraFormatError(
-                f"has {piece.value} twice: as {pieces[piece].name} and as {tensor.name}"
-            )
-        pieces[piece] = tensor
-    return found
+        prefix, role = meaning
+        other = by_prefix.setdefault(prefix, {}).setdefault(role, tensor)
+        if other is not tensor:
+            raise LoraFormatError(f"has {role.value} twice: as {other.name} and as {tensor.name}")
+    return by_prefix
 
 
-def _has_alphas(found: Iterable[Pieces]) -> bool:
-    return any(TensorRole.ALPHA in pieces for pieces in found)
-
-
-def _adapter(stem: KeyPrefix, pieces: Pieces, source: Source, configs: Configs) -> Adapter:
-    _readable(tensor for piece, tensor in pieces.items() if piece is not TensorRole.ALPHA)
-    delta = delta_of(stem, pieces)
-    said = _alpha(source, pieces[TensorRole.ALPHA]) if TensorRole.ALPHA in pieces else None
-    rank = delta.nominal if delta else None
+def _adapter(prefix: KeyPrefix, tensors: Tensors, source: Source, configs: Configs) -> Adapter:
+    _readable(tensor for role, tensor in tensors.items() if role is not TensorRole.ALPHA)
+    delta = delta_of(prefix, tensors)
+    stored = _alpha(source, tensors[TensorRole.ALPHA]) if TensorRole.ALPHA in tensors else None
+    rank = delta.alpha_rank if delta else None
     if rank is None:  # nothing that an alpha could be divided by
-        alpha, factor = said, 1.0
-    elif said is not None:
-        alpha, factor = said, said / rank
+        alpha, factor = stored, 1.0
+    elif stored is not None:
+        alpha, factor = stored, stored / rank
     else:
-        alpha, factor = configs.alpha_and_factor(stem.text, rank)
-    return Adapter(stem, delta, factor, alpha, _biases(stem, pieces, factor))
+        alpha, factor = configs.alpha_and_factor(prefix.text, rank)
+    return Adapter(prefix, delta, factor, alpha, _biases(prefix, tensors, factor))
 
 
 def _readable(weights: Iterable[Tensor]) -> None:
@@ -136,17 +130,17 @@ def _alpha(source: Source, tensor: Tensor) -> float:
     return value
 
 
-def _biases(stem: KeyPrefix, pieces: Pieces, factor: float) -> tuple[Bias, ...]:
+def _biases(prefix: KeyPrefix, tensors: Tensors, factor: float) -> tuple[Bias, ...]:
     """PEFT's bias of up is multiplied as up is; a difference is added as it stands."""
     named = ((TensorRole.BIAS, factor), (TensorRole.DIFF_B, 1.0))
-    found = tuple(Bias(pieces[piece], by) for piece, by in named if piece in pieces)
+    found = tuple(Bias(tensors[role], by) for role, by in named if role in tensors)
     for bias in found:
-        if bias.tensor.shape != (stem.site.outputs,):
+        if bias.tensor.shape != (prefix.layer.outputs,):
             raise LoraFormatError(
-                f"{bias.tensor.name} has shape {list(bias.tensor.shape)}, where {stem.model} has"
-                f" {stem.site.outputs} outputs: made for another model"
+                f"{bias.tensor.name} has shape {list(bias.tensor.shape)}, where {prefix.model} has"
+                f" {prefix.layer.outputs} outputs: made for another model"
             )
-        if stem.site.parts[0].module.encoder:
+        if prefix.layer.module.encoder:
             raise LoraFormatError(
                 f"{bias.tensor.name} is a bias of a text encoder, which no loader takes"
             )
@@ -156,11 +150,11 @@ def _biases(stem: KeyPrefix, pieces: Pieces, factor: float) -> tuple[Bias, ...]:
 def _each_module_once(made: Iterable[Adapter]) -> None:
     seen: dict[str, str] = {}
     for adapter in made:
-        for part in adapter.site.parts:
-            other = seen.setdefault(part.module.path, adapter.stem.text)
-            if other != adapter.stem.text:
+        for part in adapter.layer.parts:
+            other = seen.setdefault(part.module.path, adapter.prefix.text)
+            if other != adapter.prefix.text:
                 raise LoraFormatError(
-                    f"has {part.module.path} twice: as {other} and as {adapter.stem.text}"
+                    f"has {part.module.path} twice: as {other} and as {adapter.prefix.text}"
                 )
 
 
@@ -172,56 +166,58 @@ _LOKR = (
 )
 
 
-def delta_of(stem: KeyPrefix, pieces: Pieces) -> Delta | None:
-    """What these pieces are together; None for a bias alone. Raises `LoraFormatError`."""
-    kinds = {_KINDS[piece] for piece in pieces if piece in _KINDS}
+def delta_of(prefix: KeyPrefix, tensors: Tensors) -> Delta | None:
+    """What these tensors are together; None for a bias alone. Raises `LoraFormatError`."""
+    kinds = {_KINDS[role] for role in tensors if role in _KINDS}
     present = [kind for kind in _MAKERS if kind in kinds]
     if len(present) > 1:
-        raise LoraFormatError(f"{stem.text} is {' and '.join(present)} at once: which one counts?")
+        raise LoraFormatError(
+            f"{prefix.text} is {' and '.join(present)} at once: which one counts?"
+        )
     if not present:
-        _check_bias_alone(stem, pieces)
+        _check_bias_alone(prefix, tensors)
         return None
-    delta = _MAKERS[present[0]](stem, pieces)
-    _check_shape(stem, delta)
+    delta = _MAKERS[present[0]](prefix, tensors)
+    _check_shape(prefix, delta)
     return delta
 
 
-def _plain(stem: KeyPrefix, pieces: Pieces) -> LowRank:
-    down, up = _all(stem, pieces, (TensorRole.DOWN, TensorRole.UP))
+def _plain(prefix: KeyPrefix, tensors: Tensors) -> LowRank:
+    down, up = _all(prefix, tensors, (TensorRole.DOWN, TensorRole.UP))
     _check_rank(down, up)
     return LowRank(down, up)
 
 
-def _loha(stem: KeyPrefix, pieces: Pieces) -> Hadamard:
-    w1a, w1b, w2a, w2b = _all(stem, pieces, _LOHA)
+def _loha(prefix: KeyPrefix, tensors: Tensors) -> Hadamard:
+    w1a, w1b, w2a, w2b = _all(prefix, tensors, _LOHA)
     _check_rank(w1b, w1a)
     _check_rank(w2b, w2a)
     if w1a.shape[0] != w2a.shape[0] or w1b.shape[1] != w2b.shape[1]:
-        raise LoraFormatError(f"{stem.text} has two products of different shapes")
+        raise LoraFormatError(f"{prefix.text} has two products of different shapes")
     return Hadamard(w1a, w1b, w2a, w2b)
 
 
-def _lokr(stem: KeyPrefix, pieces: Pieces) -> Kronecker:
-    one, two = (_side(stem, pieces, side) for side in _LOKR)
+def _lokr(prefix: KeyPrefix, tensors: Tensors) -> Kronecker:
+    one, two = (_side(prefix, tensors, side) for side in _LOKR)
     return Kronecker(one, two)
 
 
 def _side(
-    stem: KeyPrefix, pieces: Pieces, names: tuple[TensorRole, TensorRole, TensorRole]
+    prefix: KeyPrefix, tensors: Tensors, names: tuple[TensorRole, TensorRole, TensorRole]
 ) -> Side:
     whole, *parts = names
-    if whole not in pieces:
-        a, b = _all(stem, pieces, parts)
+    if whole not in tensors:
+        a, b = _all(prefix, tensors, parts)
         _check_rank(b, a)
         return Side(None, a, b)
-    if any(part in pieces for part in parts):
+    if any(part in tensors for part in parts):
         raise LoraFormatError(
-            f"{stem.text} has {whole.value} both whole and in parts: which one counts?"
+            f"{prefix.text} has {whole.value} both whole and in parts: which one counts?"
         )
-    return Side(_matrix(stem, pieces[whole]))
+    return Side(_matrix(prefix, tensors[whole]))
 
 
-_MAKERS: Mapping[str, Callable[[KeyPrefix, Pieces], Delta]] = {
+_MAKERS: Mapping[str, Callable[[KeyPrefix, Tensors], Delta]] = {
     "LoRA": _plain,
     "LoHa": _loha,
     "LoKr": _lokr,
@@ -233,48 +229,50 @@ _KINDS: Mapping[TensorRole, str] = {
 }
 
 
-def _check_bias_alone(stem: KeyPrefix, pieces: Pieces) -> None:
-    if TensorRole.BIAS in pieces:
-        _missing(stem, (TensorRole.DOWN, TensorRole.UP))
-    if TensorRole.DIFF_B not in pieces:
-        raise LoraFormatError(f"{stem.text} has an alpha and no weights: the file is incomplete")
+def _check_bias_alone(prefix: KeyPrefix, tensors: Tensors) -> None:
+    if TensorRole.BIAS in tensors:
+        _missing(prefix, (TensorRole.DOWN, TensorRole.UP))
+    if TensorRole.DIFF_B not in tensors:
+        raise LoraFormatError(f"{prefix.text} has an alpha and no weights: the file is incomplete")
 
 
-def _all(stem: KeyPrefix, pieces: Pieces, wanted: Sequence[TensorRole]) -> list[Tensor]:
-    missing = [piece for piece in wanted if piece not in pieces]
+def _all(prefix: KeyPrefix, tensors: Tensors, wanted: Sequence[TensorRole]) -> list[Tensor]:
+    missing = [role for role in wanted if role not in tensors]
     if missing:
-        _missing(stem, missing)
-    return [_matrix(stem, pieces[piece]) for piece in wanted]
+        _missing(prefix, missing)
+    return [_matrix(prefix, tensors[role]) for role in wanted]
 
 
-def _missing(stem: KeyPrefix, pieces: Iterable[TensorRole]) -> None:
-    said = " and no ".join(piece.value for piece in pieces)
-    raise LoraFormatError(f"{stem.text} has no {said} weight: the file is incomplete")
+def _missing(prefix: KeyPrefix, tensors: Iterable[TensorRole]) -> None:
+    said = " and no ".join(role.value for role in tensors)
+    raise LoraFormatError(f"{prefix.text} has no {said} weight: the file is incomplete")
 
 
-def _matrix(stem: KeyPrefix, tensor: Tensor) -> Tensor:
+def _matrix(prefix: KeyPrefix, tensor: Tensor) -> Tensor:
     if len(tensor.shape) != 2:
         raise LoraFormatError(
-            f"{tensor.name} has shape {list(tensor.shape)}: {stem.model} has matrices only"
+            f"{tensor.name} has shape {list(tensor.shape)}: {prefix.model} has matrices only"
         )
     return tensor
 
 
-def _check_shape(stem: KeyPrefix, delta: Delta) -> None:
+def _check_shape(prefix: KeyPrefix, delta: Delta) -> None:
     outputs, inputs = delta.shape
-    widths = stem.site.parts[0].module.widths
-    if outputs != stem.site.outputs:
-        raise _misfit(stem, delta, -1, outputs, f"{stem.site.outputs} outputs")
+    widths = prefix.layer.module.widths
+    if outputs != prefix.layer.outputs:
+        raise _misfit(prefix, delta, -1, outputs, f"{prefix.layer.outputs} outputs")
     if inputs not in widths:
-        raise _misfit(stem, delta, 0, inputs, f"{' or '.join(map(str, widths))} inputs")
+        raise _misfit(prefix, delta, 0, inputs, f"{' or '.join(map(str, widths))} inputs")
 
 
-def _misfit(stem: KeyPrefix, delta: Delta, index: int, found: int, wanted: str) -> LoraFormatError:
+def _misfit(
+    prefix: KeyPrefix, delta: Delta, index: int, found: int, wanted: str
+) -> LoraFormatError:
     """All of LoKr's tensors have a say in both sides, of the others' one has each."""
     blamed = delta.tensors if delta.kind == "LoKr" else (delta.tensors[index],)
     said = ", ".join(f"{tensor.name} has shape {list(tensor.shape)}" for tensor in blamed)
     return LoraFormatError(
-        f"{said}, which makes {found}, where {stem.model} has {wanted}: made for another model"
+        f"{said}, which makes {found}, where {prefix.model} has {wanted}: made for another model"
     )
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from composer.lora.contributions import Opened
-    from composer.lora.formats import Form, Place
+    from composer.lora.formats import OutputFormat, OutputLayer
     from composer.lora.reading import LoraFile, Loras
 
     Array = NDArray[Any]
@@ -66,21 +66,23 @@ def grams(loras: Sequence[LoraFile]) -> Grams:
         parts = opened([(lora, 1.0) for lora in loras], stack)
         layers = _layers(parts, family.inspected)
         found = in_order(partial(_layer, count=len(loras)), layers.values())
-        for place, gram in zip(layers, found, strict=True):
-            block = place.site.parts[0].module.block
+        for output, gram in zip(layers, found, strict=True):
+            block = output.layer.module.block
             sums[block] = sums.get(block, 0) + gram
         for part in parts:
             part.check()
     return Grams(len(loras), {block: sums[block] for block in family.blocks if block in sums})
 
 
-def _layers(parts: Sequence[Opened], form: Form) -> dict[Place, dict[int, ScaledDelta]]:
+def _layers(
+    parts: Sequence[Opened], output_format: OutputFormat
+) -> dict[OutputLayer, dict[int, ScaledDelta]]:
     """The terms of each layer, by the number of the file; no file has two on one module."""
-    layers: dict[Place, dict[int, ScaledDelta]] = {}
+    layers: dict[OutputLayer, dict[int, ScaledDelta]] = {}
     for number, part in enumerate(parts):
-        for place, shares in terms([part], form).items():
+        for output, shares in terms([part], output_format).items():
             for term in shares.terms:
-                layers.setdefault(place, {})[number] = term
+                layers.setdefault(output, {})[number] = term
     return layers
 
 

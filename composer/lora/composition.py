@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from composer.lora.formats import Form
+    from composer.lora.formats import OutputFormat
     from composer.lora.layout import Layer
     from composer.lora.reading import LoraFile
     from composer.lora.weights import Weights
@@ -74,7 +74,7 @@ class Kept:
 
 
 def _group(layer: Layer) -> str:
-    return layer.place.site.parts[0].module.group
+    return layer.output.layer.module.group
 
 
 def compose(
@@ -82,7 +82,7 @@ def compose(
     out: Path,
     *,
     metadata: Mapping[str, str],
-    form: str = "diffusers",
+    format: str = "diffusers",
     rank: int | None = None,
     dtype: str | None = None,
     progress: Callable[[float], None] = lambda share: None,
@@ -91,7 +91,7 @@ def compose(
 
     The order of `parts` is the order of the concatenation: the same parts in the same order give
     the same bytes anywhere, unless `rank` is given: then every layer has at most that rank, and is
-    the best approximation there is. `form` is `diffusers` or `kohya`.
+    the best approximation there is. `format` is `diffusers` or `kohya`.
 
     `dtype` is F32, F16 or BF16, by default the parts' own if they share one, else F32; F16 that
     scaling would bring out of range becomes F32 then. Diffusers' layers whose ranks differ get one
@@ -105,7 +105,7 @@ def compose(
     if not all(isfinite(scale) for _, scale in parts):
         raise ValueError("a scale must be a finite number")
     with ExitStack() as stack:
-        layout = Layout.of(parts, _form(parts, form), rank, stack)
+        layout = Layout.of(parts, _output_format(parts, format), rank, stack)
         try:
             return _write(layout, dtype or shared_dtype(parts), out, metadata, progress)
         except TooNarrow as narrow:
@@ -117,18 +117,18 @@ def compose(
 def composed_size(
     parts: Sequence[tuple[LoraFile, float]],
     *,
-    form: str = "diffusers",
+    format: str = "diffusers",
     rank: int | None = None,
     dtype: str | None = None,
 ) -> int:
     """Bytes that `compose` with the same arguments writes at most, from the headers alone."""
-    return most_bytes(parts, _form(parts, form), rank, dtype)
+    return most_bytes(parts, _output_format(parts, format), rank, dtype)
 
 
 def foreseen(
     parts: Sequence[tuple[LoraFile, float]],
     *,
-    form: str = "diffusers",
+    format: str = "diffusers",
     rank: int | None = None,
     dtype: str | None = None,
 ) -> Report:
@@ -137,12 +137,12 @@ def foreseen(
     Reads no more than it takes to know the ranks. Raises `BadLora` for parts that don't fit.
     """
     with ExitStack() as stack:
-        layout = Layout.of(parts, _form(parts, form), rank, stack)
+        layout = Layout.of(parts, _output_format(parts, format), rank, stack)
         return Report(dtype or shared_dtype(parts), layout.ranks)
 
 
-def _form(parts: Sequence[tuple[LoraFile, float]], name: str) -> Form:
-    return shared_family([file for file, _ in parts]).forms[name]
+def _output_format(parts: Sequence[tuple[LoraFile, float]], name: str) -> OutputFormat:
+    return shared_family([file for file, _ in parts]).output_formats[name]
 
 
 def _write(
@@ -153,7 +153,7 @@ def _write(
     progress: Callable[[float], None],
 ) -> Report:
     kept = Kept(layout.layers)
-    noted = {**metadata, **layout.form.metadata(layout.ranks), "format": "pt"}
+    noted = {**metadata, **layout.output_format.metadata(layout.ranks), "format": "pt"}
     with writing(out, layout.specs(dtype), {**noted, **kept.metadata()}) as output:
         for key, norm in layout.norms.items():
             output.put(key, norm.values())

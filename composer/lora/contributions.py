@@ -16,7 +16,7 @@ import numpy as np
 from composer.lora.container import Source
 from composer.lora.deltas import LowRank, check_finite, read
 from composer.lora.dtypes import NUMPY, finite
-from composer.lora.errors import LoraFormatError, Naming, shown, unsupported_layer
+from composer.lora.errors import LoraFormatError, Naming, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from composer.lora.adapters import Adapter
     from composer.lora.container import Tensor
     from composer.lora.deltas import Delta
-    from composer.lora.formats import Form, Part, Place
+    from composer.lora.formats import OutputFormat, OutputLayer, Part
     from composer.lora.reading import LoraFile
 
     Array = NDArray[Any]
@@ -109,8 +109,8 @@ class ScaledDelta:
     @property
     def label(self) -> str:
         """What a message calls it: the file and the weight that is scaled; of LoKr, the layer."""
-        scaled, stem = self.delta.tensors[-1].name, self.adapter.stem.text
-        return f"{shown(self.path.name)}: {stem if self.delta.kind == 'LoKr' else scaled}"
+        scaled, prefix = self.delta.tensors[-1].name, self.adapter.prefix.text
+        return f"{shown(self.path.name)}: {prefix if self.delta.kind == 'LoKr' else scaled}"
 
     def down(self) -> Array:
         """A, (rank, inputs)."""
@@ -179,36 +179,36 @@ class Shares:
         return bool(self.terms or self.biases)
 
 
-def terms(parts: Iterable[Opened], form: Form) -> dict[Place, Shares]:
-    """What these parts add to the layers of a form, in their order.
+def terms(parts: Iterable[Opened], output_format: OutputFormat) -> dict[OutputLayer, Shares]:
+    """What these parts add to the layers of an output format, in their order.
 
-    Adapters of factor 0 add nothing. Raises `BadLora` for a part for a layer that the form doesn't
-    have.
+    Adapters of factor 0 add nothing. Raises `BadLora` for a part for a layer that the format
+    doesn't have.
     """
-    found: dict[Place, Shares] = {}
-    places = form.by_path()
+    found: dict[OutputLayer, Shares] = {}
+    by_path = output_format.by_path()
     for part in parts:
+        part.lora.check_fits(output_format)
         with Naming(part.lora.path):
             for adapter in part.lora.adapters:
-                for place, runs in _runs(adapter, places, form).items():
-                    before = found.get(place, Shares())
-                    found[place] = Shares(
+                for output, runs in _runs(adapter, by_path).items():
+                    before = found.get(output, Shares())
+                    found[output] = Shares(
                         (*before.terms, *_term(part, adapter, runs)),
                         (*before.biases, *_biases(part, adapter, runs)),
                     )
-    return {place: found[place] for place in form.places if place in found and found[place].any}
+    used = (output for output in output_format.layers if output in found)
+    return {output: found[output] for output in used if found[output].any}
 
 
 def _runs(
-    adapter: Adapter, places: Mapping[str, tuple[Place, Any]], form: Form
-) -> dict[Place, tuple[RowRange, ...]]:
+    adapter: Adapter, by_path: Mapping[str, tuple[OutputLayer, Any]]
+) -> dict[OutputLayer, tuple[RowRange, ...]]:
     """Where the rows of an adapter's layer go."""
-    found: dict[Place, tuple[RowRange, ...]] = {}
-    for part in adapter.site.parts:
-        if part.module.path not in places:
-            raise unsupported_layer(adapter.stem.text, part.module.encoder, form.name)
-        place, there = places[part.module.path]
-        found[place] = (*found.get(place, ()), *_rows(part, there))
+    found: dict[OutputLayer, tuple[RowRange, ...]] = {}
+    for part in adapter.layer.parts:
+        output, there = by_path[part.module.path]
+        found[output] = (*found.get(output, ()), *_rows(part, there))
     return found
 
 
@@ -229,7 +229,7 @@ def _term(part: Opened, adapter: Adapter, runs: tuple[RowRange, ...]) -> Iterato
     if delta is None or not adapter.factor:
         return
     source, factor = part.source, part.scale * adapter.factor
-    keep = _kept(source, delta, runs) if adapter.site.fused else None
+    keep = _kept(source, delta, runs) if adapter.layer.fused else None
     term = ScaledDelta(source, part.lora.path, adapter, delta, runs, factor, keep)
     if keep == ():
         term.check()  # nothing is made of it, so nothing would show what is no number in it
@@ -276,26 +276,26 @@ class Norm:
             return read(self.source, self.tensor).astype(np.float32)
 
 
-def norms(parts: Iterable[Opened], form: Form) -> dict[str, Norm]:
-    """By key of the form, those of these parts.
+def norms(parts: Iterable[Opened], output_format: OutputFormat) -> dict[str, Norm]:
+    """By key of the output format, those of these parts.
 
-    Raises `BadLora` where two parts bring different ones, or the form can't hold any.
+    Raises `BadLora` where two parts bring different ones, or the format can't hold any.
     """
     found: dict[str, Norm] = {}
     for part in parts:
-        for key, norm in _norms_of(part, form).items():
+        for key, norm in _norms_of(part, output_format).items():
             if not np.array_equal(found.setdefault(key, norm).values(), norm.values()):
                 other = f"brings another {norm.tensor.name} than {found[key].path.name}"
                 raise LoraFormatError(other).of(part.lora.path)
     return found
 
 
-def _norms_of(part: Opened, form: Form) -> dict[str, Norm]:
+def _norms_of(part: Opened, output_format: OutputFormat) -> dict[str, Norm]:
     path, brought = part.lora.path, part.lora.norms
-    if brought and form.norm is None:
+    if brought and output_format.norm is None:
         raise LoraFormatError(
-            f"brings scales of norms, which the {form.name} form can't hold",
-            hint="compose it in diffusers' form",
+            f"brings scales of norms, which the {output_format.name} format can't hold",
+            hint="write it in the diffusers format: --format diffusers",
         ).of(path)
-    key = form.norm or ""
+    key = output_format.norm or ""
     return {key.format(name): Norm(part.source, path, tensor) for name, tensor in brought.items()}

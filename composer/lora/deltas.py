@@ -39,7 +39,7 @@ class Delta(Protocol):
         """Columns of `up`, rows of `down`."""
 
     @property
-    def nominal(self) -> int | None:
+    def alpha_rank(self) -> int | None:
         """The rank that LyCORIS and everybody else divides alpha by; None if alpha has no say."""
 
     @property
@@ -98,7 +98,7 @@ class LowRank:
         return self.a.shape[0]
 
     @property
-    def nominal(self) -> int:
+    def alpha_rank(self) -> int:
         return self.rank
 
     @property
@@ -142,7 +142,7 @@ class Hadamard:
         return self.w1b.shape[0] * self.w2b.shape[0]
 
     @property
-    def nominal(self) -> int:
+    def alpha_rank(self) -> int:
         return self.w1b.shape[0]
 
     @property
@@ -229,7 +229,7 @@ class Kronecker:
         return self.w1.rank * self.w2.rank
 
     @property
-    def nominal(self) -> int | None:
+    def alpha_rank(self) -> int | None:
         decisive = self.w2.b or self.w1.b
         return decisive.shape[0] if decisive else None
 

@@ -50,11 +50,3 @@ def shown(text: str) -> str:
         return text
     plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: SHOWN + 1])
     return plain if len(text) <= SHOWN else plain[:SHOWN] + "…"
-
-
-def unsupported_layer(stem: str, encoder: str | None, form: str) -> LoraFormatError:
-    """What is wrong with a part for a text encoder that the result's form can't hold."""
-    return LoraFormatError(
-        f"{stem} is a part for {encoder}, which the {form} form can't hold",
-        hint="`compose merge --format kohya` keeps it",
-    )

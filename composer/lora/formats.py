@@ -1,7 +1,7 @@
 """The layers of a model, and the formats of LoRA files that spell them: values without arrays.
 
-A source format spells modules as stems and the tensors of a LoRA as suffixes; every legal key is a
-stem and a suffix of one format. Reading a file is looking its keys up here, never guessing: the
+A source format spells layers as prefixes and the tensors of a LoRA as suffixes; every legal key is
+a prefix and a suffix of one format. Reading a file is looking its keys up here, never guessing: the
 table that has a key is the format of that key, and mixed files need no rule of their own. An output
 format says which layers a result has, how they are spelled, and which module lies where in them.
 """
@@ -44,7 +44,7 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Where a module lies in a site: its first output row, and whether its halves are swapped."""
+    """Where a module lies in a layer: its first output row, and whether its halves are swapped."""
 
     module: Module
     start: int = 0
@@ -67,9 +67,14 @@ class TargetLayer:
     def fused(self) -> bool:
         return len(self.parts) > 1
 
+    @property
+    def module(self) -> Module:
+        """The first module in it: all of them have the same inputs, block and text encoder."""
+        return self.parts[0].module
+
 
 def alone(module: Module) -> TargetLayer:
-    """The site that is one module."""
+    """The layer that is one module."""
     return TargetLayer(module.inputs, module.outputs, (Part(module),))
 
 
@@ -129,44 +134,45 @@ XLABS_SUFFIXES: Mapping[str, TensorRole] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
-    """A format's name, its spellings of modules, and its endings for the pieces."""
+class SourceFormat:
+    """A format's name, its spellings of modules, and its endings for the tensors."""
 
     name: str
-    stems: Mapping[str, TargetLayer]
+    layers: Mapping[str, TargetLayer]
     suffixes: Mapping[str, TensorRole] = field(default_factory=lambda: SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyPrefix:
-    """One LoRA as a file spells it: its pieces are the keys that begin with `text`. There is one
+    """One LoRA as a file spells it: its tensors are the keys that begin with `text`. There is one
     of each."""
 
     format: str
     text: str
-    site: TargetLayer
+    layer: TargetLayer
     model: str  # the family's label, for messages
 
 
-def prefixed(prefix: str, sites: Mapping[str, TargetLayer]) -> dict[str, TargetLayer]:
-    return {prefix + name: site for name, site in sites.items()}
+def prefixed(prefix: str, layers: Mapping[str, TargetLayer]) -> dict[str, TargetLayer]:
+    return {prefix + name: layer for name, layer in layers.items()}
 
 
-def flat(prefix: str, sites: Mapping[str, TargetLayer]) -> dict[str, TargetLayer]:
+def flat(prefix: str, layers: Mapping[str, TargetLayer]) -> dict[str, TargetLayer]:
     """Dots as underscores, as trainers write that name modules by attributes."""
-    return {prefix + name.replace(".", "_"): site for name, site in sites.items()}
+    return {prefix + name.replace(".", "_"): layer for name, layer in layers.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Place:
-    """A layer of a form: the beginning of its keys, and the modules in it. There is one of each."""
+class OutputLayer:
+    """A layer of an output format: the beginning of its keys, and the modules in it. There is one
+    of each."""
 
-    stem: str
-    site: TargetLayer
+    prefix: str
+    layer: TargetLayer
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class OutputFormat:
     """How a file spells its layers. `norm` is None where it can't hold the scales of norms.
 
     `one_alpha`: no layer has an alpha, or all have the same one (the rank rule); otherwise each has
@@ -175,7 +181,7 @@ class Form:
     """
 
     name: str
-    places: tuple[Place, ...]
+    layers: tuple[OutputLayer, ...]
     down: str
     up: str
     bias: str
@@ -188,14 +194,14 @@ class Form:
     base: str = ""  # sd-scripts' name of the base model
     network: str | None = None  # sd-scripts' name of the module that reads it
 
-    def by_path(self) -> Mapping[str, tuple[Place, Part]]:
+    def by_path(self) -> Mapping[str, tuple[OutputLayer, Part]]:
         """Where each module lies."""
         return {
-            part.module.path: (place, part) for place in self.places for part in place.site.parts
+            part.module.path: (layer, part) for layer in self.layers for part in layer.layer.parts
         }
 
     def metadata(self, ranks: Sequence[int]) -> dict[str, str]:
-        """What the form's own tools look for in a file's metadata."""
+        """What the format's own tools look for in a file's metadata."""
         if self.network is None:
             return {}
         dimension = str(ranks[0]) if len(ranks) == 1 else "Dynamic"  # as sd-scripts' resize has it

@@ -254,7 +254,7 @@ def _listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-T5_PART = "T5"  # the kind of layer that only kohya's form holds
+T5_PART = "T5"  # the kind of layer that only the kohya format holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +267,7 @@ class Ingredient:
 
 @dataclass(frozen=True, slots=True)
 class LoraInfo:
-    """A LoRA file: its form, and what its maker noted. All texts are a stranger's.
+    """A LoRA file: what it holds, and what its maker noted. All texts are untrusted.
 
     `modules`: kind of layer -> how many are changed. `norms` and `biases` are how many scales of
     norms it brings, and of how many layers it changes the bias. `notes`: label and text, in the

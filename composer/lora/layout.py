@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from composer.lora.contributions import Norm, Opened, ScaledDelta
-    from composer.lora.formats import Form, Place
+    from composer.lora.formats import OutputFormat, OutputLayer
     from composer.lora.reading import LoraFile
 
     Parts = Sequence[tuple[LoraFile, float]]
@@ -44,7 +44,7 @@ class Layer:
     """A layer of the result. `rank` is that of its tensors, `total` that of all blocks together;
     where they differ, it is reduced."""
 
-    place: Place
+    output: OutputLayer
     inputs: int
     blocks: tuple[Block, ...]
     shares: Shares
@@ -56,7 +56,7 @@ class Layer:
 
     @property
     def outputs(self) -> int:
-        return self.place.site.outputs
+        return self.output.layer.outputs
 
     @property
     def shortest(self) -> int:
@@ -70,28 +70,30 @@ class Layout:
     and of which open files it is made."""
 
     parts: tuple[Opened, ...]
-    form: Form
+    output_format: OutputFormat
     layers: tuple[Layer, ...]
     norms: Mapping[str, Norm]
     alpha: int | None
     biased: bool  # whether any layer has a bias
 
     @classmethod
-    def of(cls, parts: Parts, form: Form, rank: int | None, stack: ExitStack) -> Layout:
+    def of(
+        cls, parts: Parts, output_format: OutputFormat, rank: int | None, stack: ExitStack
+    ) -> Layout:
         """The layout of these parts, whose files stay open as long as `stack` does.
 
         `rank` is the most that a layer may have; None keeps what there is. Raises `BadLora`.
         """
         files = opened(parts, stack)
-        found = terms(files, form)
-        layers = [_layer(place, shares, rank) for place, shares in found.items()]
-        layers = _filled(layers, form)
+        found = terms(files, output_format)
+        layers = [_layer(output, shares, rank) for output, shares in found.items()]
+        layers = _filled(layers, output_format)
         return cls(
             files,
-            form,
+            output_format,
             tuple(layers),
-            norms=norms(files, form),
-            alpha=_one_alpha(layers, form),
+            norms=norms(files, output_format),
+            alpha=_one_alpha(layers, output_format),
             biased=any(layer.shares.biases for layer in layers),
         )
 
@@ -107,50 +109,52 @@ class Layout:
 
     def has_bias(self, layer: Layer) -> bool:
         """Whether a bias is written: for one layer that has one, PEFT wants all to."""
-        if self.form.one_alpha:
-            return self.biased and not layer.place.site.parts[0].module.encoder
+        if self.output_format.one_alpha:
+            return self.biased and not layer.output.layer.module.encoder
         return bool(layer.shares.biases)
 
     def alpha_of(self, layer: Layer) -> int | None:
         """The `.alpha` to write, if any."""
-        return self.alpha if self.form.one_alpha else layer.rank
+        return self.alpha if self.output_format.one_alpha else layer.rank
 
-    def stretch(self, layer: Layer) -> float:
+    def alpha_correction(self, layer: Layer) -> float:
         """What up is multiplied by, so that alpha / rank comes out as 1."""
         return 1.0 if (alpha := self.alpha_of(layer)) is None else layer.rank / alpha
 
     def specs(self, dtype: str) -> list[Spec]:
         """The tensors to write, in the order of the file."""
-        specs = [Spec(key, F32, (self.form.norm_width,)) for key in self.norms]
+        specs = [Spec(key, F32, (self.output_format.norm_width,)) for key in self.norms]
         for layer in self.layers:
             alpha, bias = self.alpha_of(layer) is not None, self.has_bias(layer)
-            specs += layer_specs(layer, self.form, dtype, alpha=alpha, bias=bias)
+            specs += layer_specs(layer, self.output_format, dtype, alpha=alpha, bias=bias)
         return sorted(specs, key=order)
 
 
-def layer_specs(layer: Layer, form: Form, dtype: str, *, alpha: bool, bias: bool) -> Iterator[Spec]:
+def layer_specs(
+    layer: Layer, output_format: OutputFormat, dtype: str, *, alpha: bool, bias: bool
+) -> Iterator[Spec]:
     """The tensors of one layer."""
-    stem = layer.place.stem
-    yield Spec(stem + form.down, dtype, (layer.rank, layer.inputs))
-    yield Spec(stem + form.up, dtype, (layer.outputs, layer.rank))
+    prefix = layer.output.prefix
+    yield Spec(prefix + output_format.down, dtype, (layer.rank, layer.inputs))
+    yield Spec(prefix + output_format.up, dtype, (layer.outputs, layer.rank))
     if alpha:
-        yield Spec(f"{stem}.alpha", F32, ())
+        yield Spec(f"{prefix}.alpha", F32, ())
     if bias:
-        yield Spec(stem + form.bias, dtype, (layer.outputs,))
+        yield Spec(prefix + output_format.bias, dtype, (layer.outputs,))
 
 
-def comes_whole(place: Place, form: Form) -> bool:
+def comes_whole(output: OutputLayer, output_format: OutputFormat) -> bool:
     """Whether this layer is in a file as soon as another one of its text encoder is."""
-    encoder = place.site.parts[0].module.encoder
-    return encoder is not None and encoder == form.whole_encoder
+    encoder = output.layer.module.encoder
+    return encoder is not None and encoder == output_format.whole_encoder
 
 
-def _layer(place: Place, shares: Shares, rank: int | None) -> Layer:
-    inputs = max((term.inputs for term in shares.terms), default=place.site.inputs)
+def _layer(output: OutputLayer, shares: Shares, rank: int | None) -> Layer:
+    inputs = max((term.inputs for term in shares.terms), default=output.layer.inputs)
     blocks = tuple(_blocks(shares.terms))
-    layer = Layer(place, inputs, blocks, shares, 0)
+    layer = Layer(output, inputs, blocks, shares, 0)
     most = min(layer.total, layer.shortest, layer.total if rank is None else rank)
-    return Layer(place, inputs, blocks, shares, most)
+    return Layer(output, inputs, blocks, shares, most)
 
 
 def _blocks(found: Sequence[ScaledDelta]) -> Iterator[Block]:
@@ -177,39 +181,43 @@ def _same_down(one: ScaledDelta, two: ScaledDelta) -> bool:
     )
 
 
-def _filled(layers: list[Layer], form: Form) -> list[Layer]:
-    """With layers of zeros where the form needs them, of the others' rank if they share one."""
-    there = {layer.place for layer in layers}
-    wanted = [place for place in form.places if place in there]
-    if any(comes_whole(place, form) for place in there):
-        wanted = [place for place in form.places if place in there or comes_whole(place, form)]
+def _filled(layers: list[Layer], output_format: OutputFormat) -> list[Layer]:
+    """With layers of zeros where the format needs them, of the others' rank if they share one."""
+    there = {layer.output for layer in layers}
+    wanted = [output for output in output_format.layers if output in there]
+    if any(comes_whole(output, output_format) for output in there):
+        wanted = [
+            output
+            for output in output_format.layers
+            if output in there or comes_whole(output, output_format)
+        ]
     if not there:
-        wanted = [form.by_path()[form.silent][0]]
+        wanted = [output_format.by_path()[output_format.silent][0]]
     ranks = {layer.rank for layer in layers if layer.rank}
     filler = ranks.pop() if len(ranks) == 1 else 1
-    by_place = {layer.place: layer for layer in layers}
-    return [_at_least(by_place.get(place) or empty(place), filler) for place in wanted]
+    by_output = {layer.output: layer for layer in layers}
+    return [_at_least(by_output.get(output) or empty(output), filler) for output in wanted]
 
 
-def empty(place: Place) -> Layer:
+def empty(output: OutputLayer) -> Layer:
     """A layer without anything in it."""
-    return Layer(place, place.site.inputs, (), Shares(), 0)
+    return Layer(output, output.layer.inputs, (), Shares(), 0)
 
 
 def _at_least(layer: Layer, rank: int) -> Layer:
     """A layer without weights, as one that has a bias alone, gets zeros of this rank."""
     if layer.rank:
         return layer
-    return Layer(layer.place, layer.inputs, (), layer.shares, min(rank, layer.shortest))
+    return Layer(layer.output, layer.inputs, (), layer.shares, min(rank, layer.shortest))
 
 
-def _one_alpha(layers: Iterable[Layer], form: Form) -> int | None:
+def _one_alpha(layers: Iterable[Layer], output_format: OutputFormat) -> int | None:
     """None for one rank throughout, else the commonest of those with weights.
 
     Up is multiplied by rank / alpha: with the commonest rank most layers stay as they are, and
     those that differ by a power of two lose nothing.
     """
-    if not form.one_alpha or len({layer.rank for layer in layers}) < 2:
+    if not output_format.one_alpha or len({layer.rank for layer in layers}) < 2:
         return None
     return _commonest([layer.rank for layer in layers if layer.blocks])
 
@@ -234,7 +242,9 @@ def shared_dtype(parts: Parts) -> str:
     return wide.pop() if len(wide) == 1 else F32
 
 
-def most_bytes(parts: Parts, form: Form, rank: int | None, dtype: str | None) -> int:
+def most_bytes(
+    parts: Parts, output_format: OutputFormat, rank: int | None, dtype: str | None
+) -> int:
     """Bytes that the composed file takes at most.
 
     Ranks count as stored (those of a block-diagonal file shrink), float16 as float32 unless it is
@@ -243,13 +253,17 @@ def most_bytes(parts: Parts, form: Form, rank: int | None, dtype: str | None) ->
     if dtype is None:
         dtype = F32 if (shared := shared_dtype(parts)) == F16 else shared
     heard = [lora for lora, scale in parts if scale]
-    width = (form.norm_width,)
-    specs = [Spec(form.norm.format(path), F32, width) for path in _norms(heard) if form.norm]
-    totals = _totals(heard, form)
-    for place, most in totals.most(rank).items():
-        inputs = max(place.site.parts[0].module.widths)
-        layer = replace(empty(place), inputs=inputs, rank=most)
-        specs += layer_specs(layer, form, dtype, alpha=True, bias=bool(totals.biased))
+    width = (output_format.norm_width,)
+    specs = [
+        Spec(output_format.norm.format(path), F32, width)
+        for path in _norms(heard)
+        if output_format.norm
+    ]
+    totals = _totals(heard, output_format)
+    for output, most in totals.most(rank).items():
+        inputs = max(output.layer.module.widths)
+        layer = replace(empty(output), inputs=inputs, rank=most)
+        specs += layer_specs(layer, output_format, dtype, alpha=True, bias=bool(totals.biased))
     return len(header(specs, {})) + METADATA_ALLOWANCE + sum(spec.size for spec in specs)
 
 
@@ -257,39 +271,43 @@ def most_bytes(parts: Parts, form: Form, rank: int | None, dtype: str | None) ->
 class _Totals:
     """Summed ranks of the layers of a result, those with biases, and those that come in anyway."""
 
-    ranks: dict[Place, int] = field(default_factory=dict)
-    biased: set[Place] = field(default_factory=set)
-    company: tuple[Place, ...] = ()
+    ranks: dict[OutputLayer, int] = field(default_factory=dict)
+    biased: set[OutputLayer] = field(default_factory=set)
+    company: tuple[OutputLayer, ...] = ()
 
-    def most(self, rank: int | None) -> dict[Place, int]:
+    def most(self, rank: int | None) -> dict[OutputLayer, int]:
         """The highest rank of each layer; one that may have no weights is filled up with zeros,
         to a rank that another layer has."""
-        bounds = {place: _bound(place, total, rank) for place, total in self.ranks.items()}
+        bounds = {output: _bound(output, total, rank) for output, total in self.ranks.items()}
         filler = max(bounds.values(), default=1)
         filled = dict.fromkeys((*self.company, *self.biased), filler)
         return {
-            place: max(1, _bound(place, filled.get(place, 0), None), bounds.get(place, 0))
-            for place in {**bounds, **filled}
+            output: max(1, _bound(output, filled.get(output, 0), None), bounds.get(output, 0))
+            for output in {**bounds, **filled}
         }
 
 
-def _bound(place: Place, total: int, rank: int | None) -> int:
-    inputs = max(place.site.parts[0].module.widths)
-    return min(total, inputs, place.site.outputs, total if rank is None else rank)
+def _bound(output: OutputLayer, total: int, rank: int | None) -> int:
+    inputs = max(output.layer.module.widths)
+    return min(total, inputs, output.layer.outputs, total if rank is None else rank)
 
 
-def _totals(heard: Iterable[LoraFile], form: Form) -> _Totals:
+def _totals(heard: Iterable[LoraFile], output_format: OutputFormat) -> _Totals:
     found = _Totals()
-    by_path = form.by_path()
+    by_path = output_format.by_path()
     for adapter in (adapter for lora in heard for adapter in lora.adapters):
-        paths = (part.module.path for part in adapter.site.parts)
-        for place in {by_path[path][0] for path in paths if path in by_path}:
-            found.ranks[place] = found.ranks.get(place, 0) + adapter.rank
+        paths = (part.module.path for part in adapter.layer.parts)
+        for output in {by_path[path][0] for path in paths if path in by_path}:
+            found.ranks[output] = found.ranks.get(output, 0) + adapter.rank
             if adapter.biases:
-                found.biased.add(place)
-    whole = any(comes_whole(place, form) for place in found.ranks)
-    company = [place for place in form.places if comes_whole(place, form)] if whole else []
-    return replace(found, company=(*company, by_path[form.silent][0]))
+                found.biased.add(output)
+    whole = any(comes_whole(output, output_format) for output in found.ranks)
+    company = (
+        [output for output in output_format.layers if comes_whole(output, output_format)]
+        if whole
+        else []
+    )
+    return replace(found, company=(*company, by_path[output_format.silent][0]))
 
 
 def _norms(heard: Iterable[LoraFile]) -> set[str]:

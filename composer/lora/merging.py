@@ -92,7 +92,7 @@ class CompositionSpec:
 
     parts: tuple[Part, ...]
     title: str
-    form: str = "diffusers"
+    format: str = "diffusers"
     wanted: OutputOptions = field(default_factory=OutputOptions)
 
     def files(self) -> list[tuple[LoraFile, float]]:
@@ -102,7 +102,7 @@ class CompositionSpec:
     def size(self, files: Sequence[tuple[LoraFile, float]]) -> int:
         """Bytes that the result has at most."""
         how = self.wanted
-        return composed_size(files, form=self.form, rank=how.rank, dtype=how.dtype)
+        return composed_size(files, format=self.format, rank=how.rank, dtype=how.dtype)
 
     def metadata(self, files: Sequence[tuple[LoraFile, float]]) -> dict[str, str]:
         """What the result says about itself: the same on any machine."""
@@ -115,7 +115,7 @@ class CompositionSpec:
         return described(
             self.title,
             origins,
-            form=self.form,
+            format=self.format,
             family=shared_family([file for file, _ in files]),
             rank=how.rank,
             precision=how.precision,
@@ -143,7 +143,7 @@ def make(
         files,
         out,
         metadata=making.metadata(files),
-        form=making.form,
+        format=making.format,
         rank=making.wanted.rank,
         dtype=making.wanted.dtype,
         progress=progress,
@@ -205,7 +205,7 @@ def merge(
     _refuse_inputs(out, [path for path, _ in pairs])
     spec = CompositionSpec(_parts(pairs), out.stem, format, OutputOptions(rank, precision))
     files = spec.files()
-    expected = foreseen(files, form=format, rank=rank, dtype=spec.wanted.dtype)
+    expected = foreseen(files, format=format, rank=rank, dtype=spec.wanted.dtype)
     size = spec.size(files)
     check_space(out.parent, size, free_space, hint=HINT, margin=spare(size))
     if dry_run:

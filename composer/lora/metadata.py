@@ -53,7 +53,7 @@ def described(
     title: str,
     origins: Sequence[Origin],
     *,
-    form: str,
+    format: str,
     family: Family | None = None,
     rank: int | None = None,
     precision: str | None = None,
@@ -65,7 +65,7 @@ def described(
     return {
         "modelspec.sai_model_spec": SPEC,
         "modelspec.architecture": family.architecture,
-        "modelspec.implementation": family.forms[form].implementation,
+        "modelspec.implementation": family.output_formats[format].implementation,
         "modelspec.title": plain(title, TITLE_LIMIT),
         "modelspec.merged_from": ", ".join(origin.id for origin in origins),
         **({"modelspec.trigger_phrase": phrase} if phrase else {}),

@@ -112,8 +112,8 @@ class Configs:
         found = AdapterConfig.of(_object(raw, PEFT_CONFIG), PEFT_CONFIG)
         return cls(dict.fromkeys(PEFT_PREFIXES, found), PEFT_PREFIXES)
 
-    def check(self, stems: Sequence[str], *, has_alphas: bool) -> None:
-        """Raise `LoraFormatError` if anything else also gives factors for these stems."""
+    def check(self, key_prefixes: Sequence[str], *, has_alphas: bool) -> None:
+        """Raise `LoraFormatError` if anything else also gives factors for these key_prefixes."""
         if not self.by_prefix:
             return
         where = next(iter(self.by_prefix.values())).where
@@ -121,16 +121,16 @@ class Configs:
             raise LoraFormatError(
                 f"has both .alpha keys and {where}: which one counts is anyone's guess"
             )
-        others = [stem for stem in stems if not stem.startswith(self.spoken_of)]
+        others = [prefix for prefix in key_prefixes if not prefix.startswith(self.spoken_of)]
         if others:
             raise LoraFormatError(f"has {where}, but also {others[0]}, which it doesn't speak of")
 
-    def alpha_and_factor(self, stem: str, rank: int) -> tuple[float | None, float]:
+    def alpha_and_factor(self, key_prefix: str, rank: int) -> tuple[float | None, float]:
         """Of the LoRA spelled like this; 1 where nothing is said, as in every loader, whatever
         `ss_network_alpha` says."""
         for prefix, config in self.by_prefix.items():
-            if stem.startswith(prefix):
-                return config.alpha_and_factor(stem.removeprefix(prefix), rank)
+            if key_prefix.startswith(prefix):
+                return config.alpha_and_factor(key_prefix.removeprefix(prefix), rank)
         return None, 1.0
 
 

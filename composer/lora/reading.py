@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from composer.lora.adapters import Adapter
     from composer.lora.container import Tensor
     from composer.lora.families import Family
+    from composer.lora.formats import OutputFormat
 
 StrPath: TypeAlias = str | PathLike[str]
 # One path, several paths, (path, scale) pairs, or {path: scale}. Without a scale it is 1.
@@ -72,6 +73,18 @@ class LoraFile:
     header: Header
     norms: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def check_fits(self, output_format: OutputFormat) -> None:
+        """Raise `BadLora` for a part for a text encoder that a file of this format can't hold."""
+        by_path = output_format.by_path()
+        for adapter in self.adapters:
+            for part in adapter.layer.parts:
+                if part.module.path not in by_path:
+                    raise LoraFormatError(
+                        f"{adapter.prefix.text} is a part for {part.module.encoder}, which the"
+                        f" {output_format.name} format can't hold",
+                        hint="`compose merge --format kohya` keeps it",
+                    ).of(self.path)
+
 
 def read(path: Path) -> LoraFile:
     """The LoRA file at `path`; raises `BadLora`, naming the file and why it can't be used."""
@@ -90,12 +103,12 @@ def _read(path: Path, source: Source) -> LoraFile:
     _check_keys(family, header.tensors, header.metadata)
     made = adapters(source, family, _configs(path, family, header))
     deltas = [adapter.delta for adapter in made if adapter.delta]
-    used = {part.module.path for adapter in made for part in adapter.site.parts}
+    used = {part.module.path for adapter in made for part in adapter.layer.parts}
     return LoraFile(
         path=path,
         family=family,
         title=_title(header.metadata),
-        format=_format(family, {adapter.stem.format for adapter in made}),
+        format=_format(family, {adapter.prefix.format for adapter in made}),
         kinds=tuple(sorted({delta.kind for delta in deltas})),
         ranks=tuple(sorted({delta.rank for delta in deltas})),
         alphas=tuple(sorted({a.alpha for a in made if a.alpha is not None})),
@@ -116,7 +129,7 @@ def _configs(path: Path, family: Family, header: Header) -> Configs:
 
 def _format(family: Family, names: set[str]) -> str:
     """The formats' names in the order of the tables; the encoders' counts only if it is alone."""
-    known = [format.name for format in family.formats if format.name in names]
+    known = [format.name for format in family.source_formats if format.name in names]
     return "+".join([name for name in known if name != family.encoder_format] or known)
 
 

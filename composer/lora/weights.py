@@ -50,86 +50,92 @@ def weights_of(layout: Layout, dtype: str, layer: Layer) -> Weights:
 
 
 def _weights_of(layout: Layout, dtype: str, layer: Layer) -> Weights:
-    stem, form = layer.place.stem, layout.form
+    prefix, output_format = layer.output.prefix, layout.output_format
     kept = whole = None
     if layer.total <= layer.rank:
-        down, up = _concatenated(layer, layout.stretch(layer), dtype)
+        down, up = _concatenated(layer, layout.alpha_correction(layer), dtype)
     else:
-        down, up, kept, whole = _reduced(layer, layout.stretch(layer), dtype)
-    tensors = {stem + form.down: down, stem + form.up: up}
+        down, up, kept, whole = _reduced(layer, layout.alpha_correction(layer), dtype)
+    tensors = {prefix + output_format.down: down, prefix + output_format.up: up}
     if (alpha := layout.alpha_of(layer)) is not None:
-        tensors[f"{stem}.alpha"] = np.full((), alpha, NUMPY[F32])
+        tensors[f"{prefix}.alpha"] = np.full((), alpha, NUMPY[F32])
     if layout.has_bias(layer):
-        bias = _bias(layer) * layout.stretch(layer)  # a loader scales both alike
-        tensors[stem + form.bias] = rounded(bias, dtype, f"the bias of {stem}")
+        bias = _bias(layer) * layout.alpha_correction(layer)  # a loader scales both alike
+        tensors[prefix + output_format.bias] = rounded(bias, dtype, f"the bias of {prefix}")
     return Weights(layer, tensors, kept, whole)
 
 
 # --- side by side ------------------------------------------------------------------------
 
 
-def _concatenated(layer: Layer, stretch: float, dtype: str) -> tuple[Array, Array]:
+def _concatenated(layer: Layer, alpha_correction: float, dtype: str) -> tuple[Array, Array]:
     down = np.zeros((layer.rank, layer.inputs), NUMPY[dtype])
     up = np.zeros((layer.outputs, layer.rank), NUMPY[dtype])
     for block, ranks in _placed(layer):
-        _beside(block, down[ranks], up[:, ranks], dtype, stretch)
-    check_range(down, layer.place.stem)
+        _beside(block, down[ranks], up[:, ranks], dtype, alpha_correction)
+    check_range(down, layer.output.prefix)
     if not finite(up):  # looked at once: a slice takes several times as long
         for block, ranks in _placed(layer):
             check_range(up[:, ranks], block.terms[0].label)
     return down, up
 
 
-def _beside(block: Block, down: Array, up: Array, dtype: str, stretch: float) -> None:
+def _beside(block: Block, down: Array, up: Array, dtype: str, alpha_correction: float) -> None:
     """Put a block's two factors into their places.
 
     Where one has values too small for float16, a power of two of the other goes over to it, if that
     one stays large enough.
     """
     try:
-        _shifted(block, down, up, dtype, stretch, bits=0)
+        _shifted(block, down, up, dtype, alpha_correction, bits=0)
     except TooNarrow as narrow:
-        fits = (_fits(block, down, up, dtype, stretch, bits) for bits in SHIFTS)
+        fits = (_fits(block, down, up, dtype, alpha_correction, bits) for bits in SHIFTS)
         if not narrow.small or not any(fits):
             raise
 
 
-def _fits(block: Block, down: Array, up: Array, dtype: str, stretch: float, bits: int) -> bool:
+def _fits(
+    block: Block, down: Array, up: Array, dtype: str, alpha_correction: float, bits: int
+) -> bool:
     try:
-        _shifted(block, down, up, dtype, stretch, bits)
+        _shifted(block, down, up, dtype, alpha_correction, bits)
     except TooNarrow:
         return False
     return True
 
 
-def _shifted(block: Block, down: Array, up: Array, dtype: str, stretch: float, bits: int) -> None:
+def _shifted(
+    block: Block, down: Array, up: Array, dtype: str, alpha_correction: float, bits: int
+) -> None:
     first = block.terms[0]
     if bits:
         scale_into(down[:, : first.inputs], first.down(), 2.0**-bits, first.label)
     elif not first.down_into(down):
         down[:, : first.inputs] = rounded(first.down(), dtype, first.label)
     for term, run in _runs(block):
-        factor = term.factor * stretch * 2.0**bits
+        factor = term.factor * alpha_correction * 2.0**bits
         scale_into(up[run.start : run.stop], term.up(run), factor, term.label)
 
 
 # --- reduced -----------------------------------------------------------------------------
 
 
-def _reduced(layer: Layer, stretch: float, dtype: str) -> tuple[Array, Array, float, float]:
-    stem, found = layer.place.stem, _best(layer)
-    down = rounded(found.down, dtype, stem)
-    return down, rounded(found.up * stretch, dtype, stem), found.kept, found.whole
+def _reduced(
+    layer: Layer, alpha_correction: float, dtype: str
+) -> tuple[Array, Array, float, float]:
+    prefix, found = layer.output.prefix, _best(layer)
+    down = rounded(found.down, dtype, prefix)
+    return down, rounded(found.up * alpha_correction, dtype, prefix), found.kept, found.whole
 
 
 def _best(layer: Layer) -> Reduced:
     if layer.total > layer.shortest:
         change = _change(layer)
-        check_range(change, layer.place.stem)
+        check_range(change, layer.output.prefix)
         return reduced_dense(change, layer.rank)
     down, up = _factors(layer)
     for values in (down, up):
-        check_range(values, layer.place.stem)
+        check_range(values, layer.output.prefix)
     return reduced(down, up, layer.rank)
 
 

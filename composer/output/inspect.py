@@ -80,11 +80,11 @@ def _facts(portrait: LoraInfo) -> Iterator[tuple[str, str]]:
 def facts(portrait: LoraInfo) -> Iterator[tuple[str, str]]:
     """What is known of a file, as label and text, for every form; not escaped."""
     yield "file", portrait.file
-    yield "form", form(portrait)
+    yield "format", weights_format(portrait)
     kinds = "; ".join(f"{n} in {kind}" for kind, n in portrait.modules.items())
     yield "modules", f"{sum(portrait.modules.values())}: {kinds}"
     if T5_PART in portrait.modules:
-        yield "T5", "only kohya's form holds it: compose merge --format kohya"
+        yield "T5", "only the kohya format holds it: compose merge --format kohya"
     if portrait.norms:
         yield "norms", f"{portrait.norms}, which take the place of the base model's"
     if portrait.biases:
@@ -101,7 +101,7 @@ def facts(portrait: LoraInfo) -> Iterator[tuple[str, str]]:
         yield "kept", "; ".join(listed)
 
 
-def form(portrait: LoraInfo) -> str:
+def weights_format(portrait: LoraInfo) -> str:
     """`kohya LoRA, rank 2 to 4, alpha 2, BF16`."""
     if not portrait.ranks:
         return f"{portrait.format}, biases alone, {number_types(portrait.dtypes)}"

@@ -42,7 +42,7 @@ class MergedFile:
     """The merged file, or what it would be: `size` is then the most it can have, in bytes."""
 
     out: str
-    form: str
+    format: str
     dtype: str
     ranks: tuple[int, ...]
     size: int
@@ -56,7 +56,7 @@ def text(made: MergedFile) -> str:
     """A line on the file, one for each LoRA in it, and what a reduction kept."""
     size = f"{made.size / 1e6:,.1f} MB"
     verb, size = ("would write", f"at most {size}") if made.dry_run else ("wrote", size)
-    how = f"{made.form}, {number_types([made.dtype])}, {_ranks(made.ranks)}"
+    how = f"{made.format}, {number_types([made.dtype])}, {_ranks(made.ranks)}"
     lines = [
         f"{verb} {visible(made.out)}: {how}, {size}",
         *aligned([_row(part) for part in made.parts]),
@@ -90,7 +90,7 @@ def as_json(made: MergedFile) -> str:
             "formatVersion": 1,
             "file": made.out,
             "dryRun": made.dry_run,
-            "form": made.form,
+            "form": made.format,
             "dtype": made.dtype,
             "ranks": list(made.ranks),
             "bytes": made.size,

@@ -193,7 +193,7 @@ def test_parts_for_t5_are_counted_apart_and_block_a_recipe(tmp_path: Path) -> No
     file = write_t5(project / "recipes" / "loras" / "wordy.safetensors", title="Wordy")
     ran = compose("inspect", str(file), at=project)
     assert "1 in embedders and head; 1 in T5" in ran.out
-    assert re.search(r"T5 +only kohya's form holds it: compose merge --format kohya", ran.out)
+    assert re.search(r"T5 +only the kohya format holds it: compose merge --format kohya", ran.out)
     edit(project / KNIGHT, "name: Ink Lines", "name: Wordy")
     ran = compose("plan", at=project)
     assert "blocked" in ran.out and "a part for T5" in ran.out, ran.out

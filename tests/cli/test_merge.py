@@ -65,7 +65,7 @@ def words(loras: Path) -> list[str]:
 
 
 def changes(path: Path) -> dict[str, NDArray[Any]]:
-    """ΔW of every layer of a file in diffusers' form, in float64."""
+    """ΔW of every layer of a file in the diffusers format, in float64."""
     tensors = {key: np.asarray(value, np.float64) for key, value in load_file(path).items()}
     found = {}
     for key, down in tensors.items():
@@ -367,7 +367,7 @@ def test_the_engine_says_the_same_of_t5_before_anything_is_made(tmp_path: Path) 
         assert engine.list_models(LORA) == []
         said = engine.rejected["Wordy"]
     assert "t5.safetensors: " in said
-    assert "a part for T5, which the diffusers form can't hold" in said
+    assert "a part for T5, which the diffusers format can't hold" in said
     assert "`compose merge --format kohya` keeps it" in said
 
 

@@ -129,15 +129,15 @@ def test_a_norm_that_is_not_finite(tmp_path: Path) -> None:
 # --- text encoders -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["diffusers", "kohya"])
-def test_a_file_for_the_text_encoder_alone(tmp_path: Path, form: str) -> None:
-    """In diffusers' form all of CLIP comes along: it would lose a part of it otherwise."""
+@pytest.mark.parametrize("format", ["diffusers", "kohya"])
+def test_a_file_for_the_text_encoder_alone(tmp_path: Path, format: str) -> None:
+    """In the diffusers format all of CLIP comes along: it would lose a part of it otherwise."""
     sources = [(save(File((Lora(FC1, alpha=1.0, ranks=(3, 1)),)), tmp_path / "in"), 0.5)]
-    out = composed(sources, tmp_path / "out", form)
-    check(out, sources, whole_clip=form == "diffusers")
-    assert len(read(out).modules) == (len(CLIP) if form == "diffusers" else 1)
+    out = composed(sources, tmp_path / "out", format)
+    check(out, sources, whole_clip=format == "diffusers")
+    assert len(read(out).modules) == (len(CLIP) if format == "diffusers" else 1)
     assert read(out).ranks == (3,)
-    if form == "diffusers":
+    if format == "diffusers":
         keys = {key.partition(".lora_")[0] for key in oracle.load(out)}
         assert keys == {f"text_encoder.{name}" for name in CLIP}
 
@@ -167,15 +167,15 @@ def test_t5_has_no_place_in_diffusers_form(tmp_path: Path, stem: str) -> None:
 
 
 @pytest.mark.parametrize("rank", [None, 3])
-@pytest.mark.parametrize("form", ["diffusers", "kohya"])
-def test_input_layers_of_several_widths(tmp_path: Path, form: str, rank: int | None) -> None:
+@pytest.mark.parametrize("format", ["diffusers", "kohya"])
+def test_input_layers_of_several_widths(tmp_path: Path, format: str, rank: int | None) -> None:
     """A control LoRA reads 128 channels: to one of 64 the others are nothing."""
     paths = [saved(tmp_path / str(n), _embedder(n, seed=n)) for n in (64, 128)]
     sources: Sources = [(path, 0.5) for path in paths]
     out = tmp_path / "out"
     parts = [(read(path), scale) for path, scale in sources]
-    compose(parts, out, metadata={}, form=form, rank=rank)
-    assert out.stat().st_size <= composed_size(parts, form=form, rank=rank)
+    compose(parts, out, metadata={}, format=format, rank=rank)
+    assert out.stat().st_size <= composed_size(parts, format=format, rank=rank)
     if rank is None:
         check(out, sources, whole_clip=False)
     wanted = oracle.dense(

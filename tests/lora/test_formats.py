@@ -42,7 +42,7 @@ def test_no_two_spellings_are_alike_and_each_is_found() -> None:
         len(layers) * len(XLABS_ENDINGS if name == "XLabs" else ENDINGS)
         for name, layers in FORMATS.items()
     )
-    assert written == sum(len(f.stems) * len(f.suffixes) for f in formats.FORMATS)
+    assert written == sum(len(f.layers) * len(f.suffixes) for f in formats.FORMATS)
     assert written == len(MEANINGS) > 160_000
     for key, meaning in MEANINGS.items():
         found = spelled(formats.FLUX1, key)
@@ -54,11 +54,11 @@ def test_no_two_spellings_are_alike_and_each_is_found() -> None:
 
 def test_spellings_mean_the_same_layers_and_rows() -> None:
     """Names, shapes, and which row goes where."""
-    assert {format.name: set(format.stems) for format in formats.FORMATS} == {
+    assert {format.name: set(format.layers) for format in formats.FORMATS} == {
         name: set(layers) for name, layers in FORMATS.items()
     }
     for format in formats.FORMATS:
-        for stem, site in format.stems.items():
+        for stem, site in format.layers.items():
             layer = FORMATS[format.name][stem]
             assert (site.inputs, site.outputs) == (layer.inputs, layer.outputs)
             assert {part.module.path: rows(part) for part in site.parts} == layer.parts

@@ -39,15 +39,15 @@ def outcome(path: Path) -> Outcome:
     """What the file says about alphas and what it composes to; None if it is refused."""
     try:
         lora = read(path)
-        compose([(lora, 0.7)], path.with_name("out"), metadata={}, form=_form(path))
+        compose([(lora, 0.7)], path.with_name("out"), metadata={}, format=_format(path))
     except BadLora as error:
         assert path.name in error.message
         return None
     return lora.alphas, path.with_name("out").read_bytes()
 
 
-def _form(path: Path) -> str:
-    """The form that can hold what the file has: T5, or norms."""
+def _format(path: Path) -> str:
+    """The format that can hold what the file has: T5, or norms."""
     return "diffusers" if any(key in NORMS for key in load(path)) else "kohya"
 
 

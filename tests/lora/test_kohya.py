@@ -1,4 +1,4 @@
-"""Composing into kohya's form: BFL's fused layers, alpha = rank on each, nothing grown in vain."""
+"""Composing into the kohya format: fused layers, alpha = rank on each, nothing grown in vain."""
 
 from __future__ import annotations
 
@@ -116,16 +116,16 @@ def test_t5_has_a_place_there_and_norms_have_none(tmp_path: Path) -> None:
     assert {key.partition(".")[0] for key in oracle.load(out)} == {T5}
     norms = save(File((Lora("x_embedder"),), tuple(NORMS)[:1]), tmp_path / "norms")
     with pytest.raises(BadLora, match="norms: brings scales of norms") as raised:
-        compose([(read(norms), 0.5)], tmp_path / "out", metadata={}, form="kohya")
+        compose([(read(norms), 0.5)], tmp_path / "out", metadata={}, format="kohya")
     assert raised.value.hint
-    compose([(read(norms), 0.0)], tmp_path / "out", metadata={}, form="kohya")
+    compose([(read(norms), 0.0)], tmp_path / "out", metadata={}, format="kohya")
 
 
 def test_the_metadata_is_what_sd_scripts_looks_for(tmp_path: Path) -> None:
     mixed = write(Spec(True, "F32", {QKV: 2, "lora_unet_img_in": 3}), tmp_path / "in")
     alike = write(Spec(True, "F32", {QKV: 2, "lora_unet_img_in": 2}), tmp_path / "in2")
     for path, dimension in ((mixed, "Dynamic"), (alike, "2")):
-        compose([(read(path), 1.0)], tmp_path / "out", metadata={"a": "b"}, form="kohya")
+        compose([(read(path), 1.0)], tmp_path / "out", metadata={"a": "b"}, format="kohya")
         with safe_open(tmp_path / "out", framework="np") as file:
             reader: Any = file
             assert reader.metadata() == {
@@ -156,7 +156,7 @@ def test_biases_become_differences(tmp_path: Path, dtype: str) -> None:
 
 
 def test_all_keys_of_a_biased_file_come_in_threes(tmp_path: Path) -> None:
-    """diffusers' form of the same: PEFT wants a bias on every layer, or on none."""
+    """the diffusers format of the same: PEFT wants a bias on every layer, or on none."""
     tensors = {
         **pair(f"transformer.{IMG_QKV[0]}"),
         f"transformer.{IMG_QKV[1]}.diff_b": np.ones(3072, np.float32),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from support.lora_checks import Mix
 
 
-# --- diffusers' form ---------------------------------------------------------------------
+# --- the diffusers format ----------------------------------------------------------------
 
 
 @examples(40)
@@ -85,8 +85,8 @@ def test_a_scale_off_by_a_hundredth_is_noticed(tmp_path: Path, name: str, dtype:
     file = File((Lora(stem, endings=endings, ranks=(3, 1), dtype=dtype, alpha=2.0),))
     other = File((Lora("x_embedder", dtype=dtype),), seed=1)
     sources = [(save(file, tmp_path / "a"), 0.65), (save(other, tmp_path / "b"), 0.8)]
-    form = "kohya" if "t5" in stem or "encoder_2" in stem or "te3" in stem else "diffusers"
-    got = oracle.deltas(composed(sources, tmp_path / "out", form))
+    format = "kohya" if "t5" in stem or "encoder_2" in stem or "te3" in stem else "diffusers"
+    got = oracle.deltas(composed(sources, tmp_path / "out", format))
     for off in (0.0, 0.01):
         wanted = [oracle.deltas(sources[0][0], 0.65 + off), oracle.deltas(sources[1][0], 0.8)]
         assert (oracle.worst(got, oracle.total(wanted)) <= LIMITS[dtype]) == (not off)

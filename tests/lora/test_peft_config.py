@@ -23,7 +23,7 @@ FC1 = "encoder.layers.0.mlp.fc1"
 
 
 def factors(lora: LoraFile) -> dict[str, float]:
-    return {adapter.stem.text: adapter.factor for adapter in lora.adapters}
+    return {adapter.prefix.text: adapter.factor for adapter in lora.adapters}
 
 
 @pytest.mark.parametrize(

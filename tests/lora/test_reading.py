@@ -203,7 +203,7 @@ def test_what_the_trainer_notes_about_alpha_counts_for_nothing(tmp_path: Path) -
     notes = {"ss_network_alpha": "1.0", "ss_output_name": "x"}
     lora = read(write(Spec(True, "F16", stems, {QKV: 1.0}, metadata=notes), tmp_path / "a"))
     assert (lora.title, lora.metadata) == ("x", notes)
-    assert {a.stem.text: a.factor for a in lora.adapters} == {QKV: 0.25, "lora_unet_img_in": 1.0}
+    assert {a.prefix.text: a.factor for a in lora.adapters} == {QKV: 0.25, "lora_unet_img_in": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -41,11 +41,11 @@ GROUPS = {"x_embedder": "embedders and head", CLIP: "text encoder"}
 
 
 def reduced(
-    sources: Sources, out: Path, rank: int, form: str = "diffusers", dtype: str | None = None
+    sources: Sources, out: Path, rank: int, format: str = "diffusers", dtype: str | None = None
 ) -> Report:
     parts = [(read(path), scale) for path, scale in sources]
-    report = compose(parts, out, metadata={}, form=form, rank=rank, dtype=dtype)
-    assert out.stat().st_size <= composed_size(parts, form=form, rank=rank, dtype=dtype)
+    report = compose(parts, out, metadata={}, format=format, rank=rank, dtype=dtype)
+    assert out.stat().st_size <= composed_size(parts, format=format, rank=rank, dtype=dtype)
     return report
 
 
@@ -143,10 +143,10 @@ def test_a_rank_that_is_enough_changes_nothing(tmp_path: Path) -> None:
     assert not report.kept
 
 
-@pytest.mark.parametrize("form", ["diffusers", "kohya"])
+@pytest.mark.parametrize("format", ["diffusers", "kohya"])
 @pytest.mark.parametrize("dtype", sorted(LIMITS))
 def test_more_than_a_matrix_can_have_is_reduced_without_loss(
-    tmp_path: Path, form: str, dtype: str
+    tmp_path: Path, format: str, dtype: str
 ) -> None:
     """64 inputs, 64 outputs, and a LoKr whose matrices are whole."""
     plain = Spec(False, dtype, {"x_embedder": 40, "proj_out": 50})
@@ -162,8 +162,8 @@ def test_more_than_a_matrix_can_have_is_reduced_without_loss(
     ]
     parts = [(read(path), scale) for path, scale in sources]
     out = tmp_path / "out"
-    report = compose(parts, out, metadata={}, form=form, dtype=dtype)
-    check(out, sources, whole_clip=form == "diffusers")
+    report = compose(parts, out, metadata={}, format=format, dtype=dtype)
+    check(out, sources, whole_clip=format == "diffusers")
     assert not report.kept
     assert {64, 768} <= set(report.ranks)
 

@@ -12,7 +12,15 @@ from support.lora_files import Spec, write
 
 from composer.lora import BadLora, families, inspect, merge, read
 from composer.lora.families import Family
-from composer.lora.formats import Form, Format, Module, Place, alone, fused, prefixed
+from composer.lora.formats import (
+    Module,
+    OutputFormat,
+    OutputLayer,
+    SourceFormat,
+    alone,
+    fused,
+    prefixed,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,9 +30,9 @@ LAYERS = tuple(
     for n in range(2)
     for name, rows in (("left", 4), ("right", 10))
 )
-FORM = Form(
+OUTPUT_FORMAT = OutputFormat(
     "diffusers",
-    tuple(Place(f"castle.{module.path}", alone(module)) for module in LAYERS),
+    tuple(OutputLayer(f"castle.{module.path}", alone(module)) for module in LAYERS),
     down=".lora_A.weight",
     up=".lora_B.weight",
     bias=".lora_B.bias",
@@ -41,11 +49,13 @@ CASTLE = Family(
     architecture="castle-2/lora",
     modules=LAYERS,
     blocks=("tower 0", "tower 1"),
-    formats=(
-        Format("split", prefixed("castle.", {module.path: alone(module) for module in LAYERS})),
-        Format("fused", fused(LAYERS)),
+    source_formats=(
+        SourceFormat(
+            "split", prefixed("castle.", {module.path: alone(module) for module in LAYERS})
+        ),
+        SourceFormat("fused", fused(LAYERS)),
     ),
-    forms={"diffusers": FORM},
+    output_formats={"diffusers": OUTPUT_FORMAT},
 )
 
 

@@ -108,7 +108,7 @@ def test_memory_does_not_grow_with_the_square_of_a_loha_s_rank(tmp_path: Path) -
     path = saved(tmp_path / "in", tensors)
     one_layer = 9216 * 3072 * 8
     tracemalloc.start()
-    compose([(read(path), 0.5)], tmp_path / "out", metadata={}, form="kohya")
+    compose([(read(path), 0.5)], tmp_path / "out", metadata={}, format="kohya")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * one_layer  # A alone would have taken that, twice

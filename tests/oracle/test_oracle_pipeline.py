@@ -89,7 +89,7 @@ def test_a_control_lora_widens_the_input_and_replaces_the_norms(
     ids=["blocks, mixed ranks", "CLIP"],
 )
 def test_kohyas_form(judge: Judge, tmp_path: Path, files: Sequence[File]) -> None:
-    check(judge, saved(files, tmp_path), tmp_path / "ours.safetensors", form="kohya")
+    check(judge, saved(files, tmp_path), tmp_path / "ours.safetensors", format="kohya")
 
 
 def check(
@@ -97,7 +97,7 @@ def check(
     mix: Sequence[tuple[Path, float]],
     out: Path,
     *,
-    form: str = "diffusers",
+    format: str = "diffusers",
     whole: bool = False,
 ) -> None:
     right = table.wanted(judge, mix)
@@ -105,7 +105,7 @@ def check(
     errors = []
     for off in (0.0, 0.01):
         parts = [(read(path), scale + off) for path, scale in mix]
-        compose(parts, out, metadata={}, form=form)
+        compose(parts, out, metadata={}, format=format)
         answer = judge.loaded([(out, 1.0)])
         errors.append(float((answer.output - right).norm() / right.norm()))
         assert whole or not answer.said

@@ -62,7 +62,7 @@ def write_peft(folder: Path, seed: int = 0, *, alpha: float = 1.0, rank: int = 1
 
 
 def write_t5(path: Path, *, title: str = "") -> Path:
-    """A LoRA of the transformer and of T5, in kohya's form."""
+    """A LoRA of the transformer and of T5, in the kohya format."""
     stems = {
         "lora_unet_img_in": (64, 3072),
         "lora_te3_encoder_block_0_layer_0_SelfAttention_q": (4096, 4096),

@@ -59,7 +59,7 @@ class Case:
     """Two files, composed. Where every version reads them, they are loaded as adapters too."""
 
     files: tuple[File, File]
-    form: str = "diffusers"
+    format: str = "diffusers"
     readable: bool = False
 
 
@@ -71,8 +71,8 @@ CASES: Mapping[str, Case] = {
     "mixed ranks": Case((ONE, OTHER), readable=True),
     "part of CLIP": Case((TEXT, OTHER)),
     "a bias on one layer": Case((BIASED, OTHER)),
-    "kohya's form, one rank": Case((file(kohya(FUSED)), file(kohya(FUSED), seed=6)), "kohya"),
-    "kohya's form, mixed ranks": Case(
+    "the kohya format, one rank": Case((file(kohya(FUSED)), file(kohya(FUSED), seed=6)), "kohya"),
+    "the kohya format, mixed ranks": Case(
         (file(kohya(FUSED)), file(kohya(FUSED[1:], ranks=(6, 6)), seed=6)), "kohya"
     ),
 }
@@ -101,12 +101,12 @@ def make(case: Case, folder: Path) -> None:
     paths = [save(f, folder / f"source{n}.safetensors") for n, f in enumerate(case.files)]
     mix = list(zip(paths, SCALES, strict=True))
     ours = folder / "ours.safetensors"
-    compose([(read(path), s) for path, s in mix], ours, metadata={}, form=case.form)
+    compose([(read(path), s) for path, s in mix], ours, metadata={}, format=case.format)
     save_file(dict(_changes(mix)), folder / "changes.safetensors")
     if case.readable:
         scales = json.dumps({path.name: scale for path, scale in mix})
         (folder / "scales.json").write_text(scales, "utf-8")
-    if case.form == "diffusers" and len(read(ours).ranks) > 1:
+    if case.format == "diffusers" and len(read(ours).ranks) > 1:
         _bare(ours, folder / "bare.safetensors")
 
 
@@ -171,7 +171,7 @@ def _versions(python: Path) -> str:
 
 
 def line(versions: str, found: Mapping[str, Any]) -> str:
-    ours = CASES[found["case"]].form == "diffusers"
+    ours = CASES[found["case"]].format == "diffusers"
     if ours and (found["said"] or found["hand"] > EXACT):
         raise SystemExit(f"{versions}: {found}")
     bare, adapters = found.get("bare"), found.get("adapters")

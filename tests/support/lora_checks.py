@@ -52,12 +52,12 @@ def saved(folder: Path, mix: Mix) -> Sources:
 
 
 def composed(
-    sources: Sources, out: Path, form: str = "diffusers", dtype: str | None = None
+    sources: Sources, out: Path, format: str = "diffusers", dtype: str | None = None
 ) -> Path:
     parts = [(read(path), scale) for path, scale in sources]
-    report = compose(parts, out, metadata={"of": "a test"}, form=form, dtype=dtype)
+    report = compose(parts, out, metadata={"of": "a test"}, format=format, dtype=dtype)
     result = read(out)
-    assert out.stat().st_size <= composed_size(parts, form=form, dtype=dtype)
+    assert out.stat().st_size <= composed_size(parts, format=format, dtype=dtype)
     assert result.dtypes == (report.dtype,)
     assert result.ranks == report.ranks
     return out

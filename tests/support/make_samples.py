@@ -21,7 +21,7 @@ import numpy as np
 from composer.lora.dtypes import BF16, F16, F32, NUMPY
 from composer.lora.families.flux1 import DIFFUSERS_FILES as DIFFUSERS
 from composer.lora.families.flux1 import KOHYA_FILES as KOHYA
-from composer.lora.formats import Format, TensorRole
+from composer.lora.formats import SourceFormat, TensorRole
 from composer.lora.writer import Spec, order, writing
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Sample:
     """One file: its LoRAs as module (in the format's own spelling) -> rank, and its notes."""
 
     file: str
-    format: Format
+    format: SourceFormat
     dtype: str
     ranks: Mapping[str, int]
     metadata: Mapping[str, str]
@@ -180,7 +180,7 @@ def _pieces(sample: Sample) -> list[tuple[str, TensorRole]]:
 
 def _tensor(sample: Sample, stem: str, piece: TensorRole) -> tuple[Spec, NDArray[Any]]:
     suffix = ENDINGS[sample.format.name][piece]
-    name, rank, site = stem + suffix, sample.ranks[stem], sample.format.stems[stem]
+    name, rank, site = stem + suffix, sample.ranks[stem], sample.format.layers[stem]
     shapes = {
         TensorRole.DOWN: (rank, site.inputs),
         TensorRole.UP: (site.outputs, rank),

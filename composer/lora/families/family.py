@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
-from composer.lora.formats import KeyPrefix, Place, alone
+from composer.lora.formats import KeyPrefix, OutputLayer, alone
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Mapping
 
-    from composer.lora.formats import Form, Format, Module, TensorRole
+    from composer.lora.formats import Module, OutputFormat, SourceFormat, TensorRole
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +20,7 @@ class Family:
     """A base model and the LoRAs for it.
 
     `modules` are in the order of reports, `blocks` the names that they have there. The first of
-    `forms` is the one of compositions. `norm_keys` maps the key of a norm's scale, which has
+    `output_formats` is that of compositions. `norm_keys` maps the key of a norm's scale, which has
     `norm_width` numbers, to its path. `encoder_format` is the format whose name is left out where
     a file has another one too. `peft_prefixes` begin the entries of PEFT's configuration.
     `other_models` (what metadata says) and `refusals` (keys) tell why a file can't be used.
@@ -33,8 +33,8 @@ class Family:
     architecture: str  # in the Model Spec
     modules: tuple[Module, ...]
     blocks: tuple[str, ...]
-    formats: tuple[Format, ...]
-    forms: Mapping[str, Form]
+    source_formats: tuple[SourceFormat, ...]
+    output_formats: Mapping[str, OutputFormat]
     norm_keys: Mapping[str, str] = field(default_factory=dict)
     norm_width: int = 0
     encoder_format: str | None = None
@@ -43,30 +43,30 @@ class Family:
     refusals: tuple[tuple[re.Pattern[str], str], ...] = ()
 
     @cached_property
-    def stems(self) -> Mapping[str, tuple[KeyPrefix, Mapping[str, TensorRole]]]:
+    def prefixes(self) -> Mapping[str, tuple[KeyPrefix, Mapping[str, TensorRole]]]:
         """Each spelling of a layer, with the endings of its tensors."""
         return {
             text: (KeyPrefix(format.name, text, layer, self.label), format.suffixes)
-            for format in self.formats
-            for text, layer in format.stems.items()
+            for format in self.source_formats
+            for text, layer in format.layers.items()
         }
 
     @cached_property
     def endings(self) -> tuple[str, ...]:
-        return tuple({ending for format in self.formats for ending in format.suffixes})
+        return tuple({ending for format in self.source_formats for ending in format.suffixes})
 
     @property
-    def form(self) -> Form:
-        """The form of compositions."""
-        return next(iter(self.forms.values()))
+    def output_format(self) -> OutputFormat:
+        """The format of compositions."""
+        return next(iter(self.output_formats.values()))
 
     @cached_property
-    def inspected(self) -> Form:
-        """A form that holds every module, for reports."""
-        form = self.form
-        missing = [module for module in self.modules if module.path not in form.by_path()]
-        more = (Place(module.path, alone(module)) for module in missing)
-        return replace(form, name="inspected", places=(*form.places, *more))
+    def inspected(self) -> OutputFormat:
+        """An output format that holds every module, for reports."""
+        output_format = self.output_format
+        missing = [module for module in self.modules if module.path not in output_format.by_path()]
+        more = (OutputLayer(module.path, alone(module)) for module in missing)
+        return replace(output_format, name="inspected", layers=(*output_format.layers, *more))
 
     def has_key(self, key: str) -> bool:
         """Whether some format of the family spells a tensor like this."""
@@ -77,7 +77,7 @@ class Family:
 def spelled(family: Family, key: str) -> tuple[KeyPrefix, TensorRole] | None:
     """What a key means: a layer and a tensor's role, or None if no format has it."""
     for ending in family.endings:
-        if key.endswith(ending) and (entry := family.stems.get(key.removesuffix(ending))):
+        if key.endswith(ending) and (entry := family.prefixes.get(key.removesuffix(ending))):
             prefix, suffixes = entry
             if ending in suffixes:
                 return prefix, suffixes[ending]

@@ -1,4 +1,4 @@
-"""FLUX.1: its layers, how each file format spells them, and the forms of a result.
+"""FLUX.1: its layers, how each file format spells them, and the formats of a result.
 
 The transformer has 504 layers that a LoRA can change. Black Forest Labs' own names (BFL) fuse some
 of them. Control LoRAs bring scales of norms along. A LoRA trained on text too has parts for the
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from composer.lora.families.family import Family
 from composer.lora.formats import (
     XLABS_SUFFIXES,
-    Form,
-    Format,
     Module,
-    Place,
+    OutputFormat,
+    OutputLayer,
+    SourceFormat,
     TargetLayer,
     alone,
     flat,
@@ -182,7 +182,7 @@ T5_MODULES: tuple[Module, ...] = tuple(_t5())
 _CLIP = {module.native: alone(module) for module in CLIP_MODULES}
 _T5 = {module.native: alone(module) for module in T5_MODULES}
 # transformers 5 has no `text_model` in CLIP any more, and PEFT saves its names.
-_FLAT_CLIP = {name.removeprefix("text_model."): site for name, site in _CLIP.items()}
+_FLAT_CLIP = {name.removeprefix("text_model."): layer for name, layer in _CLIP.items()}
 
 
 def _xlabs(prefix: str) -> Iterator[tuple[str, TargetLayer]]:
@@ -200,8 +200,8 @@ def _xlabs(prefix: str) -> Iterator[tuple[str, TargetLayer]]:
         yield f"{prefix}{block}.processor.proj_lora", BY_BFL[f"{block}.linear2"]
 
 
-DIFFUSERS_FILES = Format("diffusers", prefixed("transformer.", BY_PATH))
-PEFT = Format(
+DIFFUSERS_FILES = SourceFormat("diffusers", prefixed("transformer.", BY_PATH))
+PEFT = SourceFormat(
     "raw PEFT",
     {
         **prefixed("base_model.model.", BY_PATH),
@@ -209,11 +209,11 @@ PEFT = Format(
     },
 )
 # sd-scripts; some tools write diffusers' names in its manner.
-KOHYA_FILES = Format("kohya", {**flat("lora_unet_", BY_BFL), **flat("lora_unet_", BY_PATH)})
+KOHYA_FILES = SourceFormat("kohya", {**flat("lora_unet_", BY_BFL), **flat("lora_unet_", BY_PATH)})
 # The bare names of Black Forest Labs: OneTrainer's "original", and BFL's own control LoRAs.
-BFL = Format("BFL", dict(BY_BFL))
+BFL = SourceFormat("BFL", dict(BY_BFL))
 # A text encoder's part says nothing about the format of the rest.
-ENCODERS = Format(
+ENCODERS = SourceFormat(
     "text encoder",
     {
         **flat("lora_te1_", _CLIP),
@@ -229,10 +229,10 @@ ENCODERS = Format(
 )
 FORMATS = (
     DIFFUSERS_FILES,
-    Format("bare diffusers", {**BY_PATH, **prefixed("unet.", BY_PATH)}),
+    SourceFormat("bare diffusers", {**BY_PATH, **prefixed("unet.", BY_PATH)}),
     PEFT,
     KOHYA_FILES,
-    Format(
+    SourceFormat(
         "ComfyUI",
         {
             **prefixed("diffusion_model.", BY_BFL),
@@ -240,10 +240,10 @@ FORMATS = (
         },
     ),
     BFL,
-    Format("fal", prefixed("base_model.model.", BY_BFL)),
-    Format("OneTrainer", flat("lora_transformer_", BY_PATH)),
-    Format("LyCORIS", {**flat("lycoris_", BY_PATH), **flat("lycoris_", BY_BFL)}),
-    Format("XLabs", {**dict(_xlabs("")), **dict(_xlabs("diffusion_model."))}, XLABS_SUFFIXES),
+    SourceFormat("fal", prefixed("base_model.model.", BY_BFL)),
+    SourceFormat("OneTrainer", flat("lora_transformer_", BY_PATH)),
+    SourceFormat("LyCORIS", {**flat("lycoris_", BY_PATH), **flat("lycoris_", BY_BFL)}),
+    SourceFormat("XLabs", {**dict(_xlabs("")), **dict(_xlabs("diffusion_model."))}, XLABS_SUFFIXES),
     ENCODERS,
 )
 # Scales of norms that take the place of the base model's: key -> diffusers' path.
@@ -252,15 +252,15 @@ NORM_KEYS: Mapping[str, str] = {
     **{f"{bfl}.scale": path for path, bfl in NORMS.items()},
 }
 
-# --- the forms of a result ---------------------------------------------------------------
+# --- the formats of a result -------------------------------------------------------------
 
 # diffusers loads a text encoder's LoRA rightly only where all of its layers are there, and has no
 # slot for T5.
-DIFFUSERS = Form(
+DIFFUSERS = OutputFormat(
     "diffusers",
     (
-        *(Place(f"transformer.{path}", site) for path, site in BY_PATH.items()),
-        *(Place(module.path, alone(module)) for module in CLIP_MODULES),
+        *(OutputLayer(f"transformer.{path}", layer) for path, layer in BY_PATH.items()),
+        *(OutputLayer(module.path, alone(module)) for module in CLIP_MODULES),
     ),
     down=".lora_A.weight",
     up=".lora_B.weight",
@@ -271,16 +271,16 @@ DIFFUSERS = Form(
     silent=SILENT,
     norm_width=HEAD,
 )
-KOHYA = Form(
+KOHYA = OutputFormat(
     "kohya",
     tuple(
-        Place(prefix + name.replace(".", "_"), site)
-        for prefix, sites in (
+        OutputLayer(prefix + name.replace(".", "_"), layer)
+        for prefix, layers in (
             ("lora_unet_", BY_BFL),
             ("lora_te1_", {module.native: alone(module) for module in CLIP_MODULES}),
             ("lora_te3_", {module.native: alone(module) for module in T5_MODULES}),
         )
-        for name, site in sites.items()
+        for name, layer in layers.items()
     ),
     down=".lora_down.weight",
     up=".lora_up.weight",
@@ -294,7 +294,7 @@ KOHYA = Form(
     base="flux1",
     network="networks.lora_flux",
 )
-FORMS: Mapping[str, Form] = {form.name: form for form in (DIFFUSERS, KOHYA)}
+OUTPUT_FORMATS: Mapping[str, OutputFormat] = {format.name: format for format in (DIFFUSERS, KOHYA)}
 
 # --- files that can't be used ------------------------------------------------------------
 
@@ -362,8 +362,8 @@ FLUX1 = Family(
         OTHER,
         ENCODER,
     ),
-    formats=FORMATS,
-    forms=FORMS,
+    source_formats=FORMATS,
+    output_formats=OUTPUT_FORMATS,
     norm_keys=NORM_KEYS,
     norm_width=HEAD,
     encoder_format=ENCODERS.name,

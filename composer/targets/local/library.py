@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from composer.errors import BadLora
-from composer.lora.errors import unsupported_layer
 from composer.lora.fingerprint import Fingerprint, Hashes, StatSignature, look
 from composer.lora.metadata import plain
 from composer.targets.local.library_files import find
@@ -145,14 +144,11 @@ class Library:
 
 
 def _check_fit(file: LoraFile) -> None:
-    """A composition is in diffusers' form, which can't hold all that a LoRA may have."""
-    form = file.family.form
-    places = form.by_path()
-    for adapter in file.adapters:
-        for part in adapter.site.parts:
-            if part.module.path not in places:
-                refusal = unsupported_layer(adapter.stem.text, part.module.encoder, form.name)
-                raise _Unfit(refusal.of(file.path), file.title)
+    """The format of compositions can't hold all that a LoRA may have."""
+    try:
+        file.check_fits(file.family.output_format)
+    except BadLora as error:
+        raise _Unfit(error, file.title) from None
 
 
 def _catalog(outcomes: Iterable[tuple[Found, Fingerprint | _Refusal]]) -> Catalog:

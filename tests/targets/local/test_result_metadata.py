@@ -25,7 +25,7 @@ DUST = Origin("model_dust", "bb" * 32, "cc" * 32, 0.25, {"trigger_word": " pxl  
 
 
 def test_every_field() -> None:
-    assert described("model_k", [INK, DUST], form="diffusers") == {
+    assert described("model_k", [INK, DUST], format="diffusers") == {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": "flux-1-dev/lora",
         "modelspec.implementation": "diffusers",
@@ -49,23 +49,25 @@ def test_every_field() -> None:
 
 
 def test_what_was_asked_for_and_the_other_form() -> None:
-    said = described("k", [INK], form="kohya", rank=16, precision="bfloat16")
+    said = described("k", [INK], format="kohya", rank=16, precision="bfloat16")
     assert (said["compose.rank"], said["compose.precision"]) == ("16", "bfloat16")
     assert said["modelspec.implementation"] == "https://github.com/black-forest-labs/flux"
 
 
 @pytest.mark.parametrize("scale", [0.0, -0.5])
 def test_what_is_taken_away_triggers_nothing(scale: float) -> None:
-    said = described("k", [replace(INK, scale=scale), DUST], form="diffusers")
+    said = described("k", [replace(INK, scale=scale), DUST], format="diffusers")
     assert said["modelspec.trigger_phrase"] == "pxl dust"
     assert "modelspec.trigger_phrase" not in described(
-        "k", [replace(INK, scale=scale)], form="diffusers"
+        "k", [replace(INK, scale=scale)], format="diffusers"
     )
 
 
 def test_a_phrase_counts_once_and_in_order() -> None:
     again = replace(DUST, metadata=INK.metadata)
-    assert described("k", [INK, again], form="diffusers")["modelspec.trigger_phrase"] == "ink lines"
+    assert (
+        described("k", [INK, again], format="diffusers")["modelspec.trigger_phrase"] == "ink lines"
+    )
 
 
 def test_the_specs_own_field_wins_over_older_habits() -> None:
@@ -79,10 +81,10 @@ def test_the_specs_own_field_wins_over_older_habits() -> None:
 @settings(max_examples=size(100, 5000))
 def test_strangers_texts_are_bounded_and_printable(phrases: list[str], title: str) -> None:
     origins = [replace(INK, metadata={"trigger_word": phrase}) for phrase in phrases]
-    said = described(title, origins, form="diffusers")
+    said = described(title, origins, format="diffusers")
     assert len(said["modelspec.title"]) <= TITLE_LIMIT
     joined = said.get("modelspec.trigger_phrase", "")
     assert len(joined) <= PHRASES_LIMIT
     assert all(text.isprintable() for text in (joined, said["modelspec.title"]))
     assert all(len(trigger_phrase(origin.metadata)) <= PHRASE_LIMIT for origin in origins)
-    assert said == described(title, origins, form="diffusers")
+    assert said == described(title, origins, format="diffusers")
