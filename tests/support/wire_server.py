@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from composer.model import COMPOSITION
 from composer.targets.http.rate_limit import Pace
+from composer.targets.http.session import Timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -89,6 +90,10 @@ class Clock:
         self.now = 1_000.0
         self.slept: list[float] = []
         self.pace = Pace(clock=lambda: self.now, wall=lambda: self.now, chance=lambda: chance)
+
+    @property
+    def timing(self) -> Timing:
+        return Timing(sleep=self.sleep, pace=self.pace)
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(round(seconds, 6))

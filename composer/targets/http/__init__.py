@@ -1,1 +1,1 @@
-"""HTTP to a target: session, retries, limits, and errors translated to ours. Knows no vendor."""
+"""HTTP to a target: session, retries, rate limits, and error translation. Knows no vendor."""

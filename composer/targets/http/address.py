@@ -1,7 +1,6 @@
-"""Where a target is: its base URL in the one form that the lock keeps, or a refusal.
+"""The base URL of a target, checked and normalised to the form that the lock keeps.
 
-The command line asks for the lock's key of a target, the client for the URL to call; neither
-needs `requests` for it.
+Used to name a target in the lock and to call it; the module does without `requests`.
 """
 
 from __future__ import annotations
@@ -44,21 +43,21 @@ class Address:
 def address(url: str, project: str | None = None) -> Address:
     """The address that a flag or the environment gives.
 
-    Raises `UsageError` for one that is no plain https URL (http on loopback). A URL with a user,
-    a query or a fragment isn't repeated in the message: it may hold a secret.
+    Raises `UsageError` for anything but a plain https URL (http on loopback). A URL with a user, a
+    query or a fragment is not repeated in the message, since it may hold a secret.
     """
     parts = _parts(url)
     scheme, host, port = parts.scheme.lower(), _host(parts), _port(parts)
     path = parts.path.rstrip("/")
     if scheme not in _PORTS or not host or not _PATH.fullmatch(path):
-        raise UsageError(f"{_quoted(url)} is no address of a target", hint=_HINT)
+        raise UsageError(f"{_quoted(url)} is not the URL of a target", hint=_HINT)
     loopback = _is_loopback(host)
     if scheme == "http" and not loopback:
         raise UsageError(
             f"{_quoted(url)} would send the credentials unencrypted", hint="write https://"
         )
     if project is not None and not is_id(project):
-        raise UsageError(f"{_quoted(project)} is no project id", hint="copy it from Scenario")
+        raise UsageError(f"{_quoted(project)} is not a project id", hint="copy it from Scenario")
     place = f"[{host}]" if ":" in host else host
     place += f":{port}" if port not in (None, _PORTS[scheme]) else ""
     return Address(f"{scheme}://{place}{path}", place, loopback, project)
@@ -71,16 +70,16 @@ def _parts(url: str) -> SplitResult:
         parts = urlsplit("")
     if "@" in url or "?" in url or "#" in url:
         raise UsageError(
-            "the target's address has a user, a query or a fragment in it",
-            hint=f"credentials and project have their own settings; {_HINT}",
+            "the target's URL has a user, a query or a fragment",
+            hint=f"credentials and project are set separately; {_HINT}",
         )
     if not _WHOLE.fullmatch(url) or not parts.netloc:
-        raise UsageError(f"{_quoted(url)} is no address of a target", hint=_HINT)
+        raise UsageError(f"{_quoted(url)} is not the URL of a target", hint=_HINT)
     return parts
 
 
 def _host(parts: SplitResult) -> str:
-    """The host in lower case, IPv6 in its short form; empty if it is none."""
+    """The host in lower case, IPv6 in its short form; empty if it is not a host."""
     host = parts.hostname or ""
     if ":" in host:
         try:
@@ -94,7 +93,7 @@ def _port(parts: SplitResult) -> int | None:
     try:
         return parts.port
     except ValueError as bad:
-        raise UsageError("the port of the target's address is no port", hint=_HINT) from bad
+        raise UsageError("the port of the target's URL is not valid", hint=_HINT) from bad
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,111 +1,265 @@
-"""An answer that is no success, as one of our errors, and how long the server wants us to wait.
+"""What one try at a request comes to: an answer, or a failure as one of our errors.
 
-Used by the client. No envelope of errors is documented: bodies are read leniently.
+`session` raises `Failed` for a try that failed, and decides by it whether there is another one.
+`unanswered` translates what three libraries raise when no answer came, `refused` an answer that is
+not a success. No format of error bodies is documented, so they are read leniently.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import socket
+import ssl
+from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from composer.errors import CeilingReached, CredentialsError, NotFound, TargetError
-from composer.targets.http.attempts import (
-    TRIES_LOST,
-    TRIES_THROTTLED,
-    Answer,
-    Asked,
-    Failed,
-    Refusal,
-    told,
+import requests
+from urllib3.exceptions import ConnectTimeoutError
+
+from composer.errors import (
+    Ambiguous,
+    CeilingReached,
+    CredentialsError,
+    NotFound,
+    TargetError,
+    Unreachable,
 )
 from composer.text import shorten, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+TRIES_LOST = 5  # without an answer, or after an error of the server
+TRIES_UNCONNECTED = 3  # where nobody listens, or the name is unknown
+TRIES_THROTTLED = 100  # `patience` ends these, not their number
+_LONGEST = 300  # characters of a server's own words
+_LATER = "try again later"
 _RESTRICTED = "ModelAccessRestricted"
+# Nothing was sent: with the first kind another try cannot help, with the second it may.
+_NEVER = (
+    ssl.SSLCertVerificationError,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+)
+_UNCONNECTED = (ConnectTimeoutError, socket.gaierror, requests.exceptions.ProxyError)
 
 
-def refused(asked: Asked, answer: Answer, now: float) -> Failed:
-    """The error of an answer that is no 2xx; `now` in seconds since 1970, for dates to wait for."""
+class Refusal(TargetError):
+    """The server refuses this request for good: 400, 409, 422 and the like."""
+
+    def __init__(self, message: str, *, server_message: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.server_message = server_message
+
+
+class Failed(Exception):
+    """One try failed.
+
+    `tries` is how many such tries to make at most. `harmless`: it certainly had no effect.
+    `throttled`: all requests to the server should wait, `wait` seconds if the server says how
+    long, and with `exact` no longer than that.
+    """
+
+    def __init__(
+        self,
+        error: TargetError,
+        *,
+        tries: int = 1,
+        harmless: bool = False,
+        throttled: bool = False,
+        wait: float | None = None,
+        exact: bool = False,
+    ) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.tries = tries
+        self.harmless = harmless
+        self.throttled = throttled or bool(wait)
+        self.wait = wait
+        self.exact = exact
+
+
+@dataclass(frozen=True, slots=True)
+class RequestInfo:
+    """A request as error messages name it; `hide` removes secrets from a text."""
+
+    method: str
+    path: str
+    host: str
+    writes: bool
+    hide: Callable[[str], str]
+    credentials_hint: str  # what to check if the credentials are refused
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path} at {self.host}"
+
+    def lost(self, why: str) -> Unreachable:
+        """The error for no readable answer: a write may have taken effect all the same."""
+        kind = Ambiguous if self.writes else Unreachable
+        return kind(f"{self}: {why}", hint=_LATER)
+
+    def unsent(self, why: str) -> Unreachable:
+        """The error for a request that was not sent."""
+        return Unreachable(f"{self}: {why}", hint=_LATER)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer of any status; `content` is the body as bytes."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    def json(self) -> object:
+        """The body; raises `ValueError` if it isn't JSON."""
+        try:
+            return json.loads(self.content)
+        except RecursionError as deep:
+            raise ValueError("nested too deeply") from deep
+
+
+def server_text(text: object, hide: Callable[[str], str]) -> str:
+    """A text of the server's, safe to print: no secrets, and URLs without their query."""
+    words = (
+        word.partition("?")[0] if "://" in word else word for word in hide(str(text)).split(" ")
+    )
+    return shorten(visible(" ".join(words)), _LONGEST)
+
+
+# --- no answer ---------------------------------------------------------------------------
+
+
+def unanswered(info: RequestInfo, error: Exception) -> Failed:
+    """The error of a request that got no answer."""
+    links = list(_links(error))
+    why = _why(links)
+    if any(isinstance(link, _NEVER) for link in links):
+        return Failed(Unreachable(f"{info.host} can't be reached: {why}"), harmless=True)
+    if any(isinstance(link, _UNCONNECTED) for link in links):
+        unconnected = Unreachable(
+            f"{info.host} can't be reached: {why}",
+            hint="check the network, and the target's address",
+        )
+        return Failed(unconnected, tries=TRIES_UNCONNECTED, harmless=True)
+    return Failed(info.lost(why), tries=TRIES_LOST)
+
+
+def _links(error: BaseException) -> Iterator[BaseException]:
+    """The error and all that led to it; each library hides it in another place."""
+    todo, seen = [error], set()
+    while todo:
+        link = todo.pop(0)
+        if id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        near = (getattr(link, "reason", None), *link.args, link.__cause__, link.__context__)
+        todo += [other for other in near if isinstance(other, BaseException)]
+
+
+def _why(links: list[BaseException]) -> str:
+    for link in links:
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {visible(link.verify_message)}"
+        if isinstance(link, socket.gaierror):
+            return "unknown host name"
+        if isinstance(link, requests.exceptions.ProxyError):
+            return "the proxy refuses the connection"
+        if isinstance(link, requests.exceptions.Timeout | TimeoutError):
+            return "no answer in time"
+    reasons = (link.strerror for link in links if isinstance(link, OSError) and link.strerror)
+    return visible(next(reasons, "the connection was lost"))
+
+
+# --- an answer that is not a success -----------------------------------------------------
+
+
+def refused(info: RequestInfo, answer: Answer, now: float) -> Failed:
+    """The error of an answer that is not 2xx; `now` is in seconds since 1970."""
     body = _body(answer)
-    said = _said(asked, body)
+    message = _server_message(info, body)
     status = answer.status
-    no = f"{status}, {said}" if said else str(status)
+    summary = f"{status}, {message}" if message else str(status)
     if status >= 500 or status == 408:
-        lost = asked.lost(f"the server failed: {no}")
-        return Failed(lost, tries=TRIES_LOST, wait=_demanded(answer.headers, now))
+        lost = info.lost(f"the server failed: {summary}")
+        return Failed(lost, tries=TRIES_LOST, wait=_wait_demanded(answer.headers, now))
     if status == 429:
-        return _too_many(asked, answer, body, no, now)
+        return _too_many(info, answer, body, summary, now)
     if 300 <= status < 400:
-        return Failed(_redirected(asked, answer), harmless=True)
-    return Failed(_final(asked, status, body, said), harmless=True)
+        return Failed(_redirected(info, answer), harmless=True)
+    return Failed(_final(info, status, body, message), harmless=True)
 
 
-def _final(asked: Asked, status: int, body: object, said: str) -> TargetError:
-    no = f"{status}, {said}" if said else str(status)
+def _final(info: RequestInfo, status: int, body: object, message: str) -> TargetError:
+    summary = f"{status}, {message}" if message else str(status)
     plan = _find(body, "requiredPlan")
-    if status == 403 and (plan is not None or _RESTRICTED in said):
+    if status == 403 and (plan is not None or _RESTRICTED in message):
         model = _find(body, "modelId") or "one of its models"
-        needs = told(f"{model} needs {f'the plan {plan}' if plan else 'a larger plan'}", asked.hide)
+        needs = server_text(
+            f"{model} needs {f'the plan {plan}' if plan else 'a larger plan'}", info.hide
+        )
         return TargetError(
-            f"{asked}: {needs}",
+            f"{info}: {needs}",
             hint="choose another LoRA, or another plan",
         )
     if status in (401, 403):
         return CredentialsError(
-            f"{asked.host} refuses these credentials: {asked.method} {asked.path}: {no}",
-            hint=asked.credentials_hint,
+            f"{info.host} rejects these credentials: {info.method} {info.path}: {summary}",
+            hint=info.credentials_hint,
         )
     if status == 404:
-        return NotFound(f"{asked}: {no}", hint="check the id, the project and the target's address")
+        return NotFound(
+            f"{info}: {summary}", hint="check the id, the project and the target's address"
+        )
     advice = _find(body, "hint")
-    hint = told(advice, asked.hide) if advice else None
-    return Refusal(f"{asked}: {no}", said=said, hint=hint)
+    hint = server_text(advice, info.hide) if advice else None
+    return Refusal(f"{info}: {summary}", server_message=message, hint=hint)
 
 
-def _redirected(asked: Asked, answer: Answer) -> TargetError:
-    """A redirect names another host; nothing is sent there, and no more than the host is said."""
+def _redirected(info: RequestInfo, answer: Answer) -> TargetError:
+    """A redirect: nothing is sent to the other host, and the message names only the host."""
     try:
-        place = urlsplit(answer.headers.get("Location", "")).hostname or asked.host
+        place = urlsplit(answer.headers.get("Location", "")).hostname or info.host
     except ValueError:
         place = "nowhere"
     return TargetError(
-        f"{asked}: redirected to {shorten(visible(place), 100)}, which is not followed",
-        hint="set the target's own address",
+        f"{info}: redirected to {shorten(visible(place), 100)}, which is not followed",
+        hint="use the target's own address",
     )
 
 
-def _too_many(asked: Asked, answer: Answer, body: object, no: str, now: float) -> Failed:
-    """429 is three things: a cooldown, a ceiling of the plan, or a rate limit."""
+def _too_many(info: RequestInfo, answer: Answer, body: object, summary: str, now: float) -> Failed:
+    """429 means one of three things: a cooldown, a limit of the plan, or a rate limit."""
     cooldown = _seconds(_find(body, "remainingSeconds"))
     ceiling = _find(body, "actionName"), _find(body, "actionLimit")
     if cooldown is None and ceiling != (None, None):
-        return Failed(_ceiling(asked, *ceiling), harmless=True)
+        return Failed(_limit_reached(info, *ceiling), harmless=True)
     return Failed(
-        asked.unsent(no),
+        info.unsent(summary),
         tries=TRIES_THROTTLED,
         harmless=True,
         throttled=True,
-        wait=_demanded(answer.headers, now) if cooldown is None else cooldown,
+        wait=_wait_demanded(answer.headers, now) if cooldown is None else cooldown,
         exact=cooldown is not None,
     )
 
 
-def _ceiling(asked: Asked, action: object, limit: object) -> CeilingReached:
-    name = told(action or "this", asked.hide)
-    most = "" if limit is None else f" (at most {told(limit, asked.hide)})"
+def _limit_reached(info: RequestInfo, action: object, limit: object) -> CeilingReached:
+    name = server_text(action or "this", info.hide)
+    most = "" if limit is None else f" (at most {server_text(limit, info.hide)})"
     return CeilingReached(
-        f"{asked}: the plan's limit for {name} is reached{most}",
-        hint="wait for what runs to end, or ask for a larger plan",
+        f"{info}: the plan's limit for {name} is reached{most}",
+        hint="wait until running jobs have ended, or ask for a larger plan",
         action=name,
     )
 
 
-def _demanded(headers: Mapping[str, str], now: float) -> float | None:
+def _wait_demanded(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds to wait, by `retry-after-ms` or `Retry-After` (seconds, or a date: RFC 9110)."""
     if (ms := _seconds(headers.get("retry-after-ms"))) is not None:
         return ms / 1000
@@ -144,7 +298,7 @@ def _body(answer: Answer) -> object:
 
 
 def _objects(body: object, depth: int = 3) -> Iterator[dict[str, object]]:
-    """The places where an error's facts may stand: body, its details, its error, and theirs."""
+    """The objects that may hold details of an error: the body, its `details`, its `error`, ..."""
     if isinstance(body, dict) and depth:
         yield body
         for name in ("details", "error"):
@@ -155,12 +309,12 @@ def _find(body: object, name: str) -> object:
     return next((place[name] for place in _objects(body) if place.get(name) is not None), None)
 
 
-def _said(asked: Asked, body: object) -> str:
-    """The server's own words: short, safe to print, no secret, no signed address."""
-    found = (
+def _server_message(info: RequestInfo, body: object) -> str:
+    """The server's own message, safe to print; empty if there is none."""
+    messages = (
         place[name]
         for name in ("message", "reason", "error", "name")
         for place in _objects(body)
         if isinstance(place.get(name), str) and place[name]
     )
-    return told(next(found, ""), asked.hide)
+    return server_text(next(messages, ""), info.hide)

@@ -1,6 +1,6 @@
-"""When the next request may go: one gate for all threads, and all clients, of one server.
+"""When the next request may be sent: shared by all threads and clients of one server.
 
-The client asks here before each request, and says here what a server demanded.
+The client asks here before each request, and records here how long a server asked to wait.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SPREAD_CAP = 5.0  # seconds
 
 
 class Pace:
-    """A gate that a server's demand to wait closes for everybody; safe between threads.
+    """How long all callers must wait because the server asked for it. Thread-safe.
 
     `clock` counts seconds, `wall` is the time of day in seconds since 1970, and `chance` gives
     0..1 for jitter: tests bring their own.
@@ -39,7 +39,7 @@ class Pace:
         self._spread = 0.0
 
     def hold(self, seconds: float, *, exact: bool = False) -> None:
-        """Nobody goes for this long; without `exact`, each then a little later by chance."""
+        """Make all callers wait so many seconds; without `exact`, each a random bit longer."""
         until = self.clock() + seconds
         with self._lock:
             if until > self._until:
@@ -47,13 +47,13 @@ class Pace:
                 self._spread = 0.0 if exact else min(max(0.1, seconds / 10), _SPREAD_CAP)
 
     def left(self) -> float:
-        """Seconds that this caller has to wait; 0 if it may go."""
+        """Seconds that this caller has to wait; 0 for none."""
         with self._lock:
             left = self._until - self.clock()
             return 0.0 if left <= 0 else left + self._spread * self.chance()
 
     def backoff(self, tries: int, first: float) -> float:
-        """Seconds to wait after so many failed tries: twice as long each time, half by chance."""
+        """Seconds to wait after so many failed tries: doubled each time, half of it random."""
         longest = min(first * 2.0 ** min(tries - 1, 30), _BACKOFF_CAP)
         return longest * (0.5 + 0.5 * self.chance())
 
@@ -63,6 +63,6 @@ _paces_lock = threading.Lock()
 
 
 def shared(base: str) -> Pace:
-    """The process's one pace for this base URL."""
+    """The pace that the whole process shares for this base URL."""
     with _paces_lock:
         return _paces.setdefault(base, Pace())

@@ -1,7 +1,7 @@
-"""One HTTP session to a target: auth, time limits, repeating what may be repeated.
+"""One HTTP session to a target: authorization, time limits, and retries.
 
-`service` asks through `Client.call`. A request that may have taken effect is repeated only
-where the caller says that doing it twice is the same as once.
+A target sends its requests through `Client.call`. A request that may have taken effect is repeated
+only where the caller says that doing it twice is the same as once.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -20,9 +21,16 @@ from requests.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
 from composer.errors import UsageError
-from composer.targets.http.attempts import TRIES_LOST, Answer, Asked, Failed, told
-from composer.targets.http.error_translation import refused
-from composer.targets.http.no_answer import unanswered
+from composer.targets.http.error_translation import (
+    TRIES_LOST,
+    Answer,
+    Failed,
+    RequestInfo,
+    refused,
+    server_text,
+    unanswered,
+)
+from composer.targets.http.rate_limit import shared
 from composer.version import __version__
 
 if TYPE_CHECKING:
@@ -41,9 +49,10 @@ _CA_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to ask. `writes`: an answer that gets lost leaves open whether it took effect.
+    """What to send.
 
-    `repeat`: doing it twice is the same as once.
+    `writes`: if the answer is lost, it may have taken effect all the same. `repeat`: doing it twice
+    is the same as once.
     """
 
     method: str
@@ -75,7 +84,7 @@ class Credentials(Protocol):
 
 
 class _Auth(AuthBase):
-    """Our credentials, and no others: an explicit auth object keeps `.netrc` out."""
+    """Sends our credentials and no others: an explicit auth object keeps `.netrc` out."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
@@ -86,59 +95,64 @@ class _Auth(AuthBase):
 
 
 class _Session(requests.Session):
-    """A session that knows no redirects: `requests` would read the next address in any case."""
+    """A session without redirects: `requests` would read the next address in any case."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long requests may take; all times in seconds.
+
+    `timeouts` are for connecting and for each read. `patience` is how long one call may be repeated
+    or wait for its turn. `sleep` may raise, to end a wait when asked to stop. `pace` is shared by
+    the whole process for a base URL unless given.
+    """
+
+    timeouts: tuple[float, float] = (10.0, 60.0)
+    patience: float = 300.0
+    sleep: Callable[[float], None] = time.sleep
+    pace: Pace | None = None
+
+
 class Client:
-    """Safe between threads; they share one pool of connections, and one pace."""
+    """Sends requests to one target. Thread-safe: threads share its connections and its pace."""
 
     def __init__(
-        self,
-        address: Address,
-        credentials: Credentials,
-        pace: Pace,
-        *,
-        connections: int,
-        timeouts: tuple[float, float],
-        patience: float,
-        sleep: Callable[[float], None],
+        self, address: Address, credentials: Credentials, timing: Timing, *, connections: int
     ) -> None:
-        """`timeouts` are for connecting and for each read; `patience` bounds one call: seconds."""
-        self.pace = pace
-        self.sleep = sleep
+        self.pace = timing.pace or shared(address.base)
+        self.sleep = timing.sleep
         self._address = address
         self._credentials = credentials
-        self._timeouts = timeouts
-        self._patience = patience
+        self._timing = timing
         self._backoff = 0.05 if address.loopback else 0.5
         self._session = _session(address, credentials, connections)
 
     def call(self, request: Request, read: Callable[[Answer], T]) -> T:
-        """What `read` makes of the answer, a 2xx; a `ValueError` of its counts as no answer.
+        """What `read` makes of the answer, a 2xx; if it raises `ValueError`, the answer is lost.
 
-        Raises `Ambiguous` for a write and `Unreachable` for a read that got no answer, else what
-        `failures.refused` says.
+        Raises `Ambiguous` for a write and `Unreachable` for a read that got no answer, else the
+        error that `error_translation.refused` makes of the answer.
         """
-        deadline = self.pace.clock() + self._patience
-        asked = self._asked(request)
+        deadline = self.pace.clock() + self._timing.patience
+        info = self._info(request)
         tries = 0
         while True:
-            self._wait_for_turn(asked, deadline)
+            self._wait_for_turn(info, deadline)
             tries += 1
             try:
-                return self._try(request, asked, read)
+                return self._try(request, info, read)
             except Failed as failed:
-                log.debug("%s: try %d failed: %s", asked, tries, failed)
+                log.debug("%s: try %d failed: %s", info, tries, failed)
                 may_repeat = request.repeat or failed.harmless
                 if not may_repeat or tries >= failed.tries or self.pace.clock() >= deadline:
                     raise failed.error from failed
                 self._prepare_next(failed, tries)
 
     def back_off(self, tries: int) -> bool:
-        """Wait a little before another look; False once there were enough of them."""
+        """Wait a little before another attempt; False after the last one."""
         if tries >= TRIES_LOST:
             return False
         self.sleep(self.pace.backoff(tries, self._backoff))
@@ -151,10 +165,10 @@ class Client:
     def close(self) -> None:
         self._session.close()
 
-    # --- within --------------------------------------------------------------------------
+    # --- one try -------------------------------------------------------------------------
 
-    def _asked(self, request: Request) -> Asked:
-        return Asked(
+    def _info(self, request: Request) -> RequestInfo:
+        return RequestInfo(
             request.method,
             request.path,
             self._address.host,
@@ -163,35 +177,35 @@ class Client:
             self._credentials.hint,
         )
 
-    def _wait_for_turn(self, asked: Asked, deadline: float) -> None:
-        """Wait as the server told us all to; raises `Unreachable` if that is too long."""
+    def _wait_for_turn(self, info: RequestInfo, deadline: float) -> None:
+        """Wait as long as the server asked for; raises `Unreachable` if that is too long."""
         while (left := self.pace.left()) > 0:
             if self.pace.clock() + left > deadline:
-                raise asked.unsent(f"the server asks to wait {left:.0f} s")
-            log.info("%s asks to wait %.1f s", asked.host, left)
+                raise info.unsent(f"the server asks to wait {left:.0f} s")
+            log.info("%s asks to wait %.1f s", info.host, left)
             self.sleep(left)
 
     def _prepare_next(self, failed: Failed, tries: int) -> None:
-        """Wait, alone after a failure, or with everybody where the server demands it."""
+        """Wait: this call alone after a failure, all calls where the server demands it."""
         own = self.pace.backoff(tries, self._backoff)
         if failed.throttled:
             self.pace.hold(failed.wait or own, exact=failed.exact and bool(failed.wait))
         else:
             self.sleep(own)
 
-    def _try(self, request: Request, asked: Asked, read: Callable[[Answer], T]) -> T:
+    def _try(self, request: Request, info: RequestInfo, read: Callable[[Answer], T]) -> T:
         started = self.pace.clock()
         try:
             answer = self._send(request)
         except (requests.RequestException, HTTPError, OSError) as error:
-            raise unanswered(asked, error) from error
-        log.debug("%s: %d in %.2f s", asked, answer.status, self.pace.clock() - started)
+            raise unanswered(info, error) from error
+        log.debug("%s: %d in %.2f s", info, answer.status, self.pace.clock() - started)
         if not 200 <= answer.status < 300:
-            raise refused(asked, answer, self.pace.wall())
+            raise refused(info, answer, self.pace.wall())
         try:
             return read(answer)
         except ValueError as bad:
-            lost = asked.lost(f"an answer that can't be read: {told(bad, self.hide)}")
+            lost = info.lost(f"an answer that can't be read: {server_text(bad, self.hide)}")
             raise Failed(lost, tries=TRIES_LOST) from bad
 
     def _send(self, request: Request) -> Answer:
@@ -203,7 +217,7 @@ class Client:
             params=[*request.query, *([("projectId", project)] if project else [])],
             data=None if body is None else json.dumps(body, allow_nan=False).encode(),
             headers={} if body is None else {"Content-Type": "application/json"},
-            timeout=self._timeouts,
+            timeout=self._timing.timeouts,
             allow_redirects=False,
             stream=True,
         ) as response:
@@ -211,7 +225,7 @@ class Client:
 
 
 def _content(response: requests.Response) -> bytes:
-    """The body. One that breaks off raises, but for a refusal: its status says enough."""
+    """The body. One that breaks off raises, unless the status is an error, which says enough."""
     parts, size = [], 0
     try:
         for part in response.iter_content(_CHUNK):
@@ -228,7 +242,7 @@ def _content(response: requests.Response) -> bytes:
 def _session(address: Address, credentials: Credentials, connections: int) -> requests.Session:
     """A session that takes nothing from the environment but proxies and certificates.
 
-    On loopback it takes no proxy either: that would see the credentials.
+    On loopback it uses no proxy either, which would see the credentials.
     """
     session = _Session()
     session.trust_env = False
@@ -246,11 +260,13 @@ def _session(address: Address, credentials: Credentials, connections: int) -> re
 
 
 def _ca_bundle() -> str | bool:
-    """The certificates that the environment names. Raises `UsageError` if they aren't there."""
+    """The certificates that the environment names. Raises `UsageError` if they do not exist."""
     named = [(name, os.environ[name]) for name in _CA_BUNDLES if os.environ.get(name)]
     if not named:
         return True
     name, path = named[0]
     if not os.path.exists(path):
-        raise UsageError(f"{name} names {path}, which isn't there", hint=f"set or unset {name}")
+        raise UsageError(
+            f"{name} names {path}, which does not exist", hint=f"correct or unset {name}"
+        )
     return path

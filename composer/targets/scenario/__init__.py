@@ -1,5 +1,5 @@
-"""The target over HTTP: the Scenario API, or anything that speaks as it does.
+"""The target `scenario`: the Scenario API over HTTP, or a server that offers the same API.
 
-`service.Scenario` is the door; nothing else in the house imports `requests`. `address` and
-`credentials` are plain values, for those who must name a target without reaching it.
+`kind` names and opens it, `service.Scenario` has the verbs of a target, `wire` reads and writes
+JSON. `kind` and `credentials` do without `requests`.
 """

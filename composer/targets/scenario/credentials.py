@@ -1,7 +1,7 @@
-"""Who we are to a target: read from the environment, and shown to nobody.
+"""The credentials of a target: read from the environment, and never shown.
 
-The command line makes `Credentials`; the client puts them into requests and takes them out of
-every text that a server sends back.
+The kind `scenario` makes `Credentials`; the HTTP client puts them into requests and removes them
+from every text that a server returns.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Credentials:
     """An `Authorization` header's value; neither repr nor str show any of it."""
 
     header: str
-    secrets: tuple[str, ...] = field(default=())  # whatever must not be seen, longest first
+    secrets: tuple[str, ...] = field(default=())  # texts that must never be shown, longest first
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Credentials:
         """Key and secret, else a bearer token: the variables of the official client.
 
-        Raises `CredentialsError`, saying what to set.
+        Raises `CredentialsError` with what to set.
         """
         key, secret, token = (_value(env, name) for name in (KEY, SECRET, TOKEN))
         if key and secret:
@@ -38,7 +38,7 @@ class Credentials:
             return cls.bearer(token)
         missing = [name for name, value in ((KEY, key), (SECRET, secret)) if not value]
         raise CredentialsError(
-            f"there are no credentials: {' and '.join(missing)} not set",
+            f"no credentials: {' and '.join(missing)} not set",
             hint=f"set {KEY} and {SECRET}, or {TOKEN}",
         )
 
@@ -59,7 +59,7 @@ class Credentials:
         return f"check {KEY} and {SECRET} (or {TOKEN}), and the project"
 
     def hide(self, text: str) -> str:
-        """The text without any of our secrets, should somebody send them back to us."""
+        """The text without any of the secrets, in case a server returns them."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return text
@@ -73,10 +73,10 @@ def _value(env: Mapping[str, str], name: str) -> str:
     value = env.get(name, "").strip()
     if not all("\x21" <= character <= "\x7e" for character in value):
         raise CredentialsError(
-            f"{name} has characters that no credential has", hint="copy it again"
+            f"{name} has characters that no credential can have", hint="copy it again"
         )
     if name == KEY and ":" in value:
-        raise CredentialsError(f"{name} has a colon in it, which no key has", hint="copy it again")
+        raise CredentialsError(f"{name} has a colon, which no key can have", hint="copy it again")
     return value
 
 
@@ -85,5 +85,5 @@ def _base64(text: str) -> str:
 
 
 def _secrets(*texts: str) -> tuple[str, ...]:
-    """Longest first, so that none is left in part; what is too short to be one stays readable."""
+    """Longest first, so that none is left in part; very short texts are not hidden."""
     return tuple(sorted({text for text in texts if len(text) > 3}, key=len, reverse=True))

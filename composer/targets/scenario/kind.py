@@ -1,4 +1,4 @@
-"""The kind `scenario`: the Scenario API, at its own URL or at any that speaks as it does."""
+"""The kind `scenario`: the Scenario API, at its own URL or at one that offers the same API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BASE_URL, PROJECT = "SCENARIO_BASE_URL", "SCENARIO_PROJECT_ID"
 def locate(name: str, project: str | None, env: Mapping[str, str]) -> Address:
     """The address that `scenario` or a URL means. Raises `UsageError`.
 
-    An empty project is none, whatever the environment says.
+    An empty project means none, whatever the environment says.
     """
     url = (env.get(BASE_URL) or DEFAULT_URL) if name == NAME else name
     return address(url, (env.get(PROJECT) if project is None else project) or None)
@@ -35,6 +35,7 @@ def _open(request: OpenRequest) -> Scenario:
     """Raises `UsageError`, `CredentialsError`."""
     place = locate(request.name, request.options.project, request.env)
     credentials = Credentials.from_env(request.env)
+    from composer.targets.http.session import Timing
     from composer.targets.scenario.service import Scenario
 
     return Scenario(
@@ -42,7 +43,7 @@ def _open(request: OpenRequest) -> Scenario:
         auth=credentials,
         project=place.project,
         parallelism=request.parallelism,
-        sleep=request.sleep,
+        timing=Timing(sleep=request.sleep),
     )
 
 

@@ -1,27 +1,25 @@
 """The Scenario API as a target: the verbs of `composer.targets.base`, over HTTP.
 
-The command line opens a `Scenario` and hands it to `apply`. Below it, `catalogue` lists, `client`
-sends and repeats, and `wire` knows the JSON; the facts are those of the vendor's API reference
-and its official client.
+The kind `scenario` opens a `Scenario`. `Catalogue` reads many models at once, `http.session` sends
+and repeats requests, and `wire` knows the JSON. The facts are those of the vendor's API reference
+and of its official client.
 """
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from composer.errors import Ambiguous, NotFound, TargetError
 from composer.model import NOTHING_DESCRIBED, is_id
 from composer.targets.base import Closing, pause_within
 from composer.targets.http.address import address
-from composer.targets.http.attempts import Answer, Refusal, told
-from composer.targets.http.rate_limit import Pace, shared
-from composer.targets.http.session import Client, Request, get
+from composer.targets.http.error_translation import Answer, Refusal, server_text
+from composer.targets.http.session import Client, Request, Timing, get
 from composer.targets.scenario import wire
-from composer.targets.scenario.catalogue import Catalogue
 from composer.text import shorten, visible
 
 if TYPE_CHECKING:
@@ -32,10 +30,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_GRACE, _GRACE_HERE = 90.0, 2.0
-_POLL, _POLL_HERE = 10.0, 0.2
-_TIMEOUTS = (10.0, 60.0)
-_PATIENCE = 300.0
+_GRACE, _GRACE_LOOPBACK = 90.0, 2.0
+_POLL, _POLL_LOOPBACK = 10.0, 0.2
+_PAGE = 200  # of 1..500: larger ones come near the size limit of an answer
+_PAGES = 5000
+_BULK = 100  # ids in one request
 
 
 class Scenario(Closing):
@@ -45,7 +44,7 @@ class Scenario(Closing):
     ignores_training = False
     rejected: Mapping[str, str] = MappingProxyType({})
     unsupported: Mapping[str, str] = MappingProxyType(
-        {"precision": "it is the embedded engine's own, and Scenario chooses its own"}
+        {"precision": "only the local target uses it; Scenario chooses its own"}
     )
 
     def __init__(
@@ -57,33 +56,18 @@ class Scenario(Closing):
         parallelism: int = 8,
         grace: float | None = None,
         poll_interval: float | None = None,
-        timeouts: tuple[float, float] = _TIMEOUTS,
-        patience: float = _PATIENCE,
-        sleep: Callable[[float], None] = time.sleep,
-        pace: Pace | None = None,
+        timing: Timing | None = None,
     ) -> None:
-        """All times in seconds; `timeouts` for connecting and for each read.
+        """All times in seconds; `parallelism` is the number of connections.
 
-        `patience` is how long one call may be repeated or wait its turn. `sleep` may raise, to
-        end a wait when asked to stop. `pace` is the process's own for this URL unless given.
-        Raises `UsageError` for an address that can't be one.
+        Raises `UsageError` for a URL that is not a target's.
         """
         place = address(base_url, project)
         self.key = place.key
-        self.grace = grace if grace is not None else _GRACE_HERE if place.loopback else _GRACE
-        here = _POLL_HERE if place.loopback else _POLL
-        self.poll_interval = poll_interval if poll_interval is not None else here
-        self._sleep = sleep
-        self._pace = pace or shared(place.base)
-        self._client = Client(
-            place,
-            auth,
-            self._pace,
-            connections=parallelism,
-            timeouts=timeouts,
-            patience=patience,
-            sleep=sleep,
-        )
+        self.grace = grace if grace is not None else _GRACE_LOOPBACK if place.loopback else _GRACE
+        default_poll = _POLL_LOOPBACK if place.loopback else _POLL
+        self.poll_interval = default_poll if poll_interval is None else poll_interval
+        self._client = Client(place, auth, timing or Timing(), connections=parallelism)
         self._catalogue = Catalogue(self._client)
         self._made: dict[str, float] = {}  # ids of our own POSTs, and when by the pace's clock
         self._reasons: dict[str, str | None] = {}  # why a job failed
@@ -100,13 +84,13 @@ class Scenario(Closing):
 
     def get_models(self, ids: Collection[str]) -> dict[str, Model]:
         """The models of these ids, with the reason if their training failed."""
-        found = self._catalogue.named(ids)
-        return {id: self._with_reason(model) for id, model in found.items()}
+        models = self._catalogue.named(ids)
+        return {id: self._with_reason(model) for id, model in models.items()}
 
     def job(self, id: str) -> Job:
         ask = get(f"/jobs/{_checked(id, 'job')}")
         job = self._client.call(ask, lambda answer: wire.job(answer.json()))
-        return replace(job, error=told(job.error, self._client.hide) if job.error else None)
+        return replace(job, error=server_text(job.error, self._client.hide) if job.error else None)
 
     def price(self, id: str, parameters: Parameters = ()) -> float | None:
         """What its training would cost, in creative units; None if the target doesn't say.
@@ -117,7 +101,7 @@ class Scenario(Closing):
         dry = (("dryRun", "true"),)
         ask = Request("PUT", path, dry, wire.training(parameters), writes=False)
         try:
-            return self._known(id, lambda: self._client.call(ask, _price))
+            return self._within_grace(id, lambda: self._client.call(ask, _price))
         except Refusal:
             return None
 
@@ -131,11 +115,11 @@ class Scenario(Closing):
         described: Described = NOTHING_DESCRIBED,
         id: str | None = None,
     ) -> Model:
-        """Create a composition. Sent once; again only where it was clearly not taken."""
+        """Create a composition. Sent once; again only if it certainly had no effect."""
         body = wire.creation(name, concepts, described)
         ask = Request("POST", "/models", body=body, repeat=False)
         model = self._client.call(ask, lambda answer: wire.one_model(answer.json()))
-        self._made[model.id] = self._pace.clock()
+        self._made[model.id] = self._client.pace.clock()
         return model
 
     def update(
@@ -149,24 +133,26 @@ class Scenario(Closing):
         self._write(id, Request("PUT", f"/models/{_checked(id)}/tags", body=body))
 
     def train(self, id: str, parameters: Parameters = ()) -> Model:
-        """Start training. After an answer that got lost we look before we ask again."""
+        """Start training. After a lost answer the model is read before the request is repeated."""
         body = wire.training(parameters)
         ask = Request("PUT", f"/models/{_checked(id)}/train", body=body, repeat=False)
         try:
-            return self._steer(id, ask, done=lambda model: not model.untrained)
+            return self._write_once(id, ask, done=lambda model: not model.untrained)
         except Refusal as refusal:
-            if "already" not in refusal.said.lower():
+            if "already" not in refusal.server_message.lower():
                 raise
-        return replace(self._fresh(id), status="training")  # another hand's, and a late replica
+        return replace(
+            self._fresh(id), status="training"
+        )  # started by somebody else; this answer may lag
 
     def cancel(self, id: str) -> None:
-        """Cancel a training; one that is over without a result is no error."""
+        """Cancel a training; one that ended without a result is not an error."""
         path = f"/models/{_checked(id)}/train/action"
         ask = Request("POST", path, body={"action": "cancel"}, repeat=False)
-        self._steer(id, ask, done=lambda model: model.untrained)
+        self._write_once(id, ask, done=lambda model: model.untrained)
 
     def delete(self, id: str) -> None:
-        """Delete a model; that there is none is no error."""
+        """Delete a model; a missing one is not an error."""
         with suppress(NotFound):
             self._write(id, Request("DELETE", f"/models/{_checked(id)}"))
         self._made.pop(id, None)
@@ -174,10 +160,8 @@ class Scenario(Closing):
     def close(self) -> None:
         self._client.close()
 
-    # --- within --------------------------------------------------------------------------
-
     def _with_reason(self, model: Model) -> Model:
-        """A model whose training failed, with its job's error; without, if that can't be had."""
+        """The model, with its job's error if its training failed and the error can be read."""
         if model.status != "failed" or model.job is None:
             return model
         if model.job not in self._reasons:
@@ -188,62 +172,126 @@ class Scenario(Closing):
         return replace(model, error=self._reasons[model.job])
 
     def _write(self, id: str, ask: Request) -> None:
-        """A write that may be repeated; any 2xx will do, whatever its body."""
-        self._known(id, lambda: self._client.call(ask, lambda answer: None))
+        """Send a write that may be repeated; the body of its answer does not matter."""
+        self._within_grace(id, lambda: self._client.call(ask, lambda answer: None))
 
-    def _steer(self, id: str, ask: Request, *, done: Callable[[Model], bool]) -> Model:
-        """A write that must not be repeated blindly: after a doubt, or a refusal, we look first."""
+    def _write_once(self, id: str, ask: Request, *, done: Callable[[Model], bool]) -> Model:
+        """Send a write that must not be repeated before the model has been read again."""
         tries = 0
         while True:
             tries += 1
             try:
-                return self._known(id, lambda: self._client.call(ask, self._model_of(id)))
-            except (Ambiguous, Refusal) as doubt:
+                return self._within_grace(id, lambda: self._client.call(ask, self._model_of(id)))
+            except (Ambiguous, Refusal) as failure:
                 model = self._fresh(id)
                 if done(model):
                     return model
-                if isinstance(doubt, Refusal) or not self._client.back_off(tries):
+                if isinstance(failure, Refusal) or not self._client.back_off(tries):
                     raise
 
     def _model_of(self, id: str) -> Callable[[Answer], Model]:
-        """Reads a `{model}` answer that must be about this model."""
+        """A function that reads a `{model}` answer about this model."""
 
         def read(answer: Answer) -> Model:
             model = wire.one_model(answer.json())
             if model.id != id:
-                raise wire.Unreadable(f"about {model.id}, not about {id}")
+                raise wire.Unreadable(f"about {model.id} instead of {id}")
             return model
 
         return read
 
     def _fresh(self, id: str) -> Model:
-        return self._known(id, lambda: self._client.call(get(f"/models/{id}"), self._model_of(id)))
+        return self._within_grace(
+            id, lambda: self._client.call(get(f"/models/{id}"), self._model_of(id))
+        )
 
-    def _known(self, id: str, do: Callable[[], T]) -> T:
-        """Do it; while a model that we just made may be missing, a 404 only says to ask again."""
+    def _within_grace(self, id: str, do: Callable[[], T]) -> T:
+        """Do it; repeat after a 404 while a model that we just created may still be missing."""
         while True:
             try:
                 return do()
             except NotFound:
-                left = self._made.get(id, float("-inf")) + self.grace - self._pace.clock()
+                left = self._made.get(id, float("-inf")) + self.grace - self._client.pace.clock()
                 if left <= 0:
                     raise
-            self._sleep(min(left, pause_within(self.grace)))
+            self._client.sleep(min(left, pause_within(self.grace)))
+
+
+class Catalogue:
+    """Reads many models at once. `owner` owns most of what was last listed.
+
+    Filters are sent, and applied again here: not every server applies them.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.owner: str | None = None
+        self._client = client
+        self._describing: dict[str, set[str]] = {}  # kind of answer -> described fields it has
+
+    def own(self, types: tuple[str, ...]) -> list[Model]:
+        """The project's own models of these types (all, without any), newest first."""
+        raws = [raw for raw in self._pages(types) if raw.get("privacy") != "public"]
+        listed = wire.readable(raws, described=self._described("list", raws)).values()
+        models = [m for m in listed if not m.gone and (not types or m.type in types)]
+        owners = Counter(model.owner for model in models if model.owner)
+        if owners:
+            self.owner = min(owners, key=lambda owner: (-owners[owner], owner))
+        return sorted(models, key=lambda model: (model.created_at, model.id), reverse=True)
+
+    def named(self, ids: Collection[str]) -> dict[str, Model]:
+        """The models of these ids, own or public; unknown ones are left out."""
+        wanted = sorted({id for id in ids if is_id(id)})
+        raws: list[dict[str, Any]] = []
+        for start in range(0, len(wanted), _BULK):
+            some = wanted[start : start + _BULK]
+            ask = Request("POST", "/models/get-bulk", body={"modelIds": some}, writes=False)
+            raws += self._client.call(ask, lambda answer: wire.models(answer.json()))
+        models = wire.readable(raws, described=self._described("bulk", raws))
+        return {id: models[id] for id in wanted if id in models}
+
+    def _pages(self, types: tuple[str, ...]) -> list[dict[str, Any]]:
+        """All pages of the listing. Raises `TargetError` if they don't end."""
+        query = [("privacy", "private"), ("pageSize", str(_PAGE))]
+        query += [("sortBy", "createdAt"), ("sortDirection", "desc")]
+        query += [("type" if len(types) == 1 else "types", ",".join(types))] if types else []
+        raws: list[dict[str, Any]] = []
+        seen: set[str] = set()
+        token: str | None = None
+        while True:
+            more = [("paginationToken", token)] if token else []
+            ask = get("/models", *query, *more)
+            some, token = self._client.call(ask, lambda answer: wire.page(answer.json()))
+            raws += some
+            if token is None:
+                return raws
+            if token in seen or len(seen) >= _PAGES:
+                raise TargetError("the target's list of models does not end: its pages repeat")
+            seen.add(token)
+
+    def _described(self, kind: str, raws: list[dict[str, Any]]) -> set[str]:
+        """The described fields that are empty, not unknown, where this kind of answer omits them.
+
+        A field counts once any answer of the kind had it. Until then the target may never return
+        it, and an update must not repeat for ever.
+        """
+        seen = self._describing.setdefault(kind, set())
+        seen |= wire.describes(raws)
+        return seen
 
 
 def _checked(id: str, what: str = "model") -> str:
-    """An id that may stand in a path. Raises `NotFound`: there is none like it."""
+    """An id that may stand in a path; raises `NotFound` for any other."""
     if not is_id(id):
-        raise NotFound(f"there is no {what} {shorten(visible(id), 80)}")
+        raise NotFound(f"the target has no {what} {shorten(visible(id), 80)}")
     return id
 
 
 def _price(answer: Answer) -> float | None:
-    """The cost of a dry run, which answers 269, or at least starts no job."""
+    """The cost that a dry run answers, usually with status 269. Raises if it started a job."""
     body = answer.json()
     if answer.status != 269 and isinstance(body, dict) and body.get("job"):
         raise TargetError(
-            "the target started the training instead of answering its price",
+            "the target started the training instead of returning its price",
             hint="compose apply waits for it; compose status shows it",
         )
     return wire.price(body)

@@ -33,6 +33,7 @@ from composer.model import (
 from composer.planner.identity import same_concepts
 from composer.targets.base import Target, observe
 from composer.targets.http import session as client
+from composer.targets.http.session import Timing
 from composer.targets.scenario.credentials import Credentials
 from composer.targets.scenario.service import Scenario
 from composer.targets.scenario.wire import Unreadable, page, readable
@@ -52,7 +53,9 @@ def server() -> Iterator[WireServer]:
 @pytest.fixture
 def target(server: WireServer) -> Iterator[Scenario]:
     pace = Clock().pace
-    with Scenario(server.url, auth=AUTH, sleep=lambda seconds: None, pace=pace) as scenario:
+    with Scenario(
+        server.url, auth=AUTH, timing=Timing(sleep=lambda seconds: None, pace=pace)
+    ) as scenario:
         yield scenario
 
 
@@ -74,7 +77,7 @@ def test_it_is_a_target(target: Scenario) -> None:
 def test_every_call_carries_project_credentials_and_our_name(server: WireServer) -> None:
     server.answer = lambda seen: Reply({"models": [], "model": raw("m1"), "job": {"jobId": "j"}})
     pace = Clock().pace
-    with Scenario(server.url, auth=AUTH, project="proj_1", pace=pace) as target:
+    with Scenario(server.url, auth=AUTH, project="proj_1", timing=Timing(pace=pace)) as target:
         target.list_models()
         target.get_models(["m1"])
         target.create("Knight", [Concept("a", 0.5)])
@@ -145,7 +148,7 @@ def test_pages_are_read_to_the_end_and_models_come_newest_first(
 
 def test_pages_that_repeat_are_an_error_not_a_loop(server: WireServer, target: Scenario) -> None:
     server.answer = lambda seen: listed(raw("a"), token="p2")
-    with pytest.raises(TargetError, match="no end"):
+    with pytest.raises(TargetError, match="does not end"):
         target.list_models()
     assert len(server.seen) == 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,9 +35,8 @@ def server() -> Iterator[WireServer]:
         yield wire
 
 
-def opened(url: str, **more: object) -> Scenario:
-    clock = Clock()
-    return Scenario(url, auth=AUTH, sleep=clock.sleep, pace=clock.pace, **more)  # type: ignore[arg-type]
+def opened(url: str, *, patience: float = 300.0) -> Scenario:
+    return Scenario(url, auth=AUTH, timing=replace(Clock().timing, patience=patience))
 
 
 # --- addresses -------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def test_a_proxy_gets_a_tunnel_and_no_credentials(
     server.answer = lambda seen: Reply({}, 407)
     with (
         opened("https://api.example.com/v1") as target,
-        pytest.raises(Unreachable, match="the proxy gives no connection") as error,
+        pytest.raises(Unreachable, match="the proxy refuses the connection") as error,
     ):
         target.create("Knight", [Concept("a", 0.5)])
     assert type(error.value) is Unreachable  # nothing was sent, so nothing is in doubt
