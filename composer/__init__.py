@@ -23,8 +23,10 @@ if TYPE_CHECKING:
         Ambiguous,
         BadLora,
         CeilingReached,
+        Check,
         ComposeError,
         CredentialsError,
+        ExitStatus,
         InvalidInput,
         NotFound,
         Problem,
@@ -38,11 +40,20 @@ if TYPE_CHECKING:
     from composer.project import ApplyOptions, PlanOptions, Project, ReviewedPlan, Selection
     from composer.project.opening import open_target
     from composer.targets.base import Target
+    from composer.targets.kind import TargetOptions
 
 _NAMES = {
     "errors": (
-        *("Ambiguous", "BadLora", "CeilingReached", "ComposeError", "CredentialsError"),
-        *("InvalidInput", "NotFound", "Problem", "Refused", "TargetError", "Unreachable"),
+        *("Ambiguous", "BadLora", "CeilingReached", "Check", "ComposeError", "CredentialsError"),
+        *(
+            "ExitStatus",
+            "InvalidInput",
+            "NotFound",
+            "Problem",
+            "Refused",
+            "TargetError",
+            "Unreachable",
+        ),
         "UsageError",
     ),
     "model": ("Concept", "Content", "Entry", "Job", "Lock", "Model", "Recipe"),
@@ -50,6 +61,7 @@ _NAMES = {
     "project": ("ApplyOptions", "PlanOptions", "Project", "ReviewedPlan", "Selection"),
     "project.opening": ("open_target",),
     "targets.base": ("Target",),
+    "targets.kind": ("TargetOptions",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -59,11 +71,13 @@ __all__ = [
     "ApplyOptions",
     "BadLora",
     "CeilingReached",
+    "Check",
     "ComposeError",
     "Concept",
     "Content",
     "CredentialsError",
     "Entry",
+    "ExitStatus",
     "InvalidInput",
     "Job",
     "Lock",
@@ -82,6 +96,7 @@ __all__ = [
     "Step",
     "Target",
     "TargetError",
+    "TargetOptions",
     "Unreachable",
     "UsageError",
     "Verb",

@@ -19,10 +19,46 @@ internal error: the command line writes it to a log file and names that.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+
+class ExitStatus(IntEnum):
+    """What an exit status means; a signal's is 128 and its number."""
+
+    DONE = 0
+    FAILED = 1
+    PENDING = 2  # changes or drift, with --detailed-exitcode
+    REFUSED = 3
+    USAGE = 64
+    INVALID = 65
+    UNREACHABLE = 69
+    TRAINING = 75  # still in training
+    CREDENTIALS = 77
+    INTERRUPTED = 130  # by Ctrl-C
+    TERMINATED = 143
+
+
+# The statuses that may apply together, the gravest first.
+_PRIORITY = (
+    ExitStatus.INTERRUPTED,
+    ExitStatus.TERMINATED,
+    ExitStatus.CREDENTIALS,
+    ExitStatus.UNREACHABLE,
+    ExitStatus.REFUSED,
+    ExitStatus.FAILED,
+    ExitStatus.TRAINING,
+    ExitStatus.PENDING,
+)
+
+
+def gravest(statuses: Iterable[int]) -> int:
+    """The exit status of a command to which several apply; 0 if there are none."""
+    given = {int(status) for status in statuses}
+    return next((int(s) for s in _PRIORITY if s in given), max(given, default=0))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -40,10 +76,33 @@ class Problem:
     hint: str = ""
 
 
+OK, NOTE, WRONG, SKIPPED = "ok", "note", "wrong", "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something that `doctor` checked: `state` is ok, note, wrong or skipped.
+
+    `section` groups checks for a reader, and `hint` says how to fix or improve what was found.
+    `wrong_status` is the exit status of a check whose state is wrong.
+    """
+
+    section: str
+    state: str
+    words: str
+    hint: str = ""
+    wrong_status: int = ExitStatus.FAILED
+
+    @property
+    def exit_status(self) -> int:
+        """0 unless the state is wrong."""
+        return self.wrong_status if self.state == WRONG else 0
+
+
 class ComposeError(Exception):
     """What happened and why, in one line; `hint` is the next step, if there is one."""
 
-    exit_status = 1
+    exit_status: int = ExitStatus.FAILED
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -57,13 +116,13 @@ class ComposeError(Exception):
 class UsageError(ComposeError):
     """The command line asks for something impossible."""
 
-    exit_status = 64
+    exit_status: int = ExitStatus.USAGE
 
 
 class InvalidInput(ComposeError):
     """Files are invalid: `problems` with their places; `files` is the number of files read."""
 
-    exit_status = 65
+    exit_status: int = ExitStatus.INVALID
 
     def __init__(
         self,
@@ -81,7 +140,7 @@ class InvalidInput(ComposeError):
 class Refused(ComposeError):
     """Something that compose does only if a flag allows it."""
 
-    exit_status = 3
+    exit_status: int = ExitStatus.REFUSED
 
 
 class BadLora(ComposeError):
@@ -95,7 +154,7 @@ class TargetError(ComposeError):
 class CredentialsError(TargetError):
     """No credentials, wrong ones, or ones of another owner than the lock's."""
 
-    exit_status = 77
+    exit_status: int = ExitStatus.CREDENTIALS
 
 
 class NotFound(TargetError):
@@ -116,7 +175,7 @@ class CeilingReached(TargetError):
 class Unreachable(TargetError):
     """The target did not answer; trying again may help."""
 
-    exit_status = 69
+    exit_status: int = ExitStatus.UNREACHABLE
 
 
 class Ambiguous(Unreachable):

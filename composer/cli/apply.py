@@ -12,6 +12,7 @@ from composer.cli.project import open_project
 from composer.cli.signals import graceful
 from composer.cli.targets import open_target
 from composer.cli.terminal import Progress, emit
+from composer.errors import ExitStatus
 from composer.output import results
 from composer.output.plan_formats import PLAN_FORMATS
 from composer.text import visible
@@ -73,7 +74,7 @@ def _only_shown(project: Project, wish: TargetOptions, options: ApplyOptions, fo
     else:
         emit(lambda color: PLAN_FORMATS["text"](replace(plan, color=color)))
     plan.check(options)
-    return 1 if plan.blocked else 0
+    return ExitStatus.FAILED if plan.blocked else 0
 
 
 def _show_before(plan: ReviewedPlan) -> None:

@@ -36,7 +36,7 @@ def forget_command(
 ) -> int:
     """Take recipes (by path or name) or single ids out of the lock. Nothing is deleted."""
     project = open_project()
-    key = choose(wish, project.lock.targets, os.environ).key
+    key = choose(wish, project.lockfile.targets, os.environ).key
     with nullcontext() if dry_run else project.exclusive(lock_timeout):
         forgotten = project.forget(key, *what, dry_run=dry_run)
     for one in forgotten:

@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli.main import compose
-from composer.errors import ComposeError, InvalidInput
+from composer.errors import ComposeError, ExitStatus, InvalidInput
 from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-USAGE, FAILED, BUG, INTERRUPTED = 64, 1, 1, 130
 
 
 def guarded(arguments: Sequence[str]) -> int:
@@ -39,7 +37,7 @@ def guarded(arguments: Sequence[str]) -> int:
         return _misused(error)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        return INTERRUPTED
+        return ExitStatus.INTERRUPTED
     except ComposeError as error:
         return _expected(error)
     except BrokenPipeError:
@@ -55,7 +53,7 @@ def _misused(error: click.ClickException) -> int:
     context = getattr(error, "ctx", None)
     if context is not None:
         click.echo(f"try: {context.command_path} --help", err=True)
-    return USAGE
+    return ExitStatus.USAGE
 
 
 def _expected(error: ComposeError) -> int:
@@ -81,7 +79,7 @@ def _no_access(error: OSError) -> int:
     click.echo(f"compose: {place}{error.strerror or error}", err=True)
     click.echo("  what was done so far is recorded; fix this and run the command again", err=True)
     _silence_stdout()
-    return FAILED
+    return ExitStatus.FAILED
 
 
 def _silence_stdout() -> None:
@@ -100,4 +98,4 @@ def _bug() -> int:
         f"  please report it with {Path(name)}",
         err=True,
     )
-    return BUG
+    return ExitStatus.FAILED

@@ -10,14 +10,12 @@ import click
 from composer.cli import options as opt
 from composer.cli.project import open_project
 from composer.cli.targets import open_target
-from composer.errors import UsageError
+from composer.errors import ExitStatus, UsageError
 from composer.text import visible
 
 if TYPE_CHECKING:
     from composer.cli.options import TargetOptions
     from composer.project.importing import Imported
-
-FAILED = 1
 
 
 @click.command("import")
@@ -45,7 +43,7 @@ def import_command(
         imported = project.import_models(target, None if everything else ids, dry_run=dry_run)
     for one in imported:
         click.echo(_line(one), err=not one.path)
-    return FAILED if any(one.skipped for one in imported) else 0
+    return ExitStatus.FAILED if any(one.skipped for one in imported) else 0
 
 
 def _line(one: Imported) -> str:

@@ -3,40 +3,32 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
-from composer.cli import lock_repair as repairing
 from composer.cli import options as opt
-from composer.cli.project import open_project, state_of
+from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
-from composer.errors import Refused, UsageError
-from composer.lock import only_one, remember, write_lock
-from composer.model import Lock, TargetLock
+from composer.errors import UsageError
+from composer.lock import NAME
 from composer.output import lock as render
-from composer.planner import other_owner, outdated_pins, pinned, unpinned
 from composer.project import PlanOptions
-from composer.project.sources import find
-from composer.targets.base import observe
+from composer.project.locking import merge_lock_files
 from composer.targets.selection import offline_choice
-from composer.text import visible
+from composer.text import counted, visible
 
 if TYPE_CHECKING:
     from composer.cli.options import TargetOptions
-    from composer.cli.project import Project
-    from composer.model import KnownState, Observed
-    from composer.planner import Options, Pinning
-    from composer.project import Selection
-    from composer.targets.base import Target
+    from composer.project import Project, Selection
+    from composer.project.locking import MergedLock, Pinned
 
-FAILED = 1
 _PATH_ENDINGS = ("/", os.sep, ".yaml", ".yml")
-_COMMIT = "compose lock writes it; commit compose.lock"
 
 
 @click.command("lock")
@@ -44,14 +36,14 @@ _COMMIT = "compose lock writes it; commit compose.lock"
 @opt.target_options
 @opt.output_option("text", "json")
 @click.option("--locked", is_flag=True, help="Write nothing; refuse if a pin is missing or moves.")
-@click.option("--offline", is_flag=True, help="Ask no target: only check that all is pinned.")
+@click.option("--offline", is_flag=True, help="Check that the lock has every pin; send nothing.")
 @click.option(
     "--upgrade",
     is_flag=False,
     flag_value="",
     multiple=True,
     metavar="[NAME]",
-    help="Look names up anew: this one (repeatable), or all; with --dry-run, list what changed.",
+    help="Resolve this LoRA's name again and update its pin; without NAME, all. Repeatable.",
 )
 @click.option("--repair", is_flag=True, help="Merge both sides of a git conflict in the lock.")
 @click.option(
@@ -79,113 +71,88 @@ def lock_command(
 
     PATHS are recipe files or folders; without any, the folder recipes/.
     """
-    if upgrade and (offline or repair):
-        raise UsageError("--upgrade asks the target what names mean: alone, or with --dry-run")
-    if repair and locked:
-        raise UsageError("--locked writes nothing, and --repair does: one of the two")
-    selection, upgrade = _paths_apart(selection, upgrade)
     if merge is not None:
-        return repairing.merge_files(*merge)
+        _refuse_all_but("--merge", "merge")
+        return _print_merge(merge_lock_files(*merge))
     if repair:
-        root, _ = find(selection, Path.cwd())
-        state = state_of(root)
-        with nullcontext() if dry_run else only_one(root, state, wait=lock_timeout):
-            return repairing.repair_lock(root, form, dry_run=dry_run)
+        _refuse_all_but("--repair", "repair", "paths", "form", "dry_run", "lock_timeout")
+        project = open_project(selection, check=False)
+        with nullcontext() if dry_run else project.exclusive(lock_timeout):
+            return _print_repair(project.repair_lock(dry_run=dry_run), form)
+    if offline and upgrade:
+        raise UsageError("--upgrade asks the target, and --offline does not")
+    selection, names = _paths_apart(selection, upgrade)
     project = open_project(selection)
-    options = _options(project, upgrade)
+    options = PlanOptions(upgrade=names, upgrade_all=len(names) < len(set(upgrade)), locked=locked)
     if offline:
-        return _offline(project, wish, options)
-    reads = dry_run or locked
+        return _check_offline(project, wish, options)
     with (
-        _alone(project, wait=lock_timeout, reads=reads),
+        nullcontext() if dry_run or locked else project.exclusive(lock_timeout),
         open_target(project, wish, run_jobs=False) as target,
     ):
-        look = _Look(project, target, options)
-        if dry_run and upgrade:
-            return _tell_news(look, form)
-        if locked:
-            return _refuse_to_move(look)
-        return _pin(look, form, dry_run=dry_run)
+        pinned = project.lock(target, options, dry_run=dry_run)
+    _print_pins(pinned, form, locked=locked, upgrade=dry_run and bool(upgrade), dry_run=dry_run)
+    return pinned.exit_status
+
+
+def _refuse_all_but(mode: str, *allowed: str) -> None:
+    """Raise `UsageError` for an argument or flag that does nothing in this mode."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in allowed:
+            flag = "PATHS" if name == "paths" else max(parameter.opts, key=len)
+            raise UsageError(f"{mode} can't be used with {flag}")
 
 
 def _paths_apart(
     selection: Selection, upgrade: tuple[str, ...]
-) -> tuple[Selection, tuple[str, ...]]:
+) -> tuple[Selection, frozenset[str]]:
     """In `--upgrade recipes/` the value is a path, and all names of its recipes are meant."""
     paths = [value for value in upgrade if value.endswith(_PATH_ENDINGS) and Path(value).exists()]
-    names = tuple("" if value in paths else value for value in upgrade)
+    names = frozenset(value for value in upgrade if value and value not in paths)
     return replace(selection, paths=(*selection.paths, *map(Path, paths))), names
 
 
-def _options(project: Project, upgrade: tuple[str, ...]) -> Options:
-    """`--upgrade` without a name means all. Raises `UsageError` for a name that no recipe has."""
-    names = frozenset(name for name in upgrade if name)
-    return project.options(PlanOptions(upgrade=names, upgrade_all="" in upgrade))
-
-
-def _alone(project: Project, *, wait: float, reads: bool) -> AbstractContextManager[None]:
-    return nullcontext() if reads else only_one(project.root, project.state, wait=wait)
-
-
-class _Look:
-    """One look at lock and target, and the pins that come of it."""
-
-    def __init__(self, project: Project, target: Target, options: Options) -> None:
-        self.key, self.root, self.options = target.key, project.root, options
-        self.recipes = project.recipes
-        self.lock = project.lock
-        self.memory: KnownState = remember(project.root, target.key, project.state)
-        self.observed: Observed = observe(target, project.recipes, self.memory)
-        stranger = other_owner(self.memory, self.observed)
-        if stranger is not None:
-            raise stranger.error(stranger.message)
-        mine = self.lock.target(self.key)
-        self.pinning: Pinning = pinned(project.recipes, mine, self.memory, self.observed, options)
-
-    def write(self) -> bool:
-        """The lock with these pins; True if its bytes changed."""
-        if not self.pinning.pins:
-            return False
-        owner = self.memory.owner or self.observed.owner
-        targets = {**self.lock.targets, self.key: TargetLock(owner, self.pinning.recipes)}
-        return write_lock(self.root, Lock(targets))
-
-
-def _pin(look: _Look, form: str, *, dry_run: bool) -> int:
-    written = not dry_run and look.write()
-    pinning = look.pinning
-    if form == "json":
-        click.echo(render.pins_json(pinning, target=look.key, written=written), nl=False)
+def _print_pins(pinned: Pinned, form: str, *, locked: bool, upgrade: bool, dry_run: bool) -> None:
+    pinning = pinned.pinning
+    if locked:  # no pin was written: only what is wrong is of interest
+        for path, words in pinning.problems:
+            click.echo(f"{visible(path)}: {visible(words)}", err=True)
+    elif form == "json":
+        printed = render.pins_json(
+            pinning, pinned.outdated, target=pinned.target, written=pinned.written
+        )
+        click.echo(printed, nl=False)
+    elif upgrade:
+        emit(lambda color: render.outdated(pinned.outdated, pinning, color=color))
     else:
         emit(lambda color: render.pins(pinning, would=dry_run, color=color))
-    return FAILED if pinning.problems else 0
 
 
-def _tell_news(look: _Look, form: str) -> int:
-    told = outdated_pins(look.recipes, look.lock.target(look.key), look.observed, look.options)
-    if form == "json":
-        printed = render.pins_json(look.pinning, told, target=look.key, written=False)
-        click.echo(printed, nl=False)
-    else:
-        emit(lambda color: render.outdated(told, look.pinning, color=color))
-    return FAILED if look.pinning.problems else 0
-
-
-def _refuse_to_move(look: _Look) -> int:
-    for pin in look.pinning.pins:
-        how = f"moves from {pin.before}" if pin.before else "is missing in the lock"
-        raise Refused(f"--locked: the pin of {pin.name} ({pin.path}) {how}", hint=_COMMIT)
-    for path, words in look.pinning.problems:
-        click.echo(f"{visible(path)}: {visible(words)}", err=True)
-    return FAILED if look.pinning.problems else 0
-
-
-def _offline(project: Project, wish: TargetOptions, options: Options) -> int:
-    lock = project.lock
-    key, reason = offline_choice(wish, lock.targets, os.environ)
+def _check_offline(project: Project, wish: TargetOptions, options: PlanOptions) -> int:
+    key, reason = offline_choice(wish, project.lockfile.targets, os.environ)
     click.echo(f"Target: {visible(key)} ({reason}), not asked: --offline", err=True)
-    missing = unpinned(project.recipes, lock.target(key), options)
-    if missing:
-        listed = ", ".join(f"{name} ({path})" for path, name in missing)
-        raise Refused(f"the lock has no pin for {listed}", hint=_COMMIT)
+    project.check_pins(key, options)
+    return 0
+
+
+def _print_repair(merged: MergedLock, form: str) -> int:
+    entries = merged.undecided
+    if form == "json":
+        click.echo(render.repair_json(entries, written=merged.written), nl=False)
+    else:
+        click.echo(
+            render.repair(entries, conflict=merged.conflict, written=merged.written), nl=False
+        )
+    return 0
+
+
+def _print_merge(merged: MergedLock) -> int:
+    if merged.undecided:
+        count = counted(len(merged.undecided), "entry")
+        click.echo(f"{NAME}: both sides changed {count}; next: compose apply", err=True)
+    for _, path, entry in merged.undecided:
+        click.echo(f"  {visible(entry.name)}  {visible(path)}", err=True)
     return 0

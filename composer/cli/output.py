@@ -35,7 +35,7 @@ def output_command(recipe: str | None, wish: TargetOptions, form: str) -> int:
     Without RECIPE, the map of all recipes' names to ids: what a game's config reads.
     """
     project = open_project()
-    key = choose(wish, project.lock.targets, os.environ).key
+    key = choose(wish, project.lockfile.targets, os.environ).key
     entries = project.entries(key)
     if recipe is None:
         ids = trained(entries)

@@ -14,7 +14,7 @@ from composer.cli.plan_copies import copy_options
 from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
-from composer.errors import InvalidInput, UsageError
+from composer.errors import ExitStatus, InvalidInput, UsageError
 from composer.lock import read_conflicted, read_lock
 from composer.output.markdown import BUDGETS
 from composer.output.plan_formats import PLAN_FORMATS, invalid
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from composer.cli.plan_copies import Copies
     from composer.project import PlanOptions, Project, Selection
     from composer.project.reviewed_plan import ReviewedPlan
-
-CHANGES, BLOCKED = 2, 1
 
 
 @click.command("plan")
@@ -82,15 +80,15 @@ def plan_command(
         click.echo(PLAN_FORMATS[form](view), nl=False)
     plan.check(options)
     if plan.blocked:
-        return BLOCKED
-    return CHANGES if detailed_exitcode and plan.changes else 0
+        return ExitStatus.FAILED
+    return ExitStatus.PENDING if detailed_exitcode and plan.changes else 0
 
 
 def _planned(
     project: Project, wish: TargetOptions, options: PlanOptions, base: str | None, *, offline: bool
 ) -> ReviewedPlan:
     if offline:
-        key, reason = offline_choice(wish, project.lock.targets, os.environ)
+        key, reason = offline_choice(wish, project.lockfile.targets, os.environ)
         click.echo(f"Target: {visible(key)} ({reason}), not asked: --offline\n", err=True)
         return project.plan_offline(key, options, base=base)
     with open_target(project, wish, run_jobs=False) as target:

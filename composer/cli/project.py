@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from composer.files.state import state_dir
+from composer.files.state import VARIABLE
 from composer.lock import read_lock
 from composer.project import Project
 from composer.project.options import ALL_RECIPES
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from composer.model import Lock
     from composer.project import Selection
 
-__all__ = ["Project", "open_project", "state_of"]
+__all__ = ["Project", "open_project"]
 
 
 def open_project(
@@ -27,19 +27,20 @@ def open_project(
     *,
     read: Callable[[Path], Lock] = read_lock,
     may_be_empty: bool = False,
+    check: bool = True,
 ) -> Project:
-    """The project of these paths, read. Raises `InvalidInput` with every problem of every file."""
-    project = Project(".", selection, may_be_empty=may_be_empty, read_lock=read)
-    state_of(project.root)  # says that an old folder is ignored
-    assert project.recipes is not None  # read now, so that a problem in a file comes first
-    return project
+    """The project of these paths. Raises `InvalidInput` with every problem of every file.
 
-
-def state_of(root: Path) -> Path:
-    """The state folder of the project at `root`; notes once that a `.compose/` is ignored."""
-    context = click.get_current_context(silent=True)
-    noted = context.find_root().meta if context else {}
-    if os.path.lexists(root / ".compose") and not noted.setdefault("composer.ignored", False):
-        noted["composer.ignored"] = True
+    With `check` false no file is read yet, and no problem raised.
+    """
+    project = Project(
+        ".",
+        selection,
+        may_be_empty=may_be_empty,
+        read_lock=read,
+        state_dir=os.environ.get(VARIABLE),
+    )
+    if os.path.lexists(project.root / ".compose"):
         click.echo("note: .compose/ is ignored: compose keeps its state elsewhere", err=True)
-    return state_dir(root, os.environ)
+    assert not check or project.recipes is not None  # so that a problem in a file comes first
+    return project

@@ -10,15 +10,13 @@ import click
 from composer.cli import options as opt
 from composer.cli.project import open_project
 from composer.cli.targets import LOCAL, open_engine
-from composer.errors import UsageError
+from composer.errors import UsageError, gravest
 from composer.output.style import aligned
 from composer.targets.selection import choose
 from composer.text import visible
 
 if TYPE_CHECKING:
     from composer.cli.options import TargetOptions
-
-GRAVEST_FIRST = (3, 1, 75)  # refused, failed, still training
 
 
 @click.command("pull")
@@ -44,7 +42,7 @@ def pull_command(
     system allows, else copies.
     """
     project = open_project()
-    key = choose(wish, project.lock.targets, os.environ).key
+    key = choose(wish, project.lockfile.targets, os.environ).key
     if key != LOCAL:
         raise UsageError(
             f"pull works with the local target only, not with {visible(key)}",
@@ -53,5 +51,4 @@ def pull_command(
     with open_engine(project, wish, run_jobs=False) as engine:
         pulled = project.pull(engine, out, *recipes, force=force, dry_run=dry_run)
     click.echo("\n".join(aligned([[one.state, visible(one.name), one.note] for one in pulled])))
-    statuses = {one.exit_status for one in pulled}
-    return next((status for status in GRAVEST_FIRST if status in statuses), 0)
+    return gravest(one.exit_status for one in pulled)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from composer.cli.project import state_of
 from composer.cli.signals import until_signalled
 from composer.errors import UsageError
-from composer.files.state import prepare_state
+from composer.files.state import prepare_state, state_dir
 from composer.project.sources import RECIPES
 from composer.recipes import discover, find_root
 from composer.targets.local.kind import find_library
@@ -69,7 +68,7 @@ def serve_command(
         raise UsageError("--fault-script works on loopback addresses only", hint="drop --host")
     faults = _faults(fault_script, fault_log) if fault_script or fault_log else None
     root = find_root([Path.cwd()], cwd=Path.cwd(), home=Path.home())
-    state = prepare_state(state_of(root), root)
+    state = prepare_state(state_dir(root, os.environ), root)
     credentials = auth.credentials(os.environ, state)
     recipes = discover([root / RECIPES], root=root) if (root / RECIPES).is_dir() else []
     paths = [str(path.relative_to(root)) for path in recipes]

@@ -10,14 +10,13 @@ from composer.cli import options as opt
 from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
+from composer.errors import ExitStatus
 from composer.output import results
 from composer.text import visible
 
 if TYPE_CHECKING:
     from composer.cli.options import TargetOptions
     from composer.project import Selection
-
-DRIFT = 2
 
 
 @runtime_checkable
@@ -52,4 +51,4 @@ def status_command(
         footer = [*results.drift(plan), *sizes]
         emit(lambda color: results.status(plan, footer=footer, color=color))
     drifted = any(action.explanation.drift for action in plan.actions)
-    return DRIFT if detailed_exitcode and drifted else 0
+    return ExitStatus.PENDING if detailed_exitcode and drifted else 0

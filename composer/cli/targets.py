@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from composer.targets import registry, selection
+from composer.project import opening
+from composer.targets import registry
 from composer.targets.kind import OpenRequest
 from composer.targets.local.kind import open_engine as open_local
 from composer.text import visible
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from composer.targets.base import Target
     from composer.targets.kind import TargetOptions
     from composer.targets.local.service import Engine
+    from composer.targets.selection import Choice
 
 LOCAL = registry.DEFAULT.name
 
@@ -33,19 +35,19 @@ def open_target(
     sleep: Callable[[float], None] = time.sleep,
 ) -> Target:
     """Choose the target, say so on stderr, and open it. Raises `UsageError`, `CredentialsError`."""
-    context = project.target_context
-    choice = selection.choose(options, context.lock_keys, os.environ)
-    click.echo(f"Target: {visible(choice.key)} ({choice.reason})\n", err=True)
-    request = OpenRequest(
-        choice.name,
-        context,
+    return opening.open_target(
         options,
-        os.environ,
+        project,
+        env=os.environ,
         run_jobs=run_jobs,
         parallelism=parallelism,
         sleep=sleep,
+        on_choice=_say,
     )
-    return choice.kind.open(request)
+
+
+def _say(choice: Choice) -> None:
+    click.echo(f"Target: {visible(choice.key)} ({choice.reason})\n", err=True)
 
 
 def open_engine(project: Project, options: TargetOptions, *, run_jobs: bool) -> Engine:

@@ -8,13 +8,12 @@ import click
 
 from composer.cli.options import output_option, selection_options
 from composer.cli.terminal import emit
+from composer.errors import ExitStatus
 from composer.output import problems
 from composer.project import Project
 
 if TYPE_CHECKING:
     from composer.project import Selection
-
-INVALID = 65
 
 
 @click.command("validate")
@@ -32,4 +31,4 @@ def validate_command(selection: Selection, form: str) -> int:
     else:
         render = {"json": problems.as_json, "github": problems.github, "sarif": problems.sarif}
         click.echo(render[form](found), nl=False)
-    return INVALID if found else 0
+    return ExitStatus.INVALID if found else 0

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from composer.errors import ExitStatus
 from composer.forge.base import artifact_name, drifted, plan_name, read_plan
 from composer.forge.workflow import add_summary, annotate, commands_stopped, say, set_outputs
 from composer.output.markdown import cell, fenced
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 COMMANDS = ("validate", "plan", "apply", "drift")
 CHANGES = 2  # the exit status of a plan with changes, or of a check that found drift
-_USAGE = 64
 _LAST_LINES = 40  # of stderr, kept for an error message
 _MAX_MESSAGES, _MAX_SUMMARY = 10_000, 250_000  # characters
 _UNTOUCHED = ("kept", "left alone", "moved", "forgotten", "not started", "blocked", "failed")
@@ -94,8 +94,8 @@ def run(env: Mapping[str, str] = os.environ) -> int:
 def _refuse(message: str) -> int:
     """The inputs are invalid: run nothing."""
     annotate("error", "compose", message)
-    set_outputs({"exit-code": str(_USAGE)})
-    return _USAGE
+    set_outputs({"exit-code": str(ExitStatus.USAGE)})
+    return ExitStatus.USAGE
 
 
 def _arguments(

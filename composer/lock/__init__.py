@@ -6,6 +6,7 @@
 from composer.files.state import only_one
 from composer.lock.codec import Plain, plain_content, plain_entry, plain_parameters
 from composer.lock.document import dump, parse
+from composer.lock.journal import Journal
 from composer.lock.ledger import Ledger
 from composer.lock.merge import flattened, has_markers, merge_locks, read_merged, undecided
 from composer.lock.reading import (
@@ -19,6 +20,7 @@ from composer.lock.reading import (
 
 __all__ = [
     "NAME",
+    "Journal",
     "Ledger",
     "Plain",
     "dump",

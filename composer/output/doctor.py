@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from composer.errors import NOTE, OK, SKIPPED, WRONG
 from composer.output.style import dumped, painted
 from composer.text import counted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from composer.errors import Check
+
 FORMAT_VERSION = 1
-OK, NOTE, WRONG, SKIPPED = "ok", "note", "wrong", "skipped"
 _SIGNS = {OK: "=", NOTE: "~", WRONG: "!", SKIPPED: " "}
 _COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red", SKIPPED: "dim"}
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was checked; `hint` says how to fix or improve it."""
-
-    section: str
-    state: str  # ok, note, wrong, skipped
-    words: str
-    hint: str = ""
 
 
 def text(checks: Sequence[Check], *, color: bool = False) -> str:

@@ -104,22 +104,19 @@ def _plain_pin(pin: Pin) -> dict[str, Any]:
 
 
 def repair_json(entries: Undecided, *, written: bool) -> str:
-    """`target`, `lost` and `problems` are empty: no target is asked, and nothing is left out."""
     return dumped(
         {
             "formatVersion": FORMAT_VERSION,
-            "target": "",
             "written": written,
-            "lost": [],
             "repaired": [
                 {
+                    "target": key,
                     "recipe": path,
                     "name": entry.name,
-                    "said": f"{key}: {_others(entry)}",
+                    "said": _others(entry),
                     **({"composition": entry.composition} if entry.composition else {}),
                 }
                 for key, path, entry in entries
             ],
-            "problems": [],
         }
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from composer.errors import ComposeError, CredentialsError, Refused
+from composer.errors import ComposeError, CredentialsError, ExitStatus, Refused, gravest
 from composer.model import Described
 
 if TYPE_CHECKING:
@@ -233,9 +233,6 @@ def _hash(value: object) -> str:
 
 # --- what came of it ---------------------------------------------------------------------
 
-INTERRUPTED, CREDENTIALS, UNREACHABLE, REFUSED, FAILED, TRAINING = 130, 77, 69, 3, 1, 75
-_GRAVEST_FIRST = (INTERRUPTED, CREDENTIALS, UNREACHABLE, REFUSED, FAILED, TRAINING)
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -262,8 +259,8 @@ class Outcome:
         if self.error is not None:
             return self.error.exit_status
         if self.state == "training":
-            return TRAINING
-        return FAILED if self.action.verb is Verb.BLOCKED else 0
+            return ExitStatus.TRAINING
+        return ExitStatus.FAILED if self.action.verb is Verb.BLOCKED else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,9 +275,7 @@ class Report:
     def exit_status(self) -> int:
         """The gravest of all; 0 if everything is done. A signal's own status is the caller's."""
         statuses = {outcome.exit_status for outcome in self.outcomes}
-        statuses |= {INTERRUPTED} if self.interrupted else set()
-        known = [status for status in _GRAVEST_FIRST if status in statuses]
-        return known[0] if known else max(statuses, default=0)
+        return gravest([*statuses, *([ExitStatus.INTERRUPTED] if self.interrupted else [])])
 
 
 DONE = {

@@ -6,44 +6,52 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from composer.targets import selection
+from composer.targets.kind import OpenRequest, TargetOptions
+from composer.targets.selection import choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from composer.project.project import Project
     from composer.targets.base import Target
+    from composer.targets.selection import Choice
 
 
 def open_target(
-    target: str | Target | None,
+    target: str | TargetOptions | Target | None,
     project: Project,
     *,
-    project_id: str | None = None,
-    library: Path | None = None,
     env: Mapping[str, str] = os.environ,
     run_jobs: bool = True,
     parallelism: int = 8,
     sleep: Callable[[float], None] = time.sleep,
+    on_choice: Callable[[Choice], None] = lambda choice: None,
 ) -> Target:
     """Open a target for this project: `local`, `scenario`, another kind's name, or a base URL.
 
-    None chooses one as the command line does; a `Target` of your own is returned as it is.
-    `project_id` is the Scenario project, `library` the local target's folder of LoRA files.
-    Credentials and defaults come from `env` alone. With `run_jobs` false the target is only read;
-    `parallelism` is the number of connections, and `sleep` takes seconds and may raise to end a
-    wait. Use it as a context manager, or call `close()`.
+    `TargetOptions` also name the Scenario project and the local target's folder of LoRA files.
+    None chooses a target as the command line does; a `Target` of your own is returned as it is.
+    Credentials and settings come from `env`; the HTTP client also takes proxies and certificates
+    from the process's environment. With `run_jobs` false the target is only read. `parallelism` is
+    the number of connections, `sleep` takes seconds and may raise to end a wait, and `on_choice` is
+    told which target is chosen, and why. Use the target as a context manager, or call `close()`.
 
     Raises `UsageError`, or `CredentialsError` if the target needs credentials that aren't set.
     """
-    return selection.open_target(
-        target,
-        project.target_context,
-        project=project_id,
-        library=library,
-        env=env,
-        run_jobs=run_jobs,
-        parallelism=parallelism,
-        sleep=sleep,
+    if target is not None and not isinstance(target, str | TargetOptions):
+        return target
+    options = target if isinstance(target, TargetOptions) else TargetOptions(target)
+    context = project.target_context
+    choice = choose(options, context.lock_keys, env)
+    on_choice(choice)
+    return choice.kind.open(
+        OpenRequest(
+            choice.name,
+            context,
+            options,
+            env,
+            run_jobs=run_jobs,
+            parallelism=parallelism,
+            sleep=sleep,
+        )
     )

@@ -56,7 +56,7 @@ def plan_offline(
 ) -> ReviewedPlan:
     """The plan by the lock alone."""
     before = base_lock(base, project.root) if base is not None else None
-    planned = plan_by_lock(project.recipes, project.lock.target(key), key, options)
+    planned = plan_by_lock(project.recipes, project.lockfile.target(key), key, options)
     return ReviewedPlan(_compared(planned, project, before), options.allowed)
 
 
@@ -73,10 +73,10 @@ def _prices(planned: Plan, target: Target) -> dict[str, float]:
 
 def _compared(planned: Plan, project: Project, base: Base | None) -> Plan:
     """The plan with what every target's part of the lock says otherwise than the base's."""
-    edits, notes = [MARKERS] if project.lock.conflicted else [], planned.notes
+    edits, notes = [MARKERS] if project.lockfile.conflicted else [], planned.notes
     if base is not None and base.flaw:
         edits.append(unreadable(base.flaw))
     elif base is not None:
-        diff = compare_locks(project.recipes, base.lock, project.lock, planned.target)
+        diff = compare_locks(project.recipes, base.lock, project.lockfile, planned.target)
         edits, notes = [*edits, *diff.edits], (*notes, *diff.notes)
     return replace(planned, lock_edits=tuple(edits), notes=notes)

@@ -6,7 +6,6 @@ only the others use.
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from composer.errors import InvalidInput
-from composer.files.state import prepare_state, state_dir
+from composer.files.state import VARIABLE, prepare_state, state_dir
 from composer.lock import only_one, read_lock
 from composer.project.options import ALL_RECIPES, APPLY_DEFAULTS, PLAN_DEFAULTS, PlanOptions
 from composer.project.sources import find, problems_of, read_sources
@@ -25,17 +24,18 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from composer.errors import Problem
+    from composer.errors import Check, Problem
     from composer.model import Entry, Lock, Recipe
     from composer.planner import Plan, Report, Step
     from composer.project.deleting import Forgotten
     from composer.project.importing import Imported
+    from composer.project.locking import MergedLock, Pinned
     from composer.project.options import ApplyOptions, Selection
     from composer.project.pulling import Pulled
     from composer.project.reviewed_plan import ReviewedPlan
     from composer.project.sources import Sources
     from composer.targets.base import Target
-    from composer.targets.kind import TargetContext
+    from composer.targets.kind import TargetContext, TargetOptions
     from composer.targets.local.service import Engine
 
 Options = TypeVar("Options", bound=PlanOptions)
@@ -55,20 +55,21 @@ class Project:
         *,
         may_be_empty: bool = False,
         read_lock: Callable[[Path], Lock] = read_lock,
-        env: Mapping[str, str] = os.environ,
+        state_dir: str | Path | None = None,
     ) -> None:
         """The project of this folder; `selection` narrows what its use cases act on.
 
         The root is the nearest folder upward with a `.git`, else with a `compose.lock`, else the
         parent of the folder named `recipes`, else the recipes' folder. Raises `UsageError` where
         there is no recipe and no lock, unless the project may be empty. `read_lock` may read
-        conflict markers, which the default refuses. `env` may name the folder of all projects'
-        states, `COMPOSE_STATE_DIR`.
+        conflict markers, which the default refuses. `state_dir` is the folder that holds the
+        states of all projects (the command line takes it from COMPOSE_STATE_DIR); by default it
+        is the user's state folder.
         """
         self.selection = selection
         self.root, self._chosen = find(selection, Path.cwd() / path, may_be_empty=may_be_empty)
         self._read_lock = read_lock
-        self._env = env
+        self.state_settings = {VARIABLE: str(state_dir)} if state_dir else {}
         self._alone = False
 
     # --- what is on disk -----------------------------------------------------------------
@@ -76,14 +77,14 @@ class Project:
     @property
     def state(self) -> Path:
         """The state folder, outside the project; it may not exist yet. Raises `InvalidInput`."""
-        return state_dir(self.root, self._env)
+        return state_dir(self.root, self.state_settings)
 
     @cached_property
     def _sources(self) -> Sources:
         return read_sources(self.root, self._chosen, self.selection, self._read_lock)
 
     @property
-    def lock(self) -> Lock:
+    def lockfile(self) -> Lock:
         """`compose.lock` as it was read first; empty if there is none. Raises `InvalidInput`."""
         return self._sources.lock
 
@@ -122,7 +123,7 @@ class Project:
         return TargetContext(
             self.root,
             tuple(recipe.path for recipe in self.recipes),
-            tuple(self.lock.targets),
+            tuple(self.lockfile.targets),
             lambda create: prepare_state(self.state, self.root) if create else self.state,
         )
 
@@ -228,6 +229,52 @@ class Project:
         changed on the target behind the lock's back.
         """
         return self.plan(target, advise=False)
+
+    def lock(
+        self, target: Target, options: PlanOptions = PLAN_DEFAULTS, *, dry_run: bool = False
+    ) -> Pinned:
+        """Look up the LoRAs that recipes name, and pin their ids in `compose.lock`.
+
+        Nothing is created on the target. `options.upgrade` and `upgrade_all` look pinned names up
+        again. With `options.locked` nothing is written, and a pin that is missing or would move
+        raises `Refused`. A recipe whose LoRAs can't be pinned is in the result.
+        """
+        from composer.project.locking import pin
+
+        options = self.options(options)
+        with nullcontext() if dry_run or options.locked else self.exclusive():
+            return pin(self, target, options, dry_run=dry_run)
+
+    def check_pins(self, key: str, options: PlanOptions = PLAN_DEFAULTS) -> None:
+        """Raise `Refused` where one target's part of the lock lacks a pin; no target is asked."""
+        from composer.project.locking import check_pins
+
+        check_pins(self, key, self.options(options))
+
+    def repair_lock(self, *, dry_run: bool = False) -> MergedLock:
+        """Merge both sides of a git conflict in `compose.lock`; no target is asked.
+
+        Raises `InvalidInput` where a side can't be read.
+        """
+        from composer.project.locking import repair
+
+        with nullcontext() if dry_run else self.exclusive():
+            return repair(self.root, dry_run=dry_run)
+
+    def doctor(
+        self, target: str | TargetOptions | None, env: Mapping[str, str], *, offline: bool = False
+    ) -> tuple[Check, ...]:
+        """Check this machine, the project and the target for problems. Nothing is changed.
+
+        `target` and `env` are what `open_target` would be given. A problem is a check whose state
+        is `wrong`, never an exception: for a project that may have no recipes, make it with
+        `may_be_empty`. With `offline`, no target is asked.
+        """
+        from composer.project.doctor import examine
+        from composer.targets.kind import TargetOptions
+
+        options = target if isinstance(target, TargetOptions) else TargetOptions(target)
+        return examine(self, options, env, offline=offline)
 
     def entries(self, target: Target | str) -> dict[str, Entry]:
         """The lock's entries for a target, by recipe path, as lock and journal have them now."""

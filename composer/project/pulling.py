@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from composer.errors import ComposeError, Refused, UsageError
+from composer.errors import ComposeError, ExitStatus, Refused, UsageError
 from composer.files.delivery import THERE, deliver, unwritable
 from composer.planner import match_entries
 from composer.project.entries import find_path
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from composer.targets.local.service import Engine
 
 SUFFIX, SLASHES = ".safetensors", ("/", os.sep)
-FAILED, TRAINING = 1, 75
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Pulled:
     state: str
     name: str
     note: str  # where the file is, or why there is none
-    exit_status: int = 0
+    exit_status: int = ExitStatus.DONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +106,15 @@ def _pulled(engine: Engine, one: _Delivery, *, force: bool, dry_run: bool) -> Pu
     try:
         source = _result(engine, one.entry)
         if source is None:
-            return Pulled("training", one.name, "compose apply waits for it", TRAINING)
+            return Pulled("training", one.name, "compose apply waits for it", ExitStatus.TRAINING)
         how = deliver(source, one.out, force=force, dry_run=dry_run, held=engine.holds)
     except ComposeError as error:
-        status = error.exit_status if isinstance(error, Refused) else FAILED
+        status = error.exit_status if isinstance(error, Refused) else ExitStatus.FAILED
         return Pulled("not pulled", one.name, visible(str(error)), status)
     except OSError as error:
-        return Pulled("not pulled", one.name, f"{out}: {error.strerror or error}", FAILED)
+        return Pulled(
+            "not pulled", one.name, f"{out}: {error.strerror or error}", ExitStatus.FAILED
+        )
     newer = "; a newer one is on its way" if one.entry and one.entry.next else ""
     return Pulled("kept" if how == THERE else "pulled", one.name, f"{out} ({how}{newer})")
 

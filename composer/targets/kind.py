@@ -6,16 +6,16 @@ finds a kind by name, and `selection` chooses one.
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
+    from composer.errors import Check
     from composer.targets.base import Target
 
 
@@ -63,14 +63,34 @@ class OpenRequest:
     name: str
     context: TargetContext
     options: TargetOptions = field(default_factory=TargetOptions)
-    env: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    env: Mapping[str, str] = field(default_factory=dict)
     run_jobs: bool = True
     parallelism: int = 8
     sleep: Callable[[float], None] = time.sleep
 
 
+@dataclass(frozen=True, slots=True)
+class CheckRequest:
+    """What a kind gets to check what `doctor` reports of it, whichever target is chosen.
+
+    `asked_for` is the target's name or URL that the caller or the environment names, if any.
+    `context` is None where the project can't be read. `used_ids` gives the ids that lock and
+    journal name for the target with a key; it raises `InvalidInput` for a broken journal.
+    """
+
+    asked_for: str
+    options: TargetOptions
+    env: Mapping[str, str]
+    context: TargetContext | None
+    used_ids: Callable[[str], Collection[str]]
+
+
 def _no_usage(key: str, id: str, state: Path) -> str:
     return ""
+
+
+def _no_checks(request: CheckRequest) -> Iterable[Check]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +105,8 @@ class TargetKind:
     - `credentials` are the names of environment variables, in alternative groups: one complete
       group is enough. Without any, the target needs no credentials.
     - `settings` are the names of the other environment variables that it reads.
-    - `charges`: whether training may cost money.
+    - `checks(request)` are what `doctor` reports of targets of this kind and their settings. It
+      may raise a `ComposeError`, and changes nothing.
     - `usage(key, id, state)` shows how to generate an image with the composition `id`, as text to
       paste, where `state` is the folder of this machine's state.
     """
@@ -96,7 +117,7 @@ class TargetKind:
     takes_urls: bool = False
     credentials: tuple[tuple[str, ...], ...] = ()
     settings: tuple[str, ...] = ()
-    charges: bool = False
+    checks: Callable[[CheckRequest], Iterable[Check]] = _no_checks
     usage: Callable[[str, str, Path], str] = _no_usage
 
     def key(self, name: str, project: str | None, env: Mapping[str, str]) -> str:

@@ -1,26 +1,21 @@
 """Choosing a target, and the reason for it. The lock never chooses a host.
 
 `choose` and `offline_choice` are pure functions of what the caller asks for, the lock's keys and
-the environment, and know the kinds of targets only through `registry`. `open_target` is the only
-place in the Python API that reads the environment.
+the environment, and know the kinds of targets only through `registry`.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from composer.errors import CredentialsError, UsageError
-from composer.targets.kind import OpenRequest, TargetContext, TargetKind, TargetOptions
 from composer.targets.registry import DEFAULT, HOSTED, find_kind, kind_of_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-    from pathlib import Path
+    from collections.abc import Collection, Mapping
 
-    from composer.targets.base import Target
+    from composer.targets.kind import TargetKind, TargetOptions
 
 VARIABLE = "COMPOSE_TARGET"
 ONLY_TARGET = "the only target in compose.lock"
@@ -125,39 +120,3 @@ def _check_project(key: str, options: TargetOptions, lock_keys: Collection[str])
             f"compose.lock has {', '.join(projects)}, and no project is given",
             hint="choose one: --project ID, or --project '' for none",
         )
-
-
-def open_target(
-    target: str | Target | None,
-    context: TargetContext,
-    *,
-    project: str | None = None,
-    library: Path | None = None,
-    env: Mapping[str, str] = os.environ,
-    run_jobs: bool = True,
-    parallelism: int = 8,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Target:
-    """Open a target by its name or URL; None chooses one as the command line does.
-
-    A `Target` is returned as it is. `project` is a Scenario project's id, `library` the local
-    target's folder of LoRA files. Credentials and settings come from `env` alone. With `run_jobs`
-    false the target is only read; `parallelism` is the number of connections.
-
-    Raises `UsageError`, or `CredentialsError` if the target needs credentials that aren't set.
-    """
-    if target is not None and not isinstance(target, str):
-        return target
-    options = TargetOptions(target, project, library)
-    choice = choose(options, context.lock_keys, env)
-    return choice.kind.open(
-        OpenRequest(
-            choice.name,
-            context,
-            options,
-            env,
-            run_jobs=run_jobs,
-            parallelism=parallelism,
-            sleep=sleep,
-        )
-    )

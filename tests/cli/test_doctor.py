@@ -13,9 +13,9 @@ from support import serving
 from support.cli import REPO, compose, edit, samples, snapshot
 from support.state import made_state, state_of
 
-from composer.cli.doctor_checks import EXTRAS
 from composer.files.state import VARIABLE
 from composer.lock import NAME
+from composer.project.doctor import EXTRAS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,10 +71,10 @@ def test_a_sound_project_has_nothing_wrong_and_is_left_as_it_is(applied: Path) -
     sections = found(applied)
     assert [*sections] == [
         "environment",
-        "credentials",
         "project",
         "library",
-        "store",
+        "local database",
+        "credentials",
         "lock against target",
         "orphans",
     ]
@@ -89,7 +89,7 @@ def test_a_fresh_project_is_fine_and_stays_fresh(project: Path) -> None:
 
 def test_an_empty_folder_still_hears_of_its_environment(tmp_path: Path) -> None:
     sections = found(tmp_path, status=1)
-    assert [*sections] == ["environment", "credentials", "project"]
+    assert [*sections] == ["environment", "project", "credentials"]
 
 
 def test_the_extras_are_those_of_the_package() -> None:
@@ -147,7 +147,7 @@ def test_a_conflict_and_a_cut_off_run_are_told(applied: Path) -> None:
     (applied / NAME).write_text(lock)
     journal = state_of(applied) / "journal.jsonl"
     journal.write_text('{"event": "entry", "target": "x", "recipe": "a", "entry": {"name": "A"}}\n')
-    assert "a run was cut off" in said(found(applied)["project"], "note")
+    assert "a run was interrupted" in said(found(applied)["project"], "note")
     journal.write_text("nonsense\nmore\n")
     assert "journal" in said(found(applied, status=1)["project"], "wrong")
 

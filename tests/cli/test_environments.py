@@ -149,7 +149,7 @@ def test_lock_and_repair_touch_one_target_s_entries_alone(world: PlanningContext
     assert "recipes/new.yaml" in world.part("staging").recipes
     assert world.part("production") == before
     edit(world.game / NAME, '"name": "New"', '"name":"New"')
-    assert compose("lock", "--repair", "--project", "staging", at=world.game).status == 0
+    assert compose("lock", "--repair", at=world.game).status == 0
     assert world.part("production") == before
     ran = compose("lock", "--locked", "--offline", at=world.game)
     assert (ran.status, "choose one" in ran.err) == (64, True)

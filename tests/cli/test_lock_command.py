@@ -238,6 +238,32 @@ def test_a_merged_pin_wins_over_an_older_journal(tmp_path: Path) -> None:
     assert Ledger(tmp_path, "local", state_of(tmp_path)).memory.entries["a.yaml"].pins == theirs
 
 
+# --- flags that do nothing --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "refused"),
+    [
+        (["--repair", "--target", "local"], "--repair can't be used with --target"),
+        (["--repair", "--project", "p"], "--repair can't be used with --project"),
+        (["--repair", "--library", "."], "--repair can't be used with --library"),
+        (["--repair", "--offline"], "--repair can't be used with --offline"),
+        (["--repair", "--locked"], "--repair can't be used with --locked"),
+        (["--repair", "--upgrade"], "--repair can't be used with --upgrade"),
+        (["--repair", "--include", "*"], "--repair can't be used with --include"),
+        (["--merge", "a", "b", "c", "recipes"], "--merge can't be used with PATHS"),
+        (["--merge", "a", "b", "c", "-o", "json"], "--merge can't be used with --output"),
+        (["--merge", "a", "b", "c", "--dry-run"], "--merge can't be used with --dry-run"),
+        (["--merge", "a", "b", "c", "--repair"], "--merge can't be used with --repair"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(
+    project: Path, flags: list[str], refused: str
+) -> None:
+    ran = compose("lock", *flags, at=project)
+    assert (ran.status, refused in ran.err) == (64, True), ran
+
+
 # --- repairs -----------------------------------------------------------------------------
 
 

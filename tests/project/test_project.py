@@ -11,11 +11,27 @@ import pytest
 from support.cli import REPO, edit, samples
 
 import composer
-from composer import ApplyOptions, PlanOptions, Project, Refused, Selection, UsageError, Verb
+from composer import (
+    ApplyOptions,
+    Check,
+    InvalidInput,
+    PlanOptions,
+    Project,
+    Refused,
+    Selection,
+    UsageError,
+    Verb,
+)
+from composer.lock import NAME
+from composer.targets import registry
+from composer.targets.kind import TargetKind
 from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from composer.targets.kind import CheckRequest
 
 ROGUE = "recipes/pixel-rogue.yaml"
 
@@ -78,29 +94,53 @@ def test_problems_are_values(root: Path) -> None:
     assert (problem.file, problem.line > 0, problem.code[0]) == (ROGUE, True, "E")
 
 
-def test_it_is_quiet_and_leaves_the_environment_alone(root: Path) -> None:
-    """The whole way from files to ids, in a process that can neither print nor read variables."""
+def test_it_is_quiet_and_reads_variables_in_open_target_alone(root: Path) -> None:
+    """The whole way from files to ids, in a process that must neither print nor read variables.
+
+    Left is what the system's own modules read: home directory, user name, path, temporary folder.
+    """
     code = """
-import os, sys, builtins
-from composer import Project
-from composer.targets.local.service import Engine
+import os, sys
+from composer import ApplyOptions, PlanOptions, Project, TargetOptions, open_target
 class Guarded(dict):
+    forbidden = True
+    def look(self, key):
+        names = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "PATH", "TMPDIR")
+        assert key in names or key.startswith("XDG_") or not self.forbidden, key
     def __getitem__(self, key):
-        assert not key.startswith(("COMPOSE_", "SCENARIO_")), key
-        raise KeyError(key)
+        self.look(key)
+        return super().__getitem__(key)
     def get(self, key, default=None):
-        assert not key.startswith(("COMPOSE_", "SCENARIO_")), key
-        return default
+        self.look(key)
+        return super().get(key, default)
+os.environ = Guarded(os.environ)
 project = Project(sys.argv[1])
-with Engine(project.root / "state", project.root / "recipes" / "loras") as target:
-    os.environ = Guarded()
+os.environ.forbidden = False
+with open_target("local", project, env={}) as target:
+    os.environ.forbidden = True
+    assert project.validate() == ()
+    assert project.lock(target).written
     plan = project.plan(target)
-    project.apply(target, plan)
-assert len(project.outputs()) == len(project.recipes)
+    project.apply(target, plan, ApplyOptions(locked=True))
+    project.status(target)
+    project.check_pins("local")
+    project.repair_lock()
+    project.prune(target)
+    project.destroy(target, ["Pixel Rogue"])
+    project.forget(target, "Castle Keep")
+    assert project.doctor("local", {}, offline=True)
+assert len(project.outputs()) == len(project.recipes) - 2
 """
     ran = subprocess.run(
         [sys.executable, "-c", code, str(root)],
-        env={"PYTHONPATH": ":".join(sys.path), "HOME": str(root.parent)},
+        env={
+            "PYTHONPATH": ":".join(sys.path),
+            "HOME": str(root.parent),
+            "COMPOSE_STATE_DIR": "hostile",
+            "COMPOSE_TARGET": "hostile",
+            "COMPOSE_LIBRARY": "hostile",
+            "SCENARIO_BASE_URL": "hostile",
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -123,6 +163,76 @@ def test_every_export_is_there_and_importing_is_light() -> None:
         check=True,
     )
     assert ran.stdout == "[]\n"
+
+
+def test_the_state_folder_is_the_callers_choice(root: Path, tmp_path: Path) -> None:
+    states = tmp_path.parent / "states"
+    assert Project(root, state_dir=states).state.is_relative_to(states)
+    assert not Project(root).state.is_relative_to(states)
+    with pytest.raises(InvalidInput, match="inside the project"):
+        assert Project(root, state_dir=root / "states").state
+
+
+def test_lock_pins_without_creating(root: Path, target: Engine) -> None:
+    with target:
+        with pytest.raises(Refused, match="is missing in the lock"):
+            Project(root).lock(target, PlanOptions(locked=True))
+        with pytest.raises(Refused, match="the lock has no pin for"):
+            Project(root).check_pins("local")
+        assert not Project(root).lock(target, dry_run=True).written
+        assert Project(root).lockfile.targets == {}
+        project = Project(root)
+        assert project.lockfile.targets == {}
+        pinned = project.lock(target)
+        assert (pinned.target, pinned.written, pinned.exit_status) == ("local", True, 0)
+        assert len(pinned.pinning.pins) == 9
+        assert target.list_models("flux.1-composition") == []
+        project.check_pins("local")  # it reads the lock as it is now
+        again = project.lock(target, PlanOptions(locked=True))
+        assert (again.pinning.pins, again.written) == ((), False)
+        edit(root / ROGUE, "Ink Lines", "Ink Linse")
+        broken = Project(root).lock(target)
+        assert (broken.exit_status, [path for path, _ in broken.pinning.problems]) == (1, [ROGUE])
+
+
+def test_repair_merges_a_conflict(root: Path, target: Engine) -> None:
+    with target:
+        Project(root).lock(target)
+    text = (root / NAME).read_text()
+    other = text.replace('"Pixel Dust": "', '"Pixel Dust": "x')
+    (root / NAME).write_text(f"<<<<<<< HEAD\n{text}=======\n{other}>>>>>>> x\n")
+    assert Project(root).repair_lock(dry_run=True).written is False
+    merged = Project(root).repair_lock()
+    assert (merged.conflict, merged.written) == (True, True)
+    assert Project(root).repair_lock().conflict is False
+
+
+def test_doctor_tells_problems_as_values(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = Project(root).doctor("local", {})
+    assert {check.state for check in checks} <= {"ok", "note"}
+    assert any(check.words.startswith("usable LoRAs: ") for check in checks)
+    edit(root / ROGUE, "scale: 0.6\n", "scale: 6\n")
+    (wrong,) = [c for c in Project(root).doctor("local", {}, offline=True) if c.state == "wrong"]
+    assert (wrong.section, wrong.exit_status) == ("project", 1)
+    env = {"SCENARIO_BASE_URL": "http://127.0.0.1:9/v1", "SCENARIO_SDK_JWT": "token"}
+    (wrong,) = [c for c in Project(root).doctor("scenario", env) if c.wrong_status == 69]
+    assert (wrong.section, wrong.state, wrong.exit_status) == ("lock against target", "wrong", 69)
+
+
+def test_doctor_asks_every_kind_of_target(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def checks(request: CheckRequest) -> Iterator[Check]:
+        yield Check("shelf", "note", f"asked for {request.asked_for}", request.options.flags)
+        raise UsageError("the shelf is gone")
+
+    kind = TargetKind("shelf", lambda request: pytest.fail("opened"), checks=checks)
+    names = registry.kind_names()
+    monkeypatch.setattr("composer.project.doctor.kind_names", lambda: [*names, "shelf"])
+    monkeypatch.setattr(
+        "composer.project.doctor.find_kind",
+        lambda name: kind if name == "shelf" else registry.find_kind(name),
+    )
+    shelf = [c for c in Project(root).doctor("local", {}, offline=True) if "shelf" in c.section]
+    assert [check.words for check in shelf] == ["asked for local", "the shelf is gone"]
 
 
 def test_forget_destroy_and_prune(root: Path, target: Engine) -> None:

@@ -17,14 +17,13 @@ from support import serving
 from support.engine_files import PATIENCE, free, write_lora
 from support.serving import Gate
 
+from composer import Project, open_target
 from composer.errors import NotFound, TargetError
 from composer.model import COMPOSITION, LORA, Concept, Content, Described, KnownState, parameters
 from composer.targets.base import observe
-from composer.targets.kind import TargetContext
 from composer.targets.local.service import Engine
 from composer.targets.scenario.credentials import Credentials
 from composer.targets.scenario.service import Scenario
-from composer.targets.selection import open_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,8 +43,8 @@ def opened(kind: str, root: Path, stack: ExitStack, gate: Gate | None = None) ->
     for seed, name in enumerate(("Ink", "Paint", "Stone")):
         write_lora(library / f"{name}.safetensors", seed, title=name, rank=seed + 1)
     if kind not in BUILT_IN:
-        context = TargetContext(root, (), (), lambda create: root / "state")
-        return stack.enter_context(open_target(kind, context, env={}))
+        project = Project(root, may_be_empty=True, state_dir=root.parent / "states")
+        return stack.enter_context(open_target(kind, project, env={}))
     space = gate or free
     if kind == "engine":
         state = root / "state"

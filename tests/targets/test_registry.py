@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 from support.fake_target import FakeTarget
 
+from composer import Project, open_target
 from composer.errors import CredentialsError, UsageError
 from composer.targets import registry
-from composer.targets.kind import OpenRequest, TargetContext, TargetKind, TargetOptions
+from composer.targets.kind import OpenRequest, TargetKind, TargetOptions
 from composer.targets.local.kind import find_library
 from composer.targets.registry import find_kind, kind_of_key
-from composer.targets.selection import choose, open_target
+from composer.targets.selection import choose
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,10 +52,6 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(registry, "entry_points", entry_points)
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
-
-
-def context(root: Path, *keys: str) -> TargetContext:
-    return TargetContext(root, (), keys, lambda create: root / "state")
 
 
 def test_kinds_by_name_by_url_and_by_key(installed: None) -> None:
@@ -131,15 +128,17 @@ def test_the_lock_alone_chooses_no_host(
 
 
 def test_open_target_takes_a_name_or_a_target(tmp_path: Path, installed: None) -> None:
-    assert open_target("memory", context(tmp_path), env={}) is FAKE
+    project, chosen = Project(tmp_path, may_be_empty=True), []
+    assert open_target("memory", project, env={}) is FAKE
     own = FakeTarget()
-    assert open_target(own, context(tmp_path), env={}) is own
-    with open_target(None, context(tmp_path), env={}) as target:
+    assert open_target(own, project, env={}) is own
+    with open_target(None, project, env={}, on_choice=chosen.append) as target:
         assert target.key == "local"
-    with open_target(URL, context(tmp_path), project="p1", env=BOTH) as target:
+    assert [choice.reason for choice in chosen] == ["no credentials are set"]
+    with open_target(TargetOptions(URL, "p1"), project, env=BOTH) as target:
         assert target.key == f"{URL}#p1"
     with pytest.raises(CredentialsError):
-        open_target("scenario", context(tmp_path), env={})
+        open_target("scenario", project, env={})
 
 
 def test_one_rule_for_the_library(tmp_path: Path) -> None:

@@ -6,14 +6,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from composer.errors import UsageError
-from composer.targets.kind import TargetKind
-from composer.text import visible
+from composer.errors import NOTE, OK, SKIPPED, WRONG, Check, ComposeError, UsageError
+from composer.model import LORA
+from composer.targets.kind import OpenRequest, TargetKind
+from composer.text import counted, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
-    from composer.targets.kind import OpenRequest
+    from composer.targets.kind import CheckRequest
     from composer.targets.local.service import Engine
 
 LIBRARY = "COMPOSE_LIBRARY"
@@ -86,4 +87,36 @@ def _usage(key: str, id: str, state: Path) -> str:
     return f"# with diffusers:\npipe.load_lora_weights({json.dumps(path, ensure_ascii=False)})"
 
 
-KIND = TargetKind(name="local", open=open_engine, settings=(LIBRARY,), usage=_usage)
+def _checks(request: CheckRequest) -> Iterator[Check]:
+    """The LoRA files, the database, and how much space the results take."""
+    if request.context is None:
+        return
+    opening = OpenRequest(NAME, request.context, request.options, request.env, run_jobs=False)
+    try:
+        with open_engine(opening) as engine:
+            yield Check("library", OK, f"usable LoRAs: {len(engine.list_models(LORA))}")
+            for _, why in sorted(engine.rejected.items()):
+                yield Check("library", NOTE, f"not usable: {why}")
+            yield from _database(engine, request.used_ids(NAME))
+    except UsageError as error:
+        yield Check("library", SKIPPED, error.message, error.hint or "")
+    except ComposeError as error:
+        yield Check("local database", WRONG, error.message, error.hint or "")
+
+
+def _database(engine: Engine, used: Collection[str]) -> Iterator[Check]:
+    flaws, unused = engine.store.flaws(), engine.prune(used, dry_run=True)
+    for flaw in flaws:
+        hint = "move engine.sqlite3* out of the state folder; compose apply makes the models again"
+        yield Check("local database", WRONG, f"damaged: {flaw}", hint)
+    if not flaws:
+        yield Check("local database", OK, "no damage")
+    yield Check("local database", OK, f"results: {engine.size() / 1e6:,.1f} MB")
+    if unused:
+        words = f"the lock doesn't name {counted(len(unused), 'local composition')}"
+        hint = "compose prune --local deletes what no lock entry names"
+        yield Check("local database", NOTE, words, hint)
+
+
+NAME = "local"
+KIND = TargetKind(NAME, open_engine, settings=(LIBRARY,), checks=_checks, usage=_usage)

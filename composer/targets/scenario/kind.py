@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from composer.errors import NOTE, OK, WRONG, Check, CredentialsError, UsageError
 from composer.targets.http.address import Address, address
 from composer.targets.kind import TargetKind
 from composer.targets.scenario.credentials import KEY, SECRET, TOKEN, Credentials
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from composer.targets.kind import OpenRequest
+    from composer.targets.kind import CheckRequest, OpenRequest
     from composer.targets.scenario.service import Scenario
 
 NAME = "scenario"
@@ -58,6 +59,33 @@ def _usage(key: str, id: str, state: Path) -> str:
     )
 
 
+def _checks(request: CheckRequest) -> Iterator[Check]:
+    """Which credentials are set, never what they hold, and whether the base URL can be used."""
+    given = [name for name in (KEY, SECRET, TOKEN) if request.env.get(name)]
+    try:
+        Credentials.from_env(request.env)
+        yield Check(_SECTION, OK, f"set: {', '.join(given)}")
+    except CredentialsError as error:
+        if given:
+            yield Check(_SECTION, WRONG, error.message, error.hint or "")
+        else:
+            yield _no_credentials(request.asked_for)
+    if base := request.env.get(BASE_URL):
+        try:
+            address(base, request.env.get(PROJECT) or None)
+        except UsageError as error:
+            yield Check(_SECTION, WRONG, f"{BASE_URL}: {error.message}", error.hint or "")
+
+
+def _no_credentials(asked_for: str) -> Check:
+    hint = f"set {KEY} and {SECRET}, or {TOKEN}"
+    if asked_for == NAME or "://" in asked_for:
+        return Check(_SECTION, NOTE, f"none are set, and the target {asked_for} needs some", hint)
+    return Check(_SECTION, OK, "none are set; only the Scenario API needs them", hint)
+
+
+_SECTION = "credentials"
+
 KIND = TargetKind(
     name=NAME,
     open=_open,
@@ -65,6 +93,6 @@ KIND = TargetKind(
     takes_urls=True,
     credentials=((KEY, SECRET), (TOKEN,)),
     settings=(PROJECT, BASE_URL),
-    charges=True,
+    checks=_checks,
     usage=_usage,
 )

@@ -1,0 +1,303 @@
+"""What may be wrong with a project, this machine and a target: every finding as a value."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import yaml
+
+from composer.errors import (
+    NOTE,
+    OK,
+    SKIPPED,
+    WRONG,
+    Check,
+    ComposeError,
+    InvalidInput,
+    UsageError,
+)
+from composer.files.state import NOWHERE, VARIABLE, folder_size, list_states
+from composer.lock import NAME, Journal, dump, lock_text, parse, remember
+from composer.model import LORA, Lock
+from composer.planner import Verb, known_ids, orphans, plan, with_found
+from composer.project.opening import open_target
+from composer.project.options import PLAN_DEFAULTS
+from composer.project.sources import find
+from composer.targets.base import observe
+from composer.targets.kind import CheckRequest, TargetOptions
+from composer.targets.registry import find_kind, kind_names
+from composer.targets.selection import VARIABLE as TARGET_VARIABLE
+from composer.text import counted
+from composer.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+    from pathlib import Path
+
+    from composer.model import KnownState, Model, Observed
+    from composer.planner import Action, Plan
+    from composer.project.project import Project
+    from composer.targets.kind import TargetKind
+
+# The extras' packages, by the names that they are imported under.
+EXTRAS = {
+    "local": ("numpy", "ml_dtypes", "threadpoolctl"),
+    "serve": ("flask", "waitress"),
+}
+ENVIRONMENT, PROJECT = "environment", "project"
+TARGET, ORPHANS = "lock against target", "orphans"
+_MAX_LOST = 5  # state folders named in a hint
+
+
+def examine(
+    project: Project, options: TargetOptions, env: Mapping[str, str], *, offline: bool
+) -> tuple[Check, ...]:
+    """See `Project.doctor`."""
+    kinds, unusable = _kinds()
+    checks = [*_environment(kinds, env), *unusable]
+    readable, of_project = _project(project)
+    checks += of_project
+    checks += _of_kinds(kinds, readable, options, env)
+    if readable is not None and offline:
+        checks.append(Check(TARGET, SKIPPED, "not asked: --offline"))
+    elif readable is not None:
+        checks += _of_target(readable, options, env)
+    return tuple(checks)
+
+
+def _kinds() -> tuple[list[TargetKind], list[Check]]:
+    """The kinds of targets, and those of other distributions that can't be used."""
+    kinds, unusable = [], []
+    for name in kind_names():
+        try:
+            kinds.append(find_kind(name))
+        except UsageError as error:
+            unusable.append(Check(ENVIRONMENT, NOTE, error.message, error.hint or ""))
+    return kinds, unusable
+
+
+def _environment(kinds: list[TargetKind], env: Mapping[str, str]) -> Iterator[Check]:
+    """Python, the extras, git, and which variables are set; never what they hold."""
+    version = f"compose {__version__}, Python {platform.python_version()} on {platform.system()}"
+    yield Check(ENVIRONMENT, OK, version)
+    for extra, packages in EXTRAS.items():
+        missing = [name for name in packages if find_spec(name) is None]
+        if missing:
+            words = f"the extra {extra} is not installed: no {', '.join(missing)}"
+            yield Check(ENVIRONMENT, NOTE, words, f"pip install 'lora-compose[{extra}]'")
+        else:
+            yield Check(ENVIRONMENT, OK, f"the extra {extra} is installed")
+    if not hasattr(yaml, "CSafeLoader"):
+        yield Check(ENVIRONMENT, NOTE, "PyYAML has no libyaml: reading recipes is slow")
+    if shutil.which("git") is None:
+        yield Check(ENVIRONMENT, NOTE, "git is not installed", f"{NAME} is meant to be committed")
+    else:
+        yield Check(ENVIRONMENT, OK, "git is installed")
+    settings = [TARGET_VARIABLE, VARIABLE, *(name for kind in kinds for name in kind.settings)]
+    given = [name for name in settings if env.get(name)]
+    if given:
+        yield Check(ENVIRONMENT, OK, f"set: {', '.join(given)}")
+
+
+def _of_kinds(
+    kinds: list[TargetKind],
+    project: Project | None,
+    options: TargetOptions,
+    env: Mapping[str, str],
+) -> Iterator[Check]:
+    """What each kind of target checks by itself, whichever is chosen."""
+    request = CheckRequest(
+        asked_for=options.target or env.get(TARGET_VARIABLE) or "",
+        options=options,
+        env=env,
+        context=project.target_context if project else None,
+        used_ids=lambda key: known_ids(_remembered(project, key)) if project else frozenset(),
+    )
+    for kind in kinds:
+        try:
+            yield from kind.checks(request)
+        except ComposeError as error:
+            yield Check(f"target {kind.name}", WRONG, error.message, error.hint or "")
+
+
+def _remembered(project: Project, key: str) -> KnownState:
+    return remember(project.root, key, project.state)
+
+
+# --- the project -------------------------------------------------------------------------
+
+
+def _project(project: Project) -> tuple[Project | None, list[Check]]:
+    """The project as far as it can be read, None without a lock that can be read; its checks."""
+    root = project.root
+    try:
+        find(project.selection, root)
+    except UsageError as error:
+        return None, [Check(PROJECT, WRONG, error.message, error.hint or "")]
+    checks = [Check(PROJECT, OK, f"root: {root}")]
+    lock, of_lock = _lock(project)
+    checks += [*of_lock, *_state(project), *_journal(project), *_git(root)]
+    if lock is None:
+        return None, checks
+    problems = project.validate()
+    for problem in problems:
+        place = f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file
+        words = f"{place} {problem.code} {problem.message}"
+        checks.append(Check(PROJECT, WRONG, words, problem.hint))
+    if not problems:
+        checks.append(Check(PROJECT, OK, f"recipes: {len(project.recipes)}, all valid"))
+    return project.without_broken_recipes(), checks
+
+
+def _lock(project: Project) -> tuple[Lock | None, list[Check]]:
+    """The lock, None if it can't be read."""
+    try:
+        text = lock_text(project.root)
+        if text is None:
+            return Lock(), [Check(PROJECT, NOTE, f"there is no {NAME} yet", "compose apply")]
+        lock = project.lockfile
+    except InvalidInput as error:
+        return None, [Check(PROJECT, WRONG, error.message, error.hint or "")]
+    count = counted(sum(len(target.recipes) for target in lock.targets.values()), "entry")
+    checks = [Check(PROJECT, OK, f"{NAME}: {count} for {counted(len(lock.targets), 'target')}")]
+    if text.replace("\r\n", "\n") != dump(parse(text)):
+        words = f"{NAME} is not in the form that compose writes: it was edited or merged"
+        checks.append(Check(PROJECT, NOTE, words, "compose lock --repair"))
+    return lock, checks
+
+
+def _state(project: Project) -> Iterator[Check]:
+    """The state folder and its size, an unused `.compose/`, and the states of lost projects."""
+    try:
+        state = project.state
+        lost = [other for other in list_states(project.state_settings) if other.is_orphan]
+    except InvalidInput as error:
+        yield Check(PROJECT, WRONG, error.message, error.hint or "")
+        return
+    if state == NOWHERE:
+        yield Check(PROJECT, NOTE, "there is no home directory for the state", f"set {VARIABLE}")
+    elif state.exists():
+        yield Check(PROJECT, OK, f"state: {state}, {folder_size(state) / 1e6:,.1f} MB")
+    else:
+        yield Check(PROJECT, OK, f"state: {state}, not created yet")
+    if os.path.lexists(project.root / ".compose"):
+        words = ".compose/ in the project is ignored: the state is kept elsewhere"
+        yield Check(PROJECT, NOTE, words, "delete it, and remove it from git")
+    if lost:
+        size = sum(state.size for state in lost)
+        words = f"{counted(len(lost), 'state folder')} of lost projects: {size / 1e6:,.1f} MB"
+        paths = ", ".join(str(state.path) for state in lost[:_MAX_LOST])
+        more = f", and {len(lost) - _MAX_LOST} more" if len(lost) > _MAX_LOST else ""
+        yield Check(PROJECT, NOTE, words, f"delete what you don't need: {paths}{more}")
+
+
+def _journal(project: Project) -> Iterator[Check]:
+    try:
+        events = len(Journal(project.state).read())
+    except InvalidInput as error:
+        yield Check(PROJECT, WRONG, error.message, error.hint or "")
+        return
+    if events:
+        words = f"a run was interrupted: its journal has {counted(events, 'event')}"
+        yield Check(PROJECT, NOTE, words, "compose apply continues from there")
+
+
+def _git(root: Path) -> Iterator[Check]:
+    if not (root / ".git").exists():
+        yield Check(PROJECT, NOTE, "no git repository", f"{NAME} is meant to be committed")
+        return
+    if _line_ends(root):
+        yield Check(PROJECT, OK, f".gitattributes sets the line ends of {NAME}")
+    else:
+        words = f".gitattributes doesn't set the line ends of {NAME}"
+        yield Check(PROJECT, NOTE, words, f"add the line: {NAME} text eol=lf")
+
+
+def _line_ends(root: Path) -> bool:
+    try:
+        lines = (root / ".gitattributes").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return False
+    words = [line.split() for line in lines]
+    return any(parts[:1] == [NAME] and "eol=lf" in parts for parts in words)
+
+
+# --- the target --------------------------------------------------------------------------
+
+
+def _of_target(project: Project, options: TargetOptions, env: Mapping[str, str]) -> list[Check]:
+    """What the chosen target says of the lock. An error is a finding, not an end."""
+    try:
+        with open_target(options, project, env=env, run_jobs=False) as target:
+            memory = _remembered(project, target.key)
+            observed = observe(target, project.recipes, memory, grace=target.grace)
+    except ComposeError as error:
+        return [Check(TARGET, WRONG, error.message, error.hint or "", error.exit_status)]
+    memory = with_found(memory, observed)
+    planned = plan(project.recipes, memory, observed, project.options(PLAN_DEFAULTS))
+    unnamed = _orphans(planned, memory, observed, project, options.flags)
+    return [*_agreement(planned, observed), *unnamed]
+
+
+def _agreement(planned: Plan, observed: Observed) -> Iterator[Check]:
+    loras = sum(model.type == LORA for model in observed.models.values())
+    others = counted(len(observed.models) - loras, "composition")
+    yield Check(TARGET, OK, f"{planned.target} answers: {counted(loras, 'LoRA')}, {others}")
+    for guard in planned.guards:
+        words = f"apply would refuse: {guard.message}"
+        if guard.flag is None:
+            yield Check(TARGET, WRONG, words, wrong_status=guard.error.exit_status)
+        else:
+            yield Check(TARGET, NOTE, words, f"allow it with {guard.flag}")
+    for action in planned.actions:
+        yield from _disagreement(action)
+    if planned.changes:
+        words = f"waiting to be applied: {counted(len(planned.changes), 'change')}"
+        yield Check(TARGET, NOTE, words, "compose plan shows it")
+
+
+def _disagreement(action: Action) -> Iterator[Check]:
+    where = f"{action.name} ({action.path})"
+    explanation = action.explanation
+    if explanation.drift:
+        drifted = f"{where} drifted: {explanation.drift}"
+        yield Check(TARGET, WRONG, drifted, "run compose plan, then compose apply")
+    if action.verb is Verb.BLOCKED:
+        yield Check(TARGET, WRONG, f"{where} is blocked: {explanation.reason}")
+    for note in explanation.notes:
+        yield Check(TARGET, NOTE, f"{where}: {note}")
+
+
+def _orphans(
+    planned: Plan, memory: KnownState, observed: Observed, project: Project, flags: str
+) -> Iterator[Check]:
+    """Compositions with our tag that no lock entry names, each with what adopts and deletes it."""
+    unnamed = orphans(memory, observed)
+    asked_for = {a.model.id: a.path for a in planned.actions if a.model and a.verb is Verb.ADOPT}
+    names = {recipe.name for recipe in project.recipes}
+    for model in unnamed:
+        words = f"{model.id} ({model.name}, {model.status})"
+        delete = f"delete it: compose destroy {model.id}{flags}"
+        adopt = _adopting(model, asked_for.get(model.id), names, flags)
+        yield Check(ORPHANS, NOTE, words, f"{adopt}; {delete}" if adopt else delete)
+    if unnamed and observed.remote:
+        yield Check(ORPHANS, NOTE, "another repository may use them: check before you delete")
+    elif not unnamed:
+        yield Check(ORPHANS, OK, "the lock names every composition with our tag")
+
+
+def _adopting(model: Model, recipe: str | None, names: Collection[str], flags: str) -> str:
+    """What adopts it: the recipe that asks for it, or one that is written for it.
+
+    Only a trained one can become a recipe, and no recipe has the name of another.
+    """
+    if recipe is not None:
+        return f"adopt it: compose apply {shlex.quote(recipe)}{flags}"
+    if model.trained and model.name not in names:
+        return f"adopt it: compose import {model.id}{flags}"
+    return ""
