@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from support.action_runner import Runner
 from support.cli import REPO
+
+from composer.lock import dump, parse
+from composer.model import Entry, Lock, TargetLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,11 +25,20 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the runner's bash is another on Windows")
 
 BRANCHES = {"lock-app": "main", "lock-pull-request": "compose/lock"}
-BASE_LOCK = "".join(f"line {n}\n" for n in range(9))
-NEW_LOCK = BASE_LOCK.replace("line 1\n", "made 1\n")
+
+
+def lock_text(**compositions: str) -> str:
+    """A lock with these compositions, by the names of their recipes."""
+    entries = {f"{n}.yaml": Entry(n, composition=id) for n, id in compositions.items()}
+    return dump(Lock({"local": TargetLock(None, entries)}))
+
+
+BASE_LOCK, NEW_LOCK = lock_text(a="a1", b="b1"), lock_text(a="a2", b="b1")
 HOOKS = ("post-checkout", "post-commit", "pre-commit", "pre-push", "reference-transaction")
 # GitHub's own tool, as far as the scripts use it: notes what it was asked; lists nothing.
 GH = '#!/bin/sh\necho "gh $1 $2 $GH_TOKEN" >>"$RUNNER_TEMP/gh.log"\n'
+# What the step `install` would install.
+COMPOSE = f'#!/bin/sh\nPYTHONPATH="{REPO}" exec "{sys.executable}" -m composer "$@"\n'
 
 
 def job(workflow: str) -> dict[str, Any]:
@@ -34,7 +47,7 @@ def job(workflow: str) -> dict[str, Any]:
     return described
 
 
-class Lock:
+class LockJob:
     """A bare repository, a merge that was applied, and the job of one workflow on its checkout."""
 
     def __init__(self, at: Path, workflow: str) -> None:
@@ -43,8 +56,9 @@ class Lock:
         self.artifact = self.temp / "lock"
         self.artifact.mkdir(parents=True)
         (at / "bin").mkdir()
-        (at / "bin/gh").write_text(GH, encoding="utf-8")
-        (at / "bin/gh").chmod(0o755)
+        for program, script in (("gh", GH), ("compose", COMPOSE)):
+            (at / "bin" / program).write_text(script, encoding="utf-8")
+            (at / "bin" / program).chmod(0o755)
         self.env = {
             "PATH": f"{at / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(at),
@@ -78,7 +92,9 @@ class Lock:
         """The workflow's scripts, as far as their conditions go; the status and the log."""
         log, output = "", self.temp / "output"
         output.write_text("", encoding="utf-8")
-        for step in (step for step in job(self.workflow)["steps"] if "run" in step):
+        for step in job(self.workflow)["steps"]:
+            if "run" not in step or step["id"] == "install":
+                continue
             commit = output.read_text(encoding="utf-8").strip().removeprefix("commit=")
             if "if" in step and not commit:
                 continue
@@ -107,11 +123,11 @@ class Lock:
 
 
 @pytest.fixture(params=[*BRANCHES])
-def lock(request: pytest.FixtureRequest, tmp_path: Path) -> Lock:
-    return Lock(tmp_path, request.param)
+def lock(request: pytest.FixtureRequest, tmp_path: Path) -> LockJob:
+    return LockJob(tmp_path, request.param)
 
 
-def test_the_lock_comes_back_as_one_commit_of_one_file(lock: Lock) -> None:
+def test_the_lock_comes_back_as_one_commit_of_one_file(lock: LockJob) -> None:
     status, log = lock.run()
     assert (status, lock.pushed()) == (0, NEW_LOCK), log
     changed = lock.git(lock.remote, "diff", "--name-only", lock.applied, lock.branch)
@@ -121,21 +137,21 @@ def test_the_lock_comes_back_as_one_commit_of_one_file(lock: Lock) -> None:
     assert ("gh pr create t" in asked) == (lock.workflow == "lock-pull-request")
 
 
-def test_a_lock_that_is_as_it_was_pushes_nothing(lock: Lock) -> None:
+def test_a_lock_that_is_as_it_was_pushes_nothing(lock: LockJob) -> None:
     (lock.artifact / "compose.lock").write_text(BASE_LOCK, encoding="utf-8")
     before = lock.refs()
     status, log = lock.run()
     assert (status, "unchanged" in log, lock.refs()) == (0, True, before), log
 
 
-def test_a_first_lock_is_added(lock: Lock) -> None:
+def test_a_first_lock_is_added(lock: LockJob) -> None:
     lock.git(lock.clone, "rm", "--quiet", "compose.lock")
     lock.applied = lock.commit("README", "none yet")
     status, log = lock.run()
     assert (status, lock.pushed()) == (0, NEW_LOCK), log
 
 
-def test_nothing_else_of_an_artifact_is_run_or_committed(lock: Lock, tmp_path: Path) -> None:
+def test_nothing_else_of_an_artifact_is_run_or_committed(lock: LockJob, tmp_path: Path) -> None:
     for folder in (lock.artifact / ".git/hooks", lock.artifact / "hooks"):
         folder.mkdir(parents=True)
         for name in HOOKS:
@@ -149,7 +165,7 @@ def test_nothing_else_of_an_artifact_is_run_or_committed(lock: Lock, tmp_path: P
     assert lock.git(lock.remote, "ls-tree", "-r", "--name-only", lock.branch) == "compose.lock"
 
 
-def test_commits_that_nobody_reviewed_stay_where_they_are(lock: Lock) -> None:
+def test_commits_that_nobody_reviewed_stay_where_they_are(lock: LockJob) -> None:
     before = lock.git(lock.remote, "rev-parse", "main")
     lock.applied = lock.commit("evil.yml", "unreviewed", branch="topic")
     lock.git(lock.clone, "checkout", "--quiet", "-B", "main", before)
@@ -169,7 +185,7 @@ def _large(file: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [_link, _large, lambda file: file.mkdir(), lambda file: None])
-def test_only_a_plain_file_is_a_lock(make: Callable[[Path], None], lock: Lock) -> None:
+def test_only_a_plain_file_is_a_lock(make: Callable[[Path], None], lock: LockJob) -> None:
     (lock.artifact / "compose.lock").unlink()
     make(lock.artifact / "compose.lock")
     before = lock.refs()
@@ -177,27 +193,39 @@ def test_only_a_plain_file_is_a_lock(make: Callable[[Path], None], lock: Lock) -
     assert (status, "is not a regular file" in log, lock.refs()) == (1, True, before), log
 
 
-def test_what_was_merged_meanwhile_stays(lock: Lock) -> None:
-    theirs = BASE_LOCK.replace("line 7\n", "theirs 7\n")
-    main = lock.commit("compose.lock", theirs)
+def test_what_was_merged_meanwhile_stays(lock: LockJob) -> None:
+    main = lock.commit("compose.lock", lock_text(a="a1", b="b2", c="c1"))
     status, log = lock.run()
     parent = lock.git(lock.remote, "rev-parse", f"{lock.branch}^")
     if lock.workflow == "lock-app":
-        merged = theirs.replace("line 1\n", "made 1\n")
+        merged = lock_text(a="a2", b="b2", c="c1")
         assert (status, parent, lock.pushed()) == (0, main, merged), log
     else:
         assert (status, parent, lock.pushed()) == (0, lock.applied, NEW_LOCK), log
 
 
-def test_an_app_refuses_a_conflict_and_a_branch_that_moved(tmp_path: Path) -> None:
-    lock = Lock(tmp_path, "lock-app")
-    conflicting = lock.commit("compose.lock", BASE_LOCK.replace("line 1\n", "theirs 1\n"))
+def test_an_app_keeps_both_ids_of_a_conflict(tmp_path: Path) -> None:
+    lock = LockJob(tmp_path, "lock-app")
+    lock.commit("compose.lock", lock_text(a="a3", b="b1"))
+    status, log = lock.run()
+    assert (status, "both sides changed 1 entry" in log) == (0, True), log
+    merged = parse(lock.pushed()).target("local").recipes["a.yaml"]
+    assert (merged.name, {*merged.all_ids}) == ("a", {"a2", "a3"})
+
+
+def test_an_app_refuses_an_invalid_lock(tmp_path: Path) -> None:
+    lock = LockJob(tmp_path, "lock-app")
+    (lock.artifact / "compose.lock").write_text("{}", encoding="utf-8")
     before = lock.refs()
     status, log = lock.run()
-    assert (status, "conflicting changes" in log, lock.refs()) == (1, True, before), log
-    lock.applied = conflicting
+    assert (status, "is not valid" in log, lock.refs()) == (1, True, before), log
+
+
+def test_an_app_refuses_a_branch_that_moved(tmp_path: Path) -> None:
+    lock = LockJob(tmp_path, "lock-app")
+    applied = lock.applied
     lock.commit("README", "somebody was faster")
-    lock.git(lock.clone, "reset", "--quiet", "--hard", conflicting)
+    lock.git(lock.clone, "reset", "--quiet", "--hard", applied)
     before = lock.refs()
     status, log = lock.run()
     assert (status, "run this job again" in log, lock.refs()) == (1, True, before), log
