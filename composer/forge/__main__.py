@@ -1,4 +1,4 @@
-"""What a forge's pipeline runs beside `compose`: python -I -m composer.forge COMMAND.
+"""What a pipeline runs beside `compose`: python -I -m composer.forge COMMAND.
 
 `action.yml` calls the first four commands, docs/gitlab-ci.yml the others. Their input comes from
 the environment, and from plan.json and plan.md, which `compose plan` wrote.
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from composer.forge import fork, review, run
 from composer.forge.api import ForgeError, Refusal
-from composer.forge.base import plan_name
+from composer.forge.base import Environment, plan_name
 from composer.forge.github import GitHub, event, own_pull_request
 from composer.forge.gitlab import GitLab
-from composer.forge.workflow import annotate, say, set_outputs
+from composer.forge.run import annotate, say, set_outputs
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"usage: python -I -m composer.forge {'|'.join(_COMMANDS)}\n")
         return 64
     try:
-        return _COMMANDS[arguments[0]]()
+        return _COMMANDS[arguments[0]](Environment(os.environ))
     except ForgeError as error:
         message = visible(str(error))
         if "GITHUB_ACTIONS" in os.environ:
@@ -40,22 +40,20 @@ def main(arguments: list[str]) -> int:
         return error.exit_status
 
 
-def approve() -> int:
+def approve(env: Mapping[str, str]) -> int:
     """`expect: approved`: pass the plan that was reviewed for this merge to the next step."""
-    env = os.environ
     files = run.Files.from_env(env)
     files.folder.mkdir(parents=True, exist_ok=True)
     into = files.folder / "approved.json"
     name = plan_name(env.get("INPUT_NAME", ""))
     digest, why = review.approved(GitHub.from_env(env), env["GITHUB_SHA"], name, into)
     annotate("notice", "compose apply", _approval(digest, why))
-    set_outputs({"expect": str(into), "digest": digest})
+    set_outputs(files.outputs, {"expect": str(into), "digest": digest})
     return 0
 
 
-def report() -> int:
+def report(env: Mapping[str, str]) -> int:
     """After a plan: comment and status. After a check for drift: the issue."""
-    env = os.environ
     files, name = run.Files.from_env(env), plan_name(env.get("INPUT_NAME", ""))
     ok = int(env["EXIT_CODE"]) in (0, run.CHANGES)
     if env["INPUT_COMMAND"] == "drift":
@@ -72,9 +70,9 @@ def report() -> int:
     return 0
 
 
-def gitlab_report() -> int:
+def gitlab_report(env: Mapping[str, str]) -> int:
     """In a merge request's pipeline, after `compose plan`: note and status."""
-    env, forge = os.environ, GitLab.from_env(os.environ)
+    forge = GitLab.from_env(env)
     name = plan_name(env.get("COMPOSE_NAME", ""))
     ok = env.get("COMPOSE_STATUS", "0") in ("0", str(run.CHANGES))
     url = env["CI_JOB_URL"]
@@ -85,9 +83,8 @@ def gitlab_report() -> int:
     return 0
 
 
-def gitlab_approve() -> int:
+def gitlab_approve(env: Mapping[str, str]) -> int:
     """After a merge: write approved.json; its digest on stdout, the explanation on stderr."""
-    env = os.environ
     forge, name = GitLab.from_env(env), plan_name(env.get("COMPOSE_NAME", ""))
     digest, why = review.approved(forge, env["CI_COMMIT_SHA"], name, Path("approved.json"))
     sys.stderr.write(f"{_approval(digest, why)}\n")
@@ -95,9 +92,9 @@ def gitlab_approve() -> int:
     return 0
 
 
-def gitlab_drift() -> int:
+def gitlab_drift(env: Mapping[str, str]) -> int:
     """On a schedule, after `compose plan`: the issue."""
-    env, forge = os.environ, GitLab.from_env(os.environ)
+    forge = GitLab.from_env(env)
     name = plan_name(env.get("COMPOSE_NAME", ""))
     ok = env.get("COMPOSE_STATUS", "0") == "0"
     say(review.drift(forge, name, _PLAN, _DOCUMENT, ok=ok))
@@ -109,7 +106,7 @@ def _approval(digest: str, why: str) -> str:
 
 
 _PLAN, _DOCUMENT = Path("plan.json"), Path("plan.md")  # where GitLab's jobs write them
-_COMMANDS: dict[str, Callable[[], int]] = {
+_COMMANDS: dict[str, Callable[[Mapping[str, str]], int]] = {
     "run": run.run,
     "approve": approve,
     "report": report,

@@ -6,14 +6,13 @@ pull request it was; the text is shown as text, in a code block, below a notice.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from composer.forge.api import ForgeError
 from composer.forge.base import artifact_name, plan_name
 from composer.forge.github import GitHub, NoArtifact, event
 from composer.forge.review import keep_comment, marker
-from composer.forge.workflow import annotate, say
+from composer.forge.run import annotate, say
 from composer.output.markdown import COMMENT, fenced
 from composer.text import shorten, visible_lines
 
@@ -28,7 +27,7 @@ _NOTICE = (
 )
 
 
-def comment(env: Mapping[str, str] = os.environ) -> int:
+def comment(env: Mapping[str, str]) -> int:
     """Comment on the pull request behind a `workflow_run`. Raises `ForgeError`.
 
     There is always a comment: a run may claim that nothing changes in order to hide a change.

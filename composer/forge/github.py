@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from composer.forge.api import Api, ForgeError
-from composer.forge.base import MAX_PLAN, Note, Status, artifact_name
+from composer.forge.base import (
+    MAX_PLAN,
+    Forge,
+    Status,
+    artifact_name,
+    required_token,
+    to_status,
+    user_name,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 _MAX_ARCHIVE = 16 * 1024 * 1024
 
@@ -27,20 +34,27 @@ class NoArtifact(ForgeError):
 
 
 @dataclass(frozen=True, slots=True)
-class GitHub:
-    """One repository, `owner/name`; `web` is the URL of its pages."""
+class GitHub(Forge):
+    """One repository on GitHub."""
 
-    api: Api
     graphql: Api
-    repository: str
-    web: str
+
+    comments_path = "/issues/{number}/comments"
+    comment_path = "/issues/comments/{id}"
+    oldest_first: ClassVar[Mapping[str, str]] = {}
+    edit_method = "PATCH"
+    author_fields = ("user", "login")
+    issue_fields = ("number", "body")
+    open_state = "open"
+    creator_parameter = "creator"
+    closing: ClassVar[Mapping[str, str]] = {"state": "closed", "state_reason": "completed"}
+    status_name_field = "context"
+    failure_state = "failure"
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] = os.environ) -> GitHub:
+    def from_env(cls, env: Mapping[str, str]) -> GitHub:
         """The repository that a runner's environment names. Raises `ForgeError` without a token."""
-        token = env.get("TOKEN")
-        if not token:
-            raise ForgeError("there is no token: set the action's input `token`")
+        token = required_token(env, "TOKEN", "the action's input `token`")
         headers = {
             "Authorization": f"Bearer {token}",
             "Accept": "application/vnd.github+json",
@@ -48,11 +62,8 @@ class GitHub:
         }
         repository = env["GITHUB_REPOSITORY"]
         web = f"{env['GITHUB_SERVER_URL']}/{repository}"
-        graphql = Api(env["GITHUB_GRAPHQL_URL"], headers)
-        return cls(Api(env["GITHUB_API_URL"], headers), graphql, repository, web)
-
-    def _at(self, path: str) -> str:
-        return f"/repos/{self.repository}{path}"
+        api, graphql = (Api(env[f"GITHUB_{kind}_URL"], headers) for kind in ("API", "GRAPHQL"))
+        return cls(api, f"/repos/{repository}", web, graphql)
 
     def me(self) -> str:
         """`github-actions[bot]`, an app's `name[bot]`, or a person; REST knows only people."""
@@ -62,52 +73,17 @@ class GitHub:
         except (KeyError, TypeError) as bad:
             raise ForgeError("the API does not say whom the token belongs to") from bad
 
-    # --- comments and issues -------------------------------------------------------------
-
-    def comments(self, number: int) -> Iterator[Note]:
-        for item in self.api.pages(self._at(f"/issues/{number}/comments")):
-            yield _note(item, int(item["id"]))
-
-    def add_comment(self, number: int, body: str) -> None:
-        self.api.call("POST", self._at(f"/issues/{number}/comments"), {"body": body})
-
-    def edit_comment(self, number: int, id: int, body: str) -> None:
-        self.api.call("PATCH", self._at(f"/issues/comments/{id}"), {"body": body})
-
-    def issues(self) -> Iterator[Note]:
-        listed = self.api.pages(self._at("/issues"), state="open", creator=self.me())
-        for item in listed:
-            if "pull_request" not in item:
-                yield _note(item, int(item["number"]))
-
-    def add_issue(self, title: str, body: str) -> None:
-        self.api.call("POST", self._at("/issues"), {"title": title, "body": body})
-
-    def edit_issue(self, id: int, body: str, *, close: bool = False) -> None:
-        closed = {"state": "closed", "state_reason": "completed"} if close else {}
-        self.api.call("PATCH", self._at(f"/issues/{id}"), {"body": body, **closed})
-
     # --- what was planned, and approved --------------------------------------------------
-
-    def set_status(self, commit: str, name: str, status: Status) -> None:
-        body = {
-            "context": name,
-            "state": "success" if status.ok else "failure",
-            "description": status.description,
-            "target_url": status.url,
-        }
-        self.api.call("POST", self._at(f"/statuses/{commit}"), body)
 
     def status(self, commit: str, name: str) -> Status | None:
         me = self.me()
-        for item in self.api.pages(self._at(f"/commits/{commit}/statuses")):  # the newest first
-            if item["context"] == name and _login(item.get("creator")) == me:
-                description, url = item.get("description") or "", item.get("target_url") or ""
-                return Status(item["state"] == "success", description, url)
+        for item in self.api.pages(f"{self.root}/commits/{commit}/statuses"):  # the newest first
+            if item["context"] == name and user_name(item, "creator", "login") == me:
+                return to_status(item, "state")
         return None
 
     def reviewed(self, commit: str) -> str | None:
-        for item in self.api.pages(self._at(f"/commits/{commit}/pulls")):
+        for item in self.api.pages(f"{self.root}/commits/{commit}/pulls"):
             if item.get("merged_at") and item.get("merge_commit_sha") == commit:
                 return str(item["head"]["sha"])
         return None
@@ -124,12 +100,12 @@ class GitHub:
         Nothing of the archive is written to the disk, so its paths and links do no harm. Raises
         `NoArtifact` if there is none.
         """
-        answer = self.api.call("GET", self._at(f"/actions/runs/{run}/artifacts"), name=name)
+        answer = self.api.call("GET", f"{self.root}/actions/runs/{run}/artifacts", name=name)
         artifacts = [item for item in answer["artifacts"] if item["name"] == name]
         newest = max(artifacts, key=lambda item: int(item["id"]), default=None)
         if newest is None or newest.get("expired"):
             raise NoArtifact(f"run {run} has no artifact {name}")
-        path = self._at(f"/actions/artifacts/{int(newest['id'])}/zip")
+        path = f"{self.root}/actions/artifacts/{int(newest['id'])}/zip"
         return member(self.api.download(path, min(limit, _MAX_ARCHIVE)), file, limit)
 
     # --- pull requests of forks ----------------------------------------------------------
@@ -142,7 +118,7 @@ class GitHub:
         """
         owner = run["head_repository"]["owner"]["login"]
         listed = self.api.pages(
-            self._at("/pulls"), state="open", head=f"{owner}:{run['head_branch']}"
+            f"{self.root}/pulls", state="open", head=f"{owner}:{run['head_branch']}"
         )
         return [
             int(item["number"])
@@ -152,7 +128,7 @@ class GitHub:
         ]
 
 
-def event(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
+def event(env: Mapping[str, str]) -> dict[str, Any]:
     """The event that started the workflow."""
     parsed = json.loads(Path(env["GITHUB_EVENT_PATH"]).read_text(encoding="utf-8"))
     assert isinstance(parsed, dict)
@@ -166,14 +142,6 @@ def own_pull_request(trigger: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return None
     head, base = pull["head"].get("repo"), pull["base"]["repo"]
     return pull if head and head["id"] == base["id"] else None
-
-
-def _login(user: Mapping[str, Any] | None) -> str:
-    return str((user or {}).get("login") or "")
-
-
-def _note(item: Mapping[str, Any], id: int) -> Note:
-    return Note(id, _login(item.get("user")), item.get("body") or "")
 
 
 def member(archive: bytes, name: str, limit: int) -> bytes:

@@ -1,6 +1,6 @@
-"""Runs `compose` in a step of the action.
+"""Runs `compose` in a step of the action, and writes what a GitHub runner reads.
 
-Signals reach it, its messages go to the log as plain text, and the result becomes the step's
+Signals reach `compose`, its messages go to the log as plain text, and the result becomes the step's
 outputs, annotations and summary.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shlex
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from composer.errors import ExitStatus
 from composer.forge.base import artifact_name, drifted, plan_name, read_plan
-from composer.forge.workflow import add_summary, annotate, commands_stopped, say, set_outputs
+from composer.output.findings import command as workflow_command
 from composer.output.markdown import cell, fenced
 from composer.text import shorten, visible, visible_lines
 
@@ -38,16 +39,23 @@ _UNTOUCHED = ("kept", "left alone", "moved", "forgotten", "not started", "blocke
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where a run writes the plan for later steps, and the name of the artifact to upload."""
+    """Where a run writes the plan for later steps, and the files that the runner reads.
+
+    `artifact` is the name of the artifact to upload the plan under.
+    """
 
     folder: Path
     artifact: str
+    outputs: Path
+    summary: Path
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] = os.environ) -> Files:
+    def from_env(cls, env: Mapping[str, str]) -> Files:
         """Those of this job, by the action's input `name`. Raises `ForgeError`."""
         name = plan_name(env.get("INPUT_NAME", ""))
-        return cls(Path(env["RUNNER_TEMP"], f"compose-files-{name}"), artifact_name(name))
+        folder = Path(env["RUNNER_TEMP"], f"compose-files-{name}")
+        outputs, summary = Path(env["GITHUB_OUTPUT"]), Path(env["GITHUB_STEP_SUMMARY"])
+        return cls(folder, artifact_name(name), outputs, summary)
 
     @property
     def plan(self) -> Path:
@@ -67,7 +75,7 @@ class Completed:
     messages: str
 
 
-def run(env: Mapping[str, str] = os.environ) -> int:
+def run(env: Mapping[str, str]) -> int:
     """Run `compose` as the inputs say; returns its exit status, 0 for pending changes."""
     command = env["INPUT_COMMAND"]
     files = Files.from_env(env)
@@ -75,26 +83,26 @@ def run(env: Mapping[str, str] = os.environ) -> int:
     for old in (files.plan, files.document):
         old.unlink(missing_ok=True)
     if command not in COMMANDS:
-        return _refuse(f"command: {command} is none of {', '.join(COMMANDS)}, comment")
+        return _refuse(files, f"command: {command} is not one of {', '.join(COMMANDS)}, comment")
     if command == "apply" and re.fullmatch("[0-9a-fA-F]{1,63}", env.get("INPUT_EXPECT", "")):
-        return _refuse("expect: give all 64 digits of the digest")
+        return _refuse(files, "expect: give all 64 digits of the digest")
     folder = env.get("INPUT_WORKING_DIRECTORY") or "."
     if not Path(folder).is_dir():
-        return _refuse(f"working-directory: {visible(folder)} is not a folder")
+        return _refuse(files, f"working-directory: {visible(folder)} is not a folder")
     try:
         arguments = shlex.split(env.get("INPUT_ARGUMENTS", ""))
     except ValueError as bad:
-        return _refuse(f"arguments: {bad}")
+        return _refuse(files, f"arguments: {bad}")
     with commands_stopped():
         completed = _compose(_arguments(command, files, env, arguments), folder)
     status = _report(command, completed, files)
     return 0 if status == CHANGES else status
 
 
-def _refuse(message: str) -> int:
+def _refuse(files: Files, message: str) -> int:
     """The inputs are invalid: run nothing."""
     annotate("error", "compose", message)
-    set_outputs({"exit-code": str(ExitStatus.USAGE)})
+    set_outputs(files.outputs, {"exit-code": str(ExitStatus.USAGE)})
     return ExitStatus.USAGE
 
 
@@ -109,7 +117,7 @@ def _arguments(
 
     offline = ["--offline"] if env.get("INPUT_OFFLINE") == "true" else []
     into = ["--json-into", str(files.plan), "--markdown-into", str(files.document)]
-    into += ["--summary-into", env["GITHUB_STEP_SUMMARY"]]
+    into += ["--summary-into", str(files.summary)]
     arguments = {
         "validate": ["validate", "-o", "github"],
         "plan": ["plan", "-o", "github", "--detailed-exitcode", *into, *offline, *given("base")],
@@ -170,7 +178,7 @@ def _report(command: str, completed: Completed, files: Files) -> int:
     """Write annotations, summary and outputs; returns the exit status, 2 if there is drift."""
     applied = _applied(completed) if command == "apply" else None
     if applied is not None:
-        _report_apply(applied)
+        _append(files.summary, _apply_summary(applied))
     elif command != "apply":
         for line in completed.out.splitlines():
             say(line)
@@ -182,6 +190,7 @@ def _report(command: str, completed: Completed, files: Files) -> int:
         _report_failure(command, completed, files)
     counts = _counts(applied) if applied is not None else _plan_counts(command, plan, status)
     set_outputs(
+        files.outputs,
         {
             "has-changes": _has_changes(command, plan, applied),
             "digest": (plan or {}).get("digest") or "",
@@ -190,7 +199,7 @@ def _report(command: str, completed: Completed, files: Files) -> int:
             "plan": str(files.plan) if plan is not None else "",
             "document": str(files.document) if files.document.is_file() else "",
             "artifact": files.artifact,
-        }
+        },
     )
     return status
 
@@ -222,7 +231,8 @@ def _report_failure(command: str, completed: Completed, files: Files) -> None:
         annotate("error", f"compose {command}", f"exit status {completed.status}: {last}")
     if not files.document.is_file():
         shown = fenced(shorten(messages, _MAX_MESSAGES)) if messages else "See the annotations.\n"
-        add_summary(f"## compose {command}: exit status {completed.status}\n\n{shown}\n")
+        title = f"## compose {command}: exit status {completed.status}"
+        _append(files.summary, f"{title}\n\n{shown}\n")
 
 
 def _applied(completed: Completed) -> dict[str, Any] | None:
@@ -232,7 +242,8 @@ def _applied(completed: Completed) -> dict[str, Any] | None:
     return parsed
 
 
-def _report_apply(applied: Mapping[str, Any]) -> None:
+def _apply_summary(applied: Mapping[str, Any]) -> str:
+    """The table of outcomes as Markdown; annotates those that failed or are blocked."""
     rows = []
     for item in applied["outcomes"]:
         error = item.get("error", "")
@@ -243,7 +254,7 @@ def _report_apply(applied: Mapping[str, Any]) -> None:
         rows.append("| " + " | ".join(cell(text) if text else "" for text in cells) + " |\n")
     head = "| recipe | name | outcome | composition | why |\n|---|---|---|---|---|\n"
     title = f"## compose apply: {_counts(applied)}\n\n"
-    add_summary(shorten(title + (head + "".join(rows) if rows else ""), _MAX_SUMMARY) + "\n")
+    return shorten(title + (head + "".join(rows) if rows else ""), _MAX_SUMMARY) + "\n"
 
 
 def _counts(applied: Mapping[str, Any]) -> str:
@@ -251,3 +262,40 @@ def _counts(applied: Mapping[str, Any]) -> str:
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
     counts += ["interrupted; the next run continues"] if applied["interrupted"] else []
     return ", ".join(counts) or "nothing to do"
+
+
+# --- what the runner reads ---------------------------------------------------------------
+
+
+def say(line: str) -> None:
+    """Write a line to the log and flush it."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def annotate(kind: str, title: str, message: str, file: str = "") -> None:
+    """Show an error, a warning or a notice, beside a file if one is given."""
+    place = {"file": file} if file else {}
+    say(workflow_command(kind, message, **place, title=title))
+
+
+@contextmanager
+def commands_stopped() -> Iterator[None]:
+    """Within this, the runner treats no line of the log as a command, whoever wrote it."""
+    token = secrets.token_hex(16)
+    say(f"::stop-commands::{token}")
+    try:
+        yield
+    finally:
+        say(f"::{token}::")
+
+
+def set_outputs(file: Path, values: Mapping[str, str]) -> None:
+    """Set outputs of the step. A value may hold any text: nobody can guess its delimiter."""
+    end = secrets.token_hex(16)
+    _append(file, "".join(f"{name}<<{end}\n{text}\n{end}\n" for name, text in values.items()))
+
+
+def _append(file: Path, text: str) -> None:
+    with file.open("a", encoding="utf-8", newline="\n") as opened:
+        opened.write(text)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.cli import REPO
 from support.github_api import HEAD, MERGE, GitHubApi, zipped
 from support.gitlab_api import GitLabApi
 
@@ -182,3 +186,32 @@ def test_a_command_without_its_token_is_one_line(
     assert capsys.readouterr().err == "there is no token: set the variable COMPOSE_GITLAB_TOKEN\n"
     assert commands.main(["frobnicate"]) == 64
     assert "usage: python -I -m composer.forge run|approve" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "missing"),
+    [
+        ("run", {}, "INPUT_COMMAND"),
+        ("run", {"INPUT_COMMAND": "plan", "RUNNER_TEMP": "temp"}, "GITHUB_OUTPUT"),
+        ("approve", {}, "RUNNER_TEMP"),
+        ("report", {}, "RUNNER_TEMP"),
+        ("comment", {}, "GITHUB_EVENT_PATH"),
+        ("gitlab-report", {"COMPOSE_GITLAB_TOKEN": "t"}, "CI_API_V4_URL"),
+        ("gitlab-approve", {"COMPOSE_GITLAB_TOKEN": "t"}, "CI_API_V4_URL"),
+        ("gitlab-drift", {"COMPOSE_GITLAB_TOKEN": "t"}, "CI_API_V4_URL"),
+    ],
+)
+def test_a_command_started_by_hand_names_the_missing_variable(
+    command: str, given: dict[str, str], missing: str, tmp_path: Path
+) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "composer.forge", command],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(REPO), "PATH": os.environ["PATH"], **given},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (64, "")
+    assert ran.stderr.startswith(f"{missing} is not set (") and ran.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

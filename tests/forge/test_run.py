@@ -69,7 +69,7 @@ def test_what_only_the_talk_says_becomes_an_error(runner: Runner) -> None:
 
 
 def test_an_unknown_command_is_refused(runner: Runner) -> None:
-    assert "frobnicate is none of" in failed(runner.use(PULL, command="frobnicate"))
+    assert "frobnicate is not one of" in failed(runner.use(PULL, command="frobnicate"))
 
 
 @pytest.mark.parametrize(
