@@ -13,7 +13,7 @@ from composer.cli.signals import until_signalled
 from composer.errors import UsageError
 from composer.files.state import prepare_state, state_dir
 from composer.project.sources import RECIPES
-from composer.recipes import discover, find_root
+from composer.recipes import discover, find_root, home_directory
 from composer.targets.local.kind import find_library
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def serve_command(
     if fault_script and not auth.is_loopback(host):
         raise UsageError("--fault-script works on loopback addresses only", hint="drop --host")
     faults = _faults(fault_script, fault_log) if fault_script or fault_log else None
-    root = find_root([Path.cwd()], cwd=Path.cwd(), home=Path.home())
+    root = find_root([Path.cwd()], cwd=Path.cwd(), home=home_directory())
     state = prepare_state(state_dir(root, os.environ), root)
     credentials = auth.credentials(os.environ, state)
     recipes = discover([root / RECIPES], root=root) if (root / RECIPES).is_dir() else []

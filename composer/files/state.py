@@ -90,7 +90,10 @@ def _base(env: Mapping[str, str]) -> Path | None:
         if not os.path.isabs(chosen):
             raise InvalidInput(f"{VARIABLE}: {chosen} is not an absolute path", hint=_SET)
         return Path(chosen)
-    base = user_state_path("lora-compose", appauthor=False)
+    try:
+        base = user_state_path("lora-compose", appauthor=False)
+    except RuntimeError:  # there is no home directory; older versions of platformdirs return `~`
+        return None
     return base if base.is_absolute() else None
 
 

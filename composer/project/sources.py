@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.lock import NAME as LOCK
 from composer.lock import read_lock
-from composer.recipes import default_paths, discover, find_root, load, relative
+from composer.recipes import default_paths, discover, find_root, home_directory, load, relative
 from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from composer.errors import Problem
     from composer.model import Lock, Recipe
@@ -43,7 +43,7 @@ def find(
     Raises `UsageError` where the paths are of two projects, or where there is no recipe and no
     lock, unless the project may be empty.
     """
-    home = Path.home()
+    home = home_directory()
     paths = list(selection.paths)
     if not paths and not (folder / RECIPES).is_dir():
         root = find_root([folder], cwd=folder, home=home)

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 from composer.recipes import parsing
 from composer.recipes.codes import CODES
-from composer.recipes.discovery import default_paths, discover, find_root, relative
+from composer.recipes.discovery import (
+    default_paths,
+    discover,
+    find_root,
+    home_directory,
+    relative,
+)
 from composer.recipes.loading import Loaded, load
 from composer.recipes.writing import slug, write
 
@@ -24,6 +30,7 @@ __all__ = [
     "default_paths",
     "discover",
     "find_root",
+    "home_directory",
     "load",
     "parse",
     "relative",

@@ -35,12 +35,20 @@ def default_paths(paths: Sequence[Path], *, cwd: Path) -> list[Path]:
     return [_absolute(cwd / FOLDER)]
 
 
-def find_root(paths: Sequence[Path], *, cwd: Path, home: Path) -> Path:
+def home_directory() -> Path | None:
+    """The user's home directory; None if the system names none, as in some containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def find_root(paths: Sequence[Path], *, cwd: Path, home: Path | None) -> Path:
     """The project's root: of the folders upward from each path, the nearest with a `.git`, else
     the nearest with a `compose.lock`, else the parent of the nearest folder named `recipes`, else
     the folder of the recipes.
 
-    The home directory and what lies above it is nobody's project. UsageError if the paths are of
+    The search stops at the home directory, if there is one. UsageError if the paths are of
     two projects, or as for `default_paths`.
     """
     starts = [_folder(path) for path in default_paths(paths, cwd=cwd)]
@@ -52,7 +60,7 @@ def find_root(paths: Sequence[Path], *, cwd: Path, home: Path) -> Path:
     return roots[0]
 
 
-def _root(start: Path, home: Path) -> Path:
+def _root(start: Path, home: Path | None) -> Path:
     above = list(_upward(start, home))
     for mark in (".git", LOCK):
         for folder in above:
@@ -62,8 +70,8 @@ def _root(start: Path, home: Path) -> Path:
     return next((parent for parent in parents if parent in above), start)
 
 
-def _upward(start: Path, home: Path) -> Iterator[Path]:
-    ceiling = os.path.realpath(home)
+def _upward(start: Path, home: Path | None) -> Iterator[Path]:
+    ceiling = os.path.realpath(home) if home else None
     for folder in (start, *start.parents):
         if os.path.realpath(folder) == ceiling:
             return

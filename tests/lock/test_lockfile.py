@@ -5,26 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import subprocess
-import sys
-import time
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.sizes import size
-from support.state import made_state, state_of
+from support.state import state_of
 
-from composer.errors import InvalidInput, Refused
+from composer.errors import InvalidInput
 from composer.files.atomic import write_atomically
 from composer.files.schemas import schema
-from composer.lock import NAME, Ledger, dump, only_one, parse, read_conflicted, read_lock, remember
+from composer.lock import NAME, Ledger, dump, parse, read_conflicted, read_lock, remember
 from composer.model import Concept, Content, Entry, Lock, Next, Replaced, TargetLock, parameters
 
 AT = 'targets["https://api.cloud.scenario.com/v1"].recipes["recipes/storybook-knight.yaml"]'
@@ -502,84 +497,3 @@ def test_reading_writes_nothing(tmp_path: Path) -> None:
     memory = remember(tmp_path, KEY, state_of(tmp_path))
     assert memory.owner == OWNER and [*memory.entries] == ["recipes/storybook-knight.yaml"]
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
-
-
-# --- the folder beside it ------------------------------------------------------------------
-
-
-def test_a_ledger_makes_the_folder_outside_the_project(tmp_path: Path) -> None:
-    Ledger(tmp_path, "local", state_of(tmp_path))
-    assert state_of(tmp_path).is_dir() and not [*tmp_path.iterdir()]
-
-
-@pytest.mark.parametrize("kind", ["folder", "nowhere", "file"])
-def test_a_linked_folder_is_never_followed(tmp_path: Path, kind: str) -> None:
-    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
-    root.mkdir()
-    state = made_state(root)
-    shutil.rmtree(state)
-    if kind == "folder":
-        elsewhere.mkdir()
-    if kind == "file":
-        state.write_text("")
-    else:
-        state.symlink_to(elsewhere)
-    with pytest.raises(InvalidInput, match="link"):
-        state_of(root)
-    with pytest.raises(InvalidInput, match="link"):
-        Ledger(root, "local", state)
-    with pytest.raises(InvalidInput, match="link"), only_one(root, state, wait=0):
-        pass
-    assert not elsewhere.exists() or not [*elsewhere.iterdir()]
-
-
-# --- one at a time -------------------------------------------------------------------------
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from composer.lock import only_one
-with only_one(Path(sys.argv[1]), Path(sys.argv[2]), wait=0):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def holding(root: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", HOLDER, str(root), str(state_of(root))]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "held\n"
-    return process
-
-
-def test_one_apply_at_a_time(tmp_path: Path) -> None:
-    process = holding(tmp_path)
-    try:
-        with pytest.raises(Refused, match=rf"process {process.pid}, since 20") as caught:
-            hold(tmp_path, wait=0)
-        assert caught.value.exit_status == 3 and "--lock-timeout" in str(caught.value.hint)
-    finally:
-        process.kill()
-        process.communicate()
-    hold(tmp_path, wait=10)  # the system freed it
-
-
-def test_a_waiting_apply_gets_its_turn(tmp_path: Path) -> None:
-    process = holding(tmp_path)
-    begun = time.monotonic()
-    with pytest.raises(Refused):
-        hold(tmp_path, wait=0.3)
-    assert time.monotonic() - begun >= 0.3
-    process.kill()
-    process.communicate()
-    hold(tmp_path, wait=10)
-
-
-def hold(root: Path, **more: Any) -> None:
-    with only_one(root, state_of(root), **more):
-        pass
-
-
-def test_the_holder_is_told_only_while_it_holds(tmp_path: Path) -> None:
-    hold(tmp_path, wait=0)
-    assert not (state_of(tmp_path) / "apply.json").exists()
