@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import UsageError
-from composer.files.delivery import check_folder, replacing, unwritable
+from composer.files.delivery import check_folder, refuse_link_out, replacing, unwritable
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def write_copy(out: Path, text: str) -> None:
 
 
 def _check(out: Path) -> None:
+    refuse_link_out(out)
     if out.is_dir():
         raise UsageError(f"{visible(str(out))} is a folder", hint="name a file in it")
     check_folder(out)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli.options import gathered
-from composer.errors import ComposeError, UsageError
+from composer.cli.output_files import write_copy
+from composer.errors import ComposeError, TargetError, UsageError
+from composer.files.delivery import refuse_link_out
 from composer.lock import NAME as LOCK
 from composer.output.markdown import COMMENT, SUMMARY, Budget
 from composer.project.sources import RECIPES, find
@@ -52,6 +54,7 @@ class Copies:
         root, chosen = find(selection, Path.cwd())
         recipes = [*chosen, *(root / RECIPES).rglob("*.y*ml")]
         for option, file, _, _ in self.files:
+            refuse_link_out(file)
             if any(_is_same(file, ours) for ours in (root / LOCK, *recipes)):
                 raise UsageError(
                     f"{option}: {file} is the lock or a recipe", hint="give another file"
@@ -65,11 +68,11 @@ class Copies:
         for option, file, output_format, budget in self.files:
             text = render(output_format, budget)
             try:
-                file.write_text(text, encoding="utf-8") if text else None
-            except OSError as bad:
+                write_copy(file, text) if text else None
+            except TargetError as bad:
                 raise ComposeError(
-                    f"{option}: {file} can't be written: {bad.strerror or bad}",
-                    hint="give a file in a folder that there is; a plan changes nothing else",
+                    f"{option}: {bad.message}",
+                    hint="name a file in a folder that exists; a plan changes nothing else",
                 ) from bad
 
 

@@ -42,7 +42,7 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     """
     sweep(path, now=time.time())
     temporary = path.with_name(f"{_beginning(path)}{secrets.token_hex(8)}.compose.tmp")
-    os.close(os.open(temporary, _EXCLUSIVE, mode))
+    os.close(create(temporary, mode=mode))
     try:
         yield temporary
         sync_file(temporary)
@@ -52,6 +52,11 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def create(path: Path, *, mode: int = 0o666) -> int:
+    """A descriptor for writing a new file. Raises `OSError`, also where a link is in its place."""
+    return os.open(path, _EXCLUSIVE, mode)
 
 
 def sweep(path: Path, *, now: float) -> None:

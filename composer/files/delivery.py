@@ -11,16 +11,17 @@ import os
 import shutil
 import sys
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import Refused, TargetError, UsageError
 from composer.files import atomic
 from composer.files.disk import check_space, free_space, spare
+from composer.files.inside import is_inside
 from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
 if sys.platform == "linux":
     import fcntl
@@ -47,9 +48,24 @@ def check_place(out: Path, *, force: bool) -> None:
 
 
 def check_folder(out: Path) -> None:
-    """Raise `UsageError` where there is no folder to write `out` in."""
+    """Raise `UsageError` where there is no folder to write `out` in, or a link leads to it."""
+    refuse_link_out(out.parent)
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {visible(str(out.parent))}", hint="make it first")
+
+
+def refuse_link_out(out: Path) -> None:
+    """Raise `UsageError` for a path in the working folder that leads out of it through a link.
+
+    A repository may come from a stranger, and a link in it may lead to any file of the user.
+    """
+    folder = Path.cwd()
+    path = folder / out
+    if path.is_relative_to(folder) and ".." not in out.parts and not is_inside(path, folder):
+        raise UsageError(
+            f"{visible(str(out))} leads out of {visible(str(folder))} through a link",
+            hint="give the path that the link leads to",
+        )
 
 
 @contextmanager
@@ -100,7 +116,8 @@ def hard_link(source: Path, out: Path) -> str:
 def copy(source: Path, out: Path) -> str:
     """A file of its own, which takes as much room again."""
     out.unlink(missing_ok=True)
-    shutil.copyfile(source, out)
+    with source.open("rb") as old, open(atomic.create(out), "wb") as new:
+        shutil.copyfileobj(old, new, CHUNK)
     return "copy"
 
 

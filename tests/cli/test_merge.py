@@ -512,15 +512,6 @@ def test_asked_to_end_it_leaves_nothing(
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_only_our_own_temporary_files_are_swept(tmp_path: Path) -> None:
-    mine = tmp_path / ".k.12.compose.tmp"
-    others = [tmp_path / name for name in (".k.12.tmp", ".kk.12.compose.tmp", "k.12.compose.tmp")]
-    for path in (mine, *others):
-        path.touch()
-    sweep(tmp_path / "k.safetensors", now=time.time() + STALE + 60)
-    assert sorted(tmp_path.iterdir()) == sorted(others)
-
-
 # --- progress ----------------------------------------------------------------------------
 
 

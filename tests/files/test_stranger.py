@@ -6,13 +6,20 @@ crafted SQLite journal let it delete one, and a committed store passed for what 
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import struct
 from typing import TYPE_CHECKING
 
 import pytest
-from support.cli import compose, samples
+import requests
+from support.cli import compose, samples, spawned
+from support.state import made_state, state_of
+
+from composer.lock import read_lock
+from composer.model import Concept
+from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,6 +112,72 @@ def with_hot_journal(database: Path, victim: str) -> None:
     tail = struct.pack(">I", 1 + (0x40000000 // 4096)) + name
     tail += struct.pack(">II", len(name), sum(name)) + magic
     database.with_name(f"{database.name}-journal").write_bytes(head.ljust(512, b"\0") + tail)
+
+
+def test_a_committed_result_is_handed_out_by_no_command(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that says "trained", and beside it a result with other weights."""
+    other = samples(tmp_path / "other")
+    monkeypatch.setenv("COMPOSE_STATE_DIR", str(tmp_path / "states"))
+    assert compose("apply", at=other).status == 0
+    (state,) = (tmp_path / "states" / "projects").iterdir()
+    shutil.rmtree(project / ".compose")
+    shutil.copytree(state, project / ".compose")
+    shutil.copy(other / "compose.lock", project / "compose.lock")
+    id = read_lock(project).target("local").recipes["recipes/pixel-rogue.yaml"].composition
+    poisoned = project / ".compose" / "models" / f"{id}.safetensors"
+    whole = poisoned.read_bytes()
+    poisoned.write_bytes(whole[:-4000] + b"\x42" * 4000)
+
+    for command in (["pull", "Pixel Rogue", "-o", "a.safetensors"], ["output", "Pixel Rogue"]):
+        assert str(project / ".compose") not in compose(*command, at=project).out
+    assert not (project / "a.safetensors").exists()
+    assert "4 created" in compose("apply", at=project).out
+    assert compose("pull", "Pixel Rogue", "-o", "a.safetensors", at=project).status == 0
+    assert (project / "a.safetensors").read_bytes() == whole
+
+
+@pytest.mark.parametrize("place", ["repository", "state"])
+def test_a_committed_journal_claims_no_model(project: Path, place: str) -> None:
+    """What compose made and nobody needs is deleted; only this machine's journal says what."""
+    state = made_state(project)
+    with Engine(state, project / "recipes/loras") as engine:
+        (ink,) = (one for one in engine.list_models("flux.1-lora") if one.name == "Ink Lines")
+        model = engine.create("My portrait", [Concept(ink.id, 0.5)])
+    content = {"concepts": [{"modelId": ink.id, "scale": 0.5}]}
+    intent = {"event": "intent", "name": "My portrait", "content": content, "at": 1.0}
+    found = {"event": "found", "made": model.id, "at": 2.0}
+    common = {"recipe": "recipes/x.yaml", "token": "t", "target": "local"}
+    lines = "".join(json.dumps({**event, **common}) + "\n" for event in (intent, found))
+    folder = project / ".compose" if place == "repository" else state
+    (folder / "journal.jsonl").write_text(lines, encoding="utf-8")
+
+    for command in (["apply"], ["prune"]):
+        assert compose(*command, at=project).status == 0
+
+    with Engine(state, project / "recipes/loras", run_jobs=False) as engine:
+        left = [one.name for one in engine.list_models("flux.1-composition")]
+    assert ("My portrait" in left) == (place == "repository")
+
+
+@pytest.mark.parametrize("place", [".compose", "."])
+def test_the_server_never_takes_a_repositorys_key(project: Path, place: str) -> None:
+    (project / place / "serve.json").write_text(
+        json.dumps({"key": "attacker", "secret": "theirs"}), encoding="utf-8"
+    )
+    process = spawned("serve", "--port", "0", at=project)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        answer = requests.get(f"{url}/models", auth=("attacker", "theirs"), timeout=30)
+        assert answer.status_code == 401
+        ours = json.loads((state_of(project) / "serve.json").read_text(encoding="utf-8"))
+        answer = requests.get(f"{url}/models", auth=(ours["key"], ours["secret"]), timeout=30)
+        assert answer.status_code == 200
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_committed_store_is_not_what_this_machine_made(

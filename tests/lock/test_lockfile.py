@@ -17,7 +17,6 @@ from support.sizes import size
 from support.state import state_of
 
 from composer.errors import InvalidInput
-from composer.files.atomic import write_atomically
 from composer.files.schemas import schema
 from composer.lock import NAME, Ledger, dump, parse, read_conflicted, read_lock, remember
 from composer.model import Concept, Content, Entry, Lock, Next, Replaced, TargetLock, parameters
@@ -472,24 +471,6 @@ def test_an_id_that_becomes_current_leaves_replaced(tmp_path: Path) -> None:
     ledger.record("b.yaml", Entry("B", composition="two"))
     ledger.close(handled=["a.yaml", "b.yaml"])
     assert read_lock(tmp_path).target("local").recipes["a.yaml"].replaced == ()
-
-
-def test_a_write_that_is_cut_off_leaves_the_old_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / NAME
-    path.write_text("old", encoding="utf-8")
-
-    def die(descriptor: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", die)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, b"new")
-    assert path.read_text(encoding="utf-8") == "old"
-    monkeypatch.undo()
-    write_atomically(path, b"new")
-    assert path.read_text(encoding="utf-8") == "new"
 
 
 def test_reading_writes_nothing(tmp_path: Path) -> None:

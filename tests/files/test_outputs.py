@@ -1,0 +1,134 @@
+"""The files that commands write for the user: whole, and never through a planted link."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from support.cli import compose, samples
+from support.state import copy_project
+
+from composer.files import atomic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+INK, DUST = (f"recipes/loras/{name}.safetensors" for name in ("ink-lines", "pixel-dust"))
+# Each command that writes a file where the user says, with that file last.
+WEIGHTS = {
+    "merge": ("merge", INK, DUST, "-o", "out/both.safetensors"),
+    "pull": ("pull", "Pixel Rogue", "-o", "out/both.safetensors"),
+}
+TEXTS = {
+    "report": ("merge", INK, DUST, "-o", "both.safetensors", "--json-into", "out/report.json"),
+    "page": ("inspect", INK, "--html", "out/page.html"),
+    "json": ("plan", "--json-into", "out/plan.json"),
+    "markdown": ("plan", "--markdown-into", "out/plan.md"),
+    "summary": ("plan", "--summary-into", "out/summary.md"),
+}
+ALL = {**WEIGHTS, **TEXTS}
+
+every_output = pytest.mark.parametrize("command", ALL.values(), ids=ALL)
+
+
+@pytest.fixture(scope="module")
+def _applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = samples(tmp_path_factory.mktemp("outputs") / "project")
+    assert compose("apply", at=root).status == 0
+    return root
+
+
+@pytest.fixture
+def project(tmp_path: Path, _applied: Path) -> Path:
+    """A project with a folder `out`, in a folder with a `precious` file."""
+    (tmp_path / "precious").write_text("my key", encoding="utf-8")
+    project = copy_project(_applied, tmp_path / "project")
+    (project / "out").mkdir()
+    return project
+
+
+def is_unharmed(project: Path) -> bool:
+    names = sorted(path.name for path in project.parent.iterdir())
+    precious = (project.parent / "precious").read_text(encoding="utf-8")
+    return (precious, names) == ("my key", ["precious", "project"])
+
+
+@every_output
+def test_a_write_leaves_one_whole_file(project: Path, command: tuple[str, ...]) -> None:
+    ran = compose(*command, at=project)
+    assert ran.status == 0, ran
+    assert [*(project / "out").iterdir()] == [project / command[-1]]
+    assert (project / command[-1]).stat().st_size
+
+
+@every_output
+def test_a_link_that_has_the_temporary_name_is_not_followed(
+    project: Path, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can guess the name; this test does."""
+    monkeypatch.setattr(atomic.secrets, "token_hex", lambda size: "guessed")
+    stem = (project / command[-1]).stem
+    (project / f"out/.{stem}.guessed.compose.tmp").symlink_to("../../precious")
+    ran = compose(*command, at=project)
+    assert ran.status == 1 and "can't be written: File exists" in ran.out + ran.err, ran
+    assert is_unharmed(project) and not (project / command[-1]).exists()
+
+
+@every_output
+def test_links_of_guessable_names_are_in_nobodys_way(
+    project: Path, command: tuple[str, ...]
+) -> None:
+    """Temporary names once were made of the process id."""
+    stem, here = (project / command[-1]).stem, os.getpid()
+    for process in range(here - 20, here + 20):
+        for name in (f".{stem}.{process}.compose.tmp", f"{stem}.{process}.tmp"):
+            (project / "out" / name).symlink_to("../../precious")
+    ran = compose(*command, at=project)
+    assert (ran.status, is_unharmed(project)) == (0, True), ran
+    assert (project / command[-1]).is_file()
+
+
+@every_output
+def test_a_folder_that_is_a_link_out_of_the_project_is_refused(
+    project: Path, command: tuple[str, ...]
+) -> None:
+    (project / "out").rmdir()
+    (project / "out").symlink_to("..")
+    ran = compose(*command, at=project)
+    assert ran.status == (1 if command[0] == "pull" else 64)
+    assert "leads out of" in ran.out + ran.err, ran
+    assert is_unharmed(project)
+
+
+@pytest.mark.parametrize("target", ["../../precious", "../../absent"])
+@pytest.mark.parametrize("command", TEXTS.values(), ids=TEXTS)
+def test_a_text_is_not_written_through_a_link_out_of_the_project(
+    project: Path, command: tuple[str, ...], target: str
+) -> None:
+    (project / command[-1]).symlink_to(target)
+    ran = compose(*command, at=project)
+    assert (ran.status, "leads out of" in ran.err) == (64, True), ran
+    assert is_unharmed(project)
+
+
+@pytest.mark.parametrize("force", [True, False])
+@pytest.mark.parametrize("command", WEIGHTS.values(), ids=WEIGHTS)
+def test_weights_replace_a_link_only_by_force_and_never_what_it_leads_to(
+    project: Path, command: tuple[str, ...], force: bool
+) -> None:
+    out = project / command[-1]
+    out.symlink_to("../../precious")
+    ran = compose(*command, *(["--force"] if force else []), at=project)
+    assert ran.status == (0 if force else 3), ran
+    assert is_unharmed(project) and out.is_symlink() is not force
+
+
+def test_a_link_of_ones_own_is_named_by_its_own_path(project: Path, tmp_path: Path) -> None:
+    """A path outside the working folder is where the user says."""
+    ran = compose("plan", "--json-into", str(tmp_path / "plan.json"), at=project)
+    assert (ran.status, (tmp_path / "plan.json").is_file()) == (0, True), ran
+    (project / "link").symlink_to("out/plan.json")
+    ran = compose("plan", "--json-into", "link", at=project)
+    assert (ran.status, (project / "out/plan.json").is_file()) == (0, True), ran
+    assert (project / "link").is_symlink()
