@@ -56,7 +56,7 @@ def plan_command(
     detailed_exitcode: bool,
     options: PlanOptions,
 ) -> int:
-    """Show what apply would do for every recipe, and why. Nothing is written.
+    """Show what apply would do for every recipe, and why. The lock and the target stay as they are.
 
     PATHS are recipe files or folders; without any, the folder recipes/.
     """
