@@ -16,7 +16,7 @@ from composer.cli.project import open_project
 from composer.cli.targets import open_target
 from composer.cli.terminal import emit
 from composer.errors import UsageError
-from composer.lock import NAME
+from composer.lock import LOCK_NAME
 from composer.output import lock as render
 from composer.project import PlanOptions
 from composer.project.locking import merge_lock_files
@@ -152,7 +152,7 @@ def _print_repair(merged: MergedLock, form: str) -> int:
 def _print_merge(merged: MergedLock) -> int:
     if merged.undecided:
         count = counted(len(merged.undecided), "entry")
-        click.echo(f"{NAME}: both sides changed {count}; next: compose apply", err=True)
+        click.echo(f"{LOCK_NAME}: both sides changed {count}; next: compose apply", err=True)
     for _, path, entry in merged.undecided:
         click.echo(f"  {visible(entry.name)}  {visible(path)}", err=True)
     return 0

@@ -13,7 +13,7 @@ from composer.cli.options import gathered
 from composer.cli.output_files import write_copy
 from composer.errors import ComposeError, TargetError, UsageError
 from composer.files.delivery import refuse_link_out
-from composer.lock import NAME as LOCK
+from composer.lock import LOCK_NAME
 from composer.output.markdown import COMMENT, SUMMARY, Budget
 from composer.project.sources import RECIPES, find
 
@@ -55,7 +55,7 @@ class Copies:
         recipes = [*chosen, *(root / RECIPES).rglob("*.y*ml")]
         for option, file, _, _ in self.files:
             refuse_link_out(file)
-            if any(_is_same(file, ours) for ours in (root / LOCK, *recipes)):
+            if any(_is_same(file, ours) for ours in (root / LOCK_NAME, *recipes)):
                 raise UsageError(
                     f"{option}: {file} is the lock or a recipe", hint="give another file"
                 )

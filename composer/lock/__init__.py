@@ -10,16 +10,16 @@ from composer.lock.journal import Journal
 from composer.lock.ledger import Ledger
 from composer.lock.merge import flattened, has_markers, merge_locks, read_merged, undecided
 from composer.lock.reading import (
-    NAME,
     lock_text,
     read_conflicted,
     read_lock,
     remember,
     write_lock,
 )
+from composer.model import LOCK_NAME
 
 __all__ = [
-    "NAME",
+    "LOCK_NAME",
     "Journal",
     "Ledger",
     "Plain",

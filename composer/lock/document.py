@@ -11,13 +11,13 @@ import re
 from composer.errors import InvalidInput
 from composer.lock.codec import Plain, plain_entry, read_entry
 from composer.lock.decoding import Node, checked_path, parse_json
-from composer.model import Lock, TargetLock
+from composer.model import LOCK_NAME, Lock, TargetLock
 
 VERSION = 2
 ABOUT = "Written by compose. Commit it; do not edit it."
 MAX_BYTES = 64 * 1024 * 1024
 RESTORE = (
-    "restore the last valid version (git checkout HEAD -- compose.lock; HEAD^ if HEAD is a merge),"
+    f"restore the last valid version (git checkout HEAD -- {LOCK_NAME}; HEAD^ if HEAD is a merge),"
     " then run compose apply"
 )
 
@@ -41,7 +41,7 @@ def _plain_target(target: TargetLock) -> Plain:
     return {**owner, "recipes": entries}
 
 
-def parse(text: str, *, source: str = "compose.lock") -> Lock:
+def parse(text: str, *, source: str = LOCK_NAME) -> Lock:
     """A lock from its text; empty for an empty one.
 
     Raises `InvalidInput`, which names `source` and the JSON path or the line of what is wrong.

@@ -15,7 +15,7 @@ from composer.errors import InvalidInput
 from composer.files.git import git
 from composer.lock.candidates import flat
 from composer.lock.document import parse
-from composer.model import Entry, Lock, TargetLock
+from composer.model import LOCK_NAME, Entry, Lock, TargetLock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _OURS, _BASE, _MIDDLE, _THEIRS = "<<<<<<<", "|||||||", "=======", ">>>>>>>"
 _AFTER = {_OURS: ("",), _BASE: (_OURS,), _MIDDLE: (_OURS, _BASE), _THEIRS: (_MIDDLE,)}
-_TAKE_ONE_SIDE = "git checkout --ours compose.lock, then compose apply"
+_TAKE_ONE_SIDE = f"git checkout --ours {LOCK_NAME}, then compose apply"
 
 
 # --- as values ---------------------------------------------------------------------------
@@ -162,9 +162,9 @@ def merge_conflict(root: Path, text: str) -> Lock:
     """
     sides = _sides_in_index(root)
     if sides is None:
-        return _merge_text(text, "compose.lock")
+        return _merge_text(text, LOCK_NAME)
     ours, base, theirs = sides
-    merged = merge_locks(_side(ours, "compose.lock"), _side(theirs, "compose.lock"), _base(base))
+    merged = merge_locks(_side(ours, LOCK_NAME), _side(theirs, LOCK_NAME), _base(base))
     return replace(merged, conflicted=True)
 
 
@@ -230,7 +230,7 @@ def _sides_in_index(root: Path) -> tuple[str, str | None, str] | None:
 
 
 def _staged(root: Path, stage: int) -> str | None:
-    blob = git(root, "cat-file", "blob", f":{stage}:./compose.lock")
+    blob = git(root, "cat-file", "blob", f":{stage}:./{LOCK_NAME}")
     return None if blob.returncode else blob.stdout.decode("utf-8", "replace")
 
 
@@ -249,11 +249,11 @@ def sides_in_text(text: str) -> tuple[str, str | None, str]:
                 kept[side].append(line)
             continue
         if at not in _AFTER[marker]:
-            raise _torn(f"compose.lock:{number}: torn conflict markers")
+            raise _torn(f"{LOCK_NAME}:{number}: torn conflict markers")
         conflicts, bases = conflicts + (marker == _OURS), bases + (marker == _BASE)
         at = "" if marker == _THEIRS else marker
     if at:
-        raise _torn("compose.lock: a conflict marker without its end")
+        raise _torn(f"{LOCK_NAME}: a conflict marker without its end")
     ours, base, theirs = ("".join(lines) for lines in kept.values())
     return ours, base if bases == conflicts else None, theirs
 

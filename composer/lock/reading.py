@@ -15,7 +15,7 @@ from composer.lock.candidates import overtaken, upgraded
 from composer.lock.document import dump, parse
 from composer.lock.journal import Journal
 from composer.lock.merge import has_markers, merge_conflict
-from composer.model import KnownState, Lock
+from composer.model import LOCK_NAME, KnownState, Lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from composer.lock.journal import Story
     from composer.model import Entry, TargetLock
 
-NAME = "compose.lock"
 MAX_BYTES = 64 * 1024 * 1024
 
 
@@ -35,9 +34,10 @@ def read_lock(root: Path) -> Lock:
     text = lock_text(root)
     if text is not None and has_markers(text):
         raise InvalidInput(
-            f"{NAME}: git left a conflict in it", hint="compose lock --repair merges both sides"
+            f"{LOCK_NAME}: git left a conflict in it",
+            hint="compose lock --repair merges both sides",
         )
-    return parse(text, source=NAME) if text is not None else Lock()
+    return parse(text, source=LOCK_NAME) if text is not None else Lock()
 
 
 def read_conflicted(root: Path) -> Lock:
@@ -56,22 +56,25 @@ def lock_text(root: Path) -> str | None:
 
     Raises `InvalidInput` for a link, for what is not a regular UTF-8 file, and above 64 MiB.
     """
-    path = root / NAME
+    path = root / LOCK_NAME
     if is_link(path):  # a write would replace the link, and leave the file behind it as it was
         raise InvalidInput(
-            f"{NAME}: a link, which compose does not follow", hint="replace it by the file itself"
+            f"{LOCK_NAME}: a link, which compose does not follow",
+            hint="replace it by the file itself",
         )
     try:
         data = read_inside(path, root, limit=MAX_BYTES)
         if len(data) > MAX_BYTES:
-            raise InvalidInput(f"{NAME}: larger than 64 MiB", hint="restore it from git")
+            raise InvalidInput(f"{LOCK_NAME}: larger than 64 MiB", hint="restore it from git")
         return data.decode("utf-8")
     except FileNotFoundError:
         return None
     except NotRegularError as bad:
-        raise InvalidInput(f"{NAME}: not a file", hint="move it away; restore it from git") from bad
+        raise InvalidInput(
+            f"{LOCK_NAME}: not a file", hint="move it away; restore it from git"
+        ) from bad
     except UnicodeDecodeError as bad:
-        raise InvalidInput(f"{NAME}: not UTF-8", hint="restore it from git") from bad
+        raise InvalidInput(f"{LOCK_NAME}: not UTF-8", hint="restore it from git") from bad
 
 
 def write_lock(root: Path, lock: Lock) -> bool:
@@ -80,7 +83,7 @@ def write_lock(root: Path, lock: Lock) -> bool:
     unchanged = before is not None and before.replace("\r\n", "\n") == text
     if unchanged or (before is None and not lock.targets):
         return False
-    write_atomically(root / NAME, text.encode())
+    write_atomically(root / LOCK_NAME, text.encode())
     return True
 
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from composer.errors import Problem
+from composer.model import LOCK_NAME
 from composer.output import problems
 from composer.output.findings import ERROR, NOTICE, WARNING, Finding, annotated, log
 from composer.output.plan_json import as_json
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from composer.planner import Action, Plan
 
 
-LOCK = "compose.lock"
 UNREADABLE = "E401"
 GUARD, BLOCKED, LOCK_EDIT, DELETION, UNPROTECTED, DRIFT, CHANGE = (
     "P101", "P102", "P201", "P202", "P203", "P204", "P301",
@@ -53,7 +53,7 @@ def findings(view: PlanView) -> list[Finding]:
     """Errors: what apply refuses or can't do. Warnings: danger and drift. Notices: changes."""
     plan = view.plan
     return [
-        *(Finding(ERROR, GUARD, visible(g.message), LOCK) for g in view.refused),
+        *(Finding(ERROR, GUARD, visible(g.message), LOCK_NAME) for g in view.refused),
         *(_at(a, ERROR, BLOCKED, a.explanation.reason) for a in plan.blocked),
         *_warnings(plan),
         *(_at(a, NOTICE, CHANGE, f"{a.shown}: {a.explanation.reason}") for a in plan.changes),
@@ -63,7 +63,7 @@ def findings(view: PlanView) -> list[Finding]:
 def _warnings(plan: Plan) -> Iterator[Finding]:
     for edit in plan.lock_edits:
         said = visible(f"{edit.name}: {LOCK_ONLY}: {edit.words}")
-        yield Finding(WARNING, LOCK_EDIT, said, LOCK)
+        yield Finding(WARNING, LOCK_EDIT, said, LOCK_NAME)
     for action in plan.actions:
         if action.transition.deletes:
             yield _at(action, WARNING, DELETION, f"deletes {', '.join(action.transition.deletes)}")
@@ -77,7 +77,7 @@ def _warnings(plan: Plan) -> Iterator[Finding]:
 
 def _at(action: Action, kind: str, rule: str, words: str) -> Finding:
     """At the recipe's file; where that is gone, at the lock, which still names it."""
-    file = visible(action.path) if action.recipe is not None else LOCK
+    file = visible(action.path) if action.recipe is not None else LOCK_NAME
     return Finding(kind, rule, visible(f"{action.name}: {words}"), file)
 
 
@@ -102,7 +102,7 @@ def invalid(bad: InvalidInput, output_format: str, budget: Budget) -> str:
     Empty for text and JSON: the command line prints the same as text on stderr.
     """
     hint = visible(bad.hint or "")
-    unread = Problem(LOCK, 0, 0, UNREADABLE, visible(bad.message), hint)
+    unread = Problem(LOCK_NAME, 0, 0, UNREADABLE, visible(bad.message), hint)
     listed = bad.problems or (unread,)
     if output_format == "github":
         return f"{problems.github(listed)}\n"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from composer.model import Replaced
+from composer.model import LOCK_NAME, Replaced
 from composer.planner.concepts import under_pins
 from composer.planner.matching import contents, match_entries
 from composer.planner.plan import LockEdit
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 
     from composer.model import Entry, Lock, Recipe, TargetLock
 
-LOCK = "compose.lock"
 MARKERS = LockEdit(
-    LOCK, LOCK, "git's conflict markers are in it: compose lock --repair brings it right"
+    LOCK_NAME, LOCK_NAME, "git's conflict markers are in it: compose lock --repair brings it right"
 )
 _NOTHING = "nothing"
 
 
 def unreadable(flaw: str) -> LockEdit:
     """Where the base's lock can't be read: there is nothing to tell edits by."""
-    return LockEdit(LOCK, LOCK, f"{flaw}: it can't be read, so nothing is compared with it")
+    return LockEdit(
+        LOCK_NAME, LOCK_NAME, f"{flaw}: it can't be read, so nothing is compared with it"
+    )
 
 
 @dataclass(slots=True)
@@ -57,13 +58,15 @@ def compare_locks(recipes: Sequence[Recipe], base: Lock, head: Lock, planned: st
     for key in sorted({*base.targets, *head.targets}, key=lambda key: (key != planned, key)):
         before, after = base.target(key), head.target(key)
         if key in renamed:
-            diff.edits.append(LockEdit(LOCK, key, f"the target is renamed to {renamed[key]}"))
+            diff.edits.append(LockEdit(LOCK_NAME, key, f"the target is renamed to {renamed[key]}"))
         elif key in gone:
             words = f"the target is gone, with {counted(len(before.recipes), 'entry')}"
-            diff.edits.append(LockEdit(LOCK, key, words))
+            diff.edits.append(LockEdit(LOCK_NAME, key, words))
         elif key in come and base.targets and key not in renamed.values():
             words = f"the target is new, with {counted(len(after.recipes), 'entry')}"
-            diff.edits.append(LockEdit(LOCK, key, f"{words}; a first apply there adds it, too"))
+            diff.edits.append(
+                LockEdit(LOCK_NAME, key, f"{words}; a first apply there adds it, too")
+            )
         if key not in gone and key not in renamed.values():
             _compare(recipes, before, after, "" if key == planned else f"at {key}: ", diff)
     return diff
@@ -75,7 +78,7 @@ def _compare(
     """One target's part: another owner first, then every entry by its recipe's path."""
     if base.owner and base.owner != head.owner:
         words = f"{where}{base.owner} -> {head.owner or _NOTHING}"
-        diff.edits.append(LockEdit(LOCK, "owner", words))
+        diff.edits.append(LockEdit(LOCK_NAME, "owner", words))
     first_models: list[str] = []
     for path, recipe, before, after in _pairs(recipes, base, head):
         entry = after or before

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput, UsageError
 from composer.files.git import git
-from composer.lock import NAME, read_merged
+from composer.lock import LOCK_NAME, read_merged
 from composer.model import Lock
 from composer.text import shorten, visible
 
@@ -42,7 +42,7 @@ def base_lock(base: str, root: Path) -> Base:
             hint="in CI, fetch it first: git fetch origin BRANCH",
         )
     # A path that begins with ./ is meant from where git runs, which need not be the top level.
-    path = f"{commit.stdout.decode().strip()}:./{NAME}"
+    path = f"{commit.stdout.decode().strip()}:./{LOCK_NAME}"
     blob = _git(root, "rev-parse", "--verify", "--quiet", path)
     if blob.returncode:
         return Base(Lock())

@@ -22,7 +22,7 @@ from composer.errors import (
     UsageError,
 )
 from composer.files.state import NOWHERE, VARIABLE, folder_size, list_states
-from composer.lock import NAME, Journal, dump, lock_text, parse, remember
+from composer.lock import LOCK_NAME, Journal, dump, lock_text, parse, remember
 from composer.model import LORA, Lock
 from composer.planner import Verb, known_ids, orphans, plan, with_found
 from composer.project.opening import open_target
@@ -95,7 +95,9 @@ def _environment(kinds: list[TargetKind], env: Mapping[str, str]) -> Iterator[Ch
     if not hasattr(yaml, "CSafeLoader"):
         yield Check(ENVIRONMENT, NOTE, "PyYAML has no libyaml: reading recipes is slow")
     if shutil.which("git") is None:
-        yield Check(ENVIRONMENT, NOTE, "git is not installed", f"{NAME} is meant to be committed")
+        yield Check(
+            ENVIRONMENT, NOTE, "git is not installed", f"{LOCK_NAME} is meant to be committed"
+        )
     else:
         yield Check(ENVIRONMENT, OK, "git is installed")
     settings = [TARGET_VARIABLE, VARIABLE, *(name for kind in kinds for name in kind.settings)]
@@ -159,14 +161,16 @@ def _lock(project: Project) -> tuple[Lock | None, list[Check]]:
     try:
         text = lock_text(project.root)
         if text is None:
-            return Lock(), [Check(PROJECT, NOTE, f"there is no {NAME} yet", "compose apply")]
+            return Lock(), [Check(PROJECT, NOTE, f"there is no {LOCK_NAME} yet", "compose apply")]
         lock = project.lockfile
     except InvalidInput as error:
         return None, [Check(PROJECT, WRONG, error.message, error.hint or "")]
     count = counted(sum(len(target.recipes) for target in lock.targets.values()), "entry")
-    checks = [Check(PROJECT, OK, f"{NAME}: {count} for {counted(len(lock.targets), 'target')}")]
+    checks = [
+        Check(PROJECT, OK, f"{LOCK_NAME}: {count} for {counted(len(lock.targets), 'target')}")
+    ]
     if text.replace("\r\n", "\n") != dump(parse(text)):
-        words = f"{NAME} is not in the form that compose writes: it was edited or merged"
+        words = f"{LOCK_NAME} is not in the form that compose writes: it was edited or merged"
         checks.append(Check(PROJECT, NOTE, words, "compose lock --repair"))
     return lock, checks
 
@@ -209,13 +213,13 @@ def _journal(project: Project) -> Iterator[Check]:
 
 def _git(root: Path) -> Iterator[Check]:
     if not (root / ".git").exists():
-        yield Check(PROJECT, NOTE, "no git repository", f"{NAME} is meant to be committed")
+        yield Check(PROJECT, NOTE, "no git repository", f"{LOCK_NAME} is meant to be committed")
         return
     if _line_ends(root):
-        yield Check(PROJECT, OK, f".gitattributes sets the line ends of {NAME}")
+        yield Check(PROJECT, OK, f".gitattributes sets the line ends of {LOCK_NAME}")
     else:
-        words = f".gitattributes doesn't set the line ends of {NAME}"
-        yield Check(PROJECT, NOTE, words, f"add the line: {NAME} text eol=lf")
+        words = f".gitattributes doesn't set the line ends of {LOCK_NAME}"
+        yield Check(PROJECT, NOTE, words, f"add the line: {LOCK_NAME} text eol=lf")
 
 
 def _line_ends(root: Path) -> bool:
@@ -224,7 +228,7 @@ def _line_ends(root: Path) -> bool:
     except (OSError, UnicodeDecodeError):
         return False
     words = [line.split() for line in lines]
-    return any(parts[:1] == [NAME] and "eol=lf" in parts for parts in words)
+    return any(parts[:1] == [LOCK_NAME] and "eol=lf" in parts for parts in words)
 
 
 # --- the target --------------------------------------------------------------------------

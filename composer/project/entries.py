@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from composer.errors import UsageError
-from composer.lock import NAME, read_lock
+from composer.lock import LOCK_NAME, read_lock
 from composer.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ def only_key(root: Path) -> str:
     """The lock's only target; `local` if there is no lock. Raises `UsageError` for several."""
     keys = sorted(read_lock(root).targets)
     if len(keys) > 1:
-        raise UsageError(f"{NAME} has several targets: {', '.join(keys)}", hint="name one of them")
+        raise UsageError(
+            f"{LOCK_NAME} has several targets: {', '.join(keys)}", hint="name one of them"
+        )
     return keys[0] if keys else "local"
 
 

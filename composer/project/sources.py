@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from composer.lock import NAME as LOCK
-from composer.lock import read_lock
+from composer.lock import LOCK_NAME, read_lock
 from composer.recipes import default_paths, discover, find_root, home_directory, load, relative
 from composer.text import visible
 
@@ -48,7 +47,7 @@ def find(
     if not paths and not (folder / RECIPES).is_dir():
         root = find_root([folder], cwd=folder, home=home)
         # Every recipe may be gone: the lock still says what there was.
-        if may_be_empty or (root / LOCK).is_file():
+        if may_be_empty or (root / LOCK_NAME).is_file():
             return root, []
     root = find_root(paths, cwd=folder, home=home)
     chosen = discover(

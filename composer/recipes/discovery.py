@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import UsageError
+from composer.model import LOCK_NAME
 from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-LOCK = "compose.lock"
 FOLDER = "recipes"
 
 _ENDINGS = (".yaml", ".yml")
@@ -62,7 +62,7 @@ def find_root(paths: Sequence[Path], *, cwd: Path, home: Path | None) -> Path:
 
 def _root(start: Path, home: Path | None) -> Path:
     above = list(_upward(start, home))
-    for mark in (".git", LOCK):
+    for mark in (".git", LOCK_NAME):
         for folder in above:
             if (folder / mark).exists():
                 return folder
@@ -97,7 +97,7 @@ def discover(
     chosen = (
         file
         for file in found
-        if file.name.casefold() != LOCK
+        if file.name.casefold() != LOCK_NAME
         and (not wanted or _matches(file, root, wanted))
         and not _matches(file, root, unwanted)
     )

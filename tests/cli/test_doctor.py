@@ -14,7 +14,7 @@ from support.cli import REPO, compose, edit, samples, snapshot
 from support.state import made_state, state_of
 
 from composer.files.state import VARIABLE
-from composer.lock import NAME
+from composer.lock import LOCK_NAME
 from composer.project.doctor import EXTRAS
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def applied(project: Path) -> Path:
     assert compose("apply", at=project).status == 0
-    (project / ".gitattributes").write_text(f"{NAME} text eol=lf\n")
+    (project / ".gitattributes").write_text(f"{LOCK_NAME} text eol=lf\n")
     return project
 
 
@@ -130,21 +130,21 @@ def test_recipes_and_lock_are_looked_at(applied: Path) -> None:
     edit(applied / ROGUE, "scale: 0.6\n", "scale: 1.6\n")
     assert f"{ROGUE}:" in said(found(applied, status=1)["project"], "wrong")
     edit(applied / ROGUE, "scale: 1.6\n", "scale: 0.6\n")
-    edit(applied / NAME, '"name": "Pixel Rogue"', '"name":"Pixel Rogue"')
+    edit(applied / LOCK_NAME, '"name": "Pixel Rogue"', '"name":"Pixel Rogue"')
     assert "compose lock --repair" in said(found(applied)["project"], "note")
-    edit(applied / NAME, '"scale": 0.6', '"scale": wrong')
+    edit(applied / LOCK_NAME, '"scale": 0.6', '"scale": wrong')
     assert "git checkout" in said(found(applied, status=1)["project"], "wrong")
 
 
 def test_a_conflict_and_a_cut_off_run_are_told(applied: Path) -> None:
-    lock = (applied / NAME).read_text()
+    lock = (applied / LOCK_NAME).read_text()
     line = '          "name": "Pixel Rogue",\n'
-    (applied / NAME).write_text(
+    (applied / LOCK_NAME).write_text(
         lock.replace(line, f"<<<<<<< HEAD\n{line}=======\n{line}>>>>>>> x\n")
     )
     checks = found(applied, status=1)["project"]
     assert "compose lock --repair" in said(checks, "wrong")
-    (applied / NAME).write_text(lock)
+    (applied / LOCK_NAME).write_text(lock)
     journal = state_of(applied) / "journal.jsonl"
     journal.write_text('{"event": "entry", "target": "x", "recipe": "a", "entry": {"name": "A"}}\n')
     assert "a run was interrupted" in said(found(applied)["project"], "note")
@@ -154,7 +154,7 @@ def test_a_conflict_and_a_cut_off_run_are_told(applied: Path) -> None:
 
 def test_what_git_should_know_and_should_not(applied: Path) -> None:
     (applied / ".gitattributes").unlink()
-    assert f"{NAME} text eol=lf" in said(found(applied)["project"], "note")
+    assert f"{LOCK_NAME} text eol=lf" in said(found(applied)["project"], "note")
     (applied / ".git").rmdir()
     assert "no git repository" in said(found(applied)["project"], "note")
 

@@ -13,7 +13,7 @@ from support import serving
 from support.cli import compose, edit, samples
 from support.state import state_of
 
-from composer.lock import NAME, read_lock
+from composer.lock import LOCK_NAME, read_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,7 +148,7 @@ def test_lock_and_repair_touch_one_target_s_entries_alone(world: PlanningContext
     assert compose("lock", "--project", "staging", at=world.game).status == 0
     assert "recipes/new.yaml" in world.part("staging").recipes
     assert world.part("production") == before
-    edit(world.game / NAME, '"name": "New"', '"name":"New"')
+    edit(world.game / LOCK_NAME, '"name": "New"', '"name":"New"')
     assert compose("lock", "--repair", at=world.game).status == 0
     assert world.part("production") == before
     ran = compose("lock", "--locked", "--offline", at=world.game)

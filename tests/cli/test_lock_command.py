@@ -16,7 +16,7 @@ from support.fake_target import FakeTarget, composition, lora
 from support.rehearsal import Fate, Killed, Stage, recipe
 from support.state import state_of
 
-from composer.lock import NAME, Ledger, dump, parse, read_lock
+from composer.lock import LOCK_NAME, Ledger, dump, parse, read_lock
 from composer.model import Concept, Content, Entry, KnownState, Lock, TargetLock
 from composer.planner import Options, outdated_pins, pinned
 from composer.targets.base import observe
@@ -69,9 +69,9 @@ def test_only_the_named_recipe_is_pinned(project: Path) -> None:
 
 
 def test_an_apply_and_a_lock_agree_byte_for_byte(applied: Path) -> None:
-    before = (applied / NAME).read_bytes()
+    before = (applied / LOCK_NAME).read_bytes()
     assert compose("lock", at=applied).out == "No changes: the lock has every pin.\n"
-    assert (applied / NAME).read_bytes() == before
+    assert (applied / LOCK_NAME).read_bytes() == before
 
 
 @pytest.mark.parametrize("flags", [["--locked"], ["--locked", "--offline"], ["--offline"]])
@@ -231,10 +231,10 @@ def test_a_merged_pin_wins_over_an_older_journal(tmp_path: Path) -> None:
     """Somebody's upgrade came by git after a run of ours was killed: it is not taken back."""
     ours, theirs = (("Ink", "lora_old"),), (("Ink", "lora_new"),)
     locked = Entry("Knight", ours, "comp")
-    (tmp_path / NAME).write_text(dump(Lock({"local": TargetLock(None, {"a.yaml": locked})})))
+    (tmp_path / LOCK_NAME).write_text(dump(Lock({"local": TargetLock(None, {"a.yaml": locked})})))
     Ledger(tmp_path, "local", state_of(tmp_path)).record("a.yaml", locked)
     merged = Lock({"local": TargetLock(None, {"a.yaml": replace(locked, pins=theirs)})})
-    (tmp_path / NAME).write_text(dump(merged))
+    (tmp_path / LOCK_NAME).write_text(dump(merged))
     assert Ledger(tmp_path, "local", state_of(tmp_path)).memory.entries["a.yaml"].pins == theirs
 
 
@@ -269,31 +269,31 @@ def test_a_flag_that_would_do_nothing_is_refused(
 
 def conflicted(project: Path, *, diff3: bool) -> None:
     """Two sides of the rogue's entry, as git leaves them: ours is the older model."""
-    old = (project / NAME).read_text()
+    old = (project / LOCK_NAME).read_text()
     edit(project / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
     assert compose("apply", at=project).status == 0
-    new = (project / NAME).read_text()
+    new = (project / LOCK_NAME).read_text()
     start, end = (new.index(line) for line in (f'        "{ROGUE}"', f'        "{KNIGHT}"'))
     before = old[old.index(f'        "{ROGUE}"') : old.index(f'        "{KNIGHT}"')]
     base = f"||||||| 1234567\n{before}" if diff3 else ""
     middle = f"<<<<<<< HEAD\n{before}{base}=======\n{new[start:end]}>>>>>>> branch\n"
-    (project / NAME).write_text(new[:start] + middle + new[end:])
+    (project / LOCK_NAME).write_text(new[:start] + middle + new[end:])
 
 
 @pytest.mark.parametrize("diff3", [True, False])
 def test_a_conflict_is_repaired_and_the_next_apply_chooses(applied: Path, diff3: bool) -> None:
     older = entry(applied).composition
     conflicted(applied, diff3=diff3)
-    before = (applied / NAME).read_bytes()
+    before = (applied / LOCK_NAME).read_bytes()
     for arguments in (["lock"], ["lock", "--locked", "--offline"], ["plan"], ["apply"], ["status"]):
         refused = compose(*arguments, at=applied)
         assert (refused.status, "compose lock --repair" in refused.err) == (65, True), arguments
     shown = compose("lock", "--repair", "--dry-run", at=applied)
     assert (shown.status, "Nothing was written" in shown.out) == (0, True)
-    assert (applied / NAME).read_bytes() == before
+    assert (applied / LOCK_NAME).read_bytes() == before
     done = compose("lock", "--repair", at=applied)
     assert done.status == 0 and "Merged: 1 entry changed on both sides" in done.out, done
-    lock = (applied / NAME).read_text()
+    lock = (applied / LOCK_NAME).read_text()
     assert lock == dump(parse(lock))
     ids = entry(applied).all_ids
     made = compose("apply", at=applied)
@@ -306,13 +306,13 @@ def test_a_conflict_is_repaired_and_the_next_apply_chooses(applied: Path, diff3:
 
 
 def test_torn_markers_name_the_two_commands_that_help(applied: Path) -> None:
-    lock = (applied / NAME).read_text()
+    lock = (applied / LOCK_NAME).read_text()
     for text in (f"<<<<<<< HEAD\n{lock}", f"<<<<<<< a\n{lock}=======\n{lock[1:]}>>>>>>> b\n"):
-        (applied / NAME).write_text(text)
+        (applied / LOCK_NAME).write_text(text)
         ran = compose("lock", "--repair", at=applied)
         assert ran.status == 65
         assert "git checkout --ours compose.lock" in ran.err and "compose apply" in ran.err
-        assert (applied / NAME).read_text() == text
+        assert (applied / LOCK_NAME).read_text() == text
 
 
 def run_git(at: Path, *arguments: str, status: int = 0) -> None:
@@ -339,7 +339,7 @@ def test_a_repair_takes_the_whole_sides_from_gits_index(applied: Path) -> None:
     """Whatever stands in the file: here, markers that tell nothing."""
     two_branches(applied)
     run_git(applied, "merge", "other", status=1)
-    (applied / NAME).write_text("<<<<<<< HEAD\n")
+    (applied / LOCK_NAME).write_text("<<<<<<< HEAD\n")
     run_git(applied, "checkout", "--theirs", "--", ROGUE)
     assert compose("lock", "--repair", at=applied).status == 0
     ids = {*entry(applied).all_ids}
@@ -356,7 +356,7 @@ def test_as_a_merge_driver_it_leaves_no_conflict(applied: Path) -> None:
     run_git(applied, "config", "merge.compose.driver", command)
     (applied / ".gitattributes").write_text("compose.lock merge=compose\n")
     run_git(applied, "merge", "other", status=1)  # the recipe conflicts
-    text = (applied / NAME).read_text()
+    text = (applied / LOCK_NAME).read_text()
     assert text == dump(parse(text)) and len({*entry(applied).all_ids}) == 3
 
 
@@ -375,11 +375,11 @@ def test_a_merge_driver_says_which_entries_both_changed(tmp_path: Path) -> None:
 
 
 def test_a_newer_lock_is_never_repaired(applied: Path) -> None:
-    edit(applied / NAME, '"version": 2', '"version": 3')
-    before = (applied / NAME).read_bytes()
+    edit(applied / LOCK_NAME, '"version": 2', '"version": 3')
+    before = (applied / LOCK_NAME).read_bytes()
     ran = compose("lock", "--repair", at=applied)
     assert (ran.status, "newer compose" in ran.err) == (65, True)
-    assert (applied / NAME).read_bytes() == before
+    assert (applied / LOCK_NAME).read_bytes() == before
 
 
 def test_a_repair_leaves_other_targets_ids_in_the_lock(applied: Path) -> None:
@@ -393,7 +393,7 @@ def test_a_repair_leaves_other_targets_ids_in_the_lock(applied: Path) -> None:
         a if a == b else f"<<<<<<< HEAD\n{a}=======\n{b}>>>>>>> x\n"
         for a, b in zip(*lines, strict=True)
     )
-    (applied / NAME).write_text(text)
+    (applied / LOCK_NAME).write_text(text)
     assert compose("lock", "--repair", at=applied).status == 0
     (other,) = read_lock(applied).target("https://x/v1").recipes.values()
     assert (other.composition, [old.id for old in other.replaced]) == ("ours", ["theirs"])

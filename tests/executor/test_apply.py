@@ -15,7 +15,7 @@ from support.state import made_state
 
 from composer.errors import Ambiguous, CredentialsError, TargetError, Unreachable
 from composer.executor import Settings, Stopped, apply
-from composer.lock import NAME, Ledger, flattened, read_conflicted, write_lock
+from composer.lock import LOCK_NAME, Ledger, flattened, read_conflicted, write_lock
 from composer.model import MARK, Concept, Model, Recipe
 from composer.planner import Deletions, Options, Plan, Report
 from composer.targets.base import observe
@@ -54,12 +54,12 @@ def test_a_second_run_writes_nothing(tmp_path: Path) -> None:
     project, target = stage(tmp_path)
     recipes = [knight(tags=["x"], description="d", training={"rank": 8})]
     project.run(recipes)
-    lock, stamp = project.lock, (tmp_path / NAME).stat().st_mtime_ns
+    lock, stamp = project.lock, (tmp_path / LOCK_NAME).stat().st_mtime_ns
     target.calls.clear()
     planned, report = project.run(recipes)
     assert not planned.changes and not report.lock_changed and report.exit_status == 0
     assert target.writes == []
-    assert project.lock == lock and (tmp_path / NAME).stat().st_mtime_ns == stamp
+    assert project.lock == lock and (tmp_path / LOCK_NAME).stat().st_mtime_ns == stamp
     assert project.journal == ""
 
 
@@ -608,7 +608,7 @@ def conflicted(root: Path) -> tuple[Stage, FakeTarget]:
     other = lock.replace('"ours"', '"theirs"').replace('"scale": 0.5', '"scale": 0.6')
     assert '"theirs"' in other
     text = f"<<<<<<< HEAD\n{lock}=======\n{other}>>>>>>> branch\n"
-    (root / NAME).write_text(text, encoding="utf-8")
+    (root / LOCK_NAME).write_text(text, encoding="utf-8")
     write_lock(root, flattened(read_conflicted(root)))
     return project, target
 

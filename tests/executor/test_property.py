@@ -20,7 +20,7 @@ from support.rehearsal import Fate, Killed, Stage, recipe
 from support.sizes import size
 
 from composer.errors import Ambiguous, ComposeError, InvalidInput, TargetError, Unreachable
-from composer.lock import NAME, flattened, has_markers, read_conflicted, write_lock
+from composer.lock import LOCK_NAME, flattened, has_markers, read_conflicted, write_lock
 from composer.model import COMPOSITION, Content, Recipe
 from composer.planner import Options, Plan, Report, is_exact_match
 
@@ -210,7 +210,7 @@ class Project:
             self.write_lock(ours)
 
     def write_lock(self, data: bytes) -> None:
-        path = self.root / NAME
+        path = self.root / LOCK_NAME
         if data:
             path.write_bytes(data)
         else:
@@ -361,7 +361,7 @@ class Project:
 
     def nothing_more_to_do(self, blocked: set[str]) -> None:
         lock, asked = self.stage.lock, len(self.target.writes)
-        stamp = (self.root / NAME).stat().st_mtime_ns if lock else 0
+        stamp = (self.root / LOCK_NAME).stat().st_mtime_ns if lock else 0
         ran = self.run()
         assert ran is not None
         planned, report = ran
@@ -371,7 +371,7 @@ class Project:
         assert {action.path for action in planned.blocked} == blocked
         assert not self.target.writes[asked:], self.target.writes[asked:]
         assert self.stage.lock == lock and not report.lock_changed
-        assert not lock or (self.root / NAME).stat().st_mtime_ns == stamp
+        assert not lock or (self.root / LOCK_NAME).stat().st_mtime_ns == stamp
         assert blocked or not self.stage.journal, self.stage.journal
 
 

@@ -14,7 +14,7 @@ from support.rehearsal import Fate, Killed, MortalLedger, Stage, recipe
 from support.state import made_state, state_of
 
 from composer.errors import InvalidInput
-from composer.lock import NAME, dump, flattened, read_conflicted, write_lock
+from composer.lock import LOCK_NAME, dump, flattened, read_conflicted, write_lock
 from composer.model import (
     COMPOSITION,
     MARK,
@@ -216,7 +216,7 @@ def test_a_lock_that_is_late_by_two_runs(project: Project) -> None:
     project.run(knight(0.6))
     project.run(knight(0.7))
     newest = project.id()
-    (project.root / NAME).write_bytes(late)
+    (project.root / LOCK_NAME).write_bytes(late)
     assert "create" not in project.run(knight(0.7))
     assert project.id() == newest
     assert [one.id for one in project.entry().replaced] == [first]
@@ -228,7 +228,7 @@ def test_a_switch_of_branch_after_a_kill(project: Project) -> None:
     lock, first = project.lock, project.id()
     kill(project, "create", [knight(0.6)])
     assert len(project.there()) == 2
-    (project.root / NAME).write_bytes(lock)
+    (project.root / LOCK_NAME).write_bytes(lock)
     assert "create" not in project.run(knight(0.5))
     assert list(project.there()) == [first]
     assert project.lock == lock and project.stage.journal == ""
@@ -278,7 +278,7 @@ def test_a_tampered_id_is_touched_by_nothing(project: Project, field: str, whose
         "next": replace(entry, next=Next(id, Content.of([Concept("x", 1.0)]), "created")),
     }
     lock = Lock({"local": TargetLock(None, {"a.yaml": tampered[field]})})
-    (project.root / NAME).write_text(dump(lock), encoding="utf-8")
+    (project.root / LOCK_NAME).write_text(dump(lock), encoding="utf-8")
     before = len(project.writes())
     for options in (Options(), Options(prune=True)):
         project.stage.run([knight(0.5)], options)
@@ -338,7 +338,7 @@ def test_a_fresh_clone_leaves_the_lock_as_it_is(project: Project, tmp_path: Path
     project.run(*final)
     lock = project.lock
     with opened(project.kind, tmp_path / "clone", project.library) as clone:
-        (clone.root / NAME).write_bytes(lock)
+        (clone.root / LOCK_NAME).write_bytes(lock)
         writes = clone.run(*final, parallelism=4)
         assert writes.count("create") == 3
         assert clone.lock == lock
@@ -351,7 +351,7 @@ def test_two_branches_that_made_the_same_recipe_merge(project: Project, tmp_path
     base = project.lock
     project.run(knight(0.6))
     ours = project.lock
-    (project.root / NAME).write_bytes(base)
+    (project.root / LOCK_NAME).write_bytes(base)
     project.run(knight(0.7))
     theirs, newest = project.lock, project.id()
     paths = [tmp_path / name for name in ("ours", "base", "theirs")]
@@ -359,7 +359,7 @@ def test_two_branches_that_made_the_same_recipe_merge(project: Project, tmp_path
         path.write_bytes(data)
     merged = subprocess.run(["git", "merge-file", "-p", *map(str, paths)], capture_output=True)
     assert merged.returncode > 0 and b"<<<<<<<" in merged.stdout
-    (project.root / NAME).write_bytes(merged.stdout)
+    (project.root / LOCK_NAME).write_bytes(merged.stdout)
     with pytest.raises(InvalidInput, match="git left a conflict"):
         project.run(knight(0.7))
     write_lock(project.root, flattened(read_conflicted(project.root)))
@@ -377,7 +377,7 @@ HOSTILE = ["../../etc/passwd", "a?b#c", "a/b", "", "x" * 65, "é", "a b", "..", 
 def test_hostile_ids_in_the_lock_are_refused(project: Project, id: str) -> None:
     project.run(knight())
     text = project.lock.decode().replace(f'"{project.id()}"', json.dumps(id))
-    (project.root / NAME).write_text(text, encoding="utf-8")
+    (project.root / LOCK_NAME).write_text(text, encoding="utf-8")
     before = len(project.writes())
     with pytest.raises(InvalidInput, match=r"compose\.lock"):
         project.stage.run([knight()])
@@ -401,7 +401,7 @@ def test_hostile_ids_in_the_journal_are_refused(project: Project, id: str) -> No
 def test_hostile_paths_in_the_lock_are_refused(project: Project, path: str) -> None:
     project.run(knight())
     text = project.lock.decode().replace('"a.yaml"', json.dumps(path))
-    (project.root / NAME).write_text(text, encoding="utf-8")
+    (project.root / LOCK_NAME).write_text(text, encoding="utf-8")
     with pytest.raises(InvalidInput, match="path inside the project"):
         project.stage.run([knight()])
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.cli import REPO, compose, edit, samples
 
-from composer.lock import NAME, dump, parse, read_lock
+from composer.lock import LOCK_NAME, dump, parse, read_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,15 +99,15 @@ def test_changes_of_two_recipes_merge_by_lines(project: Path, other: str) -> Non
     """`.gitattributes` names a driver that this clone doesn't know: git merges lines."""
     scales = {ROGUE: ("0.6", "0.7"), KNIGHT: ("0.65", "0.7")}
     on_two_branches(project, rescale(CASTLE, "0.9", "0.8"), rescale(other, *scales[other]))
-    theirs = git(project, "show", f"other:{NAME}").stdout
+    theirs = git(project, "show", f"other:{LOCK_NAME}").stdout
     merged = git(project, "merge", "--no-edit", "other")
     assert merged.returncode == 0, merged
-    text = (project / NAME).read_text("utf-8")
+    text = (project / LOCK_NAME).read_text("utf-8")
     assert text == dump(parse(text))
     assert entries(project)[other] == parse(theirs).target("local").recipes[other]
-    before = (project / NAME).read_bytes()
+    before = (project / LOCK_NAME).read_bytes()
     is_right_after_one_apply(project)
-    assert (project / NAME).read_bytes() == before
+    assert (project / LOCK_NAME).read_bytes() == before
 
 
 def test_a_removed_and_a_changed_neighbour_merge_by_lines(project: Path) -> None:
@@ -125,13 +125,13 @@ def test_a_removed_and_a_changed_neighbour_merge_by_lines(project: Path) -> None
 def test_a_merge_that_is_not_json_is_refused_with_the_commands_that_help(project: Path) -> None:
     on_two_branches(project, rescale(CASTLE, "0.9", "0.8"), rescale(ROGUE, "0.6", "0.7"))
     assert git(project, "merge", "--no-commit", "other").returncode == 0
-    edit(project / NAME, '"recipes": {', '"recipes":')
+    edit(project / LOCK_NAME, '"recipes": {', '"recipes":')
     commit(project, "a merge with a broken lock")
     for command in (["plan"], ["apply"], ["status"], ["lock"], ["lock", "--repair"]):
         ran = compose(*command, at=project)
-        assert (ran.status, f"{NAME}:" in ran.err) == (65, True), ran
+        assert (ran.status, f"{LOCK_NAME}:" in ran.err) == (65, True), ran
         assert "git checkout HEAD -- compose.lock; HEAD^" in " ".join(ran.err.split())
-    assert git(project, "checkout", "HEAD^", "--", NAME).returncode == 0
+    assert git(project, "checkout", "HEAD^", "--", LOCK_NAME).returncode == 0
     assert compose("apply", at=project).status == 0
     assert compose("plan", "--detailed-exitcode", at=project).status == 0
 
@@ -150,7 +150,7 @@ def test_neighbours_that_lines_could_not_merge_are_no_conflict(project: Path) ->
     on_two_branches(project, rescale(ROGUE, "0.6", "0.7"), retag)
     merged = git(project, "merge", "--no-edit", "other")
     assert merged.returncode == 0, merged
-    text = (project / NAME).read_text("utf-8")
+    text = (project / LOCK_NAME).read_text("utf-8")
     assert text == dump(parse(text)) and entries(project)[ROGUE].protect
     is_right_after_one_apply(project)
 
@@ -164,7 +164,9 @@ def test_a_recipe_moved_here_and_changed_there_has_one_entry(project: Path) -> N
         (project / ROGUE).rename(project / new)
 
     on_two_branches(project, move, rescale(ROGUE, "0.6", "0.7"))
-    changed = parse(git(project, "show", f"other:{NAME}").stdout).target("local").recipes[ROGUE]
+    changed = (
+        parse(git(project, "show", f"other:{LOCK_NAME}").stdout).target("local").recipes[ROGUE]
+    )
     merged = git(project, "merge", "--no-edit", "other")
     assert merged.returncode == 0, merged
     assert ROGUE not in entries(project) and entries(project)[new] == changed
@@ -174,7 +176,7 @@ def test_a_recipe_moved_here_and_changed_there_has_one_entry(project: Path) -> N
 @pytest.mark.usefixtures("driver")
 def test_two_branches_that_each_wrote_the_first_lock(project: Path) -> None:
     """There is no base: git gives the driver an empty file."""
-    (project / NAME).unlink()
+    (project / LOCK_NAME).unlink()
     commit(project, "no lock")
     on_two_branches(project, rescale(CASTLE, "0.9", "0.8"), rescale(KNIGHT, "0.65", "0.7"))
     merged = git(project, "merge", "--no-edit", "other")
@@ -186,13 +188,13 @@ def test_two_branches_that_each_wrote_the_first_lock(project: Path) -> None:
 def test_a_side_that_the_driver_can_not_read_is_a_conflict(project: Path) -> None:
     on_two_branches(project, rescale(CASTLE, "0.9", "0.8"), rescale(ROGUE, "0.6", "0.7"))
     git(project, "checkout", "--quiet", "other")
-    edit(project / NAME, '"recipes": {', '"recipes":')
+    edit(project / LOCK_NAME, '"recipes": {', '"recipes":')
     commit(project, "broken")
     git(project, "checkout", "--quiet", "main")
-    ours = (project / NAME).read_bytes()
+    ours = (project / LOCK_NAME).read_bytes()
     merged = git(project, "merge", "--no-edit", "other")
     assert merged.returncode and "not JSON" in merged.stderr, merged
-    assert (project / NAME).read_bytes() == ours
-    assert git(project, "checkout", "--ours", NAME).returncode == 0
+    assert (project / LOCK_NAME).read_bytes() == ours
+    assert git(project, "checkout", "--ours", LOCK_NAME).returncode == 0
     assert compose("apply", at=project).status == 0
     assert compose("plan", "--detailed-exitcode", at=project).status == 0

@@ -12,7 +12,7 @@ from support.sizes import size
 from support.state import made_state, state_of
 
 from composer.errors import InvalidInput
-from composer.lock import NAME, Ledger, dump, read_lock, remember
+from composer.lock import LOCK_NAME, Ledger, dump, read_lock, remember
 from composer.lock.journal import Journal
 from composer.model import Concept, Content, Entry, Lock, Next, Replaced, TargetLock
 
@@ -139,7 +139,7 @@ def test_hostile_ids_are_refused(tmp_path: Path, id: object, place: str) -> None
 def test_the_lock_leads_and_the_journal_tells_of_candidates(tmp_path: Path) -> None:
     entry = Entry("Knight", composition="old", content=DUST)
     lock = Lock({"local": TargetLock(None, {"a.yaml": entry})})
-    (tmp_path / NAME).write_text(dump(lock), encoding="utf-8")
+    (tmp_path / LOCK_NAME).write_text(dump(lock), encoding="utf-8")
     Ledger(tmp_path, "local", state_of(tmp_path)).record(
         "a.yaml", Entry("Knight", composition="new", content=INK)
     )
@@ -151,7 +151,7 @@ def test_the_lock_leads_and_the_journal_tells_of_candidates(tmp_path: Path) -> N
 def test_the_journal_is_newer_about_the_one_on_its_way(tmp_path: Path) -> None:
     coming = Entry("Knight", next=Next("comp", DUST, "created"))
     lock = Lock({"local": TargetLock(None, {"a.yaml": coming})})
-    (tmp_path / NAME).write_text(dump(lock), encoding="utf-8")
+    (tmp_path / LOCK_NAME).write_text(dump(lock), encoding="utf-8")
     told = Entry("Knight", next=Next("comp", INK, "mismatch"))
     Ledger(tmp_path, "local", state_of(tmp_path)).record("a.yaml", told)
     assert remember(tmp_path, "local", state_of(tmp_path)).entries["a.yaml"] == told
@@ -217,7 +217,7 @@ def test_other_targets_events_stay(tmp_path: Path) -> None:
 def test_an_unsettled_recipes_candidates_stay(tmp_path: Path) -> None:
     entry = Entry("Knight", composition="old", content=DUST)
     lock = Lock({"local": TargetLock(None, {"a.yaml": entry})})
-    (tmp_path / NAME).write_text(dump(lock), encoding="utf-8")
+    (tmp_path / LOCK_NAME).write_text(dump(lock), encoding="utf-8")
     Ledger(tmp_path, "local", state_of(tmp_path)).record(
         "a.yaml", Entry("Knight", composition="new", content=INK)
     )
@@ -236,13 +236,13 @@ def test_a_lock_written_but_a_journal_not_folded(tmp_path: Path) -> None:
     told = journal(tmp_path).read_bytes()
     ledger.marked("comp")
     ledger.close(handled=["a.yaml"])
-    lock = (tmp_path / NAME).read_bytes()
+    lock = (tmp_path / LOCK_NAME).read_bytes()
     journal(tmp_path).write_bytes(told)
     ledger = Ledger(tmp_path, "local", state_of(tmp_path))
     assert ledger.memory.entries["a.yaml"].candidates == ()
     ledger.marked("comp")
     assert not ledger.close(handled=["a.yaml"])
-    assert (tmp_path / NAME).read_bytes() == lock and not journal(tmp_path).exists()
+    assert (tmp_path / LOCK_NAME).read_bytes() == lock and not journal(tmp_path).exists()
 
 
 def test_a_forgotten_entry_is_forgotten(tmp_path: Path) -> None:
@@ -264,12 +264,12 @@ def test_an_events_cost_is_independent_of_the_locks_size(tmp_path: Path) -> None
         root = tmp_path / str(count)
         root.mkdir()
         entries = {f"{n:05}.yaml": Entry(f"N{n}", composition=f"c{n}") for n in range(count)}
-        (root / NAME).write_text(dump(Lock({"local": TargetLock(None, entries)})), "utf-8")
+        (root / LOCK_NAME).write_text(dump(Lock({"local": TargetLock(None, entries)})), "utf-8")
         ledger = Ledger(root, "local", state_of(root), clock=lambda: 1.0)
-        before = (root / NAME).stat().st_mtime_ns
+        before = (root / LOCK_NAME).stat().st_mtime_ns
         created(ledger, "00000.yaml")
         costs.append(journal(root).stat().st_size)
-        assert (root / NAME).stat().st_mtime_ns == before
+        assert (root / LOCK_NAME).stat().st_mtime_ns == before
     assert costs[0] == costs[1]
 
 

@@ -10,7 +10,7 @@ import pytest
 from support.cli import compose, samples
 from support.state import state_of
 
-from composer.lock import NAME, read_lock
+from composer.lock import LOCK_NAME, read_lock
 from composer.model import LORA, MARK, Concept
 from composer.targets.local.service import Engine
 
@@ -56,10 +56,10 @@ def conflicted(at: Path, theirs: str, *, base: str = "") -> str:
     line = '          "composition": "{}",\n'
     middle = f"||||||| b\n{line.format(base)}" if base else ""
     mine = line.format(id)
-    text = (at / NAME).read_text("utf-8")
+    text = (at / LOCK_NAME).read_text("utf-8")
     assert text.count(mine) == 1
     both = f"<<<<<<< o\n{mine}{middle}=======\n{line.format(theirs)}>>>>>>> t\n"
-    (at / NAME).write_text(text.replace(mine, both), "utf-8")
+    (at / LOCK_NAME).write_text(text.replace(mine, both), "utf-8")
     return id
 
 
@@ -108,10 +108,10 @@ def test_a_base_with_markers_is_read_as_a_lock_with_markers_is(applied: Path) ->
 
 
 def test_a_base_that_is_no_lock_is_told_and_stops_nothing(applied: Path) -> None:
-    whole = (applied / NAME).read_bytes()
-    (applied / NAME).write_bytes(whole.replace(b'"recipes":', b'"recipes"'))
+    whole = (applied / LOCK_NAME).read_bytes()
+    (applied / LOCK_NAME).write_bytes(whole.replace(b'"recipes":', b'"recipes"'))
     commit(applied)
-    (applied / NAME).write_bytes(whole)
+    (applied / LOCK_NAME).write_bytes(whole)
     ran = compose("plan", "--base", "HEAD", "-o", "json", at=applied)
     assert ran.status == 0, ran.err
     (said,) = [edit["edit"] for edit in json.loads(ran.out)["lockEdits"] if "base" in edit["edit"]]

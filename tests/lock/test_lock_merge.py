@@ -21,7 +21,7 @@ from support.rehearsal import Stage
 from support.sizes import size
 
 from composer.errors import InvalidInput
-from composer.lock import NAME, dump, flattened, merge_locks, parse, read_merged
+from composer.lock import LOCK_NAME, dump, flattened, merge_locks, parse, read_merged
 from composer.model import Candidate, Entry, Lock, Model, Replaced, TargetLock
 from composer.planner import is_exact_match
 
@@ -105,7 +105,7 @@ def test_one_apply_heals_what_is_between_gits_markers(seed: int) -> None:
             if clean:
                 continue
             try:
-                lock = read_merged(text, NAME)
+                lock = read_merged(text, LOCK_NAME)
             except InvalidInput as bad:  # git mixed both sides' lines: it says what helps
                 assert "git checkout --ours compose.lock" in str(bad.hint)
                 continue
@@ -122,7 +122,7 @@ def test_one_apply_heals_what_git_merges_without_a_conflict(seed: int) -> None:
     if not clean:
         return
     try:
-        lock = parse(text, source=NAME)
+        lock = parse(text, source=LOCK_NAME)
     except InvalidInput as bad:
         assert "git checkout" in str(bad.hint) and "compose apply" in str(bad.hint)
     else:
@@ -141,7 +141,7 @@ def is_healed(drawn: Branches, lock: Lock, *, mixed: bool = False) -> None:
     before = {*target.compositions()}
     with TemporaryDirectory() as folder:
         root = Path(folder)
-        (root / NAME).write_text(dump(lock), encoding="utf-8")
+        (root / LOCK_NAME).write_text(dump(lock), encoding="utf-8")
         stage = Stage(root, target)
         stage.run(recipes)
         made = {*target.compositions()} - before
@@ -273,7 +273,7 @@ def test_a_strangers_id_in_a_side_is_never_used_or_deleted(tmp_path: Path) -> No
         Entry(theirs.name, theirs.pins, theirs.composition, replaced=(Replaced(stranger, "x"),)),
     ):
         drawn.theirs.entries[path] = bad
-        (tmp_path / NAME).write_text(dump(flattened(by_values(drawn))), encoding="utf-8")
+        (tmp_path / LOCK_NAME).write_text(dump(flattened(by_values(drawn))), encoding="utf-8")
         stage = Stage(tmp_path, drawn.target)
         stage.run(drawn.recipes())
         assert stage.entries[path].composition not in (None, stranger)

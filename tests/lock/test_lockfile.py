@@ -18,7 +18,7 @@ from support.state import state_of
 
 from composer.errors import InvalidInput
 from composer.files.schemas import schema
-from composer.lock import NAME, Ledger, dump, parse, read_conflicted, read_lock, remember
+from composer.lock import LOCK_NAME, Ledger, dump, parse, read_conflicted, read_lock, remember
 from composer.model import Concept, Content, Entry, Lock, Next, Replaced, TargetLock, parameters
 
 AT = 'targets["https://api.cloud.scenario.com/v1"].recipes["recipes/storybook-knight.yaml"]'
@@ -162,7 +162,7 @@ def test_named_keys_are_in_order_of_code_points() -> None:
 
 
 def test_the_committed_lock_is_as_compose_writes_it() -> None:
-    text = (REPO / NAME).read_text(encoding="utf-8")
+    text = (REPO / LOCK_NAME).read_text(encoding="utf-8")
     assert dump(parse(text)) == text
 
 
@@ -386,7 +386,7 @@ def test_nan_is_refused() -> None:
 
 
 def test_not_utf8_is_refused(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_bytes(SAMPLE.encode("utf-16"))
+    (tmp_path / LOCK_NAME).write_bytes(SAMPLE.encode("utf-16"))
     with pytest.raises(InvalidInput, match="UTF-8"):
         read_lock(tmp_path)
 
@@ -407,7 +407,7 @@ def conflict(text: str) -> str:
 @pytest.mark.parametrize("base", ["", f"||||||| 1234567\n{BASE}"])
 def test_the_sides_of_a_conflict_are_candidates(tmp_path: Path, base: str, end: str) -> None:
     text = conflict(f"<<<<<<< HEAD\n{OURS}{base}=======\n{THEIRS}>>>>>>> branch\n")
-    (tmp_path / NAME).write_bytes(text.replace("\n", end).encode())
+    (tmp_path / LOCK_NAME).write_bytes(text.replace("\n", end).encode())
     entry = read_conflicted(tmp_path).target(KEY).recipes["recipes/storybook-knight.yaml"]
     assert entry.composition == "ours"
     assert [(c.id, c.used) for c in entry.candidates] == [("theirs", True)]
@@ -418,7 +418,7 @@ def test_a_side_with_another_recipe_is_kept(tmp_path: Path) -> None:
     other = '        "recipes/other.yaml": {"name": "Other", "type": "flux.1-composition"},\n'
     first = '        "recipes/storybook-knight.yaml": {\n'
     text = SAMPLE.replace(first, f"<<<<<<< HEAD\n=======\n{other}>>>>>>> branch\n{first}")
-    (tmp_path / NAME).write_text(text, encoding="utf-8")
+    (tmp_path / LOCK_NAME).write_text(text, encoding="utf-8")
     assert {*read_conflicted(tmp_path).target(KEY).recipes} == {
         "recipes/storybook-knight.yaml",
         "recipes/other.yaml",
@@ -438,7 +438,7 @@ def test_a_side_with_another_recipe_is_kept(tmp_path: Path) -> None:
     ],
 )
 def test_torn_markers_are_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / NAME).write_text(conflict(text), encoding="utf-8")
+    (tmp_path / LOCK_NAME).write_text(conflict(text), encoding="utf-8")
     with pytest.raises(InvalidInput, match=r"compose\.lock"):
         read_conflicted(tmp_path)
 
@@ -447,7 +447,7 @@ def test_torn_markers_are_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_equal_locks_leave_bytes_and_mtime(tmp_path: Path) -> None:
-    path = tmp_path / NAME
+    path = tmp_path / LOCK_NAME
     for data in (SAMPLE.encode(), SAMPLE.replace("\n", "\r\n").encode()):
         path.write_bytes(data)
         os.utime(path, (1, 1))
@@ -456,7 +456,7 @@ def test_equal_locks_leave_bytes_and_mtime(tmp_path: Path) -> None:
 
 
 def test_other_targets_stay_as_they_are(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_text(SAMPLE, encoding="utf-8")
+    (tmp_path / LOCK_NAME).write_text(SAMPLE, encoding="utf-8")
     ledger = Ledger(tmp_path, "local", state_of(tmp_path))
     ledger.record("a.yaml", Entry("Knight"))
     assert ledger.close(handled=["a.yaml"])
@@ -474,7 +474,7 @@ def test_an_id_that_becomes_current_leaves_replaced(tmp_path: Path) -> None:
 
 
 def test_reading_writes_nothing(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_text(SAMPLE, encoding="utf-8")
+    (tmp_path / LOCK_NAME).write_text(SAMPLE, encoding="utf-8")
     memory = remember(tmp_path, KEY, state_of(tmp_path))
     assert memory.owner == OWNER and [*memory.entries] == ["recipes/storybook-knight.yaml"]
-    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]

@@ -19,7 +19,7 @@ from support.rehearsal import Stage, recipe
 from support.state import made_state, state_of
 
 from composer.executor import recover
-from composer.lock import NAME, Ledger, dump, parse
+from composer.lock import LOCK_NAME, Ledger, dump, parse
 from composer.model import Concept, ConceptRef, parameters
 from composer.planner import Options, Plan, plan
 
@@ -128,7 +128,7 @@ def _write_lock(folder: Path, plain: dict[str, Any]) -> None:
     if "lock" in plain:
         owner = {"owner": plain["lock_owner"]} if "lock_owner" in plain else {}
         lock = {"version": 2, "targets": {"fake": {**owner, "recipes": plain["lock"]}}}
-        (folder / NAME).write_text(dump(parse(json.dumps(lock))), encoding="utf-8")
+        (folder / LOCK_NAME).write_text(dump(parse(json.dumps(lock))), encoding="utf-8")
 
 
 def _write_journal(folder: Path, plain: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from composer import (
     UsageError,
     Verb,
 )
-from composer.lock import NAME
+from composer.lock import LOCK_NAME
 from composer.targets import registry
 from composer.targets.kind import TargetKind
 from composer.targets.local.service import Engine
@@ -198,9 +198,9 @@ def test_lock_pins_without_creating(root: Path, target: Engine) -> None:
 def test_repair_merges_a_conflict(root: Path, target: Engine) -> None:
     with target:
         Project(root).lock(target)
-    text = (root / NAME).read_text()
+    text = (root / LOCK_NAME).read_text()
     other = text.replace('"Pixel Dust": "', '"Pixel Dust": "x')
-    (root / NAME).write_text(f"<<<<<<< HEAD\n{text}=======\n{other}>>>>>>> x\n")
+    (root / LOCK_NAME).write_text(f"<<<<<<< HEAD\n{text}=======\n{other}>>>>>>> x\n")
     assert Project(root).repair_lock(dry_run=True).written is False
     merged = Project(root).repair_lock()
     assert (merged.conflict, merged.written) == (True, True)

@@ -16,8 +16,7 @@ from support.cli import Ran, compose, edit, spawned
 from support.engine_files import PATIENCE, write_lora
 from support.state import copy_project, state_of
 
-from composer.lock import NAME as LOCK
-from composer.lock import read_lock
+from composer.lock import LOCK_NAME, read_lock
 from composer.lock.journal import NAME as JOURNAL
 from composer.model import COMPOSITION, MARK
 
@@ -103,7 +102,7 @@ def write_recipe(project: Path, path: str, concepts: Mapping[str, float] | None 
 
 def moved(project: Path, before: str, now: str) -> Path:
     """The project, with its lock and journal speaking of the server at another address."""
-    for file in (project / LOCK, state_of(project) / JOURNAL):
+    for file in (project / LOCK_NAME, state_of(project) / JOURNAL):
         if file.exists():
             edit(file, before, now)
     return project
@@ -217,7 +216,7 @@ def check(project: Path, served: Served, start: Start, *, unmarked: int = 0) -> 
 
 def check_at_rest(project: Path, served: Served) -> None:
     """Another apply sends no write, and leaves the lock's bytes and time alone."""
-    lock, seen = project / LOCK, len(served.events("call"))
+    lock, seen = project / LOCK_NAME, len(served.events("call"))
     before = lock.read_bytes(), lock.stat().st_mtime_ns
     again = apply(project, served)
     assert again.status == 0 and again.out.startswith("No changes"), again

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from support.state import state_of
 
 from composer.executor import Settings, apply, recover
-from composer.lock import NAME, Ledger, read_lock
+from composer.lock import LOCK_NAME, Ledger, read_lock
 from composer.model import ConceptRef, Recipe, TargetLock, parameters
 from composer.planner import ALLOW_EMPTY, ALLOW_LARGE, Options, Plan, Report, Step, plan
 
@@ -144,7 +144,7 @@ class Stage:
     @property
     def lock(self) -> bytes:
         """The lock's bytes; empty without one."""
-        path = self.root / NAME
+        path = self.root / LOCK_NAME
         return path.read_bytes() if path.exists() else b""
 
     @property
