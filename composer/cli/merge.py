@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -14,11 +13,6 @@ from composer.cli.signals import terminable
 from composer.cli.terminal import Meter
 from composer.errors import UsageError
 from composer.output import merge as render
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from composer.lora import Merged
 
 
 @click.command("merge")
@@ -32,20 +26,16 @@ if TYPE_CHECKING:
     metavar="OUT",
     help="The file to write: OUT.safetensors.",
 )
-@click.option(
-    "--rank", type=click.IntRange(min=1), metavar="R", help="The most that a layer's rank may be."
-)
+@click.option("--rank", type=click.IntRange(min=1), metavar="R", help="Maximum rank per layer.")
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="The number type of the weights; by default the LoRAs' own.",
+    help="Data type of the weights; by default the LoRAs' own.",
 )
 @click.option(
     "--format",
-    type=click.Choice(["diffusers", "kohya"]),
-    default="diffusers",
-    show_default=True,
-    help="Whose names the keys have. ComfyUI reads both.",
+    metavar="FORMAT",
+    help="Key naming of the output file: diffusers (the default) or kohya. ComfyUI reads both.",
 )
 @click.option("--force", is_flag=True, help="Replace OUT if it is there.")
 @click.option(
@@ -57,7 +47,7 @@ def merge_command(
     out: Path,
     rank: int | None,
     precision: str | None,
-    format: str,
+    format: str | None,
     force: bool,
     json_into: Path | None,
     dry_run: bool,
@@ -77,7 +67,7 @@ def merge_command(
             f"merging needs {missing.name}", hint="pip install 'lora-compose[local]'"
         ) from missing
     with terminable(), Meter(f"composing {out.name}") as meter:
-        done = merge(
+        merged = merge(
             parts,
             out,
             rank=rank,
@@ -87,43 +77,7 @@ def merge_command(
             dry_run=dry_run,
             progress=meter.say,
         )
-    made = _made(done, [path for path, _ in parts], out, format, dry_run=dry_run)
     if json_into:
-        write_copy(json_into, render.as_json(made))
-    click.echo(render.text(made), nl=False)
+        write_copy(json_into, render.as_json(merged))
+    click.echo(render.text(merged), nl=False)
     return 0
-
-
-def _made(
-    done: Merged, order: Sequence[Path], out: Path, format: str, *, dry_run: bool
-) -> render.MergedFile:
-    """What came of it, with the LoRAs in the order in which they were named."""
-    parts = [
-        render.Part(
-            file=str(file.path),
-            id=part.id,
-            sha256=part.reading.hashes.weights,
-            scale=part.scale,
-            format=file.format,
-            kinds=file.kinds,
-            ranks=file.ranks,
-            alphas=file.alphas,
-            dtypes=file.dtypes,
-            modules=len(file.modules),
-        )
-        for part, file in sorted(
-            zip(done.parts, done.files, strict=True), key=lambda pair: order.index(pair[1].path)
-        )
-    ]
-    report = done.report
-    return render.MergedFile(
-        out=str(out),
-        format=format,
-        dtype=report.dtype,
-        ranks=report.ranks,
-        size=done.size,
-        kept=report.kept,
-        notes=done.notes,
-        parts=tuple(parts),
-        dry_run=dry_run,
-    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ import numpy as np
 from composer.lora import metadata as notes
 from composer.lora.contributions import RowRange, ScaledDelta, opened, terms
 from composer.lora.dtypes import finite
+from composer.lora.formats import LoraFacts
 from composer.lora.inspection import Inspection, LoraInfo, Mix
 from composer.lora.reading import read, shared_family, with_scales
 from composer.lora.threads import in_order
@@ -243,12 +244,8 @@ def inspect(loras: Loras, *, title: str = "") -> Inspection:
 def portrait(file: LoraFile) -> LoraInfo:
     """What a file is, and says of itself."""
     return LoraInfo(
+        **{field.name: getattr(file, field.name) for field in fields(LoraFacts)},
         file=file.path.name,
-        format=file.format,
-        kinds=file.kinds,
-        ranks=file.ranks,
-        alphas=file.alphas,
-        dtypes=file.dtypes,
         modules=dict(Counter(_groups(file))),
         norms=len(file.norms),
         biases=sum(bool(adapter.biases) for adapter in file.adapters),

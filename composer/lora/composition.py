@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from composer.lora.formats import OutputFormat
     from composer.lora.layout import Layer
-    from composer.lora.reading import LoraFile
+    from composer.lora.reading import ScaledLora
     from composer.lora.weights import Weights
     from composer.lora.writer import Output
 
@@ -78,11 +78,11 @@ def _group(layer: Layer) -> str:
 
 
 def compose(
-    parts: Sequence[tuple[LoraFile, float]],
+    parts: Sequence[ScaledLora],
     out: Path,
     *,
     metadata: Mapping[str, str],
-    format: str = "diffusers",
+    format: str | None = None,
     rank: int | None = None,
     dtype: str | None = None,
     progress: Callable[[float], None] = lambda share: None,
@@ -91,7 +91,8 @@ def compose(
 
     The order of `parts` is the order of the concatenation: the same parts in the same order give
     the same bytes anywhere, unless `rank` is given: then every layer has at most that rank, and is
-    the best approximation there is. `format` is `diffusers` or `kohya`.
+    the best approximation there is. `format` is an output format of the parts' model family, by
+    default its first.
 
     `dtype` is F32, F16 or BF16, by default the parts' own if they share one, else F32; F16 that
     scaling would bring out of range becomes F32 then. Diffusers' layers whose ranks differ get one
@@ -115,9 +116,9 @@ def compose(
 
 
 def composed_size(
-    parts: Sequence[tuple[LoraFile, float]],
+    parts: Sequence[ScaledLora],
     *,
-    format: str = "diffusers",
+    format: str | None = None,
     rank: int | None = None,
     dtype: str | None = None,
 ) -> int:
@@ -126,9 +127,9 @@ def composed_size(
 
 
 def foreseen(
-    parts: Sequence[tuple[LoraFile, float]],
+    parts: Sequence[ScaledLora],
     *,
-    format: str = "diffusers",
+    format: str | None = None,
     rank: int | None = None,
     dtype: str | None = None,
 ) -> Report:
@@ -141,8 +142,8 @@ def foreseen(
         return Report(dtype or shared_dtype(parts), layout.ranks)
 
 
-def _output_format(parts: Sequence[tuple[LoraFile, float]], name: str) -> OutputFormat:
-    return shared_family([file for file, _ in parts]).output_formats[name]
+def _output_format(parts: Sequence[ScaledLora], name: str | None) -> OutputFormat:
+    return shared_family([file for file, _ in parts]).named_format(name)
 
 
 def _write(

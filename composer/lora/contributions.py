@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from composer.lora.container import Tensor
     from composer.lora.deltas import Delta
     from composer.lora.formats import OutputFormat, OutputLayer, Part
-    from composer.lora.reading import LoraFile
+    from composer.lora.reading import LoraFile, ScaledLora
 
     Array = NDArray[Any]
 
@@ -50,7 +50,7 @@ class Opened:
             self.source.check()
 
 
-def opened(parts: Iterable[tuple[LoraFile, float]], stack: ExitStack) -> tuple[Opened, ...]:
+def opened(parts: Iterable[ScaledLora], stack: ExitStack) -> tuple[Opened, ...]:
     """The parts that have a say, in their order: those whose scale isn't 0.
 
     Raises `BadLora` for a file that isn't the one that was read.

@@ -1,8 +1,8 @@
 """What a LoRA file held when it was read, and whether it is still the same.
 
-The library and `merging` read files through here. A file has the stamp of its size, times and
-inode. Where PEFT saved a configuration beside the weights, which decides how strong they are, the
-two count as one: stamp and id cover both.
+The library and `merging` read files through here. A file's signature is its size, times and inode.
+Where PEFT saved a configuration beside the weights, which decides how strong they are, the two
+count as one: signature and id cover both.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from composer.errors import BadLora
+from composer.lora.errors import Naming
 from composer.lora.ids import lora_id, pair_id
-from composer.lora.peft_config import peft_config_path
+from composer.lora.peft_config import peft_config_path, read_peft_config
 from composer.lora.reading import read
 from composer.text import visible
 
@@ -38,12 +39,13 @@ class StatSignature:
     modified: int  # milliseconds since 1970: of the file
 
     @classmethod
-    def of(cls, path: Path) -> StatSignature:
+    def of(cls, path: Path, root: Path | None = None) -> StatSignature:
         """Raises `BadLora` for what is no regular file: opening a pipe would wait forever."""
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise BadLora(f"{visible(path.name or str(path))} is not a regular file")
-        config = peft_config_path(path)
+        with Naming(path):
+            config = peft_config_path(path, root)
         both = [status, *([config.stat()] if config else [])]
         return cls(
             " ".join(map(_text, both)),
@@ -52,7 +54,7 @@ class StatSignature:
         )
 
     def settled(self, clock: Callable[[], int]) -> bool:
-        """Whether the last change was so long ago that any later one must show in the stamp."""
+        """Whether the last change was so long ago that any later one must show here."""
         return clock() - self.changed >= RACY
 
 
@@ -70,15 +72,19 @@ class Hashes:
         return pair_id(weights, bytes.fromhex(self.config)) if self.config else lora_id(weights)
 
     @classmethod
-    def of(cls, path: Path) -> Hashes:
-        config = peft_config_path(path)
-        return cls(_sha256(path), _sha256(config) if config else None)
+    def of(cls, path: Path, root: Path | None = None) -> Hashes:
+        """Raises `BadLora` for a configuration that can't be read, and `OSError`."""
+        with path.open("rb") as file:
+            weights = hashlib.file_digest(file, "sha256").hexdigest()
+        with Naming(path):
+            config = read_peft_config(path, root)
+        return cls(weights, None if config is None else hashlib.sha256(config).hexdigest())
 
     @classmethod
     def noted(cls, text: str) -> Hashes | None:
         """Those in a note; None where it is none of ours."""
-        found = text.split(" ")
-        return cls(*found) if len(found) <= 2 and all(map(_is_sha256, found)) else None
+        parts = text.split(" ")
+        return cls(*parts) if len(parts) <= 2 and all(map(_is_sha256, parts)) else None
 
     def __str__(self) -> str:
         """As a note has them."""
@@ -89,61 +95,83 @@ class Hashes:
 class Fingerprint:
     """What one file held when it was read.
 
-    `settled`: its last change was so long ago that any later one must show in its stamp.
+    `settled`: its last change was so long ago that any later one must show in its signature.
+    `root`: the folder that a configuration beside the file must lie in, if it is a link.
     """
 
     path: Path
-    stamp: str
+    signature: str
     settled: bool
     hashes: Hashes
     title: str | None
     modified: int  # milliseconds since 1970
+    root: Path | None = None
+
+    def read(self) -> LoraFile:
+        """The file itself. Raises `BadLora`."""
+        return read(self.path, root=self.root)
+
+    def check_unchanged(self) -> None:
+        """Raise `BadLora` unless the file, whose tensors were read by now, is the same."""
+        if not self.unchanged():
+            raise BadLora(
+                f"{visible(self.path.name)} changed while it was read",
+                hint="run the same again once it stays as it is",
+            )
+
+    def unchanged(self) -> bool:
+        """Whether the file still is the one that was hashed."""
+        try:
+            if StatSignature.of(self.path, self.root).text != self.signature:
+                return False
+            return self.settled or Hashes.of(self.path, self.root) == self.hashes
+        except (OSError, BadLora):
+            return False
 
 
-def look(
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A LoRA in a composition: its file, as it was hashed and as it was read, and its scale."""
+
+    fingerprint: Fingerprint
+    file: LoraFile
+    scale: float
+
+    @property
+    def id(self) -> str:
+        return self.fingerprint.hashes.id
+
+
+def fingerprint_file(
     path: Path,
     *,
+    root: Path | None = None,
     clock: Callable[[], int] = time.time_ns,
     check: Callable[[LoraFile], None] = lambda file: None,
 ) -> Fingerprint:
     """Read and hash the file, unless `check` raises something of what was read.
 
     Raises `BadLora` if it can't be used, or changes meanwhile, and `OSError`. `clock` gives
-    nanoseconds, as `time.time_ns` does.
+    nanoseconds, as `time.time_ns` does; for `root` see `read`.
     """
-    stamp = StatSignature.of(path)
-    settled = stamp.settled(clock)
-    file = read(path)
+    before = StatSignature.of(path, root)
+    settled = before.settled(clock)
+    file = read(path, root=root)
     check(file)
     title = file.title
-    hashes = Hashes.of(path)
+    hashes = Hashes.of(path, root)
     if not settled:  # the title must not be older than the hash
-        title = read(path).title
-    if StatSignature.of(path).text != stamp.text:
+        title = read(path, root=root).title
+    if StatSignature.of(path, root).text != before.text:
         raise BadLora(
             f"{visible(path.name)} changed while it was read", hint="is it still being copied?"
         )
-    return Fingerprint(path, stamp.text, settled, hashes, title, stamp.modified)
-
-
-def unchanged(reading: Fingerprint) -> bool:
-    """Whether the file still is the one that was hashed, now that its tensors were read."""
-    try:
-        if StatSignature.of(reading.path).text != reading.stamp:
-            return False
-        return reading.settled or Hashes.of(reading.path) == reading.hashes
-    except (OSError, BadLora):
-        return False
+    return Fingerprint(path, before.text, settled, hashes, title, before.modified, root)
 
 
 def _text(status: os.stat_result) -> str:
     """Size, times and inode as text: an inode may be too large for a column of SQLite."""
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_sha256(text: str) -> bool:

@@ -134,6 +134,22 @@ XLABS_SUFFIXES: Mapping[str, TensorRole] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
+class LoraFacts:
+    """What a file holds, all sorted.
+
+    `format` joins the names of several source formats by `+`, and `kinds` are LoRA, LoHa and LoKr.
+    `ranks` are those of the tensors as stored, `alphas` what is said about them (none: the factor
+    is 1), and `dtypes` the weights', as safetensors names them.
+    """
+
+    format: str
+    kinds: tuple[str, ...]
+    ranks: tuple[int, ...]
+    alphas: tuple[float, ...]
+    dtypes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SourceFormat:
     """A format's name, its spellings of modules, and its endings for the tensors."""
 

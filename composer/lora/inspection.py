@@ -11,6 +11,7 @@ from enum import StrEnum
 from math import sqrt
 from typing import TYPE_CHECKING, TypeAlias
 
+from composer.lora.formats import LoraFacts
 from composer.text import shorten
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ class Ingredient:
 
 
 @dataclass(frozen=True, slots=True)
-class LoraInfo:
+class LoraInfo(LoraFacts):
     """A LoRA file: what it holds, and what its maker noted. All texts are untrusted.
 
     `modules`: kind of layer -> how many are changed. `norms` and `biases` are how many scales of
@@ -276,11 +277,6 @@ class LoraInfo:
     """
 
     file: str
-    format: str
-    kinds: tuple[str, ...]
-    ranks: tuple[int, ...]
-    alphas: tuple[float, ...]
-    dtypes: tuple[str, ...]
     modules: Mapping[str, int]
     norms: int = 0
     biases: int = 0

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
     from composer.lora.contributions import Norm, Opened, ScaledDelta
     from composer.lora.formats import OutputFormat, OutputLayer
-    from composer.lora.reading import LoraFile
-
-    Parts = Sequence[tuple[LoraFile, float]]
+    from composer.lora.reading import LoraFile, ScaledLora
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,11 @@ class Layout:
 
     @classmethod
     def of(
-        cls, parts: Parts, output_format: OutputFormat, rank: int | None, stack: ExitStack
+        cls,
+        parts: Sequence[ScaledLora],
+        output_format: OutputFormat,
+        rank: int | None,
+        stack: ExitStack,
     ) -> Layout:
         """The layout of these parts, whose files stay open as long as `stack` does.
 
@@ -231,7 +233,7 @@ def _commonest(ranks: Sequence[int]) -> int | None:
 METADATA_ALLOWANCE = 64 * 1024  # bytes that are kept for the caller's metadata
 
 
-def shared_dtype(parts: Parts) -> str:
+def shared_dtype(parts: Sequence[ScaledLora]) -> str:
     """The type of all weights that take part, float32 if there are several.
 
     float8 fits into either of the 16-bit types without loss, and becomes float16 by itself.
@@ -243,7 +245,7 @@ def shared_dtype(parts: Parts) -> str:
 
 
 def most_bytes(
-    parts: Parts, output_format: OutputFormat, rank: int | None, dtype: str | None
+    parts: Sequence[ScaledLora], output_format: OutputFormat, rank: int | None, dtype: str | None
 ) -> int:
     """Bytes that the composed file takes at most.
 

@@ -13,19 +13,20 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
 
 from composer.lora.container import strict_json
 from composer.lora.errors import LoraFormatError
-from composer.lora.families import Family, default
 from composer.lora.inspection import Ingredient
+from composer.lora.reading import shared_family
 from composer.text import shorten
 from composer.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from composer.lora.fingerprint import Part
 
     Metadata = Mapping[str, str]
 
@@ -37,39 +38,27 @@ PHRASES = ("modelspec.trigger_phrase", "trigger_phrase", "trigger_word")  # the 
 PHRASE_LIMIT, PHRASES_LIMIT, TITLE_LIMIT = 256, 2048, 256  # characters
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """A part of a composition: its id, the sha256 (hex) of its file and of PEFT's configuration
-    beside it, its scale, and what its file says about itself."""
-
-    id: str
-    sha256: str
-    config: str | None
-    scale: float
-    metadata: Mapping[str, str]
-
-
 def described(
     title: str,
-    origins: Sequence[Origin],
+    parts: Sequence[Part],
     *,
-    format: str,
-    family: Family | None = None,
+    format: str | None = None,
     rank: int | None = None,
     precision: str | None = None,
 ) -> dict[str, str]:
-    """The metadata of the sum of these parts. `rank` and `precision` are what was asked for."""
-    family = family or default()
+    """The metadata of the sum of these parts. `rank` and `precision` are what was asked for;
+    `format` is an output format, by default the one of compositions."""
+    family = shared_family([part.file for part in parts])
     asked = {"compose.rank": rank, "compose.precision": precision}
-    phrase = _joined(trigger_phrase(origin.metadata) for origin in origins if origin.scale > 0)
+    phrase = _joined(trigger_phrase(part.file.metadata) for part in parts if part.scale > 0)
     return {
         "modelspec.sai_model_spec": SPEC,
         "modelspec.architecture": family.architecture,
-        "modelspec.implementation": family.output_formats[format].implementation,
+        "modelspec.implementation": family.named_format(format).implementation,
         "modelspec.title": plain(title, TITLE_LIMIT),
-        "modelspec.merged_from": ", ".join(origin.id for origin in origins),
+        "modelspec.merged_from": ", ".join(part.id for part in parts),
         **({"modelspec.trigger_phrase": phrase} if phrase else {}),
-        CONCEPTS: json.dumps(list(map(_concept, origins)), separators=(",", ":")),
+        CONCEPTS: json.dumps(list(map(_concept, parts)), separators=(",", ":")),
         "compose.version": __version__,
         **{key: str(value) for key, value in asked.items() if value is not None},
     }
@@ -97,14 +86,10 @@ def _joined(phrases: Iterable[str]) -> str:
     return joined
 
 
-def _concept(origin: Origin) -> dict[str, object]:
-    config = {"configSha256": origin.config} if origin.config else {}
-    return {
-        "modelId": origin.id,
-        "sha256": origin.sha256,
-        **config,
-        "scale": origin.scale,
-    }
+def _concept(part: Part) -> dict[str, object]:
+    hashes = part.fingerprint.hashes
+    config = {"configSha256": hashes.config} if hashes.config else {}
+    return {"modelId": part.id, "sha256": hashes.weights, **config, "scale": part.scale}
 
 
 LONGEST = 300  # characters of a text

@@ -8,10 +8,12 @@ Newer diffusers saves it as JSON in the file's metadata, PEFT itself as a file b
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from composer.files.inside import is_inside, is_link, read_inside
 from composer.lora.container import strict_json
 from composer.lora.errors import LoraFormatError, shown
 
@@ -100,13 +102,11 @@ class Configs:
         return cls({**found, "": AdapterConfig.of(raw, KEY)}, (*family.peft_prefixes, *bare))
 
     @classmethod
-    def beside(cls, path: Path) -> Configs:
+    def beside(cls, path: Path, root: Path | None) -> Configs:
         """The one that PEFT saved beside its weights; none where `path` isn't PEFT's own name."""
-        config = peft_config_path(path)
-        if config is None:
+        raw = read_peft_config(path, root)
+        if raw is None:
             return cls()
-        with config.open("rb") as file:
-            raw = file.read(_CONFIG_LIMIT + 1)
         if len(raw) > _CONFIG_LIMIT:
             raise LoraFormatError(f"has an {PEFT_CONFIG} of more than {_CONFIG_LIMIT:,} bytes")
         found = AdapterConfig.of(_object(raw, PEFT_CONFIG), PEFT_CONFIG)
@@ -134,10 +134,35 @@ class Configs:
         return None, 1.0
 
 
-def peft_config_path(path: Path) -> Path | None:
-    """The configuration that belongs to the file at `path`, if PEFT saved the two."""
+def peft_config_path(path: Path, root: Path | None) -> Path | None:
+    """The configuration that belongs to the file at `path`, if PEFT saved the two.
+
+    Raises `LoraFormatError` if it is a link out of `root`; if no root is given, for any link.
+    """
     config = path.with_name(PEFT_CONFIG)
-    return config if path.name == PEFT_WEIGHTS and config.is_file() else None
+    if path.name != PEFT_WEIGHTS or not os.path.lexists(config):
+        return None
+    if root is None and is_link(config):
+        raise LoraFormatError(
+            f"has an {PEFT_CONFIG} that is a link, which is not followed",
+            hint="put the file itself beside the weights",
+        )
+    if root is not None and not is_inside(config, root):
+        raise LoraFormatError(f"has an {PEFT_CONFIG} that leads outside the library")
+    return config
+
+
+def read_peft_config(path: Path, root: Path | None) -> bytes | None:
+    """What is in it: all of it, or one byte more than a configuration may have.
+
+    Raises `LoraFormatError` as `peft_config_path` does, and if it can't be read.
+    """
+    config = peft_config_path(path, root)
+    try:
+        return read_inside(config, root or config.parent, limit=_CONFIG_LIMIT) if config else None
+    except OSError as error:
+        reason = error.strerror or error.args[0]
+        raise LoraFormatError(f"has an {PEFT_CONFIG} that can't be read: {reason}") from error
 
 
 def _object(raw: bytes, what: str) -> Mapping[str, object]:

@@ -18,8 +18,9 @@ from composer.errors import BadLora, UsageError
 from composer.lora.adapters import adapters
 from composer.lora.container import Header, Source
 from composer.lora.dtypes import WEIGHTS
-from composer.lora.errors import LoraFormatError, shown
+from composer.lora.errors import LoraFormatError, Naming, shown
 from composer.lora.families import default, of_keys
+from composer.lora.formats import LoraFacts
 from composer.lora.peft_config import Configs
 from composer.text import visible
 
@@ -50,23 +51,16 @@ def with_scales(loras: Loras) -> list[tuple[Path, float]]:
 
 
 @dataclass(frozen=True, slots=True)
-class LoraFile:
+class LoraFile(LoraFacts):
     """A LoRA file that can be composed.
 
-    `format` joins the names of several by `+`, and `kinds` are LoRA, LoHa and LoKr; `ranks` are
-    those of the tensors as stored, `alphas` what is said about them (none: the factor is 1), and
-    `dtypes` the safetensors names of the weights', all sorted; `modules` are diffusers paths.
-    `norms` are scales that take the place of the base model's, by diffusers path.
+    `modules` are diffusers paths. `norms` are scales that take the place of the base model's, by
+    diffusers path.
     """
 
     path: Path
     family: Family
     title: str | None
-    format: str
-    kinds: tuple[str, ...]
-    ranks: tuple[int, ...]
-    alphas: tuple[float, ...]
-    dtypes: tuple[str, ...]
     modules: tuple[str, ...]
     metadata: Mapping[str, str]
     adapters: tuple[Adapter, ...]
@@ -86,22 +80,26 @@ class LoraFile:
                     ).of(self.path)
 
 
-def read(path: Path) -> LoraFile:
-    """The LoRA file at `path`; raises `BadLora`, naming the file and why it can't be used."""
-    try:
-        with Source(path) as source:
-            file = _read(path, source)
-            source.check()
-            return file
-    except LoraFormatError as flaw:
-        raise flaw.of(path) from None
+ScaledLora: TypeAlias = tuple[LoraFile, float]  # a file in a mix, and its scale
 
 
-def _read(path: Path, source: Source) -> LoraFile:
+def read(path: Path, *, root: Path | None = None) -> LoraFile:
+    """The LoRA file at `path`; raises `BadLora`, naming the file and why it can't be used.
+
+    PEFT's configuration beside it may be a link that stays within the folder `root`; without a
+    root no link to it is followed.
+    """
+    with Naming(path), Source(path) as source:
+        file = _read(path, source, root)
+        source.check()
+        return file
+
+
+def _read(path: Path, source: Source, root: Path | None) -> LoraFile:
     header = source.header
     family = of_keys(header.tensors)
     _check_keys(family, header.tensors, header.metadata)
-    made = adapters(source, family, _configs(path, family, header))
+    made = adapters(source, family, _configs(family, header, path, root))
     deltas = [adapter.delta for adapter in made if adapter.delta]
     used = {part.module.path for adapter in made for part in adapter.layer.parts}
     return LoraFile(
@@ -121,10 +119,10 @@ def _read(path: Path, source: Source) -> LoraFile:
     )
 
 
-def _configs(path: Path, family: Family, header: Header) -> Configs:
+def _configs(family: Family, header: Header, path: Path, root: Path | None) -> Configs:
     """PEFT's configuration: in the metadata, or beside a file that PEFT itself saved."""
     inside = Configs.of(family, header.metadata)
-    return inside if inside.by_prefix else Configs.beside(path)
+    return inside if inside.by_prefix else Configs.beside(path, root)
 
 
 def _format(family: Family, names: set[str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from composer.lora.inspection import T5_PART, Level
-from composer.output.merge import number_types
+from composer.output.merge import lora_facts, number_types
 from composer.output.plan_text import weight
 from composer.output.style import aligned, bar, dumped, painted
 from composer.text import shorten, visible
@@ -209,11 +209,7 @@ def _plain_concept(one: Inspection, number: int, portrait: LoraInfo) -> dict[str
         "name": one.mix.names[number],
         "scale": one.mix.scales[number],
         "file": portrait.file,
-        "format": portrait.format,
-        "kinds": list(portrait.kinds),
-        "ranks": list(portrait.ranks),
-        "alphas": list(portrait.alphas),
-        "dtypes": list(portrait.dtypes),
+        **lora_facts(portrait),
         "modules": dict(portrait.modules),
         "normScales": portrait.norms,
         "biases": portrait.biases,

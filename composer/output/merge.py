@@ -1,15 +1,18 @@
-"""What a merge made, for people and for programs."""
+"""What a merge merged, for people and for programs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from composer.output.style import aligned, dumped
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+
+    from composer.lora import Merged
+    from composer.lora.fingerprint import Part
+    from composer.lora.formats import LoraFacts
 
 
 _TYPES = {
@@ -21,95 +24,72 @@ _TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One LoRA of a merge: its file as it was named, what it is, and its scale."""
-
-    file: str
-    id: str
-    sha256: str
-    scale: float
-    format: str
-    kinds: tuple[str, ...]
-    ranks: tuple[int, ...]
-    alphas: tuple[float, ...]
-    dtypes: tuple[str, ...]
-    modules: int
-
-
-@dataclass(frozen=True, slots=True)
-class MergedFile:
-    """The merged file, or what it would be: `size` is then the most it can have, in bytes."""
-
-    out: str
-    format: str
-    dtype: str
-    ranks: tuple[int, ...]
-    size: int
-    kept: Mapping[str, float]
-    notes: tuple[str, ...]
-    parts: tuple[Part, ...]
-    dry_run: bool = False
-
-
-def text(made: MergedFile) -> str:
+def text(merged: Merged) -> str:
     """A line on the file, one for each LoRA in it, and what a reduction kept."""
-    size = f"{made.size / 1e6:,.1f} MB"
-    verb, size = ("would write", f"at most {size}") if made.dry_run else ("wrote", size)
-    how = f"{made.format}, {number_types([made.dtype])}, {_ranks(made.ranks)}"
+    size = f"{merged.size / 1e6:,.1f} MB"
+    verb, size = ("would write", f"at most {size}") if merged.dry_run else ("wrote", size)
+    how = f"{merged.format}, {number_types([merged.report.dtype])}, {_ranks(merged.report.ranks)}"
     lines = [
-        f"{verb} {visible(made.out)}: {how}, {size}",
-        *aligned([_row(part) for part in made.parts]),
+        f"{verb} {visible(str(merged.out))}: {how}, {size}",
+        *aligned([_row(part) for part in merged.parts]),
     ]
-    if made.kept:
+    if kept := merged.report.kept:
         lines += ["", "kept of the change:"]
-        lines += aligned([[f"  {group}", f"{share:.2%}"] for group, share in made.kept.items()])
-    lines += [f"note: {visible(note)}" for note in made.notes]
+        lines += aligned([[f"  {group}", f"{share:.2%}"] for group, share in kept.items()])
+    lines += [f"note: {visible(note)}" for note in merged.notes]
     return "\n".join(lines) + "\n"
 
 
-def as_json(made: MergedFile) -> str:
+def as_json(merged: Merged) -> str:
     """The same for programs."""
     concepts = [
         {
-            "file": part.file,
+            "file": str(part.file.path),
             "modelId": part.id,
-            "sha256": part.sha256,
+            "sha256": part.fingerprint.hashes.weights,
             "scale": part.scale,
-            "format": part.format,
-            "kinds": list(part.kinds),
-            "ranks": list(part.ranks),
-            "alphas": list(part.alphas),
-            "dtypes": list(part.dtypes),
-            "modules": part.modules,
+            **lora_facts(part.file),
+            "modules": len(part.file.modules),
         }
-        for part in made.parts
+        for part in merged.parts
     ]
     return dumped(
         {
             "formatVersion": 1,
-            "file": made.out,
-            "dryRun": made.dry_run,
-            "form": made.format,
-            "dtype": made.dtype,
-            "ranks": list(made.ranks),
-            "bytes": made.size,
-            "kept": dict(made.kept),
-            "notes": list(made.notes),
+            "file": str(merged.out),
+            "dryRun": merged.dry_run,
+            "form": merged.format,
+            "dtype": merged.report.dtype,
+            "ranks": list(merged.report.ranks),
+            "bytes": merged.size,
+            "kept": dict(merged.report.kept),
+            "notes": list(merged.notes),
             "concepts": concepts,
         }
     )
 
 
 def _row(part: Part) -> list[str]:
-    known = [*part.kinds, _ranks(part.ranks), *_alphas(part.alphas), number_types(part.dtypes)]
-    layers = "1 layer" if part.modules == 1 else f"{part.modules} layers"
-    told = f"{part.format}: {', '.join(known)}, {layers}"
-    return [f"  {part.scale:g}", visible(part.file), told]
+    file, count = part.file, len(part.file.modules)
+    weights = [*file.kinds, _ranks(file.ranks), *_alphas(file.alphas), number_types(file.dtypes)]
+    layers = "1 layer" if count == 1 else f"{count} layers"
+    told = f"{file.format}: {', '.join(weights)}, {layers}"
+    return [f"  {part.scale:g}", visible(str(file.path)), told]
 
 
 def _alphas(alphas: Sequence[float]) -> list[str]:
     return [f"alpha {_few([f'{alpha:g}' for alpha in alphas])}"] if alphas else []
+
+
+def lora_facts(lora: LoraFacts) -> dict[str, object]:
+    """What a LoRA file holds, for JSON."""
+    return {
+        "format": lora.format,
+        "kinds": list(lora.kinds),
+        "ranks": list(lora.ranks),
+        "alphas": list(lora.alphas),
+        "dtypes": list(lora.dtypes),
+    }
 
 
 def number_types(dtypes: Sequence[str]) -> str:

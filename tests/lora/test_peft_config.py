@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +12,8 @@ from support.lora_files import adapter_metadata
 from support.lora_tensors import QKV, Q, pair, saved, zeros
 
 from composer.errors import BadLora
-from composer.lora import read
+from composer.lora import inspect, merge, read
+from composer.lora.fingerprint import fingerprint_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,6 +147,41 @@ def test_one_beside_that_is_refused(tmp_path: Path, text: str, reason: str) -> N
     with pytest.raises(BadLora) as raised:
         read(beside(tmp_path, pair(stem), text))
     assert reason in raised.value.message
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+@pytest.mark.parametrize("place", ["library", ".", "gone"])
+def test_a_link_to_one_is_followed_within_a_given_folder_alone(tmp_path: Path, place: str) -> None:
+    """A repository could bring a link to any file of this machine."""
+    stem = Q.replace("transformer.", "base_model.model.", 1)
+    (tmp_path / "library/knight").mkdir(parents=True)
+    path = beside(tmp_path / "library/knight", pair(stem), "{}")
+    config, real = path.with_name("adapter_config.json"), tmp_path / place / "config.json"
+    config.unlink()
+    config.symlink_to(real)
+    if real.parent.exists():
+        real.write_text('{"r": 2, "lora_alpha": 8}', "utf-8")
+    out = tmp_path / "out.safetensors"
+    for use in (read, fingerprint_file, inspect, lambda path: merge(path, out)):
+        with pytest.raises(BadLora, match="a link, which is not followed"):
+            use(path)
+    if place == "library":
+        assert factors(read(path, root=tmp_path / "library")) == {stem: 4.0}
+        assert fingerprint_file(path, root=tmp_path / "library").unchanged()
+    else:
+        with pytest.raises(BadLora, match="leads outside the library"):
+            read(path, root=tmp_path / "library")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
+    path = beside(tmp_path, pair(Q), "{}")
+    (tmp_path / "adapter_config.json").unlink()
+    os.mkfifo(tmp_path / "adapter_config.json")
+    with pytest.raises(
+        BadLora, match=r"adapter_config\.json that can't be read: not a regular file"
+    ):
+        read(path)
 
 
 # --- what is refused ---------------------------------------------------------------------

@@ -60,6 +60,10 @@ class Family:
         """The format of compositions."""
         return next(iter(self.output_formats.values()))
 
+    def named_format(self, name: str | None) -> OutputFormat:
+        """The output format of this name, by default that of compositions; else `KeyError`."""
+        return self.output_format if name is None else self.output_formats[name]
+
     @cached_property
     def inspected(self) -> OutputFormat:
         """An output format that holds every module, for reports."""

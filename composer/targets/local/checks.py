@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from composer.errors import TargetError
-from composer.lora.merging import wanted
+from composer.lora.merging import OutputOptions
 from composer.model import DESCRIBED, is_id
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _check_concept(concept: Concept) -> None:
 
 def check_parameters(parameters: Parameters) -> None:
     """Refuse training parameters that would have to mean something, and can't."""
-    wanted(parameters)
+    OutputOptions.of(parameters)
     for name, _ in parameters:
         if name in UNSUPPORTED:
             raise TargetError(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from composer.errors import BadLora
-from composer.lora.fingerprint import Fingerprint, Hashes, StatSignature, look
+from composer.lora.fingerprint import Fingerprint, Hashes, StatSignature, fingerprint_file
 from composer.lora.metadata import plain
 from composer.targets.local.library_files import find
 from composer.targets.local.times import iso
@@ -62,7 +62,7 @@ class Lora:
     name: str
     aliases: tuple[str, ...]
     created_at: str
-    reading: Fingerprint
+    fingerprint: Fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +118,14 @@ class Library:
             return _Refusal(name, f"{found.shown} can't be read: {error.strerror or error}")
 
     def _known_or_read(self, path: Path) -> Fingerprint:
-        stamp = StatSignature.of(path)
+        stamp = StatSignature.of(path, self._folder)
         known = self._known.get(path)
-        if known is not None and known.stamp == stamp.text:
+        if known is not None and known.signature == stamp.text:
             return known
-        reading = self._noted(path, stamp) or self._read(path)
-        if reading.settled:
-            self._known[path] = reading
-        return reading
+        fingerprint = self._noted(path, stamp) or self._read(path)
+        if fingerprint.settled:
+            self._known[path] = fingerprint
+        return fingerprint
 
     def _noted(self, path: Path, stamp: StatSignature) -> Fingerprint | None:
         """The file as an earlier run found it."""
@@ -133,14 +133,14 @@ class Library:
         hashes = Hashes.noted(noted[0]) if noted else None
         if noted is None or hashes is None:
             return None
-        return Fingerprint(path, stamp.text, True, hashes, noted[1], stamp.modified)
+        return Fingerprint(path, stamp.text, True, hashes, noted[1], stamp.modified, self._folder)
 
     def _read(self, path: Path) -> Fingerprint:
-        reading = look(path, clock=self._clock, check=_check_fit)
-        if reading.settled:
-            stamp = _stamp(reading.stamp)
-            self._notes.put_note(_key(path), stamp, str(reading.hashes), reading.title)
-        return reading
+        fingerprint = fingerprint_file(path, root=self._folder, clock=self._clock, check=_check_fit)
+        if fingerprint.settled:
+            stamp = _stamp(fingerprint.signature)
+            self._notes.put_note(_key(path), stamp, str(fingerprint.hashes), fingerprint.title)
+        return fingerprint
 
 
 def _check_fit(file: LoraFile) -> None:
@@ -165,15 +165,15 @@ def _catalog(outcomes: Iterable[tuple[Found, Fingerprint | _Refusal]]) -> Catalo
 
 def _lora(id: str, copies: list[tuple[Found, Fingerprint]]) -> Lora:
     """One LoRA of equal files: the first gives the name, the others aliases."""
-    names = [_name(found, reading) or id for found, reading in copies]
+    names = [_name(found, fingerprint) or id for found, fingerprint in copies]
     first = copies[0][1]
     aliases = tuple(name for name in dict.fromkeys(names) if name != names[0])
     return Lora(id, names[0], aliases, iso(first.modified), first)
 
 
-def _name(found: Found, reading: Fingerprint) -> str:
+def _name(found: Found, fingerprint: Fingerprint) -> str:
     """As a recipe can write it: composed characters, no control or bidi ones, no runs of spaces."""
-    return plain(reading.title or "", LONGEST) or plain(found.name, LONGEST)
+    return plain(fingerprint.title or "", LONGEST) or plain(found.name, LONGEST)
 
 
 def _stamp(text: str) -> str:

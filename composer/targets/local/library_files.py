@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import TargetError
+from composer.lora.errors import LoraFormatError
 from composer.lora.peft_config import peft_config_path
 
 if TYPE_CHECKING:
@@ -92,11 +93,11 @@ def _file(found: Found, top: Path) -> Iterator[Found]:
     elif suffix == SUFFIX and not _within(found.path, top):
         yield _flawed(found, "leads outside the library")
     elif suffix == SUFFIX:
-        config = peft_config_path(found.path)
-        if config is not None and not _within(config, top):
-            yield _flawed(found, f"has an {config.name} that leads outside the library")
-        else:
+        try:
+            peft_config_path(found.path, top)
             yield found
+        except LoraFormatError as error:
+            yield _flawed(found, str(error))
 
 
 def _real(path: Path) -> Path:

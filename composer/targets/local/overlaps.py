@@ -6,13 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from composer.errors import BadLora
 from composer.lora.analysis import distinct, grams
 from composer.lora.families import registered
-from composer.lora.fingerprint import unchanged
 from composer.lora.inspection import Mix
-from composer.lora.reading import read
-from composer.text import visible
 from composer.version import __version__
 
 if TYPE_CHECKING:
@@ -60,13 +56,9 @@ class Overlaps:
     def _computed(
         self, loras: Sequence[Lora], pairs: Sequence[tuple[int, int]]
     ) -> dict[tuple[int, int], Overlap]:
-        found = grams([read(part.reading.path) for part in loras]).blocks
+        found = grams([part.fingerprint.read() for part in loras]).blocks
         for part in loras:
-            if not unchanged(part.reading):
-                raise BadLora(
-                    f"{visible(part.reading.path.name)} changed while it was read",
-                    hint="run the same again once it stays as it is",
-                )
+            part.fingerprint.check_unchanged()
         computed: dict[tuple[int, int], Overlap] = {
             (i, j): {block: float(gram[i, j]) for block, gram in found.items()} for i, j in pairs
         }

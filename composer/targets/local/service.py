@@ -11,7 +11,6 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from composer import lora
 from composer.errors import NotFound, TargetError
 from composer.files.disk import free_space
 from composer.lora.analysis import portrait
@@ -178,7 +177,7 @@ class Engine(Closing):
         be used.
         """
         parts = self._parts(concepts)
-        portraits = tuple(portrait(lora.read(part.reading.path)) for part, _ in parts)
+        portraits = tuple(portrait(part.fingerprint.read()) for part, _ in parts)
         return Inspection("", "", portraits, Overlaps(self.store).mix(parts))
 
     def verdict(self, concepts: Iterable[Concept]) -> str | None:

@@ -17,7 +17,8 @@ from filelock import FileLock, Timeout
 
 from composer.errors import ComposeError, TargetError, Unreachable
 from composer.files.atomic import sync_folder
-from composer.lora.merging import CompositionSpec, Part, make, wanted
+from composer.lora.fingerprint import Part
+from composer.lora.merging import CompositionSpec, OutputOptions, write_composed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,14 +120,12 @@ class Worker:
             self._store.fail(record.id, job, f"unexpected {type(error).__name__}: {error}")
 
     def _compose(self, record: Record, job: str) -> None:
-        making = CompositionSpec(
-            self._parts(record), record.id, wanted=wanted(record.parameters or ())
-        )
+        options = OutputOptions.of(record.parameters or ())
+        spec = CompositionSpec(self._parts(record), record.id, options)
         temporary = self._folder.temporary(record.id)
         try:
-            make(
-                making,
-                making.files(),
+            write_composed(
+                spec,
                 temporary,
                 progress=self._reporter(job),
                 free_space=self._free_space,
@@ -146,7 +145,8 @@ class Worker:
                 f"the library no longer has {', '.join(gone)}",
                 hint="put the file back, then run `compose apply` again",
             )
-        return tuple(Part(c.model_id, loras[c.model_id].reading, c.scale) for c in record.concepts)
+        pairs = [(loras[c.model_id].fingerprint, c.scale) for c in record.concepts]
+        return tuple(Part(fingerprint, fingerprint.read(), scale) for fingerprint, scale in pairs)
 
     def _publish(self, id: str, job: str, temporary: Path) -> None:
         result = self._folder.result(id)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from support.engine_files import write_lora, write_peft
 from support.sizes import size
 
-from composer.errors import TargetError
-from composer.lora.fingerprint import Hashes, unchanged
+from composer.errors import BadLora, TargetError
+from composer.lora.fingerprint import Hashes
 from composer.lora.ids import composition_ids, job_id, lora_id, pair_id
 from composer.model import Concept, is_id
 from composer.targets.local.library import Library
@@ -69,7 +69,7 @@ def test_an_id_follows_the_bytes(tmp_path: Path) -> None:
     path = write_lora(tmp_path / "a.safetensors")
     (lora,) = Library(tmp_path, Notes()).scan().loras.values()
     assert lora.id == lora_id(hashlib.sha256(path.read_bytes()).digest())
-    assert lora.reading.hashes.weights == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert lora.fingerprint.hashes.weights == hashlib.sha256(path.read_bytes()).hexdigest()
     assert is_id(lora.id)
     assert len(lora.id) == len("model_") + 22
 
@@ -181,12 +181,12 @@ def test_a_change_of_the_configuration_is_seen(tmp_path: Path, settled: bool, ha
     ahead = 3_000_000_000 if settled else 0
     library = Library(tmp_path, Notes(), clock=lambda: time.time_ns() + ahead)
     (before,) = library.scan().loras.values()
-    assert (before.reading.settled, unchanged(before.reading)) == (settled, True)
+    assert (before.fingerprint.settled, before.fingerprint.unchanged()) == (settled, True)
     if harm == "gone":
         config.unlink()
     else:
         write_peft(tmp_path / "knight", 1, alpha=32)
-    assert not unchanged(before.reading)
+    assert not before.fingerprint.unchanged()
     (after,) = library.scan().loras
     assert after != before.id
 
@@ -216,6 +216,17 @@ def test_a_configuration_that_leads_outside_is_not_opened(tmp_path: Path) -> Non
     config.symlink_to(tmp_path / "secret.json")
     said = "knight/adapter_model.safetensors has an adapter_config.json that leads outside"
     assert scan(tmp_path / "loras") == ({}, {"knight": f"{said} the library"})
+
+
+@needs_links
+def test_nor_is_one_that_leads_outside_since_the_library_was_read(tmp_path: Path) -> None:
+    config = write_peft(tmp_path / "loras/knight", 1).with_name("adapter_config.json")
+    (lora,) = Library(tmp_path / "loras", Notes()).scan().loras.values()
+    shutil.move(config, tmp_path / "secret.json")
+    config.symlink_to(tmp_path / "secret.json")
+    with pytest.raises(BadLora, match="leads outside the library"):
+        lora.fingerprint.read()
+    assert not lora.fingerprint.unchanged()
 
 
 @needs_links
@@ -360,15 +371,15 @@ def test_unchanged_sees_a_change_of_bytes_or_stamp(tmp_path: Path) -> None:
     path = write_lora(tmp_path / "a.safetensors", 1)
     library = Library(tmp_path, Notes())
     (lora,) = library.scan().loras.values()
-    assert unchanged(lora.reading)
+    assert lora.fingerprint.unchanged()
     status = path.stat()
     with path.open("r+b") as file:
         file.seek(-4, os.SEEK_END)
         file.write(b"\0\0\0\0")
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert not unchanged(lora.reading)
+    assert not lora.fingerprint.unchanged()
     path.unlink()
-    assert not unchanged(lora.reading)
+    assert not lora.fingerprint.unchanged()
 
 
 def test_unchanged_hashes_again_what_was_fresh_when_it_was_read(tmp_path: Path) -> None:
@@ -376,7 +387,7 @@ def test_unchanged_hashes_again_what_was_fresh_when_it_was_read(tmp_path: Path) 
     write_lora(tmp_path / "a.safetensors", 1)
     library = Library(tmp_path, Notes())
     (lora,) = library.scan().loras.values()
-    assert not lora.reading.settled
-    other = replace(lora.reading, hashes=Hashes("00" * 32))
-    assert not unchanged(other)
-    assert unchanged(replace(other, settled=True))
+    assert not lora.fingerprint.settled
+    other = replace(lora.fingerprint, hashes=Hashes("00" * 32))
+    assert not other.unchanged()
+    assert replace(other, settled=True).unchanged()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,17 +12,31 @@ from hypothesis import strategies as st
 from support.sizes import size
 
 from composer import __version__
+from composer.lora import read
+from composer.lora.fingerprint import Fingerprint, Hashes, Part
 from composer.lora.metadata import (
     PHRASE_LIMIT,
     PHRASES_LIMIT,
     TITLE_LIMIT,
-    Origin,
     described,
     trigger_phrase,
 )
 
-INK = Origin("model_ink", "aa" * 32, None, 0.5, {"modelspec.trigger_phrase": "ink lines"})
-DUST = Origin("model_dust", "bb" * 32, "cc" * 32, 0.25, {"trigger_word": " pxl  dust\n"})
+FILE = read(Path(__file__).parents[2] / "recipes/loras/ink-lines.safetensors")
+
+
+def part(hashes: Hashes, scale: float, metadata: dict[str, str]) -> Part:
+    """A part of a composition whose file says this about itself."""
+    fingerprint = Fingerprint(FILE.path, "", True, hashes, None, 0)
+    return Part(fingerprint, replace(FILE, metadata=metadata), scale)
+
+
+def saying(other: Part, metadata: dict[str, str]) -> Part:
+    return replace(other, file=replace(other.file, metadata=metadata))
+
+
+INK = part(Hashes("aa" * 32), 0.5, {"modelspec.trigger_phrase": "ink lines"})
+DUST = part(Hashes("bb" * 32, "cc" * 32), 0.25, {"trigger_word": " pxl  dust\n"})
 
 
 def test_every_field() -> None:
@@ -30,13 +45,13 @@ def test_every_field() -> None:
         "modelspec.architecture": "flux-1-dev/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": "model_k",
-        "modelspec.merged_from": "model_ink, model_dust",
+        "modelspec.merged_from": f"{INK.id}, {DUST.id}",
         "modelspec.trigger_phrase": "ink lines, pxl dust",
         "compose.concepts": json.dumps(
             [
-                {"modelId": "model_ink", "sha256": "aa" * 32, "scale": 0.5},
+                {"modelId": INK.id, "sha256": "aa" * 32, "scale": 0.5},
                 {
-                    "modelId": "model_dust",
+                    "modelId": DUST.id,
                     "sha256": "bb" * 32,
                     "configSha256": "cc" * 32,
                     "scale": 0.25,
@@ -48,7 +63,7 @@ def test_every_field() -> None:
     }
 
 
-def test_what_was_asked_for_and_the_other_form() -> None:
+def test_what_was_asked_for_and_the_other_format() -> None:
     said = described("k", [INK], format="kohya", rank=16, precision="bfloat16")
     assert (said["compose.rank"], said["compose.precision"]) == ("16", "bfloat16")
     assert said["modelspec.implementation"] == "https://github.com/black-forest-labs/flux"
@@ -64,7 +79,7 @@ def test_what_is_taken_away_triggers_nothing(scale: float) -> None:
 
 
 def test_a_phrase_counts_once_and_in_order() -> None:
-    again = replace(DUST, metadata=INK.metadata)
+    again = saying(DUST, {"modelspec.trigger_phrase": "ink lines"})
     assert (
         described("k", [INK, again], format="diffusers")["modelspec.trigger_phrase"] == "ink lines"
     )
@@ -80,11 +95,11 @@ def test_the_specs_own_field_wins_over_older_habits() -> None:
 @given(st.lists(st.text(max_size=3000), max_size=8), st.text(max_size=600))
 @settings(max_examples=size(100, 5000))
 def test_strangers_texts_are_bounded_and_printable(phrases: list[str], title: str) -> None:
-    origins = [replace(INK, metadata={"trigger_word": phrase}) for phrase in phrases]
-    said = described(title, origins, format="diffusers")
+    parts = [saying(INK, {"trigger_word": phrase}) for phrase in phrases]
+    said = described(title, parts, format="diffusers")
     assert len(said["modelspec.title"]) <= TITLE_LIMIT
     joined = said.get("modelspec.trigger_phrase", "")
     assert len(joined) <= PHRASES_LIMIT
     assert all(text.isprintable() for text in (joined, said["modelspec.title"]))
-    assert all(len(trigger_phrase(origin.metadata)) <= PHRASE_LIMIT for origin in origins)
-    assert said == described(title, origins, format="diffusers")
+    assert all(len(trigger_phrase(part.file.metadata)) <= PHRASE_LIMIT for part in parts)
+    assert said == described(title, parts, format="diffusers")
