@@ -1,4 +1,4 @@
-"""The command line: reads arguments, calls the rooms below, renders, returns an exit status.
+"""The command line: reads arguments, calls the Python API, prints, returns an exit status.
 
 Commands are imported when they are called, so that `compose --help` and `compose validate` start
 without what only other commands need.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from composer.cli.error_handler import guarded
+from composer.cli.main import guarded
 
 
 def run() -> None:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import open_project
+from composer.cli.project import open_project, open_target
 from composer.cli.signals import graceful
-from composer.cli.targets import open_target
 from composer.cli.terminal import Progress, emit
 from composer.errors import ExitStatus
 from composer.output import results
@@ -20,7 +19,7 @@ from composer.text import visible
 if TYPE_CHECKING:
     from composer.cli.options import TargetOptions
     from composer.project import ApplyOptions, Project, Selection
-    from composer.project.reviewed_plan import ReviewedPlan
+    from composer.project.planning import ReviewedPlan
 
 
 @click.command("apply")

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import open_project
-from composer.cli.targets import open_engine, open_target
+from composer.cli.project import open_engine, open_project, open_target
 from composer.cli.terminal import Progress, emit
 from composer.errors import UsageError
 from composer.output import results

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import open_project
-from composer.cli.targets import open_target
+from composer.cli.project import open_project, open_target
 from composer.errors import ExitStatus, UsageError
 from composer.text import visible
 

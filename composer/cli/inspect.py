@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.lora_argument import weighted
+from composer.cli.options import weighted
 from composer.cli.output_files import check_page, write_copy
-from composer.cli.project import open_project
-from composer.cli.targets import open_engine
+from composer.cli.project import open_engine, open_project
 from composer.cli.terminal import emit
 from composer.errors import ComposeError, UsageError
 from composer.output.inspect import as_json, text
 from composer.output.inspect_html import page
-from composer.project.advice import concepts_of
 from composer.project.options import PLAN_DEFAULTS, Selection
-from composer.project.planning import build_plan
+from composer.project.planning import build_plan, concepts_of
 from composer.project.sources import find
 from composer.text import visible
 

@@ -12,8 +12,7 @@ import click
 from click.core import ParameterSource
 
 from composer.cli import options as opt
-from composer.cli.project import open_project
-from composer.cli.targets import open_target
+from composer.cli.project import open_project, open_target
 from composer.cli.terminal import emit
 from composer.errors import UsageError
 from composer.lock import LOCK_NAME

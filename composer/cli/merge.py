@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from composer.cli import options as opt
-from composer.cli.lora_argument import weighted
+from composer.cli.options import weighted
 from composer.cli.output_files import check_report, write_copy
 from composer.cli.signals import terminable
 from composer.cli.terminal import Meter

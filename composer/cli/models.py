@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import open_project
-from composer.cli.targets import open_target
+from composer.cli.project import open_project, open_target
 from composer.cli.terminal import emit
 from composer.model import COMPOSITION, LORA
 from composer.output import results

@@ -14,7 +14,7 @@ from composer.errors import ComposeError
 from composer.lock import plain_content
 from composer.output import results
 from composer.output.style import aligned
-from composer.project.entries import find_path, trained
+from composer.project.sources import find_path, trained
 from composer.targets.registry import kind_of_key
 from composer.targets.selection import choose
 from composer.text import visible

@@ -1,20 +1,29 @@
-"""What a command writes beside what it prints: pages and reports, in the place of nothing of worth.
-
-`inspect` and `merge` ask with `check_copy` before they work, and write with `write_copy`.
-"""
+"""Files that a command writes beside what it prints, never over a LoRA, a recipe or the lock."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from composer.errors import UsageError
+import click
+
+from composer.cli.options import gathered
+from composer.errors import ComposeError, TargetError, UsageError
 from composer.files.delivery import check_folder, refuse_link_out, replacing, unwritable
+from composer.lock import LOCK_NAME
+from composer.output.markdown import COMMENT, SUMMARY, Budget
+from composer.project.sources import RECIPES, find
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from composer.cli.options import Command
+    from composer.project import Selection
+
 
 PAGES = (".html", ".htm")
 SOURCES = (".safetensors", ".yaml", ".yml", ".lock")  # LoRAs, recipes and the lock
@@ -30,7 +39,7 @@ def check_page(out: Path) -> None:
 def check_report(out: Path, others: Sequence[Path]) -> None:
     """The same for a report, which must be none of the `others` that the command works on."""
     _check(out)
-    if out.suffix.lower() in SOURCES or any(_same(out, other) for other in others):
+    if out.suffix.lower() in SOURCES or any(_is_same(out, other) for other in others):
         raise UsageError(f"{visible(str(out))} is no name for a report", hint="name a .json file")
 
 
@@ -53,7 +62,77 @@ def _check(out: Path) -> None:
     check_folder(out)
 
 
-def _same(one: Path, two: Path) -> bool:
-    if one.exists() and two.exists():
-        return os.path.samefile(one, two)
-    return os.path.realpath(one) == os.path.realpath(two)
+def _is_same(one: Path, two: Path) -> bool:
+    """Through links and on file systems that don't tell case, too."""
+    with suppress(OSError):
+        return one.samefile(two)
+    return one.resolve() == two.resolve()
+
+
+# --- copies of a plan --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Files that get the plan too, each in its own format and size."""
+
+    json: Path | None
+    markdown: Path | None
+    summary: Path | None
+
+    @property
+    def files(self) -> Iterator[tuple[str, Path, str, Budget]]:
+        """Each that is given: its option, the file, its format and size."""
+        for option, file, output_format, budget in (
+            ("--json-into", self.json, "json", COMMENT),
+            ("--markdown-into", self.markdown, "markdown", COMMENT),
+            ("--summary-into", self.summary, "markdown", SUMMARY),
+        ):
+            if file:
+                yield option, file, output_format, budget
+
+    def check(self, selection: Selection) -> None:
+        """Raises `UsageError` where a copy would be written over the lock or a recipe."""
+        if not any(self.files):
+            return
+        wanted = list(self.files)
+        for n, (option, file, _, _) in enumerate(wanted):
+            if any(_is_same(file, other) for _, other, _, _ in wanted[:n]):
+                raise UsageError(f"{option}: {file} is to hold another format already")
+        root, chosen = find(selection, Path.cwd())
+        recipes = [*chosen, *(root / RECIPES).rglob("*.y*ml")]
+        for option, file, _, _ in self.files:
+            refuse_link_out(file)
+            if any(_is_same(file, ours) for ours in (root / LOCK_NAME, *recipes)):
+                raise UsageError(
+                    f"{option}: {file} is the lock or a recipe", hint="give another file"
+                )
+
+    def write(self, render: Callable[[str, Budget], str]) -> None:
+        """What `render` gives for a format and a budget; nothing where it gives nothing.
+
+        Raises `ComposeError` for a path that can't be written.
+        """
+        for option, file, output_format, budget in self.files:
+            text = render(output_format, budget)
+            try:
+                write_copy(file, text) if text else None
+            except TargetError as bad:
+                raise ComposeError(
+                    f"{option}: {bad.message}",
+                    hint="name a file in a folder that exists; a plan changes nothing else",
+                ) from bad
+
+
+def _into(name: str, help: str) -> Callable[[Command], Command]:
+    kind = click.Path(path_type=Path)
+    return click.option(f"--{name}-into", name, type=kind, metavar="FILE", help=help)
+
+
+copy_options = gathered(
+    Copies,
+    "copies",
+    _into("json", "Write the JSON to this file too."),
+    _into("markdown", "Write the Markdown of a comment to this file too."),
+    _into("summary", "Write the Markdown of a job summary, up to 1 MiB, to this file too."),
+)

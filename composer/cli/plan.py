@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.plan_copies import copy_options
-from composer.cli.project import open_project
-from composer.cli.targets import open_target
+from composer.cli.output_files import copy_options
+from composer.cli.project import open_project, open_target
 from composer.cli.terminal import emit
 from composer.errors import ExitStatus, InvalidInput, UsageError
 from composer.lock import read_conflicted, read_lock
@@ -24,9 +23,9 @@ from composer.text import visible
 
 if TYPE_CHECKING:
     from composer.cli.options import TargetOptions
-    from composer.cli.plan_copies import Copies
+    from composer.cli.output_files import Copies
     from composer.project import PlanOptions, Project, Selection
-    from composer.project.reviewed_plan import ReviewedPlan
+    from composer.project.planning import ReviewedPlan
 
 
 @click.command("plan")

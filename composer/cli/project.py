@@ -1,16 +1,21 @@
-"""The project that a command is about, from its options."""
+"""The project and the target that a command is about, from its options."""
 
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import click
 
 from composer.files.state import VARIABLE
 from composer.lock import read_lock
-from composer.project import Project
+from composer.project import Project, opening
 from composer.project.options import ALL_RECIPES
+from composer.targets import registry
+from composer.targets.kind import OpenRequest
+from composer.targets.local.kind import open_engine as open_local
+from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +23,11 @@ if TYPE_CHECKING:
 
     from composer.model import Lock
     from composer.project import Selection
+    from composer.targets.base import Target
+    from composer.targets.kind import TargetOptions
+    from composer.targets.local.service import Engine
+    from composer.targets.selection import Choice
+
 
 __all__ = ["Project", "open_project"]
 
@@ -44,3 +54,36 @@ def open_project(
         click.echo("note: .compose/ is ignored: compose keeps its state elsewhere", err=True)
     assert not check or project.recipes is not None  # so that a problem in a file comes first
     return project
+
+
+LOCAL = registry.DEFAULT.name
+
+
+def open_target(
+    project: Project,
+    options: TargetOptions,
+    *,
+    run_jobs: bool,
+    parallelism: int = 8,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Target:
+    """Choose the target, say so on stderr, and open it. Raises `UsageError`, `CredentialsError`."""
+    return opening.open_target(
+        options,
+        project,
+        env=os.environ,
+        run_jobs=run_jobs,
+        parallelism=parallelism,
+        sleep=sleep,
+        on_choice=_say,
+    )
+
+
+def _say(choice: Choice) -> None:
+    click.echo(f"Target: {visible(choice.key)} ({choice.reason})\n", err=True)
+
+
+def open_engine(project: Project, options: TargetOptions, *, run_jobs: bool) -> Engine:
+    """The local target, whatever else is chosen. Raises `UsageError`."""
+    request = OpenRequest(LOCAL, project.target_context, options, os.environ, run_jobs=run_jobs)
+    return open_local(request)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import open_project
-from composer.cli.targets import LOCAL, open_engine
+from composer.cli.project import LOCAL, open_engine, open_project
 from composer.errors import UsageError, gravest
 from composer.output.style import aligned
 from composer.targets.selection import choose

@@ -12,7 +12,7 @@ from composer.project.options import ApplyOptions, PlanOptions, Selection
 from composer.project.project import Project
 
 if TYPE_CHECKING:
-    from composer.project.reviewed_plan import ReviewedPlan
+    from composer.project.planning import ReviewedPlan
 
 __all__ = ["ApplyOptions", "PlanOptions", "Project", "ReviewedPlan", "Selection"]
 
@@ -20,6 +20,6 @@ __all__ = ["ApplyOptions", "PlanOptions", "Project", "ReviewedPlan", "Selection"
 def __getattr__(name: str) -> object:
     if name != "ReviewedPlan":  # it brings every output format along: imported when it is used
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from composer.project.reviewed_plan import ReviewedPlan
+    from composer.project.planning import ReviewedPlan
 
     return ReviewedPlan

@@ -1,4 +1,4 @@
-"""Making the target what the recipes say: recover, plan, check, carry out."""
+"""Carrying out plans: `apply`, `destroy` and `prune`; and `forget`, which deletes nothing."""
 
 from __future__ import annotations
 
@@ -6,21 +6,32 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from composer.errors import Refused
 from composer.executor import Settings, Stopped, recover
 from composer.executor import apply as carry_out
-from composer.lock import Ledger
-from composer.planner import Report
+from composer.lock import Ledger, remember
+from composer.model import Entry
+from composer.planner import Deletions, Plan, Report, dangers, entry_without, match_entries, orphans
 from composer.planner import plan as build_plan
-from composer.project.approval import check_approved
-from composer.project.reviewed_plan import ReviewedPlan
+from composer.project.options import check_approved
+from composer.project.planning import ReviewedPlan
+from composer.project.sources import find_path
+from composer.targets.base import observe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from composer.planner import Plan, Step
-    from composer.project.options import ApplyOptions
+    from composer.model import KnownState, Model, Observed
+    from composer.planner import Action, Step
+    from composer.project.options import ApplyOptions, PlanOptions
     from composer.project.project import Project
     from composer.targets.base import Target
+    from composer.targets.local.service import Engine
+
+    Actions = Callable[[KnownState, Observed], list[Action]]
+
+
+# --- apply -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +77,133 @@ def _settings(target: Target, options: ApplyOptions) -> Settings:
         no_wait=options.no_wait,
         max_cost=options.max_cost,
     )
+
+
+# --- destroy, prune and forget -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """An entry that was taken out of the lock; with an `id`, only that id of it."""
+
+    path: str
+    name: str
+    id: str = ""
+
+
+def forget(project: Project, key: str, what: Sequence[str], *, dry_run: bool) -> list[Forgotten]:
+    """See `Project.forget`; the caller holds the project alone unless it is a dry run."""
+    ledger = Ledger(project.root, key, project.state, write=not dry_run)
+    forgotten = [_forget(ledger, thing, dry_run=dry_run) for thing in what]
+    if not dry_run:
+        for id in ledger.memory.made:
+            ledger.marked(id)
+        ledger.close(handled=[one.path for one in forgotten])
+    return forgotten
+
+
+def _forget(ledger: Ledger, thing: str, *, dry_run: bool) -> Forgotten:
+    """Forget one recipe or id."""
+    for path, entry in ledger.memory.entries.items():
+        if thing in entry.all_ids:
+            if not dry_run:
+                ledger.record(path, entry_without(entry, [thing]))
+            return Forgotten(path, entry.name, thing)
+    path = find_path(ledger.memory.entries, thing)
+    if not dry_run:
+        ledger.forget(path)
+    return Forgotten(path, ledger.memory.entries[path].name)
+
+
+def destroying(what: Sequence[str] | None) -> Actions:
+    """The deletion of these recipes' compositions and of these ids; None: of all recipes."""
+
+    def actions(memory: KnownState, observed: Observed) -> list[Action]:
+        loose = {model.id: model for model in orphans(memory, observed)}
+        named = [thing for thing in what or () if thing not in loose]
+        paths = [find_path(memory.entries, thing) for thing in named]
+        chosen = [*memory.entries] if what is None else paths
+        others = {id for p, e in memory.entries.items() if p not in chosen for id in e.ids}
+        removal = Deletions(memory, observed, taken=others)
+        removals = [
+            removal.everything(path, memory.entries[path], reason="destroy") for path in chosen
+        ]
+        ids = [id for id in dict.fromkeys(what or ()) if id in loose]
+        return [*removals, *(_without_entry(removal, loose[id]) for id in ids)]
+
+    return actions
+
+
+def _without_entry(removal: Deletions, orphan: Model) -> Action:
+    """Its id stands for the path that it doesn't have."""
+    entry = Entry(orphan.name, composition=orphan.id)
+    return removal.everything(orphan.id, entry, reason="destroy; no lock names it")
+
+
+def pruning(project: Project) -> Actions:
+    """The deletion of earlier compositions, and of those whose recipe's file is gone."""
+
+    def actions(memory: KnownState, observed: Observed) -> list[Action]:
+        matched = set(match_entries(project.recipes, memory.entries).values())
+        living = {id for path in matched for id in memory.entries[path].ids}
+        gone = Deletions(memory, observed, taken=living)
+        removals = []
+        for path, entry in memory.entries.items():
+            if path not in matched:
+                removals.append(gone.leftover(path, entry, prune=True))
+            elif project.selected is None or path in project.selected:
+                others = {id for p, e in memory.entries.items() if p != path for id in e.ids}
+                earlier = Deletions(memory, observed, taken=others).earlier(path, entry)
+                removals += [earlier] if earlier else []
+        return removals
+
+    return actions
+
+
+def delete(
+    project: Project,
+    target: Target,
+    actions: Actions,
+    options: PlanOptions,
+    watcher: Watcher,
+    *,
+    dry_run: bool,
+) -> Report:
+    """Plan deletions, check them against the guards, and carry them out.
+
+    Raises `Refused` for what is protected or not allowed. A dry run only tells the plan.
+    """
+    ledger = Ledger(project.root, target.key, project.state, write=not dry_run)
+    observed = observe(target, project.recipes, ledger.memory)
+    removals = actions(ledger.memory, observed)
+    _refuse_protected(removals)
+    guards = dangers(project.recipes, removals, ledger.memory, observed)
+    planned = Plan(target.key, tuple(removals), guards=tuple(guards), owner=observed.owner)
+    view = ReviewedPlan(planned, options.allowed, next_step="")
+    watcher.on_plan(view)
+    if not (dry_run and (removals or view.refused)):
+        planned.guard(options.allowed)
+    if dry_run:
+        return Report()
+    settings = Settings(target.grace, target.poll_interval)
+    return carry_out(planned, target, ledger, settings, say=watcher.on_step, stop=watcher.stop)
+
+
+def _refuse_protected(actions: Sequence[Action]) -> None:
+    """`destroy` and `prune` of a protected one refuse before the first write, naming it."""
+    for action in actions:
+        entry = action.entry
+        old = [old.name for old in entry.replaced if old.protect] if entry else []
+        if (entry and entry.protect and not action.transition.keeps_entry) or old:
+            name = action.name if entry and entry.protect else old[0]
+            raise Refused(
+                f"{name} ({action.path}) is protected",
+                hint="write protect: false into its recipe, apply, and come back",
+            )
+
+
+def prune_local(project: Project, target: Engine, *, dry_run: bool) -> list[str]:
+    """The ids of the local results that no lock entry names, freed unless it is a dry run."""
+    memory = remember(project.root, target.key, project.state)
+    keep = {*memory.made}.union(*(entry.all_ids for entry in memory.entries.values()))
+    return list(target.prune(keep, dry_run=dry_run))

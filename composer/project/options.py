@@ -1,18 +1,23 @@
-"""What a caller may say about a use case, each as one value that travels down unchanged.
+"""What a caller asks of a use case, allows and approved, each as one value.
 
-`PlanOptions` extends the planner's own options, and `ApplyOptions` extends those, so that the
+`PlanOptions` extends the options of the planner, and `ApplyOptions` extends those, so that the
 value which the command line builds is the value that the planner reads.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from composer.planner import ALLOW_EMPTY, ALLOW_LARGE, Options
+from composer.errors import InvalidInput, Refused, UsageError
+from composer.planner import ALLOW_EMPTY, ALLOW_LARGE, Options, Verb, digest_of_changes
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Collection
+
+    from composer.planner import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +76,93 @@ class ApplyOptions(PlanOptions):
 
 
 APPLY_DEFAULTS = ApplyOptions()
+
+
+# --- what was approved -------------------------------------------------------------------
+
+MAX_PLAN_BYTES = 64 * 1024 * 1024
+
+
+def check_approved(planned: Plan, options: PlanOptions, approved: Plan | None = None) -> None:
+    """Raise `Refused` where the plan is not what `options` and an earlier plan allow.
+
+    `approved` is that earlier plan: every change must be one of its changes.
+    """
+    if options.locked:
+        check_locked(planned)
+    if isinstance(options, ApplyOptions) and options.expect is not None:
+        check_expected(planned, options.expect, options.digest)
+    if approved is not None:
+        _check_among(planned, approved.change_digests, "the plan that was given")
+
+
+def check_locked(planned: Plan) -> None:
+    """`--locked`: no pin may be added or moved. Raises `Refused`."""
+    for action in planned.actions:
+        if action.recipe is None or action.verb is Verb.BLOCKED:
+            continue
+        pinned = dict(action.entry.pins) if action.entry else {}
+        for name, id in action.transition.pins:
+            if pinned.get(name) != id:
+                moved = f"moves from {pinned[name]}" if name in pinned else "is new in the lock"
+                raise Refused(
+                    f"--locked: the pin of {name} ({action.path}) {moved}",
+                    hint="run without --locked, and commit compose.lock",
+                )
+
+
+def check_expected(planned: Plan, expected: str, digest: str | None = None) -> None:
+    """`--expect`: run only what was approved, by digest or by a plan's JSON. Raises `Refused`.
+
+    `digest`: the one that the file must have by its changes, whatever it says of itself.
+    """
+    if not planned.changes:
+        return
+    if re.fullmatch("[0-9a-fA-F]{8,64}", expected.removeprefix("sha256:")):
+        if not planned.digest.startswith(expected.removeprefix("sha256:").lower()):
+            raise Refused(
+                f"--expect: the plan is sha256:{planned.digest[:8]}…, not {expected[:8]}…",
+                hint="something changed since it was approved: look at compose plan again",
+            )
+        if digest is not None and planned.digest != digest:
+            raise Refused(
+                f"--digest: the plan is sha256:{planned.digest[:8]}…, not {digest[:8]}…",
+                hint="it is not the plan that was approved",
+            )
+        return
+    approved = _approved(Path(expected))
+    if digest is not None and digest_of_changes(approved) != digest:
+        raise Refused(
+            f"--digest: the changes in {expected} are not those of sha256:{digest[:8]}…",
+            hint="it is not the plan that was approved",
+        )
+    _check_among(planned, approved, expected, option="--expect: ")
+
+
+def _check_among(planned: Plan, approved: Collection[str], where: str, *, option: str = "") -> None:
+    for change in planned.changes:
+        if planned.digest_of(change) not in approved:
+            raise Refused(
+                f"{option}{change.shown} {change.name} ({change.path}) is not in {where}",
+                hint="something changed since it was approved: look at compose plan again",
+            )
+
+
+def _approved(file: Path) -> list[str]:
+    import json
+
+    if not file.is_file():
+        raise UsageError(
+            f"--expect: {file} is neither a digest (8 to 64 hex digits) nor a plan's JSON file"
+        )
+    try:
+        if file.stat().st_size > MAX_PLAN_BYTES:
+            raise ValueError("it is too large")
+        digests = json.loads(file.read_text(encoding="utf-8"))["changeDigests"]
+        if not isinstance(digests, list) or not all(isinstance(one, str) for one in digests):
+            raise ValueError("its digests are no text")
+        return list(digests)
+    except (ValueError, KeyError, TypeError, RecursionError) as bad:
+        raise InvalidInput(
+            f"--expect: {file} is not a plan's JSON ({bad})", hint="compose plan --json-into FILE"
+        ) from bad

@@ -1,28 +1,80 @@
-"""From a project and a target to a plan; nothing is written."""
+"""From a project and a target to a plan that a reader gets: nothing is written."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from composer.errors import UsageError
-from composer.lock import remember
+from composer.errors import BadLora, InvalidInput, UsageError
+from composer.files.git import git
+from composer.lock import LOCK_NAME, read_merged, remember
+from composer.model import Lock
+from composer.output.plan_formats import PLAN_FORMATS
+from composer.output.plan_view import PlanView
 from composer.planner import MARKERS, compare_locks, plan, unreadable, with_found
 from composer.planner import plan_offline as plan_by_lock
-from composer.project.advice import advice
-from composer.project.base_lock import base_lock
-from composer.project.reviewed_plan import ReviewedPlan
+from composer.project.options import check_approved
 from composer.targets.base import observe
+from composer.text import shorten, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import subprocess
+    from collections.abc import Iterable, Sequence
 
-    from composer.model import Recipe
-    from composer.planner import Options, Plan
-    from composer.project.base_lock import Base
+    from composer.model import Concept, Recipe
+    from composer.planner import Action, Options, Plan
     from composer.project.options import PlanOptions
     from composer.project.project import Project
     from composer.targets.base import Target
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewedPlan(PlanView):
+    """What `Project.plan` returns. `plan` is the bare plan; the rest is what is shown with it."""
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """The answer to every recipe, by path."""
+        return self.plan.actions
+
+    @property
+    def changes(self) -> tuple[Action, ...]:
+        """The actions that change something on the target."""
+        return self.plan.changes
+
+    @property
+    def blocked(self) -> tuple[Action, ...]:
+        """The actions that a problem on the target stops."""
+        return self.plan.blocked
+
+    @property
+    def digest(self) -> str:
+        """64 hex digits for all changes together: what `ApplyOptions.expect` compares."""
+        return self.plan.digest
+
+    def check(self, options: PlanOptions) -> None:
+        """Raise `Refused` where `locked`, `expect` or `digest` don't allow this plan.
+
+        Guards are not asked here: a plan may be shown that `apply` would refuse.
+        """
+        check_approved(self.plan, options)
+
+    def to_text(self) -> str:
+        """The plan for a terminal."""
+        return PLAN_FORMATS["text"](self)
+
+    def to_json(self) -> str:
+        """The plan for programs, by the published schema `plan`."""
+        return PLAN_FORMATS["json"](self)
+
+    def to_markdown(self) -> str:
+        """The plan for a review comment, within `budget`."""
+        return PLAN_FORMATS["markdown"](self)
+
+
+# --- making a plan -----------------------------------------------------------------------
 
 
 def check_names(recipes: Sequence[Recipe], options: Options) -> None:
@@ -80,3 +132,102 @@ def _compared(planned: Plan, project: Project, base: Base | None) -> Plan:
         diff = compare_locks(project.recipes, base.lock, project.lockfile, planned.target)
         edits, notes = [*edits, *diff.edits], (*notes, *diff.notes)
     return replace(planned, lock_edits=tuple(edits), notes=notes)
+
+
+# --- advice on mixes ---------------------------------------------------------------------
+
+log = logging.getLogger("composer.inspect")
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """A target that can look into LoRAs."""
+
+    def verdict(self, concepts: Iterable[Concept]) -> str | None:
+        """In one line, whether these LoRAs get into each other's way; None for one alone."""
+
+
+def advice(planned: Plan, target: Target) -> dict[str, str]:
+    """The verdict on each composition, by recipe, or why a LoRA allows none.
+
+    Where there is none, the plan is as good.
+    """
+    found: dict[str, str] = {}
+    if not isinstance(target, Judging):
+        return found
+    for action in planned.actions:
+        try:
+            verdict = target.verdict(concepts_of(action))
+        except BadLora as bad:
+            verdict = f"none, as training would fail: {bad.message}"
+        except Exception as error:  # whatever it is, it must not break a plan
+            log.debug("no verdict on %s: %s", action.path, error)
+            continue
+        if verdict is not None:
+            found[action.path] = verdict
+    return found
+
+
+def concepts_of(action: Action) -> tuple[Concept, ...]:
+    """The concepts in the order of the recipe; none where there is no recipe, or it is blocked."""
+    if action.recipe is None or action.content is None:
+        return ()
+    pins = dict(action.transition.pins)
+    order = [ref.model_id or pins.get(ref.name or "") for ref in action.recipe.concepts]
+    return tuple(sorted(action.content.concepts, key=lambda c: order.index(c.model_id)))
+
+
+# --- an earlier lock to compare with -----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A lock to compare with; `flaw` is why it can't be read, and there is nothing to compare."""
+
+    lock: Lock
+    flaw: str = ""
+
+
+def base_lock(base: str, root: Path) -> Base:
+    """The lock in this file, or the one at the root in this revision; empty if it has none there.
+
+    A revision is what it is: where its lock can't be read, that is told, and stops nobody from
+    mending it. Raises `UsageError` for what is neither, `InvalidInput` for a file that is no lock.
+    """
+    if Path(base).is_file():
+        return Base(_read(Path(base).read_bytes(), base))
+    if base.startswith("-") or not base:
+        raise UsageError(f"--base: {visible(base)!r} is neither a file nor a git revision")
+    commit = _git(root, "rev-parse", "--verify", f"{base}^{{commit}}")
+    if commit.returncode:
+        said = shorten(visible(commit.stderr.decode("utf-8", "replace").strip()), 200)
+        raise UsageError(
+            f"--base: {shorten(visible(base), 100)} is neither a file nor a git revision: {said}",
+            hint="in CI, fetch it first: git fetch origin BRANCH",
+        )
+    # A path that begins with ./ is meant from where git runs, which need not be the top level.
+    path = f"{commit.stdout.decode().strip()}:./{LOCK_NAME}"
+    blob = _git(root, "rev-parse", "--verify", "--quiet", path)
+    if blob.returncode:
+        return Base(Lock())
+    data = _git(root, "cat-file", "blob", blob.stdout.decode().strip()).stdout
+    try:
+        return Base(_read(data, base))
+    except InvalidInput as bad:
+        return Base(Lock(), bad.message)
+
+
+def _read(data: bytes, base: str) -> Lock:
+    try:
+        return read_merged(data.decode("utf-8", "replace"), f"the base's lock ({visible(base)})")
+    except InvalidInput as bad:
+        raise InvalidInput(bad.message, hint="--base takes a compose.lock, or a revision") from bad
+
+
+def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return git(root, *arguments)
+    except FileNotFoundError as missing:
+        raise UsageError(
+            "--base: a git revision needs git, which isn't installed", hint="give a file"
+        ) from missing

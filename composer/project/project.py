@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from composer.errors import Check, Problem
     from composer.model import Entry, Lock, Recipe
     from composer.planner import Plan, Report, Step
-    from composer.project.deleting import Forgotten
+    from composer.project.applying import Forgotten
     from composer.project.importing import Imported
     from composer.project.locking import MergedLock, Pinned
     from composer.project.options import ApplyOptions, Selection
+    from composer.project.planning import ReviewedPlan
     from composer.project.pulling import Pulled
-    from composer.project.reviewed_plan import ReviewedPlan
     from composer.project.sources import Sources
     from composer.targets.base import Target
     from composer.targets.kind import TargetContext, TargetOptions
@@ -289,7 +289,7 @@ class Project:
         Without `target` (or its key in the lock): the lock's only one. Raises `UsageError` if the
         lock has several.
         """
-        from composer.project.entries import only_key, trained
+        from composer.project.sources import only_key, trained
 
         return trained(self.entries(only_key(self.root) if target is None else target))
 
@@ -298,7 +298,7 @@ class Project:
 
         `target` may be its key in the lock. Raises `UsageError` for what the lock doesn't have.
         """
-        from composer.project.deleting import forget
+        from composer.project.applying import forget
 
         key = target if isinstance(target, str) else target.key
         with nullcontext() if dry_run else self.exclusive():
@@ -320,8 +320,7 @@ class Project:
         Only what compose made is deleted. A dry run tells `on_plan` and reports nothing. Raises
         `Refused` for what is protected or not allowed.
         """
-        from composer.project.applying import Watcher
-        from composer.project.deleting import delete, destroying
+        from composer.project.applying import Watcher, delete, destroying
 
         watcher = Watcher(on_plan, on_step)
         with nullcontext() if dry_run else self.exclusive():
@@ -337,8 +336,7 @@ class Project:
         on_step: Callable[[Step], None] = lambda step: None,
     ) -> Report:
         """Delete earlier compositions, and those whose recipe's file is gone; else as `destroy`."""
-        from composer.project.applying import Watcher
-        from composer.project.deleting import delete, pruning
+        from composer.project.applying import Watcher, delete, pruning
 
         watcher = Watcher(on_plan, on_step)
         with nullcontext() if dry_run else self.exclusive():
@@ -346,7 +344,7 @@ class Project:
 
     def prune_local(self, target: Engine, *, dry_run: bool = False) -> list[str]:
         """Free the local results that no lock entry names; their ids."""
-        from composer.project.deleting import prune_local
+        from composer.project.applying import prune_local
 
         with nullcontext() if dry_run else self.exclusive():
             return prune_local(self, target, dry_run=dry_run)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from composer.errors import ComposeError, ExitStatus, Refused, UsageError
 from composer.files.delivery import THERE, deliver, unwritable
 from composer.planner import match_entries
-from composer.project.entries import find_path
+from composer.project.sources import find_path
 from composer.recipes import slug
 from composer.text import visible
 

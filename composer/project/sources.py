@@ -1,21 +1,24 @@
-"""What a project is made of on disk: its root, its recipe files, and the lock."""
+"""What a project is made of: its root, its recipe files, and the lock with its entries."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from composer.errors import UsageError
 from composer.lock import LOCK_NAME, read_lock
 from composer.recipes import default_paths, discover, find_root, home_directory, load, relative
-from composer.text import visible
+from composer.text import did_you_mean, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from composer.errors import Problem
-    from composer.model import Lock, Recipe
+    from composer.model import Entry, Lock, Recipe
     from composer.project.options import Selection
+
 
 RECIPES = "recipes"
 _WHOLE_PROJECT = frozenset({"E305", "E306"})  # problems that two files make together
@@ -84,3 +87,34 @@ def _whole_project(root: Path, lock: Lock, chosen: list[Path], selection: Select
     if (root / RECIPES).is_dir():
         files |= set(discover([root / RECIPES], root=root, exclude=selection.exclude))
     return sorted(files)
+
+
+# --- entries of the lock -----------------------------------------------------------------
+
+
+def only_key(root: Path) -> str:
+    """The lock's only target; `local` if there is no lock. Raises `UsageError` for several."""
+    keys = sorted(read_lock(root).targets)
+    if len(keys) > 1:
+        raise UsageError(
+            f"{LOCK_NAME} has several targets: {', '.join(keys)}", hint="name one of them"
+        )
+    return keys[0] if keys else "local"
+
+
+def trained(entries: Mapping[str, Entry]) -> dict[str, str]:
+    """Each entry's name and the id of its trained composition."""
+    return {entry.name: entry.composition for entry in entries.values() if entry.composition}
+
+
+def find_path(entries: Mapping[str, Entry], wanted: str) -> str:
+    """The path of the entry with this path or name. Raises `UsageError`."""
+    path = wanted.replace(os.sep, "/").removeprefix("./")
+    for known, entry in entries.items():
+        if known == path or entry.name == wanted:
+            return known
+    near = did_you_mean(wanted, [*entries, *(entry.name for entry in entries.values())])
+    raise UsageError(
+        f"the lock has no recipe {wanted}",
+        hint=f"did you mean {near}?" if near else "compose apply makes what the recipes ask for",
+    )

@@ -61,7 +61,7 @@ def command(*before: str) -> Callable[[Path, list[Path]], Callable[[], None]]:
     """A command as its users run it, on these files."""
 
     def prepare(out: Path, files: list[Path]) -> Callable[[], None]:
-        from composer.cli.error_handler import guarded
+        from composer.cli.main import guarded
 
         weighted = [f"{file}:{scale}" for file, scale in zip(files, SCALES, strict=False)]
         last = ["-o", f"{out}.safetensors"] if "merge" in before else []

@@ -523,7 +523,7 @@ def test_a_bug_names_a_log_file(project: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_start_up_is_light(project: Path) -> None:
     """`validate` and `--help` import neither requests nor numpy."""
     code = (
-        "import sys; from composer.cli.error_handler import guarded\n"
+        "import sys; from composer.cli.main import guarded\n"
         "assert guarded(sys.argv[1:]) == 0\n"
         "print([m for m in ('requests', 'numpy', 'sqlite3', 'rich') if m in sys.modules])"
     )

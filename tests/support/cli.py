@@ -16,7 +16,7 @@ from pathlib import Path
 import jsonschema
 from support.state import state_of
 
-from composer.cli.error_handler import guarded
+from composer.cli.main import guarded
 from composer.files.schemas import schema
 
 # Which published schema describes what a command prints with `-o json`; `output`'s is a plain map.

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from composer.cli.error_handler import guarded
+from composer.cli.main import guarded
 
 if TYPE_CHECKING:
     from types import FrameType

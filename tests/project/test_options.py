@@ -22,7 +22,7 @@ from composer.model import MARK, ConceptRef, KnownState, Recipe, parameters
 from composer.output.plan_json import as_json
 from composer.output.plan_view import PlanView
 from composer.planner import Options, Plan, plan, with_found
-from composer.project.approval import check_expected
+from composer.project.options import check_expected
 from composer.targets.base import observe
 
 if TYPE_CHECKING:
