@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from composer.lora.deltas import Hadamard, Kronecker, LowRank, Side
 from composer.lora.dtypes import NUMPY, WEIGHTS
 from composer.lora.errors import LoraFormatError
-from composer.lora.families.family import spelled
-from composer.lora.formats import TensorRole
+from composer.lora.formats import TensorRole, spelled
 from composer.lora.peft_config import MOST
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def _by_prefix(
 ) -> dict[KeyPrefix, dict[TensorRole, Tensor]]:
     by_prefix: dict[KeyPrefix, dict[TensorRole, Tensor]] = {}
     for tensor in tensors:
-        meaning = spelled(family, tensor.name)
+        meaning = spelled(family.files, tensor.name)
         if meaning is None:  # a norm, which `reading` takes
             continue
         prefix, role = meaning

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from composer.lora.contributions import Opened
-    from composer.lora.formats import OutputFormat, OutputLayer
+    from composer.lora.formats import Module, OutputFormat, OutputLayer
     from composer.lora.reading import LoraFile, Loras
 
     Array = NDArray[Any]
@@ -65,14 +65,14 @@ def grams(loras: Sequence[LoraFile]) -> Grams:
     sums: dict[str, NDArray[np.float64]] = {}
     with ExitStack() as stack:
         parts = opened([(lora, 1.0) for lora in loras], stack)
-        layers = _layers(parts, family.inspected)
+        layers = _layers(parts, family.files.inspected)
         found = in_order(partial(_layer, count=len(loras)), layers.values())
         for output, gram in zip(layers, found, strict=True):
             block = output.layer.module.block
             sums[block] = sums.get(block, 0) + gram
         for part in parts:
             part.check()
-    return Grams(len(loras), {block: sums[block] for block in family.blocks if block in sums})
+    return Grams(len(loras), {block: sums[block] for block in family.files.blocks if block in sums})
 
 
 def _layers(
@@ -237,18 +237,21 @@ def inspect(loras: Loras, *, title: str = "") -> Inspection:
     blocks = grams(files).blocks
     products = {block: tuple(map(tuple, gram.tolist())) for block, gram in blocks.items()}
     names = distinct([file.title or file.path.stem for file in files])
-    portraits = tuple(map(portrait, files))
-    return Inspection(title, "", portraits, Mix(names, scales, products))
+    infos = tuple(map(lora_info, files))
+    return Inspection(title, "", infos, Mix(names, scales, products))
 
 
-def portrait(file: LoraFile) -> LoraInfo:
+def lora_info(file: LoraFile) -> LoraInfo:
     """What a file is, and says of itself."""
+    paths = {*file.modules}
+    changed = [module for module in file.family.files.modules if module.path in paths]
     return LoraInfo(
         **{field.name: getattr(file, field.name) for field in fields(LoraFacts)},
         file=file.path.name,
-        modules=dict(Counter(_groups(file))),
+        modules=dict(Counter(_kind(module) for module in changed)),
         norms=len(file.norms),
         biases=sum(bool(adapter.biases) for adapter in file.adapters),
+        only_in=_only_in(file),
         triggers=notes.triggers(file.metadata),
         tags=notes.tags(file.metadata),
         notes=notes.notes(file.metadata),
@@ -257,12 +260,15 @@ def portrait(file: LoraFile) -> LoraInfo:
     )
 
 
-def _groups(file: LoraFile) -> Iterator[str]:
-    """The kind of each layer that the file changes."""
-    changed = {*file.modules}
-    for module in file.family.modules:
-        if module.path in changed:
-            yield module.encoder or module.group
+def _kind(module: Module) -> str:
+    """The kind of layer that it is, in reports."""
+    return module.encoder or module.group
+
+
+def _only_in(file: LoraFile) -> dict[str, str]:
+    other = file.fitting_format
+    unfit = file.unfit_for(file.family.files.output_format)
+    return {_kind(module): other for _, module in unfit} if other else {}
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:

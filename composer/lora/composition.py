@@ -143,7 +143,7 @@ def foreseen(
 
 
 def _output_format(parts: Sequence[ScaledLora], name: str | None) -> OutputFormat:
-    return shared_family([file for file, _ in parts]).named_format(name)
+    return shared_family([file for file, _ in parts]).files.named_format(name)
 
 
 def _write(

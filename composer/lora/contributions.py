@@ -293,9 +293,11 @@ def norms(parts: Iterable[Opened], output_format: OutputFormat) -> dict[str, Nor
 def _norms_of(part: Opened, output_format: OutputFormat) -> dict[str, Norm]:
     path, brought = part.lora.path, part.lora.norms
     if brought and output_format.norm is None:
+        formats = part.lora.family.files.output_formats.values()
+        other = next((one.name for one in formats if one.norm), None)
         raise LoraFormatError(
             f"brings scales of norms, which the {output_format.name} format can't hold",
-            hint="write it in the diffusers format: --format diffusers",
+            hint=f"write it in the {other} format" if other else None,
         ).of(path)
     key = output_format.norm or ""
     return {key.format(name): Norm(part.source, path, tensor) for name, tensor in brought.items()}

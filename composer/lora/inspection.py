@@ -255,9 +255,6 @@ def _listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-T5_PART = "T5"  # the kind of layer that only the kohya format holds
-
-
 @dataclass(frozen=True, slots=True)
 class Ingredient:
     """A LoRA that a result was composed of, as the result says."""
@@ -271,15 +268,17 @@ class LoraInfo(LoraFacts):
     """A LoRA file: what it holds, and what its maker noted. All texts are untrusted.
 
     `modules`: kind of layer -> how many are changed. `norms` and `biases` are how many scales of
-    norms it brings, and of how many layers it changes the bias. `notes`: label and text, in the
-    order to show them. `made_of` and `kept` (group of layers -> share of its norm) are those of a
-    result of ours.
+    norms it brings, and of how many layers it changes the bias. `only_in`: kind of layer -> the
+    output format that holds it, where the one of compositions can't. `notes`: label and text, in
+    the order to show them. `made_of` and `kept` (group of layers -> share of its norm) are those of
+    a composed file.
     """
 
     file: str
     modules: Mapping[str, int]
     norms: int = 0
     biases: int = 0
+    only_in: Mapping[str, str] = field(default_factory=dict)
     triggers: tuple[str, ...] = ()
     tags: tuple[tuple[str, int], ...] = ()  # with how often each occurs, the commonest first
     notes: tuple[tuple[str, str], ...] = ()
@@ -293,7 +292,7 @@ class Inspection:
 
     title: str
     source: str  # the recipe's path; empty for files
-    portraits: tuple[LoraInfo, ...]
+    loras: tuple[LoraInfo, ...]
     mix: Mix
 
     @property

@@ -201,7 +201,7 @@ def merge(
                 spec, temporary, hint=HINT, margin=spare(size), progress=progress
             )
             size = temporary.stat().st_size
-    used = format or shared_family([part.file for part in parts]).output_format.name
+    used = format or shared_family([part.file for part in parts]).files.output_format.name
     return Merged(out, used, parts, report, size, _notes(parts, expected, report), dry_run)
 
 
@@ -213,7 +213,7 @@ def _check_options(rank: int | None, precision: str | None) -> None:
 
 
 def _check_format(file: LoraFile, format: str | None) -> None:
-    formats = file.family.output_formats
+    formats = file.family.files.output_formats
     if format is not None and format not in formats:
         raise UsageError(f"format is {format!r}, and must be one of {', '.join(formats)}")
 

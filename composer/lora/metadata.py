@@ -53,8 +53,8 @@ def described(
     phrase = _joined(trigger_phrase(part.file.metadata) for part in parts if part.scale > 0)
     return {
         "modelspec.sai_model_spec": SPEC,
-        "modelspec.architecture": family.architecture,
-        "modelspec.implementation": family.named_format(format).implementation,
+        "modelspec.architecture": family.files.architecture,
+        "modelspec.implementation": family.files.named_format(format).implementation,
         "modelspec.title": plain(title, TITLE_LIMIT),
         "modelspec.merged_from": ", ".join(part.id for part in parts),
         **({"modelspec.trigger_phrase": phrase} if phrase else {}),

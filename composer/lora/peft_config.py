@@ -91,15 +91,15 @@ class Configs:
         """Those in a file's metadata. Raises `LoraFormatError`."""
         raw = _object(metadata.get(KEY, "{}").encode("utf-8"), KEY)
         found = {}
-        for prefix in family.peft_prefixes:
+        for prefix in family.files.peft_prefixes:
             ours = {key.removeprefix(prefix): raw[key] for key in raw if key.startswith(prefix)}
             if ours:
                 found[prefix] = AdapterConfig.of(ours, KEY)
         if "r" not in raw:
-            return cls(found, family.peft_prefixes)
+            return cls(found, family.files.peft_prefixes)
         # Of one model saved alone, the keys are the bare names of layers.
-        bare = {m.path.partition(".")[0] for m in family.modules if m.encoder is None}
-        return cls({**found, "": AdapterConfig.of(raw, KEY)}, (*family.peft_prefixes, *bare))
+        bare = {m.path.partition(".")[0] for m in family.files.modules if m.encoder is None}
+        return cls({**found, "": AdapterConfig.of(raw, KEY)}, (*family.files.peft_prefixes, *bare))
 
     @classmethod
     def beside(cls, path: Path, root: Path | None) -> Configs:

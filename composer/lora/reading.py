@@ -7,7 +7,7 @@ silently, it would make a model that looks right and isn't. Composing and inspec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from os import PathLike
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from composer.lora.adapters import Adapter
     from composer.lora.container import Tensor
     from composer.lora.families import Family
-    from composer.lora.formats import OutputFormat
+    from composer.lora.formats import Module, OutputFormat
 
 StrPath: TypeAlias = str | PathLike[str]
 # One path, several paths, (path, scale) pairs, or {path: scale}. Without a scale it is 1.
@@ -67,17 +67,29 @@ class LoraFile(LoraFacts):
     header: Header
     norms: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def check_fits(self, output_format: OutputFormat) -> None:
-        """Raise `BadLora` for a part for a text encoder that a file of this format can't hold."""
+    def unfit_for(self, output_format: OutputFormat) -> Iterator[tuple[Adapter, Module]]:
+        """Each module, with its adapter, that a file of this format can't hold."""
         by_path = output_format.by_path()
         for adapter in self.adapters:
             for part in adapter.layer.parts:
                 if part.module.path not in by_path:
-                    raise LoraFormatError(
-                        f"{adapter.prefix.text} is a part for {part.module.encoder}, which the"
-                        f" {output_format.name} format can't hold",
-                        hint="`compose merge --format kohya` keeps it",
-                    ).of(self.path)
+                    yield adapter, part.module
+
+    @property
+    def fitting_format(self) -> str | None:
+        """The first output format of the family that holds all modules; None if there is none."""
+        formats = self.family.files.output_formats.values()
+        return next((one.name for one in formats if not any(self.unfit_for(one))), None)
+
+    def check_fits(self, output_format: OutputFormat) -> None:
+        """Raise `BadLora` for a part for a text encoder that a file of this format can't hold."""
+        for adapter, module in self.unfit_for(output_format):
+            other = self.fitting_format
+            raise LoraFormatError(
+                f"{adapter.prefix.text} is a part for {module.encoder}, which the"
+                f" {output_format.name} format can't hold",
+                hint=f"`compose merge --format {other}` keeps it" if other else None,
+            ).of(self.path)
 
 
 ScaledLora: TypeAlias = tuple[LoraFile, float]  # a file in a mix, and its scale
@@ -111,7 +123,7 @@ def _read(path: Path, source: Source, root: Path | None) -> LoraFile:
         ranks=tuple(sorted({delta.rank for delta in deltas})),
         alphas=tuple(sorted({a.alpha for a in made if a.alpha is not None})),
         dtypes=tuple(sorted({t.dtype for adapter in made for t in adapter.tensors})),
-        modules=tuple(module.path for module in family.modules if module.path in used),
+        modules=tuple(module.path for module in family.files.modules if module.path in used),
         metadata=header.metadata,
         adapters=made,
         header=header,
@@ -127,8 +139,8 @@ def _configs(family: Family, header: Header, path: Path, root: Path | None) -> C
 
 def _format(family: Family, names: set[str]) -> str:
     """The formats' names in the order of the tables; the encoders' counts only if it is alone."""
-    known = [format.name for format in family.source_formats if format.name in names]
-    return "+".join([name for name in known if name != family.encoder_format] or known)
+    known = [format.name for format in family.files.source_formats if format.name in names]
+    return "+".join([name for name in known if name != family.files.encoder_format] or known)
 
 
 def _title(metadata: Mapping[str, str]) -> str | None:
@@ -140,14 +152,13 @@ def _title(metadata: Mapping[str, str]) -> str | None:
 def _norms(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        path = family.norm_keys.get(key)
+        path = family.files.norm_keys.get(key)
         if path is None:
             continue
-        if tensor.shape != (family.norm_width,) or tensor.dtype not in WEIGHTS:
+        if tensor.shape != (family.files.norm_width,) or tensor.dtype not in WEIGHTS:
             kind = f"{tensor.dtype} of shape {list(tensor.shape)}"
-            raise LoraFormatError(
-                f"has {key} as {kind}, where {family.label} has {family.norm_width} weights"
-            )
+            expected = f"{family.files.label} has {family.files.norm_width} weights"
+            raise LoraFormatError(f"has {key} as {kind}, where {expected}")
         if path in found:
             raise LoraFormatError(f"has {path} twice: as {found[path].name} and as {key}")
         found[path] = tensor
@@ -162,8 +173,9 @@ def shared_family(files: Sequence[LoraFile]) -> Family:
     for file in files[1:]:
         if file.family is not files[0].family:
             first, other = visible(files[0].path.name), visible(file.path.name)
+            ours, theirs = files[0].family.files.label, file.family.files.label
             raise BadLora(
-                f"{first} is made for {files[0].family.label}, {other} for {file.family.label}",
+                f"{first} is made for {ours}, {other} for {theirs}",
                 hint="combine LoRAs of one base model",
             )
     return files[0].family if files else default()
@@ -173,25 +185,25 @@ def _check_keys(family: Family, keys: Mapping[str, object], metadata: Mapping[st
     """Raise `LoraFormatError` if the file is for another model, is empty, or has an unknown key."""
     if not keys:
         raise LoraFormatError("has no tensors")
-    unknown = [key for key in keys if not family.has_key(key)]
+    unknown = [key for key in keys if not family.files.has_key(key)]
     if unknown:
         raise _refusal(family, unknown)
-    if all(key in family.norm_keys for key in keys):
+    if all(key in family.files.norm_keys for key in keys):
         raise LoraFormatError("has scales of norms and nothing else: no LoRA")
     for key in _BASE_KEYS:
-        for pattern, words in family.other_models:
+        for pattern, words in family.files.other_models:
             if pattern.search(metadata.get(key, "")):
                 raise LoraFormatError(
-                    f"is for {words}, says its metadata ({key}): not for {family.label}"
+                    f"is for {words}, says its metadata ({key}): not for {family.files.label}"
                 )
 
 
 def _refusal(family: Family, unknown: list[str]) -> LoraFormatError:
-    for pattern, words in family.refusals:
+    for pattern, words in family.files.refusals:
         hits = [key for key in unknown if pattern.search(key)]
         if hits:
             return LoraFormatError(f"{_named(hits)}: {words}")
-    return LoraFormatError(f"{_named(unknown)}: no key of a {family.label} LoRA that we know")
+    return LoraFormatError(f"{_named(unknown)}: no key of a {family.files.label} LoRA that we know")
 
 
 def _named(keys: list[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from composer.lora.inspection import T5_PART, Level
+from composer.lora.inspection import Level
 from composer.output.merge import lora_facts, number_types
 from composer.output.plan_text import weight
 from composer.output.style import aligned, bar, dumped, painted
@@ -50,8 +50,8 @@ def _lines(one: Inspection, *, color: bool) -> Iterator[str]:
         head = f"{visible(one.title)}   {visible(one.source)}".strip()
         yield painted(head, "bold", color=color)
         yield ""
-    for number, portrait in enumerate(one.portraits):
-        yield from _concept(one, number, portrait, color=color)
+    for number, info in enumerate(one.loras):
+        yield from _concept(one, number, info, color=color)
     if one.verdicts:
         yield "overlap, block by block"
         yield LEGEND
@@ -60,55 +60,55 @@ def _lines(one: Inspection, *, color: bool) -> Iterator[str]:
             yield from _pair(one, verdict, color=color)
 
 
-def _concept(one: Inspection, number: int, portrait: LoraInfo, *, color: bool) -> Iterator[str]:
+def _concept(one: Inspection, number: int, info: LoraInfo, *, color: bool) -> Iterator[str]:
     share = one.mix.share(number)
     said = f"{bar(share)} {share:.0%} of the change" if share is not None else "changes nothing"
     name = painted(named(one.mix.names[number]), "bold", color=color)
     yield f"{weight(one.mix.scales[number])}  {name}  {said}"
-    yield from (f"      {line}" for line in aligned(list(_facts(portrait))))
-    if len(one.portraits) > 1:
+    yield from (f"      {line}" for line in aligned(list(_facts(info))))
+    if len(one.loras) > 1:
         yield from _strips(one, lambda block: _share(one.mix.share(number, block)), color=color)
     yield ""
 
 
-def _facts(portrait: LoraInfo) -> Iterator[tuple[str, str]]:
+def _facts(info: LoraInfo) -> Iterator[tuple[str, str]]:
     """What is known of a file, as label and text; all safe to print."""
-    for label, said in facts(portrait):
+    for label, said in facts(info):
         yield label, shorten(visible(said), LONGEST)
 
 
-def facts(portrait: LoraInfo) -> Iterator[tuple[str, str]]:
+def facts(info: LoraInfo) -> Iterator[tuple[str, str]]:
     """What is known of a file, as label and text, for every form; not escaped."""
-    yield "file", portrait.file
-    yield "format", weights_format(portrait)
-    kinds = "; ".join(f"{n} in {kind}" for kind, n in portrait.modules.items())
-    yield "modules", f"{sum(portrait.modules.values())}: {kinds}"
-    if T5_PART in portrait.modules:
-        yield "T5", "only the kohya format holds it: compose merge --format kohya"
-    if portrait.norms:
-        yield "norms", f"{portrait.norms}, which take the place of the base model's"
-    if portrait.biases:
-        yield "biases", f"of {portrait.biases} {'layer' if portrait.biases == 1 else 'layers'}"
-    if portrait.triggers:
-        yield "trigger", ", ".join(portrait.triggers)
-    if portrait.tags:
-        yield "tags", ", ".join(f"{tag} ({n})" for tag, n in portrait.tags)
-    yield from portrait.notes
-    if portrait.made_of:
-        yield "made of", ", ".join(f"{weight(i.scale)} {i.label}" for i in portrait.made_of)
-    if portrait.kept:
-        listed = (f"{share:.1%} of {group}" for group, share in portrait.kept.items())
+    yield "file", info.file
+    yield "format", weights_format(info)
+    kinds = "; ".join(f"{n} in {kind}" for kind, n in info.modules.items())
+    yield "modules", f"{sum(info.modules.values())}: {kinds}"
+    for kind, format in info.only_in.items():
+        yield kind, f"only the {format} format holds it: compose merge --format {format}"
+    if info.norms:
+        yield "norms", f"{info.norms}, which take the place of the base model's"
+    if info.biases:
+        yield "biases", f"of {info.biases} {'layer' if info.biases == 1 else 'layers'}"
+    if info.triggers:
+        yield "trigger", ", ".join(info.triggers)
+    if info.tags:
+        yield "tags", ", ".join(f"{tag} ({n})" for tag, n in info.tags)
+    yield from info.notes
+    if info.made_of:
+        yield "made of", ", ".join(f"{weight(i.scale)} {i.label}" for i in info.made_of)
+    if info.kept:
+        listed = (f"{share:.1%} of {group}" for group, share in info.kept.items())
         yield "kept", "; ".join(listed)
 
 
-def weights_format(portrait: LoraInfo) -> str:
+def weights_format(info: LoraInfo) -> str:
     """`kohya LoRA, rank 2 to 4, alpha 2, BF16`."""
-    if not portrait.ranks:
-        return f"{portrait.format}, biases alone, {number_types(portrait.dtypes)}"
-    rank = f"rank {_range(portrait.ranks)}"
-    alpha = f"alpha {_range(portrait.alphas)}" if portrait.alphas else "no alpha (factor 1)"
-    kinds = " and ".join(portrait.kinds)
-    return f"{portrait.format} {kinds}, {rank}, {alpha}, {number_types(portrait.dtypes)}"
+    if not info.ranks:
+        return f"{info.format}, biases alone, {number_types(info.dtypes)}"
+    rank = f"rank {_range(info.ranks)}"
+    alpha = f"alpha {_range(info.alphas)}" if info.alphas else "no alpha (factor 1)"
+    kinds = " and ".join(info.kinds)
+    return f"{info.format} {kinds}, {rank}, {alpha}, {number_types(info.dtypes)}"
 
 
 def _range(values: Sequence[float]) -> str:
@@ -191,7 +191,7 @@ def _plain(one: Inspection) -> dict[str, Any]:
         **({"name": one.title} if one.title else {}),
         **({"recipe": one.source} if one.source else {}),
         "verdict": one.headline,
-        "concepts": [_plain_concept(one, n, portrait) for n, portrait in enumerate(one.portraits)],
+        "concepts": [_plain_concept(one, n, info) for n, info in enumerate(one.loras)],
         "blocks": [
             {
                 "block": block,
@@ -204,20 +204,20 @@ def _plain(one: Inspection) -> dict[str, Any]:
     }
 
 
-def _plain_concept(one: Inspection, number: int, portrait: LoraInfo) -> dict[str, Any]:
+def _plain_concept(one: Inspection, number: int, info: LoraInfo) -> dict[str, Any]:
     return {
         "name": one.mix.names[number],
         "scale": one.mix.scales[number],
-        "file": portrait.file,
-        **lora_facts(portrait),
-        "modules": dict(portrait.modules),
-        "normScales": portrait.norms,
-        "biases": portrait.biases,
-        "triggers": list(portrait.triggers),
-        "tags": [{"tag": tag, "count": count} for tag, count in portrait.tags],
-        "notes": [{"label": label, "text": said} for label, said in portrait.notes],
-        "madeOf": [{"name": made.label, "scale": made.scale} for made in portrait.made_of],
-        "kept": dict(portrait.kept),
+        "file": info.file,
+        **lora_facts(info),
+        "modules": dict(info.modules),
+        "normScales": info.norms,
+        "biases": info.biases,
+        "triggers": list(info.triggers),
+        "tags": [{"tag": tag, "count": count} for tag, count in info.tags],
+        "notes": [{"label": label, "text": said} for label, said in info.notes],
+        "madeOf": [{"name": made.label, "scale": made.scale} for made in info.made_of],
+        "kept": dict(info.kept),
         "norm": _rounded(one.mix.norm(number)),
         "share": _rounded(one.mix.share(number)),
     }

@@ -92,8 +92,8 @@ def _section(one: Inspection) -> Iterator[str]:
     yield "<section>"
     source = f" <small>{_text(one.source)}</small>" if one.source else ""
     yield f"<h2>{_text(one.title or 'LoRA files')}{source}</h2>"
-    for number, portrait in enumerate(one.portraits):
-        yield from _concept(one.mix, number, portrait)
+    for number, info in enumerate(one.loras):
+        yield from _concept(one.mix, number, info)
     if one.verdicts:
         yield f'<h3>Overlap, block by block</h3>\n<p class="key">{KEY}</p>'
         for verdict in one.verdicts:
@@ -102,11 +102,11 @@ def _section(one: Inspection) -> Iterator[str]:
     yield "</section>"
 
 
-def _concept(mix: Mix, number: int, portrait: LoraInfo) -> Iterator[str]:
+def _concept(mix: Mix, number: int, info: LoraInfo) -> Iterator[str]:
     name, share = _text(mix.names[number]), mix.share(number)
     said = "changes nothing" if share is None else f"{share:.0%} of the change"
     yield f"<h3>{weight(mix.scales[number])} {name}</h3>\n<p>{said}</p>\n<dl>"
-    yield from (f"<dt>{_text(a)}</dt><dd>{_text(b)}</dd>" for a, b in facts(portrait))
+    yield from (f"<dt>{_text(a)}</dt><dd>{_text(b)}</dd>" for a, b in facts(info))
     yield "</dl>"
     if len(mix.names) > 1:
         yield _drawing(mix, f"{name}: share of each block", lambda block: _bar(mix, number, block))

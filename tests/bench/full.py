@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from composer.lora.dtypes import BF16, NUMPY
-from composer.lora.families.flux1 import MODULES
+from composer.lora.families.flux1_files import MODULES
 from composer.lora.writer import Spec, order, writing
 
 if TYPE_CHECKING:

@@ -267,7 +267,7 @@ def test_a_strangers_words_are_inert(tmp_path: Path, text_: str) -> None:
     }
     one = made(tmp_path, "one", **metadata)
     found = inspected(one, made(tmp_path, "two", seed=1))
-    found = Inspection(text_, text_, found.portraits, found.mix)
+    found = Inspection(text_, text_, found.loras, found.mix)
     harmless = {tag for tag, _ in parsed(page([inspected(made(tmp_path, "x"), one)])).elements}
     shown = parsed(page([found]))
     assert shown.odd == []
@@ -285,8 +285,8 @@ JUNK = ["", "None", "{", "[1]", '{"a": 3}', "[" * 5000, '{"a": {"b": true, "c": 
 def test_nonsense_in_the_metadata_is_passed_over(tmp_path: Path, junk: str) -> None:
     keys = ("ss_tag_frequency", "compose.concepts", "compose.kept", "software", "training_info")
     path = made(tmp_path, "one", **dict.fromkeys(keys, junk))
-    portrait = inspected(path).portraits[0]
-    assert (portrait.tags, portrait.made_of) == ((), ())
+    info = inspected(path).loras[0]
+    assert (info.tags, info.made_of) == ((), ())
 
 
 def test_numbers_that_no_result_of_ours_has_are_unreadable(tmp_path: Path) -> None:
@@ -294,10 +294,10 @@ def test_numbers_that_no_result_of_ours_has_are_unreadable(tmp_path: Path) -> No
     path = made(
         tmp_path, "one", **{"compose.concepts": concepts, "compose.kept": '{"x": 7, "y": "-0.1"}'}
     )
-    portrait = inspected(path).portraits[0]
-    assert [one.label for one in portrait.made_of] == ["b"]
-    assert portrait.kept == {}
-    assert portrait.notes == (("made of", "unreadable"), ("kept", "unreadable"))
+    info = inspected(path).loras[0]
+    assert [one.label for one in info.made_of] == ["b"]
+    assert info.kept == {}
+    assert info.notes == (("made of", "unreadable"), ("kept", "unreadable"))
 
 
 def test_norms_and_biases_are_shown(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_training_notes_of_two_trainers(tmp_path: Path) -> None:
     }
     one, two = inspected(
         made(tmp_path, "one", **kohya), made(tmp_path, "two", seed=1, **toolkit)
-    ).portraits
+    ).loras
     assert one.tags == (("ink", 5), ("paper", 1))
     assert dict(one.notes) == {
         "base model": "flux1",

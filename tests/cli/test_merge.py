@@ -28,7 +28,7 @@ from composer.files.atomic import STALE, sweep
 from composer.files.disk import MARGIN, spare
 from composer.lora import merge, merging, read
 from composer.lora.container import Source
-from composer.lora.families.flux1 import MODULES
+from composer.lora.families.flux1_files import MODULES
 from composer.model import LORA, Concept, parameters
 from composer.targets.local.service import Engine
 

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_info
 from composer.errors import BadLora
 from composer.lora import read
 from composer.lora.analysis import Grams, grams
-from composer.lora.families.flux1 import BY_PATH, FLUX1
+from composer.lora.families.flux1_files import BY_PATH, FILES
 from composer.lora.threads import in_order
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def test_any_mix_of_formats_ranks_and_types(mix: Mix) -> None:
         paths = [path for path, _ in saved(Path(name), mix)]
         found = measured(*paths)
         check(found, expected([oracle.deltas(path) for path in paths]))
-        assert list(found.blocks) == [block for block in FLUX1.blocks if block in found.blocks]
+        assert list(found.blocks) == [block for block in FILES.blocks if block in found.blocks]
 
 
 @pytest.mark.parametrize("ranks", [(3, 2), (90, 70), (2, 80)], ids=["low", "high", "mixed"])
@@ -113,7 +113,7 @@ def test_a_full_rank_lokr_is_not_multiplied_by_itself(tmp_path: Path) -> None:
 
 def test_every_module_has_its_block() -> None:
     blocks = {module: BY_PATH[module].parts[0].module.block for module in DIFFUSERS}
-    assert {*blocks.values()} == {*FLUX1.blocks} - {"text encoder"}
+    assert {*blocks.values()} == {*FILES.blocks} - {"text encoder"}
     assert all(blocks[module] == block(module) for module in DIFFUSERS)
 
 

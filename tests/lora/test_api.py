@@ -65,7 +65,7 @@ def test_merge_takes_pairs_and_paths_too(tmp_path: Path, loras: dict[str, float]
 def test_inspect_returns_what_the_files_are(loras: dict[str, float]) -> None:
     inspection = inspect(loras)
     assert isinstance(inspection, Inspection)
-    assert [info.file for info in inspection.portraits] == ["ink.safetensors", "pixel.safetensors"]
+    assert [info.file for info in inspection.loras] == ["ink.safetensors", "pixel.safetensors"]
     assert inspection.mix.scales == (0.65, 0.8)
     assert inspect(list(loras)).mix.scales == (1.0, 1.0)
     assert inspect(next(iter(loras))).mix.names == ("ink",)

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from support.lora_names import ENDINGS, FORMATS, MEANINGS, NORMS, XLABS_ENDINGS
 
-from composer.lora.families import flux1 as formats
-from composer.lora.families.family import spelled
-from composer.lora.families.flux1 import BY_BFL, BY_PATH, MODULES
-from composer.lora.formats import TensorRole
+from composer.lora.families import flux1_files as formats
+from composer.lora.families.flux1_files import BY_BFL, BY_PATH, MODULES
+from composer.lora.formats import TensorRole, spelled
 
 if TYPE_CHECKING:
     from composer.lora.formats import Part
@@ -45,7 +44,7 @@ def test_no_two_spellings_are_alike_and_each_is_found() -> None:
     assert written == sum(len(f.layers) * len(f.suffixes) for f in formats.FORMATS)
     assert written == len(MEANINGS) > 160_000
     for key, meaning in MEANINGS.items():
-        found = spelled(formats.FLUX1, key)
+        found = spelled(formats.FILES, key)
         assert found is not None, key
         assert (found[0].text, PIECES[found[1]]) == meaning
     assert not NORMS.keys() & MEANINGS.keys()

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from support.cli import compose
 from support.lora_files import Spec, write
 
+from composer.errors import UsageError
 from composer.lora import BadLora, families, inspect, merge, read
 from composer.lora.families import Family
 from composer.lora.formats import (
+    FamilyFiles,
     Module,
     OutputFormat,
     OutputLayer,
@@ -31,7 +34,7 @@ LAYERS = tuple(
     for name, rows in (("left", 4), ("right", 10))
 )
 OUTPUT_FORMAT = OutputFormat(
-    "diffusers",
+    "stone",
     tuple(OutputLayer(f"castle.{module.path}", alone(module)) for module in LAYERS),
     down=".lora_A.weight",
     up=".lora_B.weight",
@@ -41,11 +44,8 @@ OUTPUT_FORMAT = OutputFormat(
     whole_encoder=None,
     silent="towers.0.left",
 )
-CASTLE = Family(
+FILES = FamilyFiles(
     label="Castle",
-    lora_type="castle.2-lora",
-    composition_type="castle.2-composition",
-    base_model="model_castle-2",
     architecture="castle-2/lora",
     modules=LAYERS,
     blocks=("tower 0", "tower 1"),
@@ -55,7 +55,13 @@ CASTLE = Family(
         ),
         SourceFormat("fused", fused(LAYERS)),
     ),
-    output_formats={"diffusers": OUTPUT_FORMAT},
+    output_formats={"stone": OUTPUT_FORMAT},
+)
+CASTLE = Family(
+    lora_type="castle.2-lora",
+    composition_type="castle.2-composition",
+    base_model="model_castle-2",
+    load_files=lambda: FILES,
 )
 
 
@@ -113,9 +119,21 @@ def test_its_files_are_merged_exactly(tmp_path: Path, split: Path, whole: Path) 
         assert file.metadata()["modelspec.architecture"] == "castle-2/lora"
 
 
+def test_its_output_formats_are_its_own(tmp_path: Path, split: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(UsageError, match="format is 'diffusers', and must be one of stone"):
+        merge([split], out, format="diffusers")
+    assert not out.exists()
+    assert merge([split], out).format == merge([split], out, format="stone", force=True).format
+    ran = compose("merge", str(split), "-o", "cli.safetensors", "--format", "kohya", at=tmp_path)
+    assert ran.status == 64 and "must be one of stone" in ran.err
+    ran = compose("merge", str(split), "-o", "cli.safetensors", "--format", "stone", at=tmp_path)
+    assert ran.status == 0 and "stone" in ran.out, ran
+
+
 def test_its_files_are_inspected(split: Path, whole: Path) -> None:
     inspection = inspect({split: 0.5, whole: 2.0})
-    assert [dict(info.modules) for info in inspection.portraits] == [{"towers": 1}, {"towers": 2}]
+    assert [dict(info.modules) for info in inspection.loras] == [{"towers": 1}, {"towers": 2}]
     assert list(inspection.mix.blocks) == ["tower 0"]
 
 

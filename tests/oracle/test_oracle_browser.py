@@ -57,7 +57,7 @@ def inspected(folder: Path, words: str) -> Inspection:
     for path in paths:
         write(Spec(False, "F32", {TO_Q: 2}, metadata=metadata), path)
     found = inspect([(path, 0.5) for path in paths])
-    return Inspection(words, words, found.portraits, found.mix)
+    return Inspection(words, words, found.loras, found.mix)
 
 
 def elements(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers import FluxTransformer2DModel
 
-from composer.lora.families.flux1 import MODULES
+from composer.lora.families.flux1_files import MODULES
 
 
 def test_the_table_is_the_models_set_of_linear_layers() -> None:

@@ -21,7 +21,7 @@ from support.lora_names import DIFFUSERS
 
 import composer
 from composer.lora import compose, read
-from composer.lora.families.flux1 import MODULES
+from composer.lora.families.flux1_files import MODULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, NDArray[Any]]
 
 HIDDEN, MLP = 192, 768  # instead of 3072 and 12288
-TABLE, WIDTHS = "lora/families/flux1.py", "HIDDEN, MLP = 3072, 12288"
+TABLE, WIDTHS = "lora/families/flux1_files.py", "HIDDEN, MLP = 3072, 12288"
 NARROWER = {3072: HIDDEN, 12288: MLP, 15360: HIDDEN + MLP, 6144: 2 * HIDDEN}
 NARROWER |= {9216: 3 * HIDDEN, 18432: 6 * HIDDEN}
 OPTIMUM = 1e-4  # how far from it, relative to it

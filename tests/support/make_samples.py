@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from composer.lora.dtypes import BF16, F16, F32, NUMPY
-from composer.lora.families.flux1 import DIFFUSERS_FILES as DIFFUSERS
-from composer.lora.families.flux1 import KOHYA_FILES as KOHYA
+from composer.lora.families.flux1_files import DIFFUSERS_FILES as DIFFUSERS
+from composer.lora.families.flux1_files import KOHYA_FILES as KOHYA
 from composer.lora.formats import SourceFormat, TensorRole
 from composer.lora.writer import Spec, order, writing
 

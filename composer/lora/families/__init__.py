@@ -1,6 +1,6 @@
 """The registry of model families. FLUX.1 is one; `register` adds another.
 
-No array in here: reading a file's family costs no numpy.
+Looking a family up costs next to nothing: its tables are built when its first file is read.
 """
 
 from __future__ import annotations
@@ -40,5 +40,5 @@ def of_type(composition_type: str) -> Family | None:
 
 def of_keys(keys: Collection[str]) -> Family:
     """The first family that knows all keys of a file, else the default."""
-    fitting = (family for family in registered() if all(map(family.has_key, keys)))
+    fitting = (family for family in registered() if all(map(family.files.has_key, keys)))
     return next(fitting, default())

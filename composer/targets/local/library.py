@@ -146,7 +146,7 @@ class Library:
 def _check_fit(file: LoraFile) -> None:
     """The format of compositions can't hold all that a LoRA may have."""
     try:
-        file.check_fits(file.family.output_format)
+        file.check_fits(file.family.files.output_format)
     except BadLora as error:
         raise _Unfit(error, file.title) from None
 

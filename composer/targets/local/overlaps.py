@@ -95,4 +95,4 @@ def _joined(found: Mapping[tuple[int, int], Overlap], count: int) -> dict[str, G
 
 def _blocks() -> tuple[str, ...]:
     """The blocks of all model families, in their order."""
-    return tuple(dict.fromkeys(block for family in registered() for block in family.blocks))
+    return tuple(dict.fromkeys(block for family in registered() for block in family.files.blocks))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import NotFound, TargetError
 from composer.files.disk import free_space
-from composer.lora.analysis import portrait
+from composer.lora.analysis import lora_info
 from composer.lora.ids import composition_ids, job_id
 from composer.lora.inspection import Inspection, headline
 from composer.model import COMPOSITION, LORA, NOTHING_DESCRIBED, TRAINED, in_order
@@ -177,8 +177,8 @@ class Engine(Closing):
         be used.
         """
         parts = self._parts(concepts)
-        portraits = tuple(portrait(part.fingerprint.read()) for part, _ in parts)
-        return Inspection("", "", portraits, Overlaps(self.store).mix(parts))
+        infos = tuple(lora_info(part.fingerprint.read()) for part, _ in parts)
+        return Inspection("", "", infos, Overlaps(self.store).mix(parts))
 
     def verdict(self, concepts: Iterable[Concept]) -> str | None:
         """In one line, whether these LoRAs get into each other's way; None for one alone.

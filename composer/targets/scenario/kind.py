@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from composer.errors import NOTE, OK, WRONG, Check, CredentialsError, UsageError
+from composer.lora.families import default
 from composer.targets.http.address import Address, address
 from composer.targets.kind import TargetKind
 from composer.targets.scenario.credentials import KEY, SECRET, TOKEN, Credentials
@@ -48,8 +49,6 @@ def _open(request: OpenRequest) -> Scenario:
 
 
 def _usage(key: str, id: str, state: Path) -> str:
-    from composer.lora.families import default  # its tables take a moment to build
-
     url = f"{key.partition('#')[0]}/generate/custom/{default().base_model}"
     body = json.dumps({"modelId": id, "prompt": "a knight in a garden"})
     return (
