@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -27,9 +28,15 @@ if TYPE_CHECKING:
 @opt.target_options
 @opt.output_option("text", "json")
 @opt.apply_options
+@opt.list_all
 @opt.dry_running
 def apply_command(
-    selection: Selection, wish: TargetOptions, form: str, options: ApplyOptions, dry_run: bool
+    selection: Selection,
+    wish: TargetOptions,
+    form: str,
+    options: ApplyOptions,
+    list_all: bool,
+    dry_run: bool,
 ) -> int:
     """Make the target what the recipes say, exactly once, and write the ids to compose.lock.
 
@@ -38,7 +45,7 @@ def apply_command(
     project = open_project(selection)
     options = project.options(options)
     if dry_run:
-        return _only_shown(project, wish, options, form)
+        return _only_shown(project, wish, options, form, list_all=list_all)
     with (
         project.exclusive(options.lock_timeout),
         graceful() as interruption,
@@ -54,7 +61,7 @@ def apply_command(
         report = project.apply(
             target,
             options=options,
-            on_plan=_show_before,
+            on_plan=partial(_show_before, list_all=list_all),
             on_step=progress.say,
             stop=interruption.event,
         )
@@ -65,21 +72,24 @@ def apply_command(
     return interruption.status(report.exit_status)
 
 
-def _only_shown(project: Project, wish: TargetOptions, options: ApplyOptions, form: str) -> int:
+def _only_shown(
+    project: Project, wish: TargetOptions, options: ApplyOptions, form: str, *, list_all: bool
+) -> int:
     with open_target(project, wish, run_jobs=False) as target:
         plan = project.plan(target, options, advise=False)
     if form == "json":
         click.echo(plan.to_json(), nl=False)
     else:
-        emit(lambda color: PLAN_FORMATS["text"](replace(plan, color=color)))
+        emit(lambda color: PLAN_FORMATS["text"](replace(plan, color=color, list_all=list_all)))
     plan.check(options)
     return ExitStatus.FAILED if plan.blocked else 0
 
 
-def _show_before(plan: ReviewedPlan) -> None:
+def _show_before(plan: ReviewedPlan, *, list_all: bool) -> None:
     """The plan on stderr if anything happens or is refused, else only what a reader should know."""
-    if plan.changes or plan.blocked or plan.refused:
-        emit(lambda color: PLAN_FORMATS["text"](replace(plan, color=color)) + "\n", err=True)
+    if list_all or plan.changes or plan.blocked or plan.refused:
+        view = replace(plan, list_all=list_all, next_step="")
+        emit(lambda color: PLAN_FORMATS["text"](replace(view, color=color)) + "\n", err=True)
         return
     for action in plan.actions:
         for note in action.explanation.notes:

@@ -103,6 +103,10 @@ def dry_running(command: Command) -> Command:
     return _dry_run(wrapper)
 
 
+list_all = click.option(
+    "--all", "list_all", is_flag=True, help="List the recipes that do not change as well."
+)
+
 lock_timeout = click.option(
     "--lock-timeout",
     type=click.FloatRange(min=0),

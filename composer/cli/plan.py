@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--base", metavar="FILE|GIT_REF", help="Show edits of the lock since this version.")
 @click.option("--offline", is_flag=True, help="Compare recipes with the lock alone; send nothing.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if there are changes.")
+@opt.list_all
 @opt.plan_options
 def plan_command(
     selection: Selection,
@@ -53,6 +54,7 @@ def plan_command(
     base: str | None,
     offline: bool,
     detailed_exitcode: bool,
+    list_all: bool,
     options: PlanOptions,
 ) -> int:
     """Show what apply would do for every recipe, and why. The lock and the target stay as they are.
@@ -71,7 +73,9 @@ def plan_command(
         raise
     whole = copies.json.name if copies.json else WHOLE
     next_step = f"compose apply{wish.flags}"
-    view = replace(plan, next_step=next_step, whole=whole, budget=BUDGETS[budget])
+    view = replace(
+        plan, next_step=next_step, whole=whole, budget=BUDGETS[budget], list_all=list_all
+    )
     copies.write(lambda form, budget: PLAN_FORMATS[form](replace(view, budget=budget)))
     if form == "text":
         emit(lambda color: PLAN_FORMATS["text"](replace(view, color=color)))

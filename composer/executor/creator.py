@@ -179,7 +179,7 @@ class Creator:
         if fresh.gone:
             raise NotFound(
                 f"{model.id} ({model.name}) was deleted before its training",
-                hint="run compose apply again: it makes what is missing",
+                hint="run compose apply again: it creates what is missing",
             )
         if fresh.untrained:
             fresh = self.target.train(model.id, content.training)

@@ -149,8 +149,9 @@ def _delete_model(creator: Creator, action: Action, id: str) -> None:
         return
     if not creator.may_delete(fresh, action.path):
         raise TargetError(
-            f"{id} is not deleted: it is the {fresh.type} {fresh.name}, and not ours alone",
-            hint=f"compose forget '{action.path}' lets go of it",
+            f"{id} is not deleted: it is the {fresh.type} {fresh.name}, which compose did not make"
+            " or another recipe uses",
+            hint=f"compose forget '{action.path}' takes it out of the lock",
         )
     if not (fresh.untrained or fresh.status == TRAINED):
         creator.target.cancel(id)

@@ -118,7 +118,7 @@ def within_budget(runner: TaskRunner, tasks: Sequence[Task]) -> None:
         runner.fail(task, Refused(refusal, hint=_BRAKED), state="not trained")
 
 
-_BRAKED = "raise --max-cost; what was created waits in the lock, and is not made again"
+_BRAKED = "raise --max-cost; what was created stays in the lock, and is not created again"
 
 
 def _ask(runner: TaskRunner, task: Task) -> None:
@@ -231,7 +231,7 @@ def _failed(runner: TaskRunner, task: Task, model: Model) -> None:
         why = "was canceled"
     raise TargetError(
         f"the training of {task.action.name} ({model.id}) {why}",
-        hint="mend the cause, then compose apply trains it again",
+        hint="fix the cause; the next compose apply trains it again",
     )
 
 
@@ -241,6 +241,6 @@ def _missing(runner: TaskRunner, task: Task) -> None:
     task.missing_since = task.missing_since or now
     if now - task.missing_since > runner.settings.grace:
         raise NotFound(
-            f"{task.id} ({task.action.name}) vanished while it trained",
-            hint="run compose apply again: it makes what is missing",
+            f"{task.id} ({task.action.name}) disappeared while it was training",
+            hint="run compose apply again: it creates what is missing",
         )

@@ -45,13 +45,13 @@ def _counts(pins: Sequence[Pin], *, would: bool) -> str:
     said = ", ".join(f"{counted(n, 'pin')} {words}" for n, words in parts if n)
     if not said:
         return "No changes: the lock has every pin."
-    return f"Nothing was written; it would be {said}." if would else f"Done: {said}."
+    return f"Dry run: {said}; nothing was written." if would else f"Done: {said}."
 
 
 def outdated(told: Sequence[OutdatedPin], pinning: Pinning, *, color: bool = False) -> str:
     """What became of the pinned LoRAs, and which pins an upgrade would move."""
     rows = [(visible(n.name), n.kind, visible(n.words), visible(n.path)) for n in told]
-    lines = aligned(rows) or ["Every pinned LoRA is as it was."]
+    lines = aligned(rows) or ["No pinned LoRA has changed."]
     return "\n".join([*lines, "", pins(pinning, would=True, color=color)])
 
 
@@ -68,7 +68,7 @@ def repair(entries: Undecided, *, conflict: bool, written: bool) -> str:
         return f"{done} There is no conflict in the lock.\n"
     count = counted(len(entries), "entry")
     verb = "Merged" if written else "Nothing was written; both sides would be merged"
-    lines.append(f"{verb}: {count} changed on both sides. next: compose apply")
+    lines.append(f"{verb}: {count} changed on both sides. Next: compose apply")
     return "\n".join(lines) + "\n"
 
 

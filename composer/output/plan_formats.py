@@ -43,7 +43,7 @@ RULES = MappingProxyType(
         LOCK_EDIT: "The lock was changed, and no recipe asks for it",
         DELETION: "Compositions are deleted",
         UNPROTECTED: "A protection is taken off",
-        DRIFT: "A composition changed on the target behind the lock's back",
+        DRIFT: "A composition changed on the target, though neither recipe nor lock did",
         CHANGE: "A change of a composition",
     }
 )

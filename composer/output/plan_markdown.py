@@ -51,8 +51,8 @@ def _head(view: PlanView) -> str:
 def _tail(plan: Plan) -> str:
     if not plan.asked:
         return "No digest: nothing can be approved before `compose plan` has asked the target.\n"
-    how = "; `compose apply --expect` with this digest does exactly this" if plan.changes else ""
-    return f"plan {code('sha256:' + plan.digest)}{how}\n"
+    how = " `compose apply --expect` with this digest applies exactly this plan."
+    return f"Plan {code('sha256:' + plan.digest)}.{how if plan.changes else ''}\n"
 
 
 def _named(action: Action) -> str:
@@ -120,7 +120,7 @@ def _scale(scale: float | None) -> str:
 
 
 def _drift(plan: Plan) -> Section:
-    lead = "### Drift: what changed on the target behind the lock's back\n\n"
+    lead = "### Drift: what changed on the target, though neither recipe nor lock did\n\n"
     lead += "| recipe | file | drift | this plan |\n|---|---|---|---|"
     rows = [
         f"| {cell(a.name)} | {cell(a.path)} | {cell(a.explanation.drift)} | {a.shown} |"

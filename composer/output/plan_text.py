@@ -10,7 +10,7 @@ from composer.planner import Verb
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from composer.output.plan_view import PlanView
     from composer.planner import Action
@@ -21,24 +21,25 @@ _MADE = (Verb.CREATE, Verb.REPLACE, Verb.ADOPT, Verb.TRAIN)
 
 
 def text(view: PlanView) -> str:
-    """Every recipe with its answer and reason; what apply would refuse; the counts; the digest."""
-    plan = view.plan
-    heads = aligned([_head(action) for action in plan.actions])
+    """Each action with its reason; what apply would refuse; the counts; how to apply this plan.
+
+    Recipes that nothing happens to are counted alone, unless the view lists all.
+    """
+    actions = [action for action in view.plan.actions if view.list_all or not _is_quiet(action)]
     lines: list[str] = []
-    for action, head in zip(plan.actions, heads, strict=True):
+    for action, head in zip(actions, aligned([_head(one) for one in actions]), strict=True):
         lines.append(painted(head, COLOURS[SIGNS[action.shown]], color=view.color))
-        lines += [f"             {line}" for line in _details(action, view.prices)]
-        if action.path in view.advice and action.recipe is not None:
-            lines.append(f"             advice: {visible(view.advice[action.path])}")
+        lines += [f"             {line}" for line in _details(action, view)]
     lines += [""] if lines else []
     lines += [painted(line, "red", color=view.color) for line in _warnings(view)]
-    lines += [f"note: {visible(note)}" for note in plan.notes]
-    lines.append(summary(plan))
-    if not plan.asked:
-        lines.append(f"{UNASKED}; next: compose plan")
-    elif view.next_step and plan.changes:
-        lines.append(_next_step(view))
-    return "\n".join(lines) + "\n"
+    lines += [f"note: {visible(note)}" for note in view.plan.notes]
+    return "\n".join([*lines, summary(view.plan), *_footer(view)]) + "\n"
+
+
+def _is_quiet(action: Action) -> bool:
+    """Whether there is nothing to say of it but that it stays as it is."""
+    why = action.explanation
+    return action.shown is Verb.KEEP and not why.notes and not why.drift
 
 
 def _head(action: Action) -> tuple[str, ...]:
@@ -51,8 +52,8 @@ def _head(action: Action) -> tuple[str, ...]:
     return (f"{SIGNS[action.shown]} {action.shown}", visible(action.name), path, visible(reason))
 
 
-def _details(action: Action, prices: Mapping[str, float]) -> Iterator[str]:
-    """What it is made of: all concepts for a new one, before and after for a change."""
+def _details(action: Action, view: PlanView) -> Iterator[str]:
+    """What it is made of (all concepts for a new one, before and after for a change), and notes."""
     if action.verb in _MADE and action.content:
         yield from _concepts(action)
     for id in action.transition.deletes:
@@ -61,8 +62,10 @@ def _details(action: Action, prices: Mapping[str, float]) -> Iterator[str]:
         yield f"drift: {visible(action.explanation.drift)}"
     for note in action.explanation.notes:
         yield f"note: {visible(note)}"
-    if action.path in prices:
-        yield f"price {prices[action.path]:g}"
+    if action.path in view.prices:
+        yield f"price {view.prices[action.path]:g}"
+    if action.path in view.advice and action.is_change and action.recipe is not None:
+        yield f"advice: {visible(view.advice[action.path])}"
 
 
 def _concepts(action: Action) -> Iterator[str]:
@@ -90,7 +93,11 @@ def _warnings(view: PlanView) -> Iterator[str]:
         yield f"lock-only edit: {where}: {visible(edit.words)}; {LOCK_ONLY}"
 
 
-def _next_step(view: PlanView) -> str:
-    refused = "   (refused as it stands)" if view.refused else ""
-    short = view.plan.digest[:SHORT_DIGEST]
-    return f"plan sha256:{short}…   next: {view.next_step} --expect {short}{refused}"
+def _footer(view: PlanView) -> Iterator[str]:
+    digest = view.plan.digest[:SHORT_DIGEST]
+    if not view.plan.asked:
+        yield f"{UNASKED[0].upper()}{UNASKED[1:]}. To ask the target: compose plan"
+    elif view.next_step and view.plan.changes and view.refused:
+        yield f"Plan {digest}. compose apply would refuse it; see above."
+    elif view.next_step and view.plan.changes:
+        yield f"Plan {digest}. To apply exactly this plan: {view.next_step} --expect {digest}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WHOLE = "compose plan -o json"
 LOCK_ONLY = "the lock was changed, and no recipe asks for it"
-UNASKED = "the target was not asked: this is the recipes against the lock alone, nothing to approve"
+UNASKED = "the target was not asked; recipes are compared with the lock alone, nothing to approve"
 
 SIGNS = {
     Verb.CREATE: "+",
@@ -45,6 +45,8 @@ _COUNTED = {
     Verb.BLOCKED: "blocked",
     Verb.LEAVE: "left alone",
     Verb.FORGET: "to forget",
+    Verb.MOVE: "moved",
+    Verb.KEEP: "unchanged",
 }
 
 
@@ -55,6 +57,7 @@ class PlanView:
     `allowed`: the flags given, such as `--allow-empty`. `prices` and `advice`, by recipe path: what
     a training would cost where the target tells, and what to know of the mix. `next_step`: the
     command that applies this plan; empty for none. `whole`: the command or file that has all of it.
+    `list_all`: the text lists recipes that do not change as well, instead of counting them alone.
     """
 
     plan: Plan
@@ -65,6 +68,7 @@ class PlanView:
     whole: str = WHOLE
     budget: Budget = COMMENT
     color: bool = False
+    list_all: bool = False
 
     @property
     def refused(self) -> tuple[Guard, ...]:
@@ -73,18 +77,16 @@ class PlanView:
 
 
 def summary(plan: Plan) -> str:
-    """`4 recipes: 1 to create, 1 to replace, 2 up to date.`"""
+    """`4 recipes: 1 to create, 1 to replace, 1 moved, 1 unchanged.`"""
     recipes = sum(action.recipe is not None for action in plan.actions)
     counts = {
         words: sum(action.shown is verb for action in plan.actions)
         for verb, words in _COUNTED.items()
     }
-    kept = "up to date" if plan.asked else "as the lock says"
-    counts[kept] = sum(action.shown in (Verb.KEEP, Verb.MOVE) for action in plan.actions)
-    said = ", ".join(f"{n} {words}" for words, n in counts.items() if n)
-    if not said:
+    listed = ", ".join(f"{n} {words}" for words, n in counts.items() if n)
+    if not listed:
         return "No recipes found."
-    return f"{counted(recipes, 'recipe')}: {said}." if recipes else f"{said.capitalize()}."
+    return f"{counted(recipes, 'recipe')}: {listed}." if recipes else f"{listed.capitalize()}."
 
 
 # --- the concepts of an action -----------------------------------------------------------

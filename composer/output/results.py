@@ -31,7 +31,7 @@ def report(report: Report, *, color: bool = False) -> str:
         painted(line, _COLOURS.get(outcome.state, "green"), color=color)
         for outcome, line in zip(told, lines, strict=True)
     ]
-    tail = ["interrupted; the next compose apply goes on from here"] if report.interrupted else []
+    tail = ["interrupted; the next compose apply continues from here"] if report.interrupted else []
     return "\n".join([*painted_lines, *tail, _counts(report.outcomes)]) + "\n"
 
 
@@ -41,7 +41,7 @@ def _outcome(outcome: Outcome) -> tuple[str, ...]:
     if outcome.state == "blocked":
         said = action.explanation.reason
     elif outcome.state == "training":
-        said = "still training: the next compose apply picks it up"
+        said = "still training; run compose apply again to wait for it"
     return (outcome.state, visible(action.name), outcome.id, visible(said))
 
 
@@ -109,8 +109,8 @@ def drift(plan: Plan) -> list[str]:
         f"drift: {visible(a.name)} ({visible(a.path)}): {visible(a.explanation.drift)}"
         for a in drifted
     ]
-    count = f"{counted(len(drifted), 'composition')} drifted. next: compose plan"
-    return [*lines, count] if lines else []
+    count = f"{counted(len(drifted), 'composition')} drifted."
+    return [*lines, f"{count} To see what an apply would do: compose plan"] if lines else []
 
 
 def status_json(plan: Plan) -> str:

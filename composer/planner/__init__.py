@@ -188,8 +188,7 @@ def _notes(actions: list[Action], observed: Observed) -> tuple[str, ...]:
     trainings = [action.recipe.training for action in actions if action.recipe]
     idle = sorted({name for training in trainings for name, _ in training} - _HONOURED)
     if observed.ignores_training and idle:
-        said = f"these training parameters mean nothing to the target {observed.key}"
-        return (f"{said}: {', '.join(idle)}",)
+        return (f"the target {observed.key} ignores these training parameters: {', '.join(idle)}",)
     return ()
 
 
@@ -259,7 +258,7 @@ def _unasked(action: Action) -> Action:
     kept = action.verb is Verb.KEEP and not action.update
     reason = "as the lock says" if kept else action.explanation.reason
     names = [name for name, id in action.transition.pins if is_stand_in(id)]
-    notes = tuple(f"the lock has no pin for {name}: which LoRA it means is open" for name in names)
+    notes = tuple(f"the lock has no pin for {name}, so its LoRA is not known" for name in names)
     explanation = replace(
         action.explanation.with_notes(*notes), reason=f"{reason}; {NOT_ASKED}", drift=""
     )

@@ -107,7 +107,7 @@ def _pinned(name: str, pin: str, observed: Observed, found: Resolution) -> str:
     others = sorted(m.id for m in named_loras(name, observed) if m.id != pin)
     if model is not None:
         _check_type(f"{name} ({pin})", model, found)
-    said = f"{name} now means {others[0]}" if others else f"{name} names no LoRA any more"
+    said = f"{name} now means {others[0]}" if others else f"{name} is no LoRA's name any more"
     if model is None:
         found.missing.append(f"the LoRA {pin} is gone; {said}: --upgrade '{name}'")
     elif others and name not in (model.name, *model.aliases):

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from composer.model import COMPOSITION, MARK, Replaced
 from composer.planner.identity import is_expected_model
 from composer.planner.plan import Action, Explanation, Transition, Verb
-from composer.planner.truth_table import is_deletable_untrained, status_of
+from composer.planner.truth_table import is_deletable_untrained, other_model, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from composer.model import Entry, KnownState, Model, Observed
+
+_NOT_OURS = "not made by compose, so left on the target"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,8 @@ class Deletions:
         if entry.protect:
             return self._left_alone(path, entry, f"protected; {reason}")
         if stranger is not None:
-            said = f"the lock names {stranger.id}, which is the {stranger.type} {stranger.name}"
-            said += f" and not this recipe's: compose forget '{path}'"
-            return Action(Verb.BLOCKED, path, entry.name, Explanation(said), entry=entry)
+            reason = other_model(stranger.id, stranger, path)
+            return Action(Verb.BLOCKED, path, entry.name, Explanation(reason), entry=entry)
         ids = [held.id for held in entry.possible]
         deletes, notes = self._ours(ids)
         earlier, spared, more = self._earlier(path, entry)
@@ -88,7 +89,7 @@ class Deletions:
             path,
             entry.name,
             Explanation(
-                reason if verb is not Verb.FORGET else f"{reason}; not ours: left on the target",
+                reason if verb is not Verb.FORGET else f"{reason}; {_NOT_OURS}",
                 before=entry.content,
                 labels={id: name for name, id in entry.pins},
                 notes=(*notes, *more),
@@ -104,7 +105,7 @@ class Deletions:
     def earlier(self, path: str, entry: Entry) -> Action | None:
         """For `prune`: delete a living entry's earlier compositions; None if it has none.
 
-        Ids that are gone from the target are taken off the list too.
+        Ids that are not on the target any more are taken off the list too.
         """
         deletes, kept, notes = self._earlier(path, entry)
         if not entry.replaced:
@@ -116,7 +117,7 @@ class Deletions:
             path,
             entry.name,
             Explanation(
-                f"earlier compositions: {len(deletes)} there, {gone} gone from the target",
+                f"earlier compositions: {len(deletes)} on the target, {gone} not there any more",
                 notes=tuple(notes),
             ),
             entry=entry,
@@ -145,18 +146,16 @@ class Deletions:
     def _spared(self, path: str, old: Replaced, model: Model) -> str:
         """Why an earlier composition is not deleted; empty if it may be."""
         if old.protect:
-            return f"{old.id} ({old.name}) is protected: left there"
+            return f"{old.id} ({old.name}): protected, so left on the target"
         if model.type != COMPOSITION or model.name != old.name:
             found = f"{old.id} is the {model.type} {model.name}, not {old.name}"
             return f"{found}: compose forget '{path}'"
-        return "" if self._is_ours(model) else f"{old.id} ({old.name}) is not ours: left there"
+        return "" if self._is_ours(model) else f"{old.id} ({old.name}): {_NOT_OURS}"
 
     def _ours(self, ids: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
         """Those of the ids that we may delete, and a note for each that we may not."""
         models = [model for id in dict.fromkeys(ids) if (model := self.observed.get(id))]
-        foreign = [
-            f"{m.id} ({m.name}) is not ours: left there" for m in models if not self._is_ours(m)
-        ]
+        foreign = [f"{m.id} ({m.name}): {_NOT_OURS}" for m in models if not self._is_ours(m)]
         return tuple(model.id for model in models if self._is_ours(model)), foreign
 
     def _is_ours(self, model: Model) -> bool:

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from composer.planner.plan import Action
 
 
+MISSING = "not on the target"
+
+
 def change_of(
     before: Content | None, after: Content, labels: Mapping[str, str], observed: Observed
 ) -> str:
     """`scale of Ink Lines 0.6 -> 0.7, Pixel Dust added at 0.5`; LoRAs by name where known."""
     if before is None:
-        return "made anew"
+        return "the lock has no record of its content"
 
     def label(id: str) -> str:
         model = observed.models.get(id)
@@ -80,7 +83,7 @@ def drift_of(action: Action, observed: Observed) -> str:
     held = entry.current[0]
     model = observed.get(held.id)
     if model is None:
-        return "gone from the target" if _missed(action, observed) else ""
+        return MISSING if _missed(action, observed) else ""
     if model.type != COMPOSITION:
         return ""  # it never was ours: the recipe is blocked, and the reason says so
     said = [

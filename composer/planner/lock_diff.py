@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from composer.model import Entry, Lock, Recipe, TargetLock
 
 MARKERS = LockEdit(
-    LOCK_NAME, LOCK_NAME, "git's conflict markers are in it: compose lock --repair brings it right"
+    LOCK_NAME, LOCK_NAME, "it has git's conflict markers: compose lock --repair resolves them"
 )
 _NOTHING = "nothing"
 
@@ -97,7 +97,7 @@ def _compare(
         )
 
 
-_ARRIVAL = "an apply elsewhere writes that, and so may a hand"
+_ARRIVAL = "an apply elsewhere writes that, and so could an edit by hand"
 _Pair = tuple["str", "Recipe | None", "Entry | None", "Entry | None"]
 
 

@@ -141,7 +141,7 @@ def _told(entry: Entry, name: str, id: str, observed: Observed) -> Iterator[tupl
     model = observed.get(id)
     others = sorted(m.id for m in named_loras(name, observed) if m.id != id)
     if model is None:
-        yield "deleted", f"{id} is gone from the target"
+        yield "deleted", f"{id} is not on the target any more"
     elif name not in (model.name, *model.aliases):
         yield "renamed", f"{id} is named {model.name} now"
     if others:
@@ -159,7 +159,7 @@ def _retrained(entry: Entry, lora: Model, observed: Observed) -> Iterator[tuple[
         yield (
             "retrained",
             f"{lora.id} was changed {lora.updated_at}, after {made.id} was made of it:"
-            " it may have been trained anew",
+            " it may have been trained again",
         )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import ComposeError, CredentialsError, ExitStatus, Refused, gravest
 from composer.model import Described
+from composer.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -73,7 +74,7 @@ class Explanation:
     status: str = ""  # of the model that the entry names now, as the target says
     labels: Mapping[str, str] = field(default_factory=dict)  # LoRA id -> its name
     notes: tuple[str, ...] = ()
-    drift: str = ""  # what changed on the target behind the lock's back
+    drift: str = ""  # what changed on the target, though neither recipe nor lock did
 
     def with_notes(self, *notes: str) -> Explanation:
         return replace(self, notes=(*self.notes, *notes))
@@ -311,7 +312,9 @@ def dangers(
         yield stranger
     entries = len(memory.entries)
     if entries and not recipes:
-        yield Guard(f"no recipe is left, but the lock has {entries} entries", ALLOW_EMPTY)
+        yield Guard(
+            f"there are no recipes, but the lock has {counted(entries, 'entry')}", ALLOW_EMPTY
+        )
     yield from _large(list(actions), entries)
     yield from _all_gone(memory, observed)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from composer.model import COMPOSITION, MARK, Candidate, Replaced
 from composer.planner.concepts import Resolution, resolve
-from composer.planner.drift import change_of
+from composer.planner.drift import MISSING, change_of
 from composer.planner.identity import has_content, is_exact_match, is_expected_model, known_ids
 from composer.planner.plan import Action, Explanation, Transition, Update, Verb
 
@@ -56,7 +56,7 @@ class PlanningContext:
 def decide(
     recipe: Recipe, entry: Entry | None, context: PlanningContext, *, moved_from: str | None
 ) -> Action:
-    """The action for one recipe; whatever model it settles on is claimed in `world.taken`."""
+    """The action for one recipe; the model that it uses is added to `context.taken`."""
     found = resolve(recipe, entry, context.observed, context.options)
     action = Action(
         verb=Verb.BLOCKED,
@@ -130,10 +130,7 @@ class _Decision:
             names = {held.name, self.recipe.name, *([made.name] if made else [])}
             contents = (held.content, self.content, made.content if made else None)
             if model and not is_expected_model(model, names, contents):
-                return (
-                    f"the lock names {held.id}, which is the {model.type} {model.name} and not"
-                    f" this recipe's: compose forget '{self.recipe.path}'"
-                )
+                return other_model(held.id, model, self.recipe.path)
         return ""
 
     def _mismatch(self) -> str:
@@ -179,7 +176,7 @@ class _Decision:
             return []
         named = known_ids(self.context.memory)
         twins = sorted(model.id for model in self._exact_matches() if model.id not in named)
-        return [f"the lock doesn't name its twins: {', '.join(twins)}"] if twins else []
+        return [f"the lock does not name its twins: {', '.join(twins)}"] if twins else []
 
     def _adopt(self) -> Action | None:
         """Row 4: an exact match elsewhere on the target, or an earlier one of this entry."""
@@ -214,11 +211,11 @@ class _Decision:
             if record == self.content and model and model.concepts is not None:
                 reason = "drift: changed on the target"
                 if entry and entry.candidates:
-                    reason = "no side of the lock is made of this yet"
+                    reason = "neither version of the merged lock has this content"
                 before = replace(self.content, concepts=model.concepts)
         else:
             known = entry and (entry.composition or entry.next)
-            reason = "gone from the target" if known else "new recipe"
+            reason = f"{MISSING}; it will be created again" if known else "new recipe"
         return replace(
             self.base,
             verb=Verb.REPLACE if living and living[0].used else Verb.CREATE,
@@ -227,7 +224,7 @@ class _Decision:
         )
 
     def _requested_id(self) -> str | None:
-        """The id, gone from the target, that the lock remembers for exactly this content."""
+        """The id that the lock has for exactly this content, and that is not on the target."""
         for held in reversed(self.entry.current if self.entry else []):
             if held.content == self.content and not self.context.observed.get(held.id):
                 return held.id
@@ -297,6 +294,14 @@ def status_of(entry: Entry | None, observed: Observed) -> str:
         model for held in (entry.current if entry else ()) if (model := observed.get(held.id))
     ]
     return models[0].status if models else "none"
+
+
+def other_model(id: str, model: Model, path: str) -> str:
+    """Why nothing is done where the lock names a model that can't be this recipe's."""
+    return (
+        f"the lock names {id} for this recipe, but that is the {model.type} {model.name}:"
+        f" compose forget '{path}'"
+    )
 
 
 def is_deletable_untrained(model: Model, held: Candidate, memory: KnownState) -> bool:

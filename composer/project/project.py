@@ -226,7 +226,7 @@ class Project:
 
     def status(self, target: Target) -> ReviewedPlan:
         """For each recipe, whether it, the lock and the target agree: `action.drift` says what
-        changed on the target behind the lock's back.
+        changed on the target, though neither recipe nor lock did.
         """
         return self.plan(target, advise=False)
 

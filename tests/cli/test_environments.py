@@ -188,7 +188,7 @@ def test_what_a_message_proposes_is_about_the_same_project(world: PlanningContex
     assert compose("forget", "Pixel Rogue", *flags, at=game).status == 0
     edit(game / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
     shown = compose("plan", *flags, at=game).out
-    assert f"next: compose apply --target {url} --project staging --expect " in shown
+    assert f"this plan: compose apply --target {url} --project staging --expect " in shown
     told = compose("doctor", *flags, at=game).out
     (delete,) = re.findall(r"compose (destroy model_.*)", told)
     assert "compose import" not in told  # a recipe has its name: it can't become another

@@ -180,7 +180,7 @@ def test_an_upgrade_s_dry_run_tells_what_became_of_pinned_loras(applied: Path) -
         ({"status": "training"}, "retrained", "status training"),
         ({"updated_at": "2026-02-01T00:00:00.000Z"}, "retrained", "may have been trained anew"),
         ({"epoch": "000020"}, "another epoch", "is at epoch 000020, and was at 000010"),
-        ({"status": "deleted"}, "deleted", "is gone from the target"),
+        ({"status": "deleted"}, "deleted", "is not on the target any more"),
     ],
 )
 def test_news_of_a_pinned_lora(change: dict[str, str], kind: str, words: str) -> None:

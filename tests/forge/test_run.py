@@ -27,7 +27,7 @@ def test_outputs_summary_and_annotations(runner: Runner) -> None:
         "has-changes": "true",
         "digest": plan["digest"],
         "exit-code": "2",
-        "summary": "4 recipes: 1 to replace, 3 up to date.",
+        "summary": "4 recipes: 1 to replace, 3 unchanged.",
         "plan": str(runner.temp / "compose-files-" / "plan.json"),
         "document": str(runner.temp / "compose-files-" / "plan.md"),
         "artifact": "compose-plan",

@@ -22,7 +22,7 @@ from composer.output.plan_view import PlanView, summary
 from composer.planner import CHANGES, Plan, Verb
 from composer.text import visible
 
-DRIFT = "h3 Drift: what changed on the target behind the lock's back"
+DRIFT = "h3 Drift: what changed on the target, though neither recipe nor lock did"
 # What a reader must find, in this order: headings (a dot is a name), tables with their rows, lists.
 OUTLINES = {
     "first_plan": """h2 compose plan: 2 changes
@@ -99,7 +99,7 @@ def test_a_document_tells_the_plan(name: str) -> None:
         _tells_every_action(case.plan, shown)
     last = document(case).rstrip("\n").split("\n")[-1]
     if case.plan.asked:
-        assert last.startswith(f"plan `sha256:{case.plan.digest}`")
+        assert last.startswith(f"Plan `sha256:{case.plan.digest}`")
         assert shown.code.count(f"sha256:{case.plan.digest}") == 1
     else:
         assert case.plan.digest not in document(case)
@@ -203,7 +203,7 @@ def test_a_document_keeps_its_budget_and_says_what_was_cut(budget: Budget, count
     shown = rendered(text[:3000])
     assert any(words == f"Cut to {budget}." for words in shown.words)
     assert "plan.json" in shown.code
-    assert text.rstrip("\n").split("\n")[-1].startswith(f"plan `sha256:{plan.digest}`")
+    assert text.rstrip("\n").split("\n")[-1].startswith(f"Plan `sha256:{plan.digest}`")
 
 
 def test_budgets_are_those_of_the_forge() -> None:

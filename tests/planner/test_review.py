@@ -75,7 +75,7 @@ OURS = replace(MODELS[1], tags=TAGS)
         (TAGGED, replace(OURS, tags=TAGS - {"slow"}), "tag slow taken off on the target"),
         (TAGGED, replace(OURS, tags=TAGS | {"new"}), ""),  # somebody else's, left alone
         (TAGGED, replace(OURS, tags=None, concepts=None), ""),  # the target doesn't say
-        (TAGGED, replace(OURS, status="deleted"), "gone from the target"),
+        (TAGGED, replace(OURS, status="deleted"), "not on the target"),
         # What the recipe changes is a change; what it asks for already is nothing to take back.
         (replace(TAGGED, name="Scout"), OURS, ""),
         (replace(TAGGED, name="Scout"), replace(OURS, name="Scout"), ""),
@@ -108,11 +108,11 @@ def test_an_epoch_that_the_target_leaves_out_is_no_drift() -> None:
 
 def test_a_local_target_that_is_empty_is_a_fresh_clone() -> None:
     assert drift_of(TAGGED, LOCKED, remote=False) == ""
-    assert drift_of(TAGGED, LOCKED, remote=True) == "gone from the target"
+    assert drift_of(TAGGED, LOCKED, remote=True) == "not on the target"
 
 
 def test_a_composition_that_is_gone_has_its_line_of_drift() -> None:
-    assert "drift: gone from the target" in text(PlanView(planned([ROGUE], ENTRIES, [])))
+    assert "drift: not on the target" in text(PlanView(planned([ROGUE], ENTRIES, [])))
 
 
 @settings(max_examples=size(150, 5000), deadline=None)
@@ -335,7 +335,7 @@ def test_every_reason_says_that_nobody_was_asked(
 def test_a_lock_that_fits_has_nothing_to_do_offline() -> None:
     found = plan_offline([KNIGHT, ROGUE], TargetLock(recipes=ENTRIES), URL)
     assert [action.verb for action in found.actions] == [Verb.KEEP, Verb.KEEP]
-    assert "2 recipes: 2 as the lock says." in text(PlanView(found))
+    assert "2 recipes: 2 unchanged." in text(PlanView(found))
 
 
 def test_a_name_without_a_pin_is_a_note_and_no_problem() -> None:

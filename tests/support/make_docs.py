@@ -105,7 +105,7 @@ def recipes() -> str:
             _fields(concept),
             "### training.parameters\n",
             "They belong to what a composition is made of: changing one makes a new model. The"
-            " local target honours `rank` and `precision`, and the others mean nothing to it;"
+            " local target honours `rank` and `precision`, and ignores the others;"
             " Scenario refuses `precision`.\n",
             _fields(parameters),
             "[errors.md](errors.md) lists every problem that a recipe can have.\n",
