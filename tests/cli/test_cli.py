@@ -501,11 +501,11 @@ def test_a_lock_that_is_broken_or_newer(applied: Path) -> None:
 
 
 def test_colours_only_where_asked(applied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "\x1b[" not in compose("plan", at=applied).out
+    assert "\x1b[" not in compose("plan", "--all", at=applied).out
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert "\x1b[" in compose("plan", at=applied).out
+    assert "\x1b[" in compose("plan", "--all", at=applied).out
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[" not in compose("plan", at=applied).out
+    assert "\x1b[" not in compose("plan", "--all", at=applied).out
 
 
 def test_a_bug_names_a_log_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
