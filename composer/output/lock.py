@@ -45,7 +45,7 @@ def _counts(pins: Sequence[Pin], *, would: bool) -> str:
     said = ", ".join(f"{counted(n, 'pin')} {words}" for n, words in parts if n)
     if not said:
         return "No changes: the lock has every pin."
-    return f"Dry run: {said}; nothing was written." if would else f"Done: {said}."
+    return f"Not written: {said}." if would else f"Done: {said}."
 
 
 def outdated(told: Sequence[OutdatedPin], pinning: Pinning, *, color: bool = False) -> str:

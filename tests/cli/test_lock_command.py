@@ -97,7 +97,7 @@ def test_offline_opens_no_target(project: Path, monkeypatch: pytest.MonkeyPatch)
 def test_dry_run_writes_nothing(project: Path) -> None:
     before = snapshot(project)
     shown = compose("lock", "--dry-run", at=project)
-    assert (shown.status, "it would be 9 pins added" in shown.out) == (0, True)
+    assert (shown.status, "Not written: 9 pins added." in shown.out) == (0, True)
     assert snapshot(project) == before
 
 
@@ -156,13 +156,13 @@ def test_upgrade_moves_pins_and_leaves_the_rest(applied: Path) -> None:
 
 def test_an_upgrade_s_dry_run_tells_what_became_of_pinned_loras(applied: Path) -> None:
     quiet = compose("lock", "--upgrade", "--dry-run", at=applied)
-    assert (quiet.status, "Every pinned LoRA is as it was." in quiet.out) == (0, True)
+    assert (quiet.status, "No pinned LoRA has changed." in quiet.out) == (0, True)
     write_lora(applied / INK, title="Ink Lines", seed=7)
     before = snapshot(applied)
     shown = compose("lock", "--upgrade", "--dry-run", at=applied)
     assert (shown.status, shown.out.count("deleted")) == (0, 3)
     assert "Ink Lines now means model_" in shown.out
-    assert "it would be 3 pins moved" in shown.out
+    assert "Not written: 3 pins moved." in shown.out
     assert snapshot(applied) == before
     kinds = {
         one["kind"]
@@ -178,7 +178,7 @@ def test_an_upgrade_s_dry_run_tells_what_became_of_pinned_loras(applied: Path) -
     [
         ({"name": "Inkwell"}, "renamed", "is named Inkwell now"),
         ({"status": "training"}, "retrained", "status training"),
-        ({"updated_at": "2026-02-01T00:00:00.000Z"}, "retrained", "may have been trained anew"),
+        ({"updated_at": "2026-02-01T00:00:00.000Z"}, "retrained", "may have been trained again"),
         ({"epoch": "000020"}, "another epoch", "is at epoch 000020, and was at 000010"),
         ({"status": "deleted"}, "deleted", "is not on the target any more"),
     ],

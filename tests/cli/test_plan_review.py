@@ -238,7 +238,7 @@ def test_offline_asks_nobody_and_writes_nothing(
     assert ran.status == 2
     assert f"Target: {URL}#p1 (the only target in compose.lock), not asked" in ran.err
     assert "~ replace  Pixel Rogue" in ran.out
-    assert ran.out.count("the target was not asked") == 5
+    assert ran.out.count("the target was not asked") == 1 and "The target was not asked;" in ran.out
     assert snapshot(applied) == before
     assert compose("plan", at=applied).status == 77
 

@@ -232,5 +232,5 @@ def test_a_trained_twin_is_kept_and_said(project: Path, served: Served) -> None:
     served.finished(twin)
     status, out, err = apply(project)
     assert (status, out) == (0, "No changes: 4 kept.\n")
-    assert f"note: Pixel Rogue: the lock doesn't name its twins: {twin}" in err
+    assert f"note: Pixel Rogue: the lock does not name its twins: {twin}" in err
     assert served.ok("GET", f"/models/{twin}")["model"]["status"] == "trained"
