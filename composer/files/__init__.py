@@ -1,4 +1,4 @@
-"""Files, whoever's they are: safe writing, room on the disk, the state folder, shipped schemas.
+"""Files: atomic writes, outputs for the user, the state folder, reading a repository, schemas.
 
 Every other package may use this one; it knows nothing of recipes, locks or weights.
 """

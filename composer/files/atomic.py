@@ -1,8 +1,8 @@
-"""Replacing a file in one step: readers see the old bytes or the new ones, never a part.
+"""Replacing a file in one step: readers see either the old bytes or the new ones.
 
-The lock, the journal, the server's credentials, results, merged weights and reports are all written
-this way. The temporary file lies beside the final one, has a name that nobody can guess, and is
-opened only if nothing of that name exists, so a planted link is never followed.
+The lock, the journal, the server's credentials, merged weights and reports are written this way.
+The temporary file lies beside the final one and has a name that nobody can guess. It is opened
+only if nothing of that name exists, so a planted link is never followed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-STALE = 3600.0  # seconds without a write after which a temporary file is a killed process's
+STALE = 3600.0  # seconds without a write after which a temporary file counts as left behind
 _EXCLUSIVE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 for _flag in ("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):
     _EXCLUSIVE |= getattr(os, _flag, 0)
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
-    """Replace the file at `path` with `data`, on disk when this returns. Raises `OSError`.
+    """Replace the file at `path` with `data`; on return it is on disk. Raises `OSError`.
 
     An existing file keeps its permissions; a new one gets `mode` less the umask.
     """
@@ -35,13 +35,13 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 
 @contextmanager
 def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
-    """An empty temporary file beside `path`, which takes its place when the context ends.
+    """An empty temporary file beside `path`, which replaces it when the context ends.
 
-    If the context ends with an error, the temporary file is removed. What killed processes left for
-    this `path` is removed after an hour. Raises `OSError`.
+    If the context ends with an error, the temporary file is removed. Those that killed processes
+    left for this `path` are removed after an hour. Raises `OSError`.
     """
     sweep(path, now=time.time())
-    temporary = path.with_name(f"{_beginning(path)}{secrets.token_hex(8)}.compose.tmp")
+    temporary = path.with_name(f"{_prefix(path)}{secrets.token_hex(8)}.compose.tmp")
     os.close(create(temporary, mode=mode))
     try:
         yield temporary
@@ -64,17 +64,17 @@ def sweep(path: Path, *, now: float) -> None:
 
     `now` is in seconds, as `time.time` gives it.
     """
-    ours = re.compile(rf"{re.escape(_beginning(path))}[0-9a-f]+\.compose\.tmp")
+    temporary_name = re.compile(rf"{re.escape(_prefix(path))}[0-9a-f]+\.compose\.tmp")
     for file in path.parent.glob(".*.compose.tmp"):
         with suppress(OSError):
             status = file.lstat()
             age = now - max(status.st_mtime, status.st_ctime)
-            if age > STALE and ours.fullmatch(file.name):
+            if age > STALE and temporary_name.fullmatch(file.name):
                 file.unlink()
 
 
 def sync_file(path: Path) -> None:
-    """Return when the file's bytes are on disk. Raises `OSError`."""
+    """Wait until the file's bytes are on disk. Raises `OSError`."""
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)  # Windows syncs only what was opened for writing
@@ -83,7 +83,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Return when a rename in this folder is on disk, where the system can tell."""
+    """Wait until a rename in this folder is on disk, where the system supports that."""
     with suppress(OSError):  # Windows opens no folder, and some file systems don't sync one
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -92,17 +92,17 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _beginning(path: Path) -> str:
-    """How the names of temporary files for `path` begin; short, since file names have a limit."""
+def _prefix(path: Path) -> str:
+    """How the names of temporary files for `path` begin; short, as file names have a limit."""
     return f".{path.stem[:32]}."
 
 
 def _keep_mode(path: Path, temporary: Path) -> None:
     """Give the temporary file the permissions of the regular file that it will replace.
 
-    One that is a second name of another file keeps that file's permissions.
+    A hard link to another file keeps that file's permissions.
     """
     with suppress(OSError):
-        alone = temporary.stat().st_nlink == 1
-        if alone and path.is_file() and not path.is_symlink():
+        is_hard_link = temporary.stat().st_nlink > 1
+        if not is_hard_link and path.is_file() and not path.is_symlink():
             temporary.chmod(path.stat().st_mode & 0o777)

@@ -1,8 +1,8 @@
-"""Putting a file where a user wants it: whole or not at all, and over nothing without leave.
+"""Writing an output file where the user wants it: completely or not at all.
 
-`compose merge` writes through `appearing`, pages and reports through `replacing`; `compose pull`
-hands out results with `deliver`, which costs no room where the file system can share what two
-files have in common.
+An existing file is replaced only with `--force`. `compose merge` writes through `new_weights`,
+pages and reports through `replacing`. `compose pull` uses `deliver`, which takes no disk space if
+the file system can share the blocks of two files.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import Refused, TargetError, UsageError
 from composer.files import atomic
-from composer.files.disk import check_space, free_space, spare
-from composer.files.inside import is_inside
+from composer.files.repository import is_inside
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -27,31 +26,70 @@ if sys.platform == "linux":
     import fcntl
 
 SUFFIX = ".safetensors"
+MARGIN = 64 * 1024 * 1024  # bytes that stay free on the disk, for the database and its journal
 CHUNK = 1024 * 1024  # bytes
 FICLONE = 0x40049409  # the ioctl by which Linux shares a file's blocks (linux/fs.h)
-THERE = "there already"
+UNCHANGED = "already there"
 HINT = "free some space, or write to another disk"
 
 
-def check_place(out: Path, *, force: bool) -> None:
-    """Raise `UsageError` where no weights can be written, `Refused` for a file without `force`."""
+# --- disk space --------------------------------------------------------------------------
+
+
+def free_space(folder: Path) -> int:
+    """The free bytes on the disk of this folder."""
+    return shutil.disk_usage(folder).free
+
+
+def spare(size: int) -> int:
+    """The bytes to keep free beside a file of `size` bytes: a tenth of it, at most `MARGIN`."""
+    return min(MARGIN, size // 10)
+
+
+def check_space(
+    folder: Path,
+    size: int,
+    free_space: Callable[[Path], int],
+    *,
+    hint: str,
+    margin: int = MARGIN,
+) -> None:
+    """Raise `TargetError` with this hint unless `size + margin` bytes are free in the folder."""
+    free = free_space(folder)
+    if free < size + margin:
+        raise TargetError(
+            f"not enough disk space in {folder}: {_megabytes(size)} and a reserve of"
+            f" {_megabytes(margin)} are needed, {_megabytes(free)} are free",
+            hint=hint,
+        )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.{1 if size < 1e7 else 0}f} MB"
+
+
+# --- the path ----------------------------------------------------------------------------
+
+
+def check_output(out: Path, *, force: bool) -> None:
+    """Raise `UsageError` if `out` is no path for weights, `Refused` for a file without `force`."""
     name = visible(str(out))
     if out.is_dir():
         raise UsageError(f"{name} is a folder", hint=f"name a {SUFFIX} file in it")
     if out.suffix.lower() != SUFFIX:
-        raise UsageError(f"{name} is no name for weights", hint=f"name a {SUFFIX} file")
+        raise UsageError(f"the output file must end in {SUFFIX}: {name}")
     check_folder(out)
     if out.exists() and not out.is_file():
-        raise UsageError(f"{name} is no regular file")
+        raise UsageError(f"{name} is not a regular file")
     if os.path.lexists(out) and not force:
-        raise Refused(f"{name} is there already", hint="--force replaces it")
+        raise Refused(f"{name} already exists", hint="--force replaces it")
 
 
 def check_folder(out: Path) -> None:
-    """Raise `UsageError` where there is no folder to write `out` in, or a link leads to it."""
+    """Raise `UsageError` if the folder of `out` does not exist, or is reached through a link."""
     refuse_link_out(out.parent)
     if not out.parent.is_dir():
-        raise UsageError(f"there is no folder {visible(str(out.parent))}", hint="make it first")
+        raise UsageError(f"{visible(str(out.parent))} is not a folder", hint="create it first")
 
 
 def refuse_link_out(out: Path) -> None:
@@ -69,19 +107,19 @@ def refuse_link_out(out: Path) -> None:
 
 
 @contextmanager
-def appearing(out: Path, *, force: bool) -> Iterator[Path]:
-    """As `replacing`; raises as `check_place` does too, before and once more at the end."""
-    check_place(out, force=force)
+def new_weights(out: Path, *, force: bool) -> Iterator[Path]:
+    """As `replacing`, for weights. Raises as `check_output`, at the start and at the end."""
+    check_output(out, force=force)
     with replacing(out, name=out) as temporary:
         yield temporary
-        check_place(out, force=force)
+        check_output(out, force=force)
 
 
 @contextmanager
 def replacing(out: Path, *, name: Path) -> Iterator[Path]:
-    """As `atomic.replacing`, but raises `TargetError` for an `OSError`.
+    """As `atomic.replacing`, but an `OSError` becomes a `TargetError` that names the file.
 
-    `name` is what the user called `out`.
+    `name` is the path as the user wrote it.
     """
     try:
         with atomic.replacing(out) as temporary:
@@ -91,14 +129,14 @@ def replacing(out: Path, *, name: Path) -> Iterator[Path]:
 
 
 def unwritable(out: Path, error: OSError) -> TargetError:
-    """In words, that the disk is full, or whatever else the system says of it."""
+    """The error for an output that the system could not write, with its reason."""
     return TargetError(
         f"{visible(str(out))} can't be written: {error.strerror or error}", hint=HINT
     )
 
 
 def reflink(source: Path, out: Path) -> str:
-    """A file of its own that shares its blocks until one of the two is written to."""
+    """Make `out` a file that shares its blocks with `source` until one of them changes."""
     if sys.platform != "linux":
         raise NotImplementedError
     with source.open("rb") as old, out.open("wb") as new:
@@ -107,21 +145,21 @@ def reflink(source: Path, out: Path) -> str:
 
 
 def hard_link(source: Path, out: Path) -> str:
-    """Another name of the same file."""
+    """Make `out` another name of the file `source`."""
     out.unlink(missing_ok=True)
     os.link(source, out)
     return "hard link"
 
 
 def copy(source: Path, out: Path) -> str:
-    """A file of its own, which takes as much room again."""
+    """Make `out` a copy of `source`, which takes its own disk space."""
     out.unlink(missing_ok=True)
     with source.open("rb") as old, open(atomic.create(out), "wb") as new:
         shutil.copyfileobj(old, new, CHUNK)
     return "copy"
 
 
-SHARING = (reflink, hard_link)
+SHARING = (reflink, hard_link)  # ways to deliver a file that take no disk space
 
 
 def deliver(
@@ -132,36 +170,36 @@ def deliver(
     dry_run: bool = False,
     sharing: Sequence[Callable[[Path, Path], str]] = SHARING,
     free_space: Callable[[Path], int] = free_space,
-    held: Callable[[Path], bool] = lambda out: False,
+    is_library_file: Callable[[Path], bool] = lambda out: False,
 ) -> str:
-    """Make `out` a file with the bytes of `source`; how, in words.
+    """Make `out` a file with the bytes of `source`, and return in words how.
 
-    Nothing is written where that is so already. The ways of `sharing` are tried in their order
-    before a copy is made. Raises as `check_place` does, `UsageError` where `out` is `held` by the
-    library, `TargetError` where a copy doesn't fit on the disk, and `OSError`.
+    Nothing is written if it already is. The functions in `sharing` are tried in order before a
+    copy is made. Raises as `check_output`, `UsageError` if `out` is a file of the library,
+    `TargetError` if a copy doesn't fit on the disk, and `OSError`.
     """
     if _same(source, out):
-        return THERE
-    if held(out):
+        return UNCHANGED
+    if is_library_file(out):
         raise UsageError(
             f"{visible(str(out))} is a LoRA of the library", hint="name another file with -o"
         )
     if dry_run and not out.parent.exists():
         return "dry run"
-    check_place(out, force=force)
+    check_output(out, force=force)
     if dry_run:
         return "dry run"
-    with appearing(out, force=force) as temporary:
-        for way in sharing:
+    with new_weights(out, force=force) as temporary:
+        for share in sharing:
             with suppress(OSError, NotImplementedError):
-                return way(source, temporary)
+                return share(source, temporary)
         size = source.stat().st_size
         check_space(out.parent, size, free_space, hint=HINT, margin=spare(size))
         return copy(source, temporary)
 
 
 def _same(one: Path, two: Path) -> bool:
-    """Whether the two are one file, or have the same bytes."""
+    """Whether the two paths are one file, or two with the same bytes."""
     if not two.is_file():
         return False
     if os.path.samefile(one, two):

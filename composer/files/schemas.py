@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def schema(name: str) -> str:
-    """The text of a shipped schema, for instance `recipe`; UsageError if there is none."""
+    """The text of a shipped schema, such as `recipe`. Raises `UsageError` if there is none."""
     installed: Traversable = files("composer").joinpath("schemas")
     source: Traversable = Path(__file__).resolve().parents[2] / "schemas"
     for folder in (installed, source):
-        found = {file.name: file for file in folder.iterdir()} if folder.is_dir() else {}
-        if file := found.get(f"{name}.schema.json"):
+        files_there = {file.name: file for file in folder.iterdir()} if folder.is_dir() else {}
+        if file := files_there.get(f"{name}.schema.json"):
             return file.read_text(encoding="utf-8")
     raise UsageError(f"there is no schema {name!r}", hint="compose schema recipe")

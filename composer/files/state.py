@@ -26,7 +26,7 @@ from platformdirs import user_state_path
 
 from composer.errors import InvalidInput, Refused
 from composer.files.atomic import write_atomically
-from composer.files.inside import is_link
+from composer.files.repository import is_link
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -102,7 +102,7 @@ def _check_ours(folder: Path) -> None:
     try:
         status = folder.lstat()
     except OSError:
-        return  # missing, or not to be seen: creating it says what is wrong
+        return  # missing or not readable: creating it says what is wrong
     if is_link(folder) or not stat.S_ISDIR(status.st_mode):
         why = "is a link or not a folder"
     elif os.name == "posix" and status.st_uid != os.geteuid():
@@ -127,7 +127,10 @@ class StateInfo:
 
 
 def list_states(env: Mapping[str, str]) -> list[StateInfo]:
-    """The state folders of this user's projects, by path; one that names no project is left out."""
+    """The state folders of this user's projects, sorted by path.
+
+    A folder that names no project is left out.
+    """
     base = _base(env)
     projects = sorted((base / "projects").glob("*")) if base else []
     states = []
@@ -156,7 +159,7 @@ def only_one(root: Path, state: Path, *, wait: float) -> Iterator[None]:
     `InvalidInput` as `prepare_state` does, and `PermissionError` if `root` is not writable.
     The system releases the lock when a process dies.
     """
-    if not os.access(root, os.W_OK):  # better now than after the work, when the lock is written
+    if not os.access(root, os.W_OK):  # say so before the work, not when the lock is written
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(root))
     prepare_state(state, root)
     holder = state / "apply.json"
@@ -165,11 +168,11 @@ def only_one(root: Path, state: Path, *, wait: float) -> Iterator[None]:
         lock.acquire(timeout=wait)
     except Timeout as busy:
         raise Refused(
-            f"another compose is running in {root}{_who(holder)}",
+            f"another compose is running in {root}{_holder_name(holder)}",
             hint="wait for it, or give --lock-timeout SECONDS",
         ) from busy
     try:
-        write_atomically(holder, json.dumps(_me()).encode())
+        write_atomically(holder, json.dumps(_this_process()).encode())
         yield
     finally:
         with suppress(OSError):
@@ -177,7 +180,7 @@ def only_one(root: Path, state: Path, *, wait: float) -> Iterator[None]:
         lock.release()
 
 
-def _me() -> dict[str, object]:
+def _this_process() -> dict[str, object]:
     try:
         user = getpass.getuser()
     except (OSError, KeyError, ImportError):  # no such user: a container's bare uid, or Windows
@@ -186,9 +189,9 @@ def _me() -> dict[str, object]:
     return {"pid": os.getpid(), "user": user, "host": socket.gethostname(), "since": since}
 
 
-def _who(holder: Path) -> str:
+def _holder_name(holder: Path) -> str:
     try:
-        who = json.loads(holder.read_text(encoding="utf-8"))
-        return f": {who['user']}@{who['host']}, process {who['pid']}, since {who['since']}"
+        other = json.loads(holder.read_text(encoding="utf-8"))
+        return f": {other['user']}@{other['host']}, process {other['pid']}, since {other['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""

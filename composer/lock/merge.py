@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from composer.errors import InvalidInput
-from composer.files.git import git
+from composer.files.repository import git
 from composer.lock.candidates import flat
 from composer.lock.document import parse
 from composer.model import LOCK_NAME, Entry, Lock, TargetLock

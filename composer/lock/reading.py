@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput
 from composer.files.atomic import write_atomically
-from composer.files.inside import NotRegularError, is_link, read_inside
+from composer.files.repository import NotRegularError, is_link, read_inside
 from composer.lock.candidates import overtaken, upgraded
 from composer.lock.document import dump, parse
 from composer.lock.journal import Journal

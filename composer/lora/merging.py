@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING
 
 from composer.errors import BadLora, TargetError, UsageError
 from composer.files.atomic import sync_file
-from composer.files.delivery import HINT, appearing, check_place
-from composer.files.disk import MARGIN, check_space, free_space, spare
+from composer.files.delivery import (
+    HINT,
+    MARGIN,
+    check_output,
+    check_space,
+    free_space,
+    new_weights,
+    spare,
+)
 from composer.lora.composition import compose, composed_size, foreseen
 from composer.lora.fingerprint import Part, fingerprint_file
 from composer.lora.metadata import described
@@ -187,7 +194,7 @@ def merge(
     """
     _check_options(rank, precision)
     pairs, out = with_scales(loras), Path(out)
-    check_place(out, force=force)
+    check_output(out, force=force)
     _refuse_inputs(out, [path for path, _ in pairs])
     parts = _parts(pairs, format)
     in_order = tuple(sorted(parts, key=lambda part: part.id))
@@ -196,7 +203,7 @@ def merge(
     check_space(out.parent, size, free_space, hint=HINT, margin=spare(size))
     report = expected
     if not dry_run:
-        with appearing(out, force=force) as temporary:
+        with new_weights(out, force=force) as temporary:
             report = write_composed(
                 spec, temporary, hint=HINT, margin=spare(size), progress=progress
             )

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from composer.files.inside import is_inside, is_link, read_inside
+from composer.files.repository import is_inside, is_link, read_inside
 from composer.lora.container import strict_json
 from composer.lora.errors import LoraFormatError, shown
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from composer.errors import BadLora, InvalidInput, UsageError
-from composer.files.git import git
+from composer.files.repository import git
 from composer.lock import LOCK_NAME, read_merged, remember
 from composer.model import Lock
 from composer.output.plan_formats import PLAN_FORMATS

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import ComposeError, ExitStatus, Refused, UsageError
-from composer.files.delivery import THERE, deliver, unwritable
+from composer.files.delivery import UNCHANGED, deliver, unwritable
 from composer.planner import match_entries
 from composer.project.sources import find_path
 from composer.recipes import slug
@@ -107,7 +107,7 @@ def _pulled(engine: Engine, one: _Delivery, *, force: bool, dry_run: bool) -> Pu
         source = _result(engine, one.entry)
         if source is None:
             return Pulled("training", one.name, "compose apply waits for it", ExitStatus.TRAINING)
-        how = deliver(source, one.out, force=force, dry_run=dry_run, held=engine.holds)
+        how = deliver(source, one.out, force=force, dry_run=dry_run, is_library_file=engine.holds)
     except ComposeError as error:
         status = error.exit_status if isinstance(error, Refused) else ExitStatus.FAILED
         return Pulled("not pulled", one.name, visible(str(error)), status)
@@ -116,7 +116,7 @@ def _pulled(engine: Engine, one: _Delivery, *, force: bool, dry_run: bool) -> Pu
             "not pulled", one.name, f"{out}: {error.strerror or error}", ExitStatus.FAILED
         )
     newer = "; a newer one is on its way" if one.entry and one.entry.next else ""
-    return Pulled("kept" if how == THERE else "pulled", one.name, f"{out} ({how}{newer})")
+    return Pulled("kept" if how == UNCHANGED else "pulled", one.name, f"{out} ({how}{newer})")
 
 
 def _result(engine: Engine, entry: Entry | None) -> Path | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput, Problem
-from composer.files.inside import NotRegularError, read_inside
+from composer.files.repository import NotRegularError, read_inside
 from composer.recipes.discovery import below, real, relative
 from composer.recipes.nodes import quoted
 from composer.recipes.parsing import MAX_BYTES, Parsed, parse, too_large

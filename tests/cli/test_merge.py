@@ -25,7 +25,7 @@ from support.lora_files import Spec, write
 from composer.cli.terminal import Meter
 from composer.errors import BadLora, Refused, TargetError
 from composer.files.atomic import STALE, sweep
-from composer.files.disk import MARGIN, spare
+from composer.files.delivery import MARGIN, spare
 from composer.lora import merge, merging, read
 from composer.lora.container import Source
 from composer.lora.families.flux1_files import MODULES
@@ -283,11 +283,11 @@ def test_the_configuration_that_peft_saves_beside_the_weights_counts(tmp_path: P
     ("arguments", "status", "said"),
     [
         (("a", "-o", "there.safetensors"), 3, "--force"),
-        (("a", "-o", "a.safetensors"), 3, "a.safetensors is there already"),
+        (("a", "-o", "a.safetensors"), 3, "a.safetensors already exists"),
         (("a", "-o", "a.safetensors", "--force"), 64, "is one of the LoRAs"),
-        (("a", "-o", "json"), 64, "name a .safetensors file"),
+        (("a", "-o", "json"), 64, "the output file must end in .safetensors"),
         (("a", "-o", "folder.safetensors"), 64, "is a folder"),
-        (("a", "-o", "nowhere/k.safetensors"), 64, "there is no folder nowhere"),
+        (("a", "-o", "nowhere/k.safetensors"), 64, "nowhere is not a folder"),
         (("a:2.5", "-o", "k.safetensors"), 64, "not within -2..2"),
         (("a:0.5", "b", "-o", "k.safetensors"), 64, "are the same LoRA"),
         (("c", "-o", "k.safetensors"), 1, "c.safetensors: is empty"),
@@ -393,7 +393,7 @@ def test_a_file_that_comes_up_meanwhile_is_not_replaced(tmp_path: Path, loras: P
     def theirs(share: float) -> None:
         out.write_bytes(b"theirs")
 
-    with pytest.raises(Refused, match="is there already"):
+    with pytest.raises(Refused, match="already exists"):
         merge(parts(loras), out, progress=theirs)
     assert out.read_bytes() == b"theirs"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["k.safetensors", "loras"]
@@ -405,7 +405,7 @@ def test_a_full_disk_is_seen_before_anything_is_written(
     before = snapshot(tmp_path)
     monkeypatch.setattr(merging, "free_space", lambda folder: 1000)
     for dry_run in (True, False):
-        with pytest.raises(TargetError, match=r"needs 0\.\d MB and 0\.\d MB to spare"):
+        with pytest.raises(TargetError, match=r"0\.\d MB and a reserve of 0\.\d MB are needed"):
             merge(parts(loras), tmp_path / "k.safetensors", dry_run=dry_run)
     assert snapshot(tmp_path) == before
 

@@ -14,7 +14,7 @@ from support.engine_files import free, no_room
 from support.state import copy_project, state_of
 
 from composer.errors import Refused, TargetError, UsageError
-from composer.files.delivery import THERE, copy, deliver, hard_link, reflink
+from composer.files.delivery import UNCHANGED, copy, deliver, hard_link, reflink
 from composer.lock import read_lock
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def test_what_is_there_already_is_left_alone(
     for flags in ((), ("--force",), ("--dry-run",)):
         ran = pull(project, "Pixel Rogue", "-o", "rogue.safetensors", *flags)
         first = "Dry run: nothing is written.\n" if "--dry-run" in flags else ""
-        assert ran.out == f"{first}kept  Pixel Rogue  rogue.safetensors ({THERE})\n"
+        assert ran.out == f"{first}kept  Pixel Rogue  rogue.safetensors ({UNCHANGED})\n"
         assert ran.status == 0
     assert snapshot(project) == before
 
@@ -271,7 +271,7 @@ def test_to_another_file_system(tmp_path: Path) -> None:
     try:
         assert deliver(path, out) == "copy"
         assert out.read_bytes() == path.read_bytes()
-        assert deliver(path, out) == THERE
+        assert deliver(path, out) == UNCHANGED
     finally:
         out.unlink(missing_ok=True)
 
@@ -283,7 +283,7 @@ def test_equal_size_is_not_equal_content(tmp_path: Path) -> None:
     out.write_bytes(data)
     with pytest.raises(Refused):
         deliver(path, out)
-    assert deliver(path, out, force=True) != THERE
+    assert deliver(path, out, force=True) != UNCHANGED
     assert out.read_bytes() == path.read_bytes()
 
 
@@ -291,7 +291,7 @@ def test_equal_size_is_not_equal_content(tmp_path: Path) -> None:
 def test_links_at_the_destination(tmp_path: Path) -> None:
     path, out = source(tmp_path), tmp_path / "out.safetensors"
     out.symlink_to(path)
-    assert deliver(path, out) == THERE
+    assert deliver(path, out) == UNCHANGED
     out.unlink()
     out.symlink_to(tmp_path / "nowhere")
     with pytest.raises(Refused):
@@ -299,7 +299,7 @@ def test_links_at_the_destination(tmp_path: Path) -> None:
     deliver(path, out, force=True)
     assert not out.is_symlink()  # the link itself gave way; nothing was written through it
     assert not (tmp_path / "nowhere").exists()
-    with pytest.raises(UsageError, match="is no regular file"):
+    with pytest.raises(UsageError, match="is not a regular file"):
         deliver(path, pipe(tmp_path), force=True)
 
 

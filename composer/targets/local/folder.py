@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from composer.errors import TargetError
-from composer.files.inside import is_link
+from composer.files.repository import is_link
 from composer.model import is_id
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from composer.errors import NotFound, TargetError
-from composer.files.disk import free_space
+from composer.files.delivery import free_space
 from composer.lora.analysis import lora_info
 from composer.lora.ids import composition_ids, job_id
 from composer.lora.inspection import Inspection, headline

@@ -12,7 +12,7 @@ from support.engine_files import snapshot, trained, write_lora
 
 from composer import __version__
 from composer.errors import NotFound, TargetError
-from composer.files.disk import MARGIN
+from composer.files.delivery import MARGIN
 from composer.lora import read
 from composer.model import COMPOSITION, LORA, Concept, Described, parameters
 from composer.targets.local.service import Engine

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.cli import compose, samples
 
-from composer.files.inside import NotRegularError, OutsideError, is_link, read_inside
+from composer.files.repository import NotRegularError, OutsideError, is_link, read_inside
 
 if TYPE_CHECKING:
     from pathlib import Path
