@@ -5,17 +5,10 @@
 
 from composer.files.state import only_one
 from composer.lock.codec import Plain, plain_content, plain_entry, plain_parameters
-from composer.lock.document import dump, parse
-from composer.lock.journal import Journal
+from composer.lock.document import dump, has_markers, lock_text, parse, read_lock, write_lock
+from composer.lock.journal import Journal, remember
 from composer.lock.ledger import Ledger
-from composer.lock.merge import flattened, has_markers, merge_locks, read_merged, undecided
-from composer.lock.reading import (
-    lock_text,
-    read_conflicted,
-    read_lock,
-    remember,
-    write_lock,
-)
+from composer.lock.merge import flattened, merge_locks, read_conflicted, read_merged, undecided
 from composer.model import LOCK_NAME
 
 __all__ = [

@@ -1,21 +1,29 @@
-"""The lock's text: JSON, version 2, equal bytes on every platform.
+"""The lock's file: JSON, version 2, equal bytes on every platform.
 
-Only the ledger, `compose lock` and merges write it; everybody reads it through `parse`.
+`read_lock` and `write_lock` are for the file in a project's root, `parse` and `dump` for its text.
+Only the ledger and `compose lock` write it.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput
-from composer.lock.codec import Plain, plain_entry, read_entry
-from composer.lock.decoding import Node, checked_path, parse_json
+from composer.files.atomic import write_atomically
+from composer.files.repository import NotRegularError, is_link, read_inside
+from composer.lock.codec import Node, Plain, checked_path, parse_json, plain_entry, read_entry
 from composer.model import LOCK_NAME, Lock, TargetLock
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 VERSION = 2
 ABOUT = "Written by compose. Commit it; do not edit it."
 MAX_BYTES = 64 * 1024 * 1024
+# How the lines begin that git writes around the two versions of a conflict.
+OURS, BASE, MIDDLE, THEIRS = MARKERS = ("<<<<<<<", "|||||||", "=======", ">>>>>>>")
 RESTORE = (
     f"restore the last valid version (git checkout HEAD -- {LOCK_NAME}; HEAD^ if HEAD is a merge),"
     " then run compose apply"
@@ -25,6 +33,67 @@ RESTORE = (
 _UNSEEN = re.compile(
     "[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
+
+
+# --- the file ------------------------------------------------------------------------------
+
+
+def read_lock(root: Path) -> Lock:
+    """The lock of this root; empty if there is none. Raises `InvalidInput`.
+
+    A lock with conflict markers is an error of its own: see `read_conflicted`.
+    """
+    text = lock_text(root)
+    if text is not None and has_markers(text):
+        raise InvalidInput(
+            f"{LOCK_NAME}: git left a conflict in it",
+            hint="compose lock --repair merges both sides",
+        )
+    return parse(text, source=LOCK_NAME) if text is not None else Lock()
+
+
+def lock_text(root: Path) -> str | None:
+    """The lock's text, None if there is none.
+
+    Raises `InvalidInput` for a link, for what is not a regular UTF-8 file, and above 64 MiB.
+    """
+    path = root / LOCK_NAME
+    if is_link(path):  # a write would replace the link, and leave the file behind it as it was
+        raise InvalidInput(
+            f"{LOCK_NAME}: a link, which compose does not follow",
+            hint="replace it by the file itself",
+        )
+    try:
+        data = read_inside(path, root, limit=MAX_BYTES)
+        if len(data) > MAX_BYTES:
+            raise InvalidInput(f"{LOCK_NAME}: larger than 64 MiB", hint="restore it from git")
+        return data.decode("utf-8")
+    except FileNotFoundError:
+        return None
+    except NotRegularError as bad:
+        raise InvalidInput(
+            f"{LOCK_NAME}: not a file", hint="move it away; restore it from git"
+        ) from bad
+    except UnicodeDecodeError as bad:
+        raise InvalidInput(f"{LOCK_NAME}: not UTF-8", hint="restore it from git") from bad
+
+
+def write_lock(root: Path, lock: Lock) -> bool:
+    """Write it, in one step; True if its bytes changed. The caller holds the file lock."""
+    text, before = dump(lock), lock_text(root)
+    unchanged = before is not None and before.replace("\r\n", "\n") == text
+    if unchanged or (before is None and not lock.targets):
+        return False
+    write_atomically(root / LOCK_NAME, text.encode())
+    return True
+
+
+# --- its text ------------------------------------------------------------------------------
+
+
+def has_markers(text: str) -> bool:
+    """Whether a line begins as one of git's conflict markers: no line of a lock does."""
+    return any(line.startswith(MARKERS) for line in text.splitlines())
 
 
 def dump(lock: Lock) -> str:

@@ -19,14 +19,16 @@ from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput
 from composer.files.atomic import write_atomically
-from composer.lock.candidates import combined
-from composer.lock.codec import Plain, read_entry, read_intent
-from composer.lock.decoding import Node, checked_id, checked_path
-from composer.model import Candidate, CreatedRecord, Entry, Intent
+from composer.lock.candidates import combined, overtaken, upgraded
+from composer.lock.codec import Node, Plain, checked_id, checked_path, read_entry, read_intent
+from composer.lock.document import read_lock
+from composer.model import Candidate, CreatedRecord, Entry, Intent, KnownState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from composer.model import Lock, TargetLock
 
 NAME = "journal.jsonl"
 
@@ -155,3 +157,33 @@ def _made(story: Story, intent: Intent, event: Plain) -> None:
     id = checked_id(event["made"])
     story.made[id] = CreatedRecord(intent.name, intent.content, float(event.get("at", intent.at)))
     story.made_for[id] = intent.path
+
+
+# --- with the lock -------------------------------------------------------------------------
+
+
+def remember(root: Path, key: str, state: Path, *, lock: Lock | None = None) -> KnownState:
+    """What lock and journal know about one target; nothing is written. Raises `InvalidInput`.
+
+    `state` is the project's state folder, where the journal lies; `lock` the root's lock, where it
+    is read already.
+    """
+    known = read_lock(root) if lock is None else lock
+    return memory_of(known.target(key), Journal(state).story(key))
+
+
+def memory_of(lock: TargetLock, story: Story) -> KnownState:
+    """One target's part of the lock, with what the journal adds to it."""
+    entries = dict(lock.recipes)
+    for path, side in story.sides.items():
+        if path in entries:
+            side = upgraded(overtaken(entries[path], side), side, story.upgraded.get(path, {}))
+        entries[path] = side
+    marked = {path: _with_posts(path, entry, story) for path, entry in sorted(entries.items())}
+    return KnownState(lock.owner, marked, story.made, tuple(story.intents.values()))
+
+
+def _with_posts(path: str, entry: Entry, story: Story) -> Entry:
+    """The entry, with each candidate marked whose POST the journal recorded."""
+    candidates = (replace(c, ours=c.ours or c.id in story.made) for c in entry.candidates)
+    return replace(entry, candidates=tuple(candidates))

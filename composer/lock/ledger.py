@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 from composer.files.state import prepare_state
 from composer.lock.candidates import retired
 from composer.lock.codec import Plain, plain_entry, plain_intent
-from composer.lock.journal import Journal
-from composer.lock.reading import memory_of, read_lock, write_lock
+from composer.lock.document import read_lock, write_lock
+from composer.lock.journal import Journal, memory_of
 from composer.model import Entry, Intent, Lock, TargetLock
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from composer.errors import InvalidInput
 from composer.files.repository import git
 from composer.lock.candidates import flat
-from composer.lock.document import parse
+from composer.lock.document import BASE, MIDDLE, OURS, THEIRS, has_markers, lock_text, parse
 from composer.model import LOCK_NAME, Entry, Lock, TargetLock
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_OURS, _BASE, _MIDDLE, _THEIRS = "<<<<<<<", "|||||||", "=======", ">>>>>>>"
-_AFTER = {_OURS: ("",), _BASE: (_OURS,), _MIDDLE: (_OURS, _BASE), _THEIRS: (_MIDDLE,)}
+# Which markers may come before a marker; none outside a conflict.
+_AFTER = {OURS: ("",), BASE: (OURS,), MIDDLE: (OURS, BASE), THEIRS: (MIDDLE,)}
 _TAKE_ONE_SIDE = f"git checkout --ours {LOCK_NAME}, then compose apply"
 
 
@@ -149,9 +149,15 @@ def flattened(lock: Lock) -> Lock:
 # --- the two locks of a file -------------------------------------------------------------
 
 
-def has_markers(text: str) -> bool:
-    """Whether a line begins as one of git's conflict markers: no line of a lock does."""
-    return any(line.startswith(tuple(_AFTER)) for line in text.splitlines())
+def read_conflicted(root: Path) -> Lock:
+    """The lock of this root, with both sides merged if git left a conflict in it.
+
+    Raises `InvalidInput`.
+    """
+    text = lock_text(root)
+    if text is not None and has_markers(text):
+        return merge_conflict(root, text)
+    return parse(text) if text is not None else Lock()
 
 
 def merge_conflict(root: Path, text: str) -> Lock:
@@ -239,7 +245,7 @@ def sides_in_text(text: str) -> tuple[str, str | None, str]:
 
     Raises `InvalidInput` where markers are torn.
     """
-    kept: dict[str, list[str]] = {_OURS: [], _BASE: [], _MIDDLE: []}
+    kept: dict[str, list[str]] = {OURS: [], BASE: [], MIDDLE: []}
     conflicts = bases = 0
     at = ""  # the marker that the line stands below; empty outside a conflict
     for number, line in enumerate(text.splitlines(keepends=True), start=1):
@@ -250,8 +256,8 @@ def sides_in_text(text: str) -> tuple[str, str | None, str]:
             continue
         if at not in _AFTER[marker]:
             raise _torn(f"{LOCK_NAME}:{number}: torn conflict markers")
-        conflicts, bases = conflicts + (marker == _OURS), bases + (marker == _BASE)
-        at = "" if marker == _THEIRS else marker
+        conflicts, bases = conflicts + (marker == OURS), bases + (marker == BASE)
+        at = "" if marker == THEIRS else marker
     if at:
         raise _torn(f"{LOCK_NAME}: a conflict marker without its end")
     ours, base, theirs = ("".join(lines) for lines in kept.values())
