@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-LORA = "flux.1-lora"
-COMPOSITION = "flux.1-composition"
 MARK = "managed-by:compose"  # the tag that says: made by compose
 
 TRAINED = "trained"
@@ -48,6 +46,20 @@ def _frozen(value: object) -> Value:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"a training parameter can't be a {type(value).__name__}")
+
+
+# --- the types of models -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTypes:
+    """The two types of one model family, as targets name them: a LoRA's and a composition's.
+
+    `lora.families` has those of every family; a recipe's `type` is the composition's.
+    """
+
+    composition: str
+    lora: str
 
 
 # --- what describes a model --------------------------------------------------------------
@@ -105,6 +117,7 @@ class Recipe(Described):
     path: str
     name: str
     concepts: tuple[ConceptRef, ...]
+    types: ModelTypes
     training: Parameters = ()
     tags: tuple[str, ...] = ()  # sorted by code point, each once
     protect: bool = False
@@ -124,14 +137,18 @@ class Concept:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a composition is made of; make it with `Content.of`, which brings it in order."""
+    """What a composition is and is made of; make it with `Content.of`, which brings it in order.
 
+    `type` is the composition's, which names its model family.
+    """
+
+    type: str
     concepts: tuple[Concept, ...]
     training: Parameters = ()
 
     @classmethod
-    def of(cls, concepts: Iterable[Concept], training: Parameters = ()) -> Content:
-        return cls(in_order(concepts), training)
+    def of(cls, type: str, concepts: Iterable[Concept], training: Parameters = ()) -> Content:
+        return cls(type, in_order(concepts), training)
 
 
 def in_order(concepts: Iterable[Concept]) -> tuple[Concept, ...]:
@@ -194,16 +211,24 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What a target looked like, for planning. Ids that were asked for and aren't here are gone."""
+    """What a target looked like, for planning. Ids that were asked for and aren't here are gone.
+
+    `composition_types` are the types that a composition may have, of whatever family.
+    """
 
     key: str
     models: Mapping[str, Model]
+    composition_types: frozenset[str] = field(kw_only=True)
     own: frozenset[str] = frozenset()  # ids in the project's own list: only these are looked up
     owner: str | None = None
     remote: bool = False
     unsupported: Mapping[str, str] = field(default_factory=dict)  # parameter -> reason
     rejected: Mapping[str, str] = field(default_factory=dict)  # LoRA name -> why it can't be used
     ignores_training: bool = False
+
+    def is_composition(self, model: Model) -> bool:
+        """Whether the model is a composition, of whatever family."""
+        return model.type in self.composition_types
 
     def get(self, id: str | None) -> Model | None:
         """The model of this id, None if it is gone."""
@@ -268,7 +293,12 @@ class Entry:
     next: Next | None = None
     replaced: tuple[Replaced, ...] = ()
     candidates: tuple[Candidate, ...] = ()
-    type: str = COMPOSITION
+
+    @property
+    def type(self) -> str | None:
+        """The type of its composition, else of the one on its way; None without either."""
+        content = self.content or (self.next.content if self.next else None)
+        return content.type if content else None
 
     @property
     def ids(self) -> tuple[str, ...]:

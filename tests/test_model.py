@@ -6,6 +6,8 @@ import json
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from support.model_types import COMPOSITION
+
 from composer.files.schemas import schema
 from composer.model import DESCRIBED, Candidate, Content, Described, Entry, Next, Replaced
 from composer.targets.local.store import Store
@@ -21,7 +23,7 @@ def test_every_described_field_is_in_value_schema_and_database(tmp_path: Path) -
     assert {f.name: f.longest for f in DESCRIBED} == {n: recipe[n]["maxLength"] for n in names}
     store = Store(tmp_path / "engine.sqlite3", write=True)
     said = Described(**{name: f"a {name}" for name in names})
-    id = store.create(iter(["model_a"]), "Knight", (), said)
+    id = store.create(iter(["model_a"]), "Knight", (), said, type=COMPOSITION)
     record = store.record(id)
     store.close()
     assert record is not None and record.texts == said.texts
@@ -36,7 +38,7 @@ def test_all_ids_of_an_entry_are_named_once() -> None:
     entry = Entry(
         "Knight",
         composition="now",
-        next=Next("next", Content(()), "created"),
+        next=Next("next", Content(COMPOSITION, ()), "created"),
         replaced=(Replaced("old", "Knight"),),
         candidates=(Candidate("other", "Knight"), Candidate("old", "Knight")),
     )

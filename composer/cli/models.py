@@ -9,20 +9,27 @@ import click
 from composer.cli import options as opt
 from composer.cli.project import open_project, open_target
 from composer.cli.terminal import emit
-from composer.model import COMPOSITION, LORA
 from composer.output import results
+from composer.text import visible
 
 if TYPE_CHECKING:
     from composer.cli.options import TargetOptions
     from composer.project import Selection
 
 
+def _known(context: click.Context, parameter: click.Parameter, type: str | None) -> str | None:
+    from composer.lora import families
+
+    types = [*sorted(families.lora_types()), *sorted(families.composition_types())]
+    if type is not None and type not in types:
+        raise click.BadParameter(f"{visible(type)!r} is not one of {', '.join(map(repr, types))}")
+    return type
+
+
 @click.command("models")
 @opt.selection_options
 @opt.target_options
-@click.option(
-    "--type", "type_", type=click.Choice([LORA, COMPOSITION]), help="Only models of this type."
-)
+@click.option("--type", "type_", metavar="TYPE", callback=_known, help="Only models of this type.")
 @opt.output_option("text", "json")
 def models_command(selection: Selection, wish: TargetOptions, type_: str | None, form: str) -> int:
     """List the models of the target, newest first: LoRAs and compositions."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from composer.errors import Ambiguous, NotFound, TargetError, Unreachable
-from composer.model import COMPOSITION, MARK, Replaced
+from composer.lora import families
+from composer.model import MARK, Replaced
 from composer.planner import known_ids, models_of_intents
 from composer.planner.identity import exact_matches, same_concepts
 from composer.planner.transitions import entry_in_progress
@@ -85,6 +86,7 @@ class Creator:
             model = self.target.create(
                 recipe.name,
                 content.concepts,
+                type=content.type,
                 described=recipe,
                 id=action.requested_id,
             )
@@ -123,7 +125,7 @@ class Creator:
 
     def _exact(self, name: str, content: Content, known: Collection[str]) -> list[Model]:
         """Exact matches on the target; those whose concepts the list leaves out are read."""
-        models = {m.id: m for m in self.target.list_models(COMPOSITION) if m.name == name}
+        models = {m.id: m for m in self.target.list_models(content.type) if m.name == name}
         unread = sorted(id for id, model in models.items() if model.concepts is None)
         models |= self.target.get_models(unread) if unread else {}
         return exact_matches(models.values(), name, content, known=known)
@@ -236,7 +238,8 @@ class Creator:
         """What any deletion needs, of a model just read: made by us, and no other entry's."""
         ours = MARK in (fresh.tags or ()) or self.ledger.made(fresh.id)
         others = self.ledger.named(without=path)
-        return fresh.type == COMPOSITION and ours and fresh.id not in others
+        is_composition = fresh.type in families.composition_types()
+        return is_composition and ours and fresh.id not in others
 
     def mark_ours(self, id: str) -> None:
         """The journal's record of what we made is folded away only once the tag says so."""

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from composer.errors import InvalidInput
 from composer.model import (
-    COMPOSITION,
     Concept,
     Content,
     Entry,
@@ -58,8 +57,10 @@ def plain_concept(concept: Concept) -> Plain:
     return {"modelId": concept.model_id, **epoch, "scale": scale}
 
 
-def plain_content(content: Content) -> Plain:
-    plain: Plain = {"concepts": [plain_concept(concept) for concept in content.concepts]}
+def plain_content(content: Content, *, beside: str | None = None) -> Plain:
+    """A content; its type is left out where it is the one that stands `beside` it."""
+    plain: Plain = {} if content.type == beside else {"type": content.type}
+    plain["concepts"] = [plain_concept(concept) for concept in content.concepts]
     if content.training:
         plain["training"] = plain_parameters(content.training)
     return plain
@@ -73,18 +74,18 @@ def plain_entry(entry: Entry) -> Plain:
         "pins": dict(sorted(entry.pins)),
         "composition": entry.composition,
         "job": entry.job,
-        "content": plain_content(entry.content) if entry.content else None,
+        "content": plain_content(entry.content, beside=entry.type) if entry.content else None,
         "tags": list(entry.tags),
         "protect": entry.protect,
-        "next": _plain_next(entry.next) if entry.next else None,
+        "next": _plain_next(entry.next, entry.type) if entry.next else None,
         "replaced": [_plain_replaced(old) for old in entry.replaced],
     }
     return {key: value for key, value in plain.items() if value not in (None, [], {})}
 
 
-def _plain_next(coming: Next) -> Plain:
+def _plain_next(coming: Next, type: str | None) -> Plain:
     job = {"job": coming.job} if coming.job else {}
-    content = plain_content(coming.content)
+    content = plain_content(coming.content, beside=type)
     return {"composition": coming.composition, **job, "content": content, "state": coming.state}
 
 
@@ -102,13 +103,16 @@ def plain_intent(intent: Intent) -> Plain:
 # --- and back ----------------------------------------------------------------------------
 
 
-def read_content(node: Node) -> Content:
-    """Raises `InvalidInput`."""
-    fields = node.fields(["concepts"], ["training"])
+def read_content(node: Node, *, beside: str | None = None) -> Content:
+    """A content, of the type `beside` it unless it has its own. Raises `InvalidInput`."""
+    fields = node.fields(["concepts"], ["type", "training"])
+    type = _type(fields) or beside
+    if type is None:
+        raise node.error("has no type")
     concepts = [_read_concept(concept) for concept in fields["concepts"].items()]
     if not concepts:
         raise fields["concepts"].error("is empty")
-    return Content(in_order(concepts), _read_training(fields))
+    return Content(type, in_order(concepts), _read_training(fields))
 
 
 def _read_concept(node: Node) -> Concept:
@@ -134,28 +138,28 @@ _OPTIONAL = ["type", "pins", "composition", "job", "content", "tags", "protect",
 def read_entry(node: Node) -> Entry:
     """Raises `InvalidInput`."""
     fields = node.fields(["name"], _OPTIONAL)
+    type = _type(fields)
     pins = fields["pins"].members() if "pins" in fields else ()
     tags = fields["tags"].items() if "tags" in fields else ()
     replaced = fields["replaced"].items() if "replaced" in fields else ()
     return Entry(
         name=fields["name"].text(),
-        type=fields["type"].text() if "type" in fields else COMPOSITION,
         pins=tuple(sorted((name, id.id()) for name, id in pins)),
         composition=_id(fields, "composition"),
         job=_id(fields, "job"),
-        content=read_content(fields["content"]) if "content" in fields else None,
+        content=read_content(fields["content"], beside=type) if "content" in fields else None,
         tags=tuple(sorted(tag.text() for tag in tags)),
         protect=_flag(fields, "protect"),
-        next=_read_next(fields["next"]) if "next" in fields else None,
+        next=_read_next(fields["next"], type) if "next" in fields else None,
         replaced=tuple(_read_replaced(old) for old in replaced),
     )
 
 
-def _read_next(node: Node) -> Next:
+def _read_next(node: Node, type: str | None) -> Next:
     fields = node.fields(["composition", "content", "state"], ["job"])
     return Next(
         composition=fields["composition"].id(),
-        content=read_content(fields["content"]),
+        content=read_content(fields["content"], beside=type),
         state=fields["state"].one_of(*STATES),
         job=_id(fields, "job"),
     )
@@ -176,6 +180,10 @@ def read_intent(plain: Plain) -> Intent:
         content=read_content(Node(plain["content"], "content")),
         at=float(plain["at"]),
     )
+
+
+def _type(fields: dict[str, Node]) -> str | None:
+    return fields["type"].text() if "type" in fields else None
 
 
 def _id(fields: dict[str, Node], key: str) -> str | None:

@@ -110,7 +110,6 @@ def _merge_entries(ours: Entry, theirs: Entry, base: Entry | None) -> Entry:
         tags=tuple(sorted({*ours.tags, *theirs.tags})),
         protect=_three_way(ours.protect, theirs.protect, before.protect),
         next=coming,
-        type=_three_way(ours.type, theirs.type, before.type),
     )
     return _with_other_ids(entry, ours, theirs, before)
 

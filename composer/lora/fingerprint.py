@@ -103,6 +103,7 @@ class Fingerprint:
     signature: str
     settled: bool
     hashes: Hashes
+    type: str  # the LoRA's, by its family
     title: str | None
     modified: int  # milliseconds since 1970
     root: Path | None = None
@@ -166,7 +167,8 @@ def fingerprint_file(
         raise BadLora(
             f"{visible(path.name)} changed while it was read", hint="is it still being copied?"
         )
-    return Fingerprint(path, before.text, settled, hashes, title, before.modified, root)
+    type = file.family.types.lora
+    return Fingerprint(path, before.text, settled, hashes, type, title, before.modified, root)
 
 
 def _text(status: os.stat_result) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from composer.model import COMPOSITION, LORA, MARK, TRAINED, KnownState, Model, Observed
+from composer.model import MARK, TRAINED, KnownState, Model, Observed
 from composer.planner.deletions import Deletions, repeated
 from composer.planner.drift import drift_of
 from composer.planner.identity import (
@@ -214,22 +214,38 @@ def is_stand_in(id: str) -> bool:
 
 def _as_the_lock_says(recipes: Sequence[Recipe], lock: TargetLock, key: str) -> Observed:
     """The target as the lock remembers it; each LoRA that it doesn't know has a stand-in."""
-    models = {model.id: model for entry in lock.recipes.values() for model in _models(entry)}
-    for entry in lock.recipes.values():
-        for name, id in entry.pins:
-            models.setdefault(id, Model(id, LORA, name, TRAINED))
-    concepts = [ref for recipe in recipes for ref in recipe.concepts]
-    for id in sorted({ref.model_id for ref in concepts if ref.model_id}):
-        models.setdefault(id, Model(id, LORA, id, TRAINED))
-    names = {ref.name for ref in concepts if ref.name}
-    stand_ins = {_MARKER + name: Model(_MARKER + name, LORA, name, TRAINED) for name in names}
-    return Observed(key, models | stand_ins, own=frozenset(stand_ins))
+    entries = lock.recipes.values()
+    models = {model.id: model for entry in entries for model in _models(entry)}
+    pins = [pin for entry in entries for pin in entry.pins]
+    stand_ins = {}
+    for recipe in recipes:
+        for ref in recipe.concepts:
+            given = [ref.model_id] if ref.model_id else [id for n, id in pins if n == ref.name]
+            for id in given:
+                models.setdefault(id, Model(id, recipe.types.lora, ref.label, TRAINED))
+            if ref.name:
+                id = _MARKER + ref.name
+                stand_ins[id] = Model(id, recipe.types.lora, ref.name, TRAINED)
+    types = frozenset(recipe.types.composition for recipe in recipes)
+    types |= {_type(entry) for entry in entries}
+    return Observed(key, models | stand_ins, frozenset(stand_ins), composition_types=types)
+
+
+def _type(entry: Entry) -> str:
+    """The type of its compositions; empty where it has none but earlier ones."""
+    return entry.type or ""
 
 
 def _models(entry: Entry) -> Iterator[Model]:
     for old in entry.replaced:
-        ours = frozenset({MARK})
-        yield Model(old.id, COMPOSITION, old.name, TRAINED, parameters=old.training, tags=ours)
+        yield Model(
+            old.id,
+            _type(entry),
+            old.name,
+            TRAINED,
+            parameters=old.training,
+            tags=frozenset({MARK}),
+        )
     for held in (*entry.candidates, *entry.current):
         yield _model(held, entry)
 
@@ -238,7 +254,7 @@ def _model(held: Candidate, entry: Entry) -> Model:
     coming = entry.next if entry.next and entry.next.composition == held.id else None
     return Model(
         held.id,
-        COMPOSITION,
+        held.content.type if held.content else _type(entry),
         held.name,
         _STATUS[coming.state] if coming else TRAINED,
         concepts=held.content.concepts if held.content else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from composer.model import LORA, Concept, Content
+from composer.model import Concept, Content
 from composer.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -18,8 +18,12 @@ EPOCH = "modelEpoch"  # a concept's, which a target may not have
 
 @dataclass(slots=True)
 class Resolution:
-    """What came of it. `problems` block the recipe; `missing` only block training it."""
+    """What came of it. `problems` block the recipe; `missing` only block training it.
 
+    `lora_type` is the type that each concept's model must have.
+    """
+
+    lora_type: str
     content: Content | None = None
     pins: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
@@ -36,14 +40,16 @@ def under_pins(recipe: Recipe, entry: Entry) -> Content | None:
         for id, ref in zip(ids, recipe.concepts, strict=True)
         if id
     ]
-    return Content.of(concepts, recipe.training) if len(concepts) == len(ids) else None
+    if len(concepts) < len(ids):
+        return None
+    return Content.of(recipe.types.composition, concepts, recipe.training)
 
 
 def resolve(
     recipe: Recipe, entry: Entry | None, observed: Observed, options: Options
 ) -> Resolution:
     """Find each concept's LoRA. Nothing is raised: what is wrong is said in the answer."""
-    found = Resolution()
+    found = Resolution(recipe.types.lora)
     ids = [_id_of(ref, entry, observed, options, found) for ref in recipe.concepts]
     for name, _ in recipe.training:
         if name in observed.unsupported:
@@ -60,7 +66,7 @@ def resolve(
         f"two concepts are one model: {id} ({_names(ids, recipe, id)})" for id in twice
     ]
     if not found.problems:
-        found.content = Content.of(concepts, recipe.training)
+        found.content = Content.of(recipe.types.composition, concepts, recipe.training)
     return found
 
 
@@ -97,14 +103,18 @@ def _given(ref: ConceptRef, observed: Observed, found: Resolution) -> str | None
 
 
 def _check_type(label: str, model: Model, found: Resolution) -> None:
-    if model.type != LORA:
-        found.problems.append(f"{label} is a {model.type}; only a {LORA} can be composed")
+    if model.type != found.lora_type:
+        found.problems.append(_wrong_type(label, model, found.lora_type))
+
+
+def _wrong_type(label: str, model: Model, lora_type: str) -> str:
+    return f"{label} is a {model.type}; only a {lora_type} can be composed"
 
 
 def _pinned(name: str, pin: str, observed: Observed, found: Resolution) -> str:
     """A concept by name keeps the id that the lock pins, whatever the name means by now."""
     model = observed.get(pin)
-    others = sorted(m.id for m in named_loras(name, observed) if m.id != pin)
+    others = sorted(m.id for m in named_loras(name, found.lora_type, observed) if m.id != pin)
     if model is not None:
         _check_type(f"{name} ({pin})", model, found)
     said = f"{name} now means {others[0]}" if others else f"{name} is no LoRA's name any more"
@@ -115,34 +125,33 @@ def _pinned(name: str, pin: str, observed: Observed, found: Resolution) -> str:
     return pin
 
 
-def named_loras(name: str, observed: Observed) -> list[Model]:
-    """The project's own LoRAs of this name."""
+def named_loras(name: str, type: str, observed: Observed) -> list[Model]:
+    """The project's own LoRAs of this name and type."""
     own = (observed.models[id] for id in observed.own if id in observed.models)
-    return [m for m in own if m.type == LORA and not m.gone and name in (m.name, *m.aliases)]
+    return [m for m in own if m.type == type and not m.gone and name in (m.name, *m.aliases)]
 
 
 def _looked_up(name: str, observed: Observed, found: Resolution) -> str | None:
     """Among the project's own LoRAs: exactly one of this name."""
-    models = named_loras(name, observed)
+    models = named_loras(name, found.lora_type, observed)
     if len(models) == 1:
         return models[0].id
     ids = ", ".join(sorted(model.id for model in models))
     if models:
         found.problems.append(f"{len(models)} LoRAs are named {name}: write one's modelId ({ids})")
     else:
-        found.problems.append(_unknown(name, observed))
+        found.problems.append(_unknown(name, found.lora_type, observed))
     return None
 
 
-def _unknown(name: str, observed: Observed) -> str:
+def _unknown(name: str, lora_type: str, observed: Observed) -> str:
     if name in observed.rejected:
         return f"{name} can't be used: {observed.rejected[name]}"
     own = [observed.models[id] for id in observed.own if id in observed.models]
     for model in own:
         if model.name == name and not model.gone:
-            return f"{name} is a {model.type}; only a {LORA} can be composed"
-    near = did_you_mean(
-        name, sorted({m.name for m in own if m.type == LORA} | {*observed.rejected})
-    )
+            return _wrong_type(name, model, lora_type)
+    loras = {model.name for model in own if model.type == lora_type}
+    near = did_you_mean(name, sorted(loras | {*observed.rejected}))
     hint = f"; did you mean {near}?" if near else "; `compose models` lists those there are"
     return f"no LoRA is named {name}{hint}"

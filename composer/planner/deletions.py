@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from composer.model import COMPOSITION, MARK, Replaced
+from composer.model import MARK, Replaced
 from composer.planner.identity import is_expected_model
 from composer.planner.plan import Action, Explanation, Transition, Verb
 from composer.planner.truth_table import is_deletable_untrained, other_model, status_of
@@ -147,7 +147,7 @@ class Deletions:
         """Why an earlier composition is not deleted; empty if it may be."""
         if old.protect:
             return f"{old.id} ({old.name}): protected, so left on the target"
-        if model.type != COMPOSITION or model.name != old.name:
+        if not self.observed.is_composition(model) or model.name != old.name:
             found = f"{old.id} is the {model.type} {model.name}, not {old.name}"
             return f"{found}: compose forget '{path}'"
         return "" if self._is_ours(model) else f"{old.id} ({old.name}): {_NOT_OURS}"
@@ -167,14 +167,13 @@ class Deletions:
             held.id
             for held in entry.possible
             if held.id not in self.taken
-            and (model := self.observed.get(held.id))
-            and is_deletable_untrained(model, held, self.memory)
+            and is_deletable_untrained(held, self.memory, self.observed)
         )
 
     def _stranger(self, entry: Entry) -> Model | None:
         for held in entry.possible:
             model = self.observed.get(held.id)
-            if model and not is_expected_model(model, {held.name}, [held.content]):
+            if model and not is_expected_model(model, {held.name}, [held.content], self.observed):
                 return model
         return None
 

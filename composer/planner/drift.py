@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from composer.model import COMPOSITION, Content
+from composer.model import Content
 from composer.planner.identity import same_concepts
 from composer.planner.plan import Verb
 
@@ -41,6 +41,7 @@ def change_of(
     removed = {label(id): id for id in old if id not in new}
     moved = [name for name in added if name in removed]  # one name, another file: an upgrade
     said = [
+        *([f"type {before.type} -> {after.type}"] if before.type != after.type else []),
         *(text for id in new if id in old for text in _concept(label(id), old[id], new[id])),
         *(text for n in moved for text in _upgraded(n, old[removed[n]], new[added[n]])),
         *(f"{n} added at {new[id].scale:g}" for n, id in added.items() if n not in moved),
@@ -84,7 +85,7 @@ def drift_of(action: Action, observed: Observed) -> str:
     model = observed.get(held.id)
     if model is None:
         return MISSING if _missed(action, observed) else ""
-    if model.type != COMPOSITION:
+    if not observed.is_composition(model):
         return ""  # it never was ours: the recipe is blocked, and the reason says so
     said = [
         *_renamed(action, entry, model),
@@ -122,7 +123,7 @@ def _answered(record: Content, model: Model) -> Content:
         replace(concept, epoch=concept.epoch or epochs.get(concept.model_id))
         for concept in model.concepts or ()
     ]
-    return Content.of(concepts, record.training)
+    return Content.of(model.type, concepts, record.training)
 
 
 def _untagged(action: Action, entry: Entry, model: Model) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from composer.model import COMPOSITION, MARK, Candidate, CreatedRecord, Entry, in_order
+from composer.model import MARK, Candidate, CreatedRecord, Entry, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -49,7 +49,7 @@ def is_exact_match(model: Model, wanted: Content, recorded: Parameters | None) -
 def _is_made_of(model: Model, wanted: Content, record: Content | None) -> bool:
     recorded = record.concepts if record else None
     answered = model.concepts if model.concepts is not None else recorded
-    if model.type != COMPOSITION or answered is None:
+    if model.type != wanted.type or answered is None:
         return False
     return same_concepts(wanted.concepts, answered) and _same_epochs(model, wanted, record)
 
@@ -73,10 +73,13 @@ def _trained_alike(model: Model, wanted: Content, training: Parameters | None) -
 
 
 def is_expected_model(
-    model: Model, names: Collection[str], contents: Iterable[Content | None]
+    model: Model,
+    names: Collection[str],
+    contents: Iterable[Content | None],
+    observed: Observed,
 ) -> bool:
     """Whether an id that the lock names may be used: right type, and a name or content we know."""
-    if model.type != COMPOSITION:
+    if not observed.is_composition(model):
         return False
     if model.name in names:
         return True
@@ -146,6 +149,6 @@ def orphans(memory: KnownState, observed: Observed) -> tuple[Model, ...]:
     found = [
         model
         for model in own
-        if model.type == COMPOSITION and MARK in (model.tags or ()) and model.id not in named
+        if observed.is_composition(model) and MARK in (model.tags or ()) and model.id not in named
     ]
     return tuple(sorted(found, key=lambda model: (model.created_at, model.id)))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from composer.model import COMPOSITION, LORA, MARK, ConceptRef, Content, Entry, Recipe
+from composer.model import MARK, ConceptRef, Content, Entry, Recipe, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from composer.model import Concept, Model, Observed
+    from composer.model import Concept, Model, ModelTypes, Observed
 
 _MOST_CONCEPTS = 5
 
 
-def recipe_of(model: Model, path: str, observed: Observed) -> Recipe:
-    """The recipe of a composition; concepts by name where that name is unique here.
+def recipe_of(model: Model, types: ModelTypes, path: str, observed: Observed) -> Recipe:
+    """The recipe of a composition of these types; concepts by name where that name is unique here.
 
     Raises `ValueError` with the reason where a recipe can't express it.
     """
@@ -24,7 +24,8 @@ def recipe_of(model: Model, path: str, observed: Observed) -> Recipe:
     return Recipe(
         path=path,
         name=model.name,
-        concepts=tuple(_ref(concept, observed) for concept in concepts),
+        concepts=tuple(_ref(concept, types.lora, observed) for concept in concepts),
+        types=types,
         training=model.parameters or (),
         tags=tuple(sorted((model.tags or frozenset()) - {MARK})),
         **described,
@@ -32,8 +33,6 @@ def recipe_of(model: Model, path: str, observed: Observed) -> Recipe:
 
 
 def _expressible(model: Model) -> Sequence[Concept]:
-    if model.type != COMPOSITION:
-        raise ValueError(f"it is a {model.type}, no composition")
     if not model.trained:
         raise ValueError(f"it is not trained (status {model.status})")
     if not model.concepts:
@@ -48,13 +47,13 @@ def _expressible(model: Model) -> Sequence[Concept]:
     ids = [concept.model_id for concept in model.concepts]
     if len(set(ids)) < len(ids):
         raise ValueError("one LoRA is in it twice")
-    return Content.of(model.concepts).concepts
+    return in_order(model.concepts)
 
 
-def _ref(concept: Concept, observed: Observed) -> ConceptRef:
+def _ref(concept: Concept, lora_type: str, observed: Observed) -> ConceptRef:
     lora = observed.get(concept.model_id)
     own = [observed.models[id] for id in observed.own if id in observed.models]
-    alike = [m for m in own if lora and m.type == LORA and lora.name in (m.name, *m.aliases)]
+    alike = [m for m in own if lora and m.type == lora_type and lora.name in (m.name, *m.aliases)]
     if lora is not None and [m.id for m in alike] == [concept.model_id]:
         return ConceptRef(concept.scale, name=lora.name, epoch=concept.epoch)
     return ConceptRef(concept.scale, model_id=concept.model_id, epoch=concept.epoch)
@@ -62,7 +61,7 @@ def _ref(concept: Concept, observed: Observed) -> ConceptRef:
 
 def entry_of(model: Model, recipe: Recipe) -> Entry:
     """The lock's entry for an imported recipe: the plan that follows is empty."""
-    concepts = Content.of(model.concepts or ()).concepts
+    concepts = in_order(model.concepts or ())
     pins = {
         ref.name: concept.model_id
         for ref, concept in zip(recipe.concepts, concepts, strict=True)
@@ -73,7 +72,7 @@ def entry_of(model: Model, recipe: Recipe) -> Entry:
         pins=tuple(sorted(pins.items())),
         composition=model.id,
         job=model.job,
-        content=Content(concepts, recipe.training),
+        content=Content(model.type, concepts, recipe.training),
         tags=recipe.tags,
         protect=recipe.protect,
     )

@@ -87,7 +87,7 @@ def own_entries(
 
 def _may_be(held: Candidate, observed: Observed) -> bool:
     model = observed.get(held.id)
-    return model is None or is_expected_model(model, {held.name}, [held.content])
+    return model is None or is_expected_model(model, {held.name}, [held.content], observed)
 
 
 def contents(entry: Entry) -> list[Content]:

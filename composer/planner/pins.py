@@ -132,14 +132,17 @@ def outdated_pins(
         names = {ref.name for ref in recipe.concepts}
         for name, id in entry.pins:
             if name in names and (options.upgrade_all or name in options.upgrade):
-                told = _told(entry, name, id, observed)
+                alike = named_loras(name, recipe.types.lora, observed)
+                told = _told(entry, name, id, alike, observed)
                 found += [OutdatedPin(recipe.path, name, id, kind, words) for kind, words in told]
     return tuple(found)
 
 
-def _told(entry: Entry, name: str, id: str, observed: Observed) -> Iterator[tuple[str, str]]:
+def _told(
+    entry: Entry, name: str, id: str, alike: Sequence[Model], observed: Observed
+) -> Iterator[tuple[str, str]]:
     model = observed.get(id)
-    others = sorted(m.id for m in named_loras(name, observed) if m.id != id)
+    others = sorted(model.id for model in alike if model.id != id)
     if model is None:
         yield "deleted", f"{id} is not on the target any more"
     elif name not in (model.name, *model.aliases):

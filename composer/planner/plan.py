@@ -142,7 +142,7 @@ class Action:
         extra: list[object] = [recipe.description, recipe.tags, recipe.protect]
         later = {name: text for name, text in recipe.texts.items() if name != "description"}
         extra += [later] if later else []  # a digest changes only where such a field is used
-        return [concepts, self.content.training, *extra]
+        return [self.content.type, concepts, self.content.training, *extra]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from composer.model import COMPOSITION, MARK, Candidate, Replaced
+from composer.model import MARK, Candidate, Replaced
 from composer.planner.concepts import Resolution, resolve
 from composer.planner.drift import MISSING, change_of
 from composer.planner.identity import has_content, is_exact_match, is_expected_model, known_ids
@@ -48,7 +48,7 @@ class PlanningContext:
             held = [c for c in (*entry.candidates, *entry.current) if c.content]
             context.recorded |= {c.id: c.content.training for c in held if c.content}
         for id in {*observed.own, *memory.made}:  # a list may lag behind
-            if (model := observed.get(id)) is not None and model.type == COMPOSITION:
+            if (model := observed.get(id)) is not None and observed.is_composition(model):
                 context.namesakes.setdefault(model.name, set()).add(id)
         return context
 
@@ -129,7 +129,7 @@ class _Decision:
             made = self.context.memory.made.get(held.id)
             names = {held.name, self.recipe.name, *([made.name] if made else [])}
             contents = (held.content, self.content, made.content if made else None)
-            if model and not is_expected_model(model, names, contents):
+            if model and not is_expected_model(model, names, contents, self.context.observed):
                 return other_model(held.id, model, self.recipe.path)
         return ""
 
@@ -192,7 +192,7 @@ class _Decision:
         earlier = {old.id: old.name for old in self.entry.replaced} if self.entry else {}
         for id in sorted(context.namesakes.get(self.recipe.name, set()) | earlier.keys()):
             model = observed.get(id)
-            if model is None or id in context.taken or model.type != COMPOSITION:
+            if model is None or id in context.taken:
                 continue
             named = model.name == self.recipe.name or earlier.get(id) == model.name
             if named and is_exact_match(model, self.content, context.recorded.get(id)):
@@ -270,7 +270,7 @@ class _Decision:
             if held.id == chosen:
                 continue
             model = self.context.observed.get(held.id)
-            if model and is_deletable_untrained(model, held, self.context.memory):
+            if is_deletable_untrained(held, self.context.memory, self.context.observed):
                 untrained.append(held.id)
             elif held.used or model:
                 superseded.append(self._replaced(held, model))
@@ -304,10 +304,12 @@ def other_model(id: str, model: Model, path: str) -> str:
     )
 
 
-def is_deletable_untrained(model: Model, held: Candidate, memory: KnownState) -> bool:
+def is_deletable_untrained(held: Candidate, memory: KnownState, observed: Observed) -> bool:
     """Rule 5.7: ours, never trained, never any entry's `composition`: nobody can have used it."""
-    ours = held.ours or held.id in memory.made or MARK in (model.tags or ())
-    return ours and not held.used and model.untrained and model.type == COMPOSITION
+    model = observed.get(held.id)
+    if model is None or held.used or not (model.untrained and observed.is_composition(model)):
+        return False
+    return held.ours or held.id in memory.made or MARK in (model.tags or ())
 
 
 def _failed(model: Model) -> str:

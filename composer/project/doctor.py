@@ -23,7 +23,8 @@ from composer.errors import (
 )
 from composer.files.state import NOWHERE, VARIABLE, folder_size, list_states
 from composer.lock import LOCK_NAME, Journal, dump, lock_text, parse, remember
-from composer.model import LORA, Lock
+from composer.lora import families
+from composer.model import Lock
 from composer.planner import Verb, known_ids, orphans, plan, with_found
 from composer.project.opening import open_target
 from composer.project.options import PLAN_DEFAULTS
@@ -249,7 +250,7 @@ def _of_target(project: Project, options: TargetOptions, env: Mapping[str, str])
 
 
 def _agreement(planned: Plan, observed: Observed) -> Iterator[Check]:
-    loras = sum(model.type == LORA for model in observed.models.values())
+    loras = sum(model.type in families.lora_types() for model in observed.models.values())
     others = counted(len(observed.models) - loras, "composition")
     yield Check(TARGET, OK, f"{planned.target} answers: {counted(loras, 'LoRA')}, {others}")
     for guard in planned.guards:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from composer.lock import Ledger
-from composer.model import COMPOSITION
+from composer.lora import families
 from composer.planner import entry_of, recipe_of
 from composer.project.sources import RECIPES
 from composer.recipes import parse, slug, write
@@ -42,7 +42,7 @@ def import_models(
     ledger = Ledger(project.root, target.key, project.state, write=not dry_run)
     observed = observe(target, project.recipes, ledger.memory)
     if ids is None:
-        chosen, missing = target.list_models(COMPOSITION), []
+        chosen, missing = target.list_models(*families.composition_types()), []
     else:
         models = target.get_models(ids)
         chosen = [models[id] for id in ids if id in models]
@@ -89,8 +89,13 @@ class _Import:
     def _recipe(self, model: Model) -> Recipe:
         if model.name in self._names:
             raise ValueError("another recipe has this name")
-        recipe = recipe_of(model, self._free_path(model.name), self.observed)
-        again, problems = parse(write(recipe).encode(), file=recipe.path)
+        family = families.of_type(model.type)
+        if family is None:
+            raise ValueError(f"it is a {model.type}, not a composition")
+        path = self._free_path(model.name)
+        recipe = recipe_of(model, family.types, path, self.observed)
+        types = families.model_types()
+        again, problems = parse(_text(recipe).encode(), file=path, types=types)
         if problems or again is None:
             raise ValueError(f"a recipe can't say it: {problems[0].message}")
         return recipe
@@ -104,7 +109,11 @@ class _Import:
         return path
 
 
+def _text(recipe: Recipe) -> str:
+    return write(recipe, default=families.default().types)
+
+
 def _write(file: Path, recipe: Recipe) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("x", encoding="utf-8", newline="\n") as out:
-        out.write(write(recipe))
+        out.write(_text(recipe))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import UsageError
 from composer.lock import LOCK_NAME, read_lock
+from composer.lora import families
 from composer.recipes import default_paths, discover, find_root, home_directory, load, relative
 from composer.text import did_you_mean, visible
 
@@ -70,7 +71,7 @@ def read_sources(
     """
     lock = read(root)
     files = _whole_project(root, lock, chosen, selection)
-    loaded = load(files, root=root)
+    loaded = load(files, root=root, types=families.model_types())
     return Sources(lock, loaded.recipes, loaded.problems, tuple(chosen), len(files))
 
 

@@ -21,8 +21,10 @@ from composer.recipes.loading import Loaded, load
 from composer.recipes.writing import slug, write
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from composer.errors import Problem
-    from composer.model import Recipe
+    from composer.model import ModelTypes, Recipe
 
 __all__ = [
     "CODES",
@@ -39,10 +41,13 @@ __all__ = [
 ]
 
 
-def parse(text: bytes, *, file: str) -> tuple[Recipe | None, list[Problem]]:
+def parse(
+    text: bytes, *, file: str, types: Sequence[ModelTypes]
+) -> tuple[Recipe | None, list[Problem]]:
     """The recipe that a file's bytes say, or None and every problem of it, by place.
 
-    `file` is its path relative to the project's root, with `/`. Pure: nothing is opened.
+    `file` is its path relative to the project's root, with `/`. `types` are what its `type` may
+    be, the default first. Pure: nothing is opened.
     """
-    parsed = parsing.parse(text, file=file)
+    parsed = parsing.parse(text, file=file, types=types)
     return parsed.recipe, list(parsed.problems)

@@ -20,10 +20,10 @@ from composer.recipes.parsing import MAX_BYTES, Parsed, parse, too_large
 from composer.text import UNSAFE, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from composer.model import Recipe
+    from composer.model import ModelTypes, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +34,26 @@ class Loaded:
     problems: tuple[Problem, ...]
 
 
-def load(files: Iterable[Path], *, root: Path) -> Loaded:
+def load(files: Iterable[Path], *, root: Path, types: Sequence[ModelTypes]) -> Loaded:
     """The recipes of these files, and everything that is wrong with them.
 
     A file's path in the result is relative to `root`, with `/`. A file that is given twice is
-    read once.
+    read once. `types` are what a recipe's `type` may be, the default first.
     """
     parsed: dict[str, Parsed] = {}
     for path in files:
         name = relative(path, root) or path.as_posix()
         if name not in parsed:
-            parsed[name] = _parsed(path, visible(name), root)
+            parsed[name] = _parsed(path, visible(name), root, types)
     problems = [problem for one in parsed.values() for problem in one.problems]
     problems += (*_same_path(parsed), *_same_name(parsed))
     recipes = (parsed[name].recipe for name in sorted(parsed))
     return Loaded(tuple(recipe for recipe in recipes if recipe), tuple(sorted(set(problems))))
 
 
-def _parsed(path: Path, name: str, root: Path) -> Parsed:
+def _parsed(path: Path, name: str, root: Path, types: Sequence[ModelTypes]) -> Parsed:
     try:
-        return parse(_read(path, root), file=name)
+        return parse(_read(path, root), file=name, types=types)
     except _Refusal as refusal:
         return Parsed((_problem(name, refusal),))
 

@@ -18,8 +18,9 @@ from composer.recipes.yaml_events import LOADER, read_document
 from composer.text import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from composer.model import ModelTypes
     from composer.recipes.nodes import KeyPath
     from composer.recipes.yaml_events import Document
 
@@ -39,10 +40,11 @@ class Parsed:
     name_place: Place = NOWHERE
 
 
-def parse(text: bytes, *, file: str, loader: Any = LOADER) -> Parsed:
+def parse(text: bytes, *, file: str, types: Sequence[ModelTypes], loader: Any = LOADER) -> Parsed:
     """A file's recipe and problems; `file` is its path relative to the root, with `/`.
 
-    `loader` is the PyYAML loader whose parser gives the events.
+    `types` are what its `type` may be, the default first; `loader` is the PyYAML loader whose
+    parser gives the events.
     """
     report = Report(file)
     if len(text) > MAX_BYTES:
@@ -56,7 +58,7 @@ def parse(text: bytes, *, file: str, loader: Any = LOADER) -> Parsed:
         return Parsed((_no_recipe(document, file),))
     if document.root is None:
         return Parsed(tuple(_with_way_out(report, document)))
-    return _judged(document.root, report)
+    return _judged(document.root, report, types)
 
 
 def too_large(size: int) -> tuple[str, str]:
@@ -65,11 +67,12 @@ def too_large(size: int) -> tuple[str, str]:
     return message, "if it is not a recipe, leave it out with --exclude"
 
 
-def _judged(root: Node, report: Report) -> Parsed:
-    schema.judge(root, report)
+def _judged(root: Node, report: Report, types: Sequence[ModelTypes]) -> Parsed:
+    by_name = {one.composition: one for one in types}
+    schema.judge(root, report, tuple(by_name))
     _check_concepts(root, report)
     problems = tuple(report.problems)
-    recipe = None if problems else _recipe(root.value, report.file)
+    recipe = None if problems else _recipe(root.value, report.file, by_name)
     name = root.children.get("name")
     if name is None or name.refused or not isinstance(name.value, str):
         return Parsed(problems, recipe)
@@ -172,13 +175,14 @@ def _exclude(file: str) -> str:
 # --- the recipe --------------------------------------------------------------------------
 
 
-def _recipe(raw: Any, path: str) -> Recipe:
-    """A Recipe of values that the schema has let pass."""
+def _recipe(raw: Any, path: str, types: Mapping[str, ModelTypes]) -> Recipe:
+    """A Recipe of values that the schema has let pass; the first of `types` is the default."""
     training = raw.get("training", {}).get("parameters", {})
     return Recipe(
         path=path,
         name=raw["name"],
         concepts=tuple(_concept(concept) for concept in raw["concepts"]),
+        types=types[raw["type"]] if "type" in raw else next(iter(types.values())),
         training=parameters({key: _parameter(key, value) for key, value in training.items()}),
         tags=tuple(sorted(set(raw.get("tags", ())))),
         protect=raw.get("protect", False),

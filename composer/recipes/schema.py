@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from jsonschema import Draft7Validator
 
@@ -38,30 +38,44 @@ class Finding:
 
 
 @cache
-def _validator() -> Draft7Validator:
-    """The compiled schema; compiled once, at the first recipe."""
-    return Draft7Validator(json.loads(shipped("recipe")))
+def _schema() -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", json.loads(shipped("recipe")))
+
+
+@cache
+def _validator(types: tuple[str, ...]) -> Draft7Validator:
+    """The compiled schema, with the types of all registered families; compiled once.
+
+    The shipped file has those that compose brings along.
+    """
+    schema = {**_schema()}
+    type = {**schema["properties"]["type"], "enum": list(types), "default": types[0]}
+    schema["properties"] = {**schema["properties"], "type": type}
+    return Draft7Validator(schema)
 
 
 @cache
 def properties(*path: str) -> Mapping[str, Any]:
     """The keys and their schemas: of a recipe, or of a mapping in it (`training`, …)."""
-    found: Any = _validator().schema
+    found: Any = _schema()
     for step in path:
         found = found["properties"][step]
     return dict(found["properties"])
 
 
-def judge(root: Node, report: Report) -> None:
-    """Reports whatever the schema has against a file's values."""
-    for found in _findings(root):
+def judge(root: Node, report: Report, types: tuple[str, ...]) -> None:
+    """Reports whatever the schema has against a file's values.
+
+    `types` are what a recipe's `type` may be, the default first.
+    """
+    for found in _findings(root, types):
         for place, code, message, hint in _SENTENCES[found.rule](found):
             report.add(place, code, said(found.path, message), hint)
 
 
-def _findings(root: Node) -> Iterator[Finding]:
+def _findings(root: Node, types: tuple[str, ...]) -> Iterator[Finding]:
     error: Any  # what jsonschema says of its errors' types doesn't help
-    for error in _validator().iter_errors(root.value):
+    for error in _validator(types).iter_errors(root.value):
         path: KeyPath = tuple(error.absolute_path)
         node = root.at(path)
         if not node.refused:

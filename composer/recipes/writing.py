@@ -16,7 +16,7 @@ from composer.recipes.scalars import number, read
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from composer.model import ConceptRef, Recipe, Value
+    from composer.model import ConceptRef, ModelTypes, Recipe, Value
 
 # Letters, digits and a few signs, words one space apart: plain in block and in flow style.
 _PLAIN = re.compile(r"[A-Za-z0-9_](?:[\w.+/()'-]| (?=[\w(]))*", re.ASCII)
@@ -25,12 +25,14 @@ _LONGEST_SLUG = 60
 _RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]")  # Windows' device names
 
 
-def write(recipe: Recipe) -> str:
-    """The YAML text of a recipe; what is at its default is left out."""
-    return "".join(f"{line}\n" for line in _lines(recipe))
+def write(recipe: Recipe, *, default: ModelTypes) -> str:
+    """The YAML text of a recipe; what is at its default is left out, the types too."""
+    return "".join(f"{line}\n" for line in _lines(recipe, default))
 
 
-def _lines(recipe: Recipe) -> Iterator[str]:
+def _lines(recipe: Recipe, default: ModelTypes) -> Iterator[str]:
+    if recipe.types != default:
+        yield f"type: {_text(recipe.types.composition)}"
     yield f"name: {_text(recipe.name)}"
     yield from (f"{name}: {_text(text)}" for name, text in recipe.texts.items())
     yield "concepts:"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import traceback
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, request, send_file
@@ -49,34 +48,29 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.url_map.merge_slashes = False  # no redirects: a client would send its secret after them
 
-    app.before_request(lambda: _check_access(host, credentials))
+    def check_access() -> None:
+        check_host(request.headers.get("Host"), host)
+        if request.endpoint != "download":
+            check_basic(request.headers.get("Authorization"), credentials)
+
+    def view(handler: Handler) -> Callable[..., Response]:
+        def answer(**ids: str) -> Response:
+            if not all(is_id(id) for id in ids.values()):
+                raise NotFound("no model or job has such an id")
+            return _json(handler(_call(engine, credentials, visibility), **ids))
+
+        return answer
+
+    def download(job: str, token: str) -> Response:
+        check_link(job, token, credentials)
+        return _result(engine.of_project(_project(_query())), job)
+
+    app.before_request(check_access)
     app.register_error_handler(Exception, _error_handler(log))
-    call = partial(_call, engine, credentials, visibility)
     for method, rule, handler in CALLS:
-        _route(app, method, rule, handler.__name__, _view(handler, call))
-    download = partial(_download, engine, credentials)
+        _route(app, method, rule, handler.__name__, view(handler))
     _route(app, "GET", "/downloads/<job>/<token>", "download", download)
     return app
-
-
-def _check_access(host: str, credentials: Credentials) -> None:
-    check_host(request.headers.get("Host"), host)
-    if request.endpoint != "download":
-        check_basic(request.headers.get("Authorization"), credentials)
-
-
-def _view(handler: Handler, call: Callable[[], Call]) -> Callable[..., Response]:
-    def answer(**ids: str) -> Response:
-        if not all(is_id(id) for id in ids.values()):
-            raise NotFound("no model or job has such an id")
-        return _json(handler(call(), **ids))
-
-    return answer
-
-
-def _download(engine: Engine, credentials: Credentials, job: str, token: str) -> Response:
-    check_link(job, token, credentials)
-    return _result(engine.of_project(_project(_query())), job)
 
 
 def _route(app: Flask, method: str, rule: str, name: str, view: Callable[..., Response]) -> None:

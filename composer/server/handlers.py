@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from composer.errors import NotFound
-from composer.model import COMPOSITION, DESCRIBED, LORA, Described, is_id
+from composer.lora import families
+from composer.model import DESCRIBED, Described, is_id
 from composer.server import request_fields as fields
 from composer.server import wire
 from composer.server.auth import LINK_LIFE, Credentials, link_token
@@ -73,14 +74,16 @@ def list_models(call: Call) -> Answer:
     records = call.engine.records(deleted=deleted)
     listed = call.visibility.listed(records, call.project)
     models = [wire.composition(record) for record in listed]
-    models += [wire.lora(lora, call.project) for lora in call.engine.list_models(LORA)]
+    loras = call.engine.list_models(*families.lora_types())
+    models += [wire.lora(lora, call.project) for lora in loras]
     return Answer(wire.models_page(call.query, models))
 
 
 def create_model(call: Call) -> Answer:
     """A new model each time, whatever else there is: the API knows no idempotency."""
-    if fields.text(call.body, "type") != COMPOSITION:
-        raise Refusal(f"type must be {COMPOSITION}: this server makes nothing else")
+    type, known = fields.text(call.body, "type"), sorted(families.composition_types())
+    if type not in known:
+        raise Refusal(f"type must be {' or '.join(known)}: this server makes nothing else")
     name = fields.text(call.body, "name")
     if name is None:
         raise Refusal("name is missing")
@@ -89,6 +92,7 @@ def create_model(call: Call) -> Answer:
     model = call.engine.create(
         name,
         fields.concepts(call.body),
+        type=type,
         described=_described(call.body),
     )
     return Answer({"model": _written(call, model.id)})
@@ -111,8 +115,9 @@ def update_model(call: Call, id: str) -> Answer:
     for field in FIXED:
         if call.body.get(field) is not None:
             raise Refusal(f"{field} can't be changed here: make a new model instead")
-    if fields.text(call.body, "type") not in (None, COMPOSITION):
-        raise Refusal(f"type can't be changed here: every composition is a {COMPOSITION}")
+    type, record = fields.text(call.body, "type"), call.engine.record(id)
+    if record and type not in (None, record.type):
+        raise Refusal(f"type can't be changed: {id} is a {record.type}")
     call.engine.update(id, name=name, described=_described(call.body))
     return Answer({"model": _written(call, id)})
 
@@ -220,7 +225,7 @@ def _read(call: Call, ids: Iterable[str]) -> list[Json]:
     for id in wanted:
         if id in records:
             models.append(wire.composition(records[id]))
-        elif id in rest and rest[id].type == LORA:
+        elif id in rest and rest[id].type in families.lora_types():
             models.append(wire.lora(rest[id], call.project))
     return models
 

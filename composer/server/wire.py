@@ -12,7 +12,8 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from composer.model import COMPOSITION, DESCRIBED
+from composer.lora import families
+from composer.model import DESCRIBED
 from composer.server.request_fields import Refusal, moment
 from composer.targets.local.times import iso, now_ms
 
@@ -27,7 +28,7 @@ Json: TypeAlias = "dict[str, Any]"
 
 OWNER = "team_compose"  # owns what belongs to no project
 PRICE = 5  # creative units for each concept of a composition; nobody is charged
-TRAINING_JOB, DOWNLOAD_JOB = "flux-model-training", "model-download"
+DOWNLOAD_JOB = "model-download"
 STAGES = {"queued": "queued-for-train", "in-progress": "running-train"}
 PLENTY = 100_000  # where the API has a limit and the engine has none
 LIMITS = [
@@ -83,7 +84,7 @@ def lora(model: Model, project: str) -> Json:
 def composition(record: Record) -> Json:
     """A composition, with its true status."""
     return {
-        **_common(record.id, record.name, COMPOSITION, record.status, record.project),
+        **_common(record.id, record.name, record.type, record.status, record.project),
         "createdAt": iso(record.created_at),
         "updatedAt": iso(record.updated_at),
         "tags": sorted(record.tags),
@@ -105,8 +106,9 @@ def minimal(model: Json) -> Json:
 
 def training_job(job: JobRecord, project: str) -> Json:
     """A training job; its composition's id is among the inputs."""
+    family = families.of_type(job.type) or families.default()
     return {
-        **_job(job.id, TRAINING_JOB, job.status, job.progress, project),
+        **_job(job.id, family.training_job, job.status, job.progress, project),
         "statusHistory": [{"status": status, "date": iso(at)} for status, at in job.history],
         "metadata": {"input": {"modelId": job.model}, **_optional(error=job.error)},
         "createdAt": iso(job.created_at),

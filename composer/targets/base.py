@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from composer.model import COMPOSITION, NOTHING_DESCRIBED, Observed
+from composer.lora import families
+from composer.model import NOTHING_DESCRIBED, Observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -72,12 +73,14 @@ class Target(Protocol):
         name: str,
         concepts: Iterable[Concept],
         *,
+        type: str,
         described: Described = NOTHING_DESCRIBED,
         id: str | None = None,
     ) -> Model:
-        """Create a composition, untrained. Only the local target honours the requested `id`.
+        """Create a composition of this type, untrained.
 
-        Raises `Ambiguous` when it may have been created all the same.
+        Only the local target honours the requested `id`. Raises `Ambiguous` when it may have been
+        created all the same.
         """
 
     def update(
@@ -152,7 +155,7 @@ def observe(
     unread = {
         model.id
         for model in models.values()
-        if model.type == COMPOSITION
+        if model.type in families.composition_types()
         and model.concepts is None
         and (model.name in names or model.id in named)
     }
@@ -164,6 +167,7 @@ def observe(
     return Observed(
         key=target.key,
         models=models,
+        composition_types=families.composition_types(),
         own=own,
         owner=owner,
         remote=target.remote,

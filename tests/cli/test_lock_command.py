@@ -13,6 +13,7 @@ import pytest
 from support.cli import compose, edit, samples, snapshot
 from support.engine_files import write_lora
 from support.fake_target import FakeTarget, composition, lora
+from support.model_types import COMPOSITION
 from support.rehearsal import Fate, Killed, Stage, recipe
 from support.state import state_of
 
@@ -120,7 +121,12 @@ def test_json_says_the_same(project: Path) -> None:
 
 def test_a_new_recipe_where_another_was_gets_an_entry_of_its_own() -> None:
     """The file moved away, and a new one took its name: the old entry must not be overwritten."""
-    old = Entry("Knight", (("Ink", "lora_ink"),), "comp", content=Content.of([Concept("x", 0.5)]))
+    old = Entry(
+        "Knight",
+        (("Ink", "lora_ink"),),
+        "comp",
+        content=Content.of(COMPOSITION, [Concept("x", 0.5)]),
+    )
     lock = TargetLock(None, {"a.yaml": old})
     target = FakeTarget()
     target.put(lora("lora_ink", "Ink"), composition("comp", "Knight", {"lora_ink": 0.5}))
@@ -187,7 +193,7 @@ def test_news_of_a_pinned_lora(change: dict[str, str], kind: str, words: str) ->
     target = FakeTarget(remote=True)
     target.put(lora("lora_ink", "Ink", epoch="000010", updated_at="2025-01-02T00:00:00.000Z"))
     target.put(composition("comp", "Knight", {"lora_ink": 0.5}))
-    content = Content.of([Concept("lora_ink", 0.5, "000010")])
+    content = Content.of(COMPOSITION, [Concept("lora_ink", 0.5, "000010")])
     known = Entry("Knight", (("Ink", "lora_ink"),), "comp", content=content)
     lock, recipes = TargetLock(None, {"a.yaml": known}), [recipe("a.yaml", "Knight", {"Ink": 0.5})]
 

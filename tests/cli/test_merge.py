@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 from support.cli import compose, snapshot, spawned
 from support.engine_files import no_room, trained, write_lora, write_peft, write_t5
 from support.lora_files import Spec, write
+from support.model_types import COMPOSITION, LORA
 
 from composer.cli.terminal import Meter
 from composer.errors import BadLora, Refused, TargetError
@@ -29,7 +30,7 @@ from composer.files.delivery import MARGIN, spare
 from composer.lora import merge, merging, read
 from composer.lora.container import Source
 from composer.lora.families.flux1_files import MODULES
-from composer.model import LORA, Concept, parameters
+from composer.model import Concept, parameters
 from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def test_it_is_what_the_engine_composes(tmp_path: Path, loras: Path, wish: dict[
     with Engine(tmp_path / "state", loras) as engine:
         ids = {lora.name: lora.id for lora in engine.list_models(LORA)}
         concepts = [Concept(ids[name], scale) for name, scale in SCALES.items()]
-        model = engine.create("Knight", concepts)
+        model = engine.create("Knight", concepts, type=COMPOSITION)
         engine.train(model.id, parameters(wish))
         assert trained(engine, model.id).trained
         result = engine.result(model.id)

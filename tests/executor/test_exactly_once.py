@@ -18,6 +18,7 @@ import pytest
 from support import exactly_once, fault_cases, serving
 from support.exactly_once import CREATE, REPLACE, WANTED, Start, apply, check_at_rest, ids_of, moved
 from support.fake_target import FakeTarget
+from support.model_types import COMPOSITION
 from support.sizes import size
 from support.state import state_of
 
@@ -76,7 +77,7 @@ def summary(calls: int, done: list[Suffered]) -> str:
 # --- from when the grace is counted ------------------------------------------------------
 
 
-CONTENT = Content.of([Concept("lora_ink", 0.5)])
+CONTENT = Content.of(COMPOSITION, [Concept("lora_ink", 0.5)])
 
 
 class Watch:

@@ -16,12 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.fake_target import FakeTarget, composition, lora
+from support.model_types import COMPOSITION
 from support.rehearsal import Fate, Killed, Stage, recipe
 from support.sizes import size
 
 from composer.errors import Ambiguous, ComposeError, InvalidInput, TargetError, Unreachable
 from composer.lock import LOCK_NAME, flattened, has_markers, read_conflicted, write_lock
-from composer.model import COMPOSITION, Content, Recipe
+from composer.model import Content, Recipe
 from composer.planner import Options, Plan, Report, is_exact_match
 
 if TYPE_CHECKING:
@@ -285,7 +286,7 @@ class Project:
     def wanted(self, mine: Recipe) -> Content:
         refs = zip(mine.concepts, (LORAS[c.name or ""] for c in mine.concepts), strict=True)
         made_of = composition("", "", {id: ref.scale for ref, id in refs}).concepts
-        return Content.of(made_of or (), mine.training)
+        return Content.of(COMPOSITION, made_of or (), mine.training)
 
     def judge(self) -> None:
         """One apply in peace, and everything is as it should be."""
@@ -339,7 +340,7 @@ class Project:
         # A trained twin of another branch or hand, whose parameters nobody can see, is a match.
         blind = (self.branched or self.twinned) and "parameters" in self.target.hides
         training = mine.training if blind else model.parameters or ()
-        made_of = Content.of(model.concepts or (), training)
+        made_of = Content.of(COMPOSITION, model.concepts or (), training)
         assert made_of == self.wanted(mine) == entry.content
         assert mine.description in (None, model.description)
         assert set(mine.tags) <= set(model.tags or ())

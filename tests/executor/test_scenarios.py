@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.engine_files import free, write_lora
 from support.fake_target import WRITES, FakeTarget, composition, lora
+from support.model_types import COMPOSITION
 from support.rehearsal import Fate, Killed, MortalLedger, Stage, recipe
 from support.state import made_state, state_of
 
 from composer.errors import InvalidInput
 from composer.lock import LOCK_NAME, dump, flattened, read_conflicted, write_lock
 from composer.model import (
-    COMPOSITION,
     MARK,
     Concept,
     Content,
@@ -275,7 +275,9 @@ def test_a_tampered_id_is_touched_by_nothing(project: Project, field: str, whose
     tampered = {
         "composition": replace(entry, composition=id),
         "replaced": replace(entry, replaced=(Replaced(id, "Knight"),)),
-        "next": replace(entry, next=Next(id, Content.of([Concept("x", 1.0)]), "created")),
+        "next": replace(
+            entry, next=Next(id, Content.of(COMPOSITION, [Concept("x", 1.0)]), "created")
+        ),
     }
     lock = Lock({"local": TargetLock(None, {"a.yaml": tampered[field]})})
     (project.root / LOCK_NAME).write_text(dump(lock), encoding="utf-8")
@@ -317,7 +319,7 @@ def test_a_composition_deleted_behind_our_back_comes_back_under_its_id(project: 
 
 
 def test_a_model_that_exists_already_is_adopted(project: Project) -> None:
-    made = project.target.create("Knight", project_content(project))
+    made = project.target.create("Knight", project_content(project), type=COMPOSITION)
     before = len(project.writes())
     project.run(knight())
     assert project.id() == made.id

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.model_types import COMPOSITION
 from support.sizes import size
 from support.state import made_state, state_of
 
@@ -19,8 +20,8 @@ from composer.model import Concept, Content, Entry, Lock, Next, Replaced, Target
 if TYPE_CHECKING:
     from pathlib import Path
 
-INK = Content.of([Concept("lora_ink", 0.5)])
-DUST = Content.of([Concept("lora_dust", 0.6)])
+INK = Content.of(COMPOSITION, [Concept("lora_ink", 0.5)])
+DUST = Content.of(COMPOSITION, [Concept("lora_dust", 0.6)])
 
 
 def journal(root: Path) -> Path:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.cli import compose, samples
+from support.model_types import COMPOSITION, LORA
 from support.state import state_of
 
 from composer.lock import LOCK_NAME, read_lock
-from composer.model import LORA, MARK, Concept
+from composer.model import MARK, Concept
 from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def stranger(at: Path) -> str:
     """A composition of ours that this lock doesn't name, as of another repository."""
     with Engine(state_of(at), at / "recipes/loras") as engine:
         (ink,) = [one for one in engine.list_models(LORA) if one.name == "Ink Lines"]
-        model = engine.create("New One", [Concept(ink.id, 0.5)])
+        model = engine.create("New One", [Concept(ink.id, 0.5)], type=COMPOSITION)
         engine.tag(model.id, add=[MARK])
     return model.id
 

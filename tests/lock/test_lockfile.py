@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.model_types import COMPOSITION
 from support.sizes import size
 from support.state import state_of
 
@@ -102,6 +103,7 @@ KNIGHT = Entry(
     composition="model_eyVcnFJcR92BxBkz7N6g5w",
     job="job_ocZCnG1Df35XRL1QyCZSRxAG8",
     content=Content.of(
+        COMPOSITION,
         [
             Concept("model_V2anp75qTuKmmHOeInzQhg", 0.65),
             Concept("model_I3fUkYcTSYPEkhvYMDvSQ", 0.8, "000010"),
@@ -111,7 +113,7 @@ KNIGHT = Entry(
     tags=("knights", "tutorial"),
     next=Next(
         "model_next",
-        Content.of([Concept("model_V2anp75qTuKmmHOeInzQhg", 1.0)]),
+        Content.of(COMPOSITION, [Concept("model_V2anp75qTuKmmHOeInzQhg", 1.0)]),
         "training",
         "job_next",
     ),
@@ -141,7 +143,7 @@ def test_the_form_is_this_one() -> None:
 
 def test_absent_values_are_left_out() -> None:
     text = dump(Lock({"local": TargetLock(None, {"a.yaml": Entry("Knight")})}))
-    entry = {"name": "Knight", "type": "flux.1-composition", "protect": False}
+    entry = {"name": "Knight", "protect": False}
     about = "Written by compose. Commit it; do not edit it."
     plain = {"about": about, "version": 2, "targets": {"local": {"recipes": {"a.yaml": entry}}}}
     assert text == json.dumps(plain, indent=2) + "\n"
@@ -219,6 +221,7 @@ trainings = st.dictionaries(
 scales = st.one_of(st.floats(-2, 2), st.sampled_from([0.0, 1.0, 0.0001, 0.6499999761581421]))
 contents = st.builds(
     Content.of,
+    st.sampled_from([COMPOSITION, "castle.2-composition"]),
     st.lists(st.builds(Concept, ids, scales, st.none() | ids), min_size=1, max_size=5),
     trainings.map(parameters),
 )

@@ -7,79 +7,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from support.castle import CASTLE, castle, register_castle
 from support.cli import compose
 from support.lora_files import Spec, write
 
 from composer.errors import UsageError
 from composer.lora import BadLora, families, inspect, merge, read
-from composer.lora.families import Family
-from composer.lora.formats import (
-    FamilyFiles,
-    Module,
-    OutputFormat,
-    OutputLayer,
-    SourceFormat,
-    alone,
-    fused,
-    prefixed,
-)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LAYERS = tuple(
-    Module(f"towers.{n}.{name}", f"towers.{n}.pair", 6, rows, "towers", f"tower {n}")
-    for n in range(2)
-    for name, rows in (("left", 4), ("right", 10))
-)
-OUTPUT_FORMAT = OutputFormat(
-    "stone",
-    tuple(OutputLayer(f"castle.{module.path}", alone(module)) for module in LAYERS),
-    down=".lora_A.weight",
-    up=".lora_B.weight",
-    bias=".lora_B.bias",
-    norm=None,
-    one_alpha=True,
-    whole_encoder=None,
-    silent="towers.0.left",
-)
-FILES = FamilyFiles(
-    label="Castle",
-    architecture="castle-2/lora",
-    modules=LAYERS,
-    blocks=("tower 0", "tower 1"),
-    source_formats=(
-        SourceFormat(
-            "split", prefixed("castle.", {module.path: alone(module) for module in LAYERS})
-        ),
-        SourceFormat("fused", fused(LAYERS)),
-    ),
-    output_formats={"stone": OUTPUT_FORMAT},
-)
-CASTLE = Family(
-    lora_type="castle.2-lora",
-    composition_type="castle.2-composition",
-    base_model="model_castle-2",
-    load_files=lambda: FILES,
-)
-
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(families, "_FAMILIES", dict(families._FAMILIES))
-    families.register(CASTLE)
-
-
-def castle(folder: Path, name: str, key: str, rows: int) -> Path:
-    """A LoRA of rank 2 on one layer of the made-up model."""
-    random = np.random.default_rng(len(name))
-    tensors = {
-        f"{key}.lora_A.weight": random.standard_normal((2, 6)).astype(np.float32),
-        f"{key}.lora_B.weight": random.standard_normal((rows, 2)).astype(np.float32),
-    }
-    save_file(tensors, folder / name)
-    return folder / name
+    register_castle(monkeypatch)
 
 
 @pytest.fixture

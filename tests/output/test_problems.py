@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.model_types import TYPES
 
 from composer.errors import Problem
 from composer.output.problems import as_json, github, sarif, text
@@ -150,7 +151,7 @@ def test_nothing_is_an_order_to_a_ci_runner(raw: str, shown: str) -> None:
 def test_no_problem_of_a_file_can_steer_a_terminal(raw: str) -> None:
     quoted = json.dumps(raw)
     whole = f"name: {quoted}\n{quoted}: 1\nconcepts: [{{modelId: {quoted}, {raw}}}]\n"
-    for problem in parse(whole.encode(), file="a.yaml")[1]:
+    for problem in parse(whole.encode(), file="a.yaml", types=TYPES)[1]:
         assert problem.message == visible(problem.message)
         assert problem.hint == visible(problem.hint)
 

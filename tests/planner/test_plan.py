@@ -289,11 +289,12 @@ def test_concepts_are_a_set() -> None:
 
 def test_whom_a_locked_id_may_be() -> None:
     model = composition("m", "Knight", {"lora_ink": 0.5})
-    assert is_expected_model(model, {"Knight"}, [None])
-    assert is_expected_model(model, {"Rogue"}, [ink(0.5)])
-    assert not is_expected_model(model, {"Rogue"}, [ink(0.6), None])
-    assert not is_expected_model(replace(model, type="flux.1-lora"), {"Knight"}, [ink(0.5)])
-    assert not is_expected_model(replace(model, concepts=None), {"Rogue"}, [ink(0.5)])
+    seen = observed()
+    assert is_expected_model(model, {"Knight"}, [None], seen)
+    assert is_expected_model(model, {"Rogue"}, [ink(0.5)], seen)
+    assert not is_expected_model(model, {"Rogue"}, [ink(0.6), None], seen)
+    assert not is_expected_model(replace(model, type="flux.1-lora"), {"Knight"}, [ink(0.5)], seen)
+    assert not is_expected_model(replace(model, concepts=None), {"Rogue"}, [ink(0.5)], seen)
 
 
 # --- intents -------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from support.fake_target import FakeTarget, composition, lora
+from support.model_types import COMPOSITION
 from support.rehearsal import Stage, recipe
 from support.state import made_state, state_of
 
@@ -124,16 +125,28 @@ def _model(id: str, raw: dict[str, Any]) -> Model:
     return replace(made, **more)
 
 
+def _typed(raw: Any) -> Any:
+    """The same, with the type in every content: all of a case's compositions are FLUX.1's."""
+    if isinstance(raw, list):
+        return [_typed(item) for item in raw]
+    if not isinstance(raw, dict):
+        return raw
+    type = {"type": COMPOSITION} if "concepts" in raw else {}
+    return {**type, **{key: _typed(value) for key, value in raw.items()}}
+
+
 def _write_lock(folder: Path, plain: dict[str, Any]) -> None:
     if "lock" in plain:
         owner = {"owner": plain["lock_owner"]} if "lock_owner" in plain else {}
-        lock = {"version": 2, "targets": {"fake": {**owner, "recipes": plain["lock"]}}}
+        lock = {"version": 2, "targets": {"fake": {**owner, "recipes": _typed(plain["lock"])}}}
         (folder / LOCK_NAME).write_text(dump(parse(json.dumps(lock))), encoding="utf-8")
 
 
 def _write_journal(folder: Path, plain: dict[str, Any]) -> None:
     if "journal" in plain:
-        lines = [json.dumps({**event, "target": "fake"}) + "\n" for event in plain["journal"]]
+        lines = [
+            json.dumps({**_typed(event), "target": "fake"}) + "\n" for event in plain["journal"]
+        ]
         (made_state(folder) / "journal.jsonl").write_text("".join(lines), encoding="utf-8")
 
 

@@ -23,6 +23,7 @@ from support.golden_cases import (
     there,
     wants,
 )
+from support.model_types import COMPOSITION, COMPOSITION_TYPES
 from support.plans import entry_maps, model_lists, recipe_lists
 from support.rehearsal import recipe
 from support.sizes import size
@@ -51,7 +52,9 @@ from composer.planner import LockDiff, Options, Verb, compare_locks, plan, plan_
 
 def drift_of(recipe: Recipe, locked: Entry, *models: Model, remote: bool = True) -> str:
     every = {m.id: m for m in (*(lora(id, name) for id, name in LORAS.items()), *models)}
-    seen = Observed("fake", every, frozenset(every), remote=remote)
+    seen = Observed(
+        "fake", every, frozenset(every), remote=remote, composition_types=COMPOSITION_TYPES
+    )
     (action,) = plan([recipe], KnownState(entries={recipe.path: locked}), seen).actions
     return action.explanation.drift
 
@@ -100,7 +103,7 @@ def test_drift_is_what_neither_lock_nor_recipe_asks_for(
 
 
 def test_an_epoch_that_the_target_leaves_out_is_no_drift() -> None:
-    content = Content.of([Concept("lora_dust", 0.6, "000010")])
+    content = Content.of(COMPOSITION, [Concept("lora_dust", 0.6, "000010")])
     moved = replace(OURS, concepts=(Concept("lora_dust", 0.5),))
     said = drift_of(ROGUE, replace(LOCKED, content=content), moved)
     assert said == "changed on the target: scale of Pixel Dust 0.6 -> 0.5"
@@ -123,7 +126,9 @@ def test_nothing_is_taken_back_without_a_word(
     """A name or a content that somebody else gave it, and that a change replaces, is named."""
     loras = [lora("lora_ink", "Ink"), lora("lora_dust", "Dust")]
     every = {model.id: model for model in (*loras, *models)}
-    seen = Observed("fake", every, frozenset(every), remote=True)
+    seen = Observed(
+        "fake", every, frozenset(every), remote=True, composition_types=COMPOSITION_TYPES
+    )
     for action in plan(recipes, KnownState(entries=entries), seen).actions:
         locked = action.entry
         model = seen.get(locked.composition) if locked else None

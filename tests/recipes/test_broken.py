@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.model_types import TYPES
 
 from composer.recipes import CODES
 from composer.recipes.parsing import parse
@@ -21,7 +22,7 @@ ELSEWHERE = {"E301", "E302", "E303", "E304", "E305", "E306"}
 @pytest.mark.parametrize("loader", LOADERS, ids=["python", "libyaml"])
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_broken_file_gets_the_whole_report_beside_it(file: Path, loader: type) -> None:
-    parsed = parse(file.read_bytes(), file=file.name, loader=loader)
+    parsed = parse(file.read_bytes(), file=file.name, loader=loader, types=TYPES)
 
     lines = [f"{p.line}:{p.column} {p.code} {p.message}\n    {p.hint}\n" for p in parsed.problems]
     assert "".join(lines) == file.with_suffix(".txt").read_text(encoding="utf-8")

@@ -22,6 +22,7 @@ READ = """
 import json, sys, time
 from pathlib import Path
 import psutil, yaml
+from composer.lora import families
 from composer.recipes import load
 from composer.recipes.parsing import parse
 
@@ -39,10 +40,11 @@ def peak():
 
 def problems(file, loader):
     if loader == "libyaml":
-        return load([file], root=file.parent).problems
-    return parse(file.read_bytes(), file="a.yaml", loader=yaml.SafeLoader).problems
+        return load([file], root=file.parent, types=TYPES).problems
+    return parse(file.read_bytes(), file="a.yaml", types=TYPES, loader=yaml.SafeLoader).problems
 
-parse(b"name: a", file="a")  # compiles the schema: not the hostile file's time
+TYPES = families.model_types()
+parse(b"name: a", file="a", types=TYPES)  # compiles the schema: not the hostile file's time
 for file in map(Path, sys.argv[2:]):
     start = time.process_time()
     found = [(p.code, p.message) for p in problems(file, sys.argv[1])]
@@ -160,7 +162,9 @@ def test_an_endless_device_is_refused(tmp_path: Path) -> None:
 
 def test_validating_needs_neither_the_network_nor_arrays() -> None:
     code = (
-        "import sys; from composer.recipes import parse; import composer.output.problems; "
-        "parse(b'name: a', file='a'); print(*({'requests', 'numpy'} & {*sys.modules}))"
+        "import sys; from composer.lora import families; from composer.recipes import parse; "
+        "import composer.output.problems; "
+        "parse(b'name: a', file='a', types=families.model_types()); "
+        "print(*({'requests', 'numpy'} & {*sys.modules}))"
     )
     assert python(code).strip() == ""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from support.model_types import FLUX, TYPES
 
 from composer.errors import Problem
 from composer.model import ConceptRef, Recipe
@@ -61,10 +62,14 @@ def codes(loaded: Loaded) -> list[tuple[str, str]]:
 
 def test_recipes_come_by_path_and_paths_have_slashes(tmp_path: Path) -> None:
     files = [recipe(tmp_path, "recipes/b.yaml", "B"), recipe(tmp_path, "recipes/a/x.yml", "A")]
-    loaded = load([*files, files[0]], root=tmp_path)
+    loaded = load([*files, files[0]], root=tmp_path, types=TYPES)
     concept = (ConceptRef(scale=0.8, name="Ink Lines"),)
     assert loaded == Loaded(
-        (Recipe("recipes/a/x.yml", "A", concept), Recipe("recipes/b.yaml", "B", concept)), ()
+        (
+            Recipe("recipes/a/x.yml", "A", concept, types=FLUX),
+            Recipe("recipes/b.yaml", "B", concept, types=FLUX),
+        ),
+        (),
     )
 
 
@@ -74,7 +79,7 @@ def test_every_problem_of_every_file_is_reported_at_once(tmp_path: Path) -> None
         write(tmp_path, "a.yaml", "name: yes\nconcepts: &a []\n"),
         recipe(tmp_path, "c.yaml", "C"),
     ]
-    loaded = load(files, root=tmp_path)
+    loaded = load(files, root=tmp_path, types=TYPES)
     assert codes(loaded) == [
         ("a.yaml", "E210"),
         ("a.yaml", "E206"),
@@ -87,7 +92,7 @@ def test_every_problem_of_every_file_is_reported_at_once(tmp_path: Path) -> None
 def test_two_recipes_with_one_name_name_both_places(tmp_path: Path) -> None:
     first = recipe(tmp_path, "recipes/a.yaml", "Knight")
     broken = write(tmp_path, "recipes/b.yaml", "description: x\nname: Knight\n")
-    assert load([broken, first], root=tmp_path).problems == (
+    assert load([broken, first], root=tmp_path, types=TYPES).problems == (
         Problem(
             "recipes/b.yaml", 1, 1, "E102", "concepts is missing",
             "list one to five LoRAs; if the file is not a recipe, leave it out with --exclude",
@@ -111,7 +116,7 @@ def test_file_names_that_differ_in_case_only_are_refused(
     files = [recipe(tmp_path, one, "A"), recipe(tmp_path, two, "B")]
     if files[0].samefile(files[1]):
         pytest.skip("this file system takes the two for one already")
-    loaded = load(files, root=tmp_path)
+    loaded = load(files, root=tmp_path, types=TYPES)
     last, first = max(one, two), min(one, two)
     assert codes(loaded) == [(last, "E305")]
     assert f"differs from {first} " in loaded.problems[0].message
@@ -130,7 +135,7 @@ def test_unsafe_file_names_are_refused_and_shown_escaped(
         file = recipe(tmp_path, name, "A")
     except OSError:
         pytest.skip("this file system refuses the name already")
-    assert codes(load([file], root=tmp_path)) == [(shown, "E304")]
+    assert codes(load([file], root=tmp_path, types=TYPES)) == [(shown, "E304")]
 
 
 def test_a_link_out_of_the_project_is_not_opened(tmp_path: Path) -> None:
@@ -138,7 +143,7 @@ def test_a_link_out_of_the_project_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     file = link(tmp_path / "project" / "a.yaml", outside)
     with opened() as names:
-        loaded = load([file], root=tmp_path / "project")
+        loaded = load([file], root=tmp_path / "project", types=TYPES)
     assert names == []
     assert codes(loaded) == [("a.yaml", "E303")]
     assert "link that leads out of" in loaded.problems[0].message
@@ -146,9 +151,9 @@ def test_a_link_out_of_the_project_is_not_opened(tmp_path: Path) -> None:
 
 def test_a_recipe_is_opened_once(tmp_path: Path) -> None:
     file = recipe(tmp_path, "a.yaml", "A")
-    load([file], root=tmp_path)  # the schema has been read now
+    load([file], root=tmp_path, types=TYPES)  # the schema has been read now
     with opened() as names:
-        load([file], root=tmp_path)
+        load([file], root=tmp_path, types=TYPES)
     assert [name for name in names if not name.isdigit()] == [os.path.realpath(file)]
 
 
@@ -156,37 +161,41 @@ def test_a_folder_that_is_a_link_out_of_the_project_is_refused(tmp_path: Path) -
     recipe(tmp_path, "elsewhere/a.yaml", "A")
     (tmp_path / "project").mkdir()
     folder = link(tmp_path / "project" / "recipes", tmp_path / "elsewhere")
-    loaded = load([folder / "a.yaml"], root=tmp_path / "project")
+    loaded = load([folder / "a.yaml"], root=tmp_path / "project", types=TYPES)
     assert codes(loaded) == [("recipes/a.yaml", "E303")]
 
 
 def test_a_link_inside_the_project_is_read_under_its_own_name(tmp_path: Path) -> None:
     file = recipe(tmp_path, "a.yaml", "A")
-    loaded = load([link(tmp_path / "b.yaml", file)], root=tmp_path)
+    loaded = load([link(tmp_path / "b.yaml", file)], root=tmp_path, types=TYPES)
     assert [found.path for found in loaded.recipes] == ["b.yaml"]
 
 
 def test_a_root_that_is_named_through_a_link_is_the_same_root(tmp_path: Path) -> None:
     file = recipe(tmp_path, "project/a.yaml", "A")
     alias = link(tmp_path / "alias", tmp_path / "project")
-    assert load([file], root=alias) == load([alias / "a.yaml"], root=tmp_path / "project")
-    assert load([file], root=alias).recipes[0].path == "a.yaml"
+    assert load([file], root=alias, types=TYPES) == load(
+        [alias / "a.yaml"], root=tmp_path / "project", types=TYPES
+    )
+    assert load([file], root=alias, types=TYPES).recipes[0].path == "a.yaml"
 
 
 def test_a_link_in_a_circle_is_refused(tmp_path: Path) -> None:
     file = link(tmp_path / "a.yaml", tmp_path / "a.yaml")
-    assert codes(load([file], root=tmp_path)) == [("a.yaml", "E301")]
+    assert codes(load([file], root=tmp_path, types=TYPES)) == [("a.yaml", "E301")]
 
 
 def test_a_file_elsewhere_is_refused(tmp_path: Path) -> None:
     file = recipe(tmp_path, "a.yaml", "A")
     (tmp_path / "project").mkdir()
-    assert codes(load([file], root=tmp_path / "project")) == [(file.as_posix(), "E303")]
+    assert codes(load([file], root=tmp_path / "project", types=TYPES)) == [
+        (file.as_posix(), "E303")
+    ]
 
 
 def test_a_file_that_is_gone_or_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").mkdir()
-    loaded = load([tmp_path / "a.yaml", tmp_path / "b.yaml"], root=tmp_path)
+    loaded = load([tmp_path / "a.yaml", tmp_path / "b.yaml"], root=tmp_path, types=TYPES)
     assert codes(loaded) == [("a.yaml", "E301"), ("b.yaml", "E301")]
 
 
@@ -194,6 +203,6 @@ def test_a_file_over_the_limit_is_refused_and_one_at_it_is_read(tmp_path: Path) 
     text = TEXT.format(name="A")
     at = write(tmp_path, "at.yaml", text + "#" * (256 * 1024 - len(text)))
     over = write(tmp_path, "over.yaml", text + "#" * (256 * 1024 - len(text) + 1))
-    loaded = load([at, over], root=tmp_path)
+    loaded = load([at, over], root=tmp_path, types=TYPES)
     assert codes(loaded) == [("over.yaml", "E302")]
     assert [found.path for found in loaded.recipes] == ["at.yaml"]

@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
+from support.model_types import FLUX, TYPES
 from support.sizes import size
 
 from composer.errors import UsageError
@@ -41,11 +42,11 @@ SHORT = "name: A\nconcepts:\n  - {{name: B, scale: {scale}}}\n"
 
 def codes(text: str | bytes) -> list[str]:
     data = text.encode() if isinstance(text, str) else text
-    return [problem.code for problem in parse(data, file="a.yaml")[1]]
+    return [problem.code for problem in parse(data, file="a.yaml", types=TYPES)[1]]
 
 
 def read(text: str) -> Recipe:
-    recipe, problems = parse(text.encode(), file="recipes/a.yaml")
+    recipe, problems = parse(text.encode(), file="recipes/a.yaml", types=TYPES)
     assert problems == []
     assert recipe is not None
     return recipe
@@ -68,6 +69,7 @@ def test_a_whole_recipe() -> None:
         ),
         tags=("knights", "tutorial"),
         protect=True,
+        types=FLUX,
     )
 
 
@@ -137,7 +139,7 @@ def test_a_name_that_looks_like_a_path_is_refused(name: str) -> None:
      "{{ .X }}: y\n", "services: {web: {image: x}}\n---\nversion: 1_000\n", "project: x\n"],
 )  # fmt: skip
 def test_a_file_that_is_no_recipe_says_so_once_and_names_exclude(text: str) -> None:
-    _, (problem,) = parse(text.encode(), file="ci files/a.yaml")
+    _, (problem,) = parse(text.encode(), file="ci files/a.yaml", types=TYPES)
     assert problem.code == "E120"
     assert '--exclude "ci files/a.yaml"' in problem.hint
 
@@ -149,7 +151,7 @@ def test_a_misspelt_recipe_is_still_a_recipe(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["jobs: &a {}\n", "a: {{ .X }}\nb: [\n", "x: !Ref y\n"])
 def test_a_file_that_ends_early_and_may_be_no_recipe_names_exclude(text: str) -> None:
-    for problem in parse(text.encode(), file="a.yaml")[1]:
+    for problem in parse(text.encode(), file="a.yaml", types=TYPES)[1]:
         assert problem.code != "E120"
         assert problem.hint.endswith("--exclude a.yaml")
 
@@ -173,7 +175,7 @@ def test_a_key_that_is_misspelt_is_not_missing_too() -> None:
     ],
 )
 def test_characters_have_places(data: bytes, place: tuple[int, int], code: str) -> None:
-    problems = parse(data, file="a.yaml")[1]
+    problems = parse(data, file="a.yaml", types=TYPES)[1]
     assert (place, code) in [((p.line, p.column), p.code) for p in problems]
 
 
@@ -188,7 +190,7 @@ def test_a_text_over_the_limit_is_refused() -> None:
 @settings(max_examples=size(150, 10_000), deadline=None)
 @given(st.binary() | st.text().map(str.encode))
 def test_any_bytes_get_a_recipe_or_a_problem(data: bytes) -> None:
-    recipe, problems = parse(data, file="a.yaml")
+    recipe, problems = parse(data, file="a.yaml", types=TYPES)
     assert (recipe is None) == bool(problems)
 
 
@@ -203,7 +205,9 @@ PIECES = [
 @given(st.lists(st.sampled_from(PIECES), max_size=40).map("".join))
 def test_both_parsers_read_the_same_recipe_or_refuse(text: str) -> None:
     loaders: list[Any] = [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)]
-    one, two = (parsing.parse(text.encode(), file="a", loader=loader) for loader in loaders)
+    one, two = (
+        parsing.parse(text.encode(), file="a", loader=loader, types=TYPES) for loader in loaders
+    )
     assert one.recipe is None or two.recipe is None or one.recipe == two.recipe
     assert (one.recipe is None) == bool(one.problems)
 

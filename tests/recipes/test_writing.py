@@ -9,12 +9,15 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.model_types import FLUX
 from support.sizes import size
 
-from composer.model import ConceptRef, Recipe, parameters
+from composer.model import ConceptRef, ModelTypes, Recipe, parameters
 from composer.recipes import parse, slug, write
 from composer.recipes.schema import properties
 from composer.text import UNSAFE
+
+OTHER = ModelTypes("castle.2-composition", "castle.2-lora")
 
 CHARACTERS = st.characters(exclude_categories=["Cs"]).filter(lambda c: not UNSAFE.match(c))
 TRICKY = st.sampled_from(
@@ -78,6 +81,7 @@ RECIPES = st.builds(
     path=st.just("recipes/a.yaml"),
     name=names(64),
     concepts=concepts(),
+    types=st.sampled_from([FLUX, OTHER]),
     description=st.none() | PROSE,
     training=trainings(),
     tags=st.sets(names(64).filter(lambda tag: tag != "managed-by:compose")).map(
@@ -90,8 +94,8 @@ RECIPES = st.builds(
 @settings(max_examples=size(60, 5000), deadline=None)
 @given(RECIPES)
 def test_what_is_written_is_read_back(recipe: Recipe) -> None:
-    text = write(recipe)
-    assert parse(text.encode(), file=recipe.path) == (recipe, [])
+    text = write(recipe, default=FLUX)
+    assert parse(text.encode(), file=recipe.path, types=[FLUX, OTHER]) == (recipe, [])
     assert yaml.safe_load(text)["name"] == recipe.name  # other programs read the same
 
 
@@ -107,8 +111,9 @@ def test_a_written_recipe_reads_well() -> None:
         training=(("learningRate", 1e-05), ("rank", 32)),
         tags=("knights", "on"),
         protect=True,
+        types=FLUX,
     )
-    assert write(recipe) == (
+    assert write(recipe, default=FLUX) == (
         "name: Storybook Knight\n"
         'description: "Soft: watercolour"\n'
         "concepts:\n"

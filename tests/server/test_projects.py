@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.engine_files import trained, write_lora
+from support.model_types import COMPOSITION, LORA
 
 from composer.errors import NotFound
-from composer.model import COMPOSITION, LORA, Concept
+from composer.model import Concept
 from composer.targets.local.database import STEPS, VERSION
 from composer.targets.local.service import Engine
 from composer.targets.local.store import Store
@@ -28,7 +29,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 def make(engine: Engine, name: str = "K") -> str:
     (lora,) = engine.list_models(LORA)
-    return engine.create(name, [Concept(lora.id, 0.5)]).id
+    return engine.create(name, [Concept(lora.id, 0.5)], type=COMPOSITION).id
 
 
 def test_a_view_sees_its_project_s_compositions_alone(engine: Engine) -> None:

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support.engine_files import free, trained
+from support.model_types import COMPOSITION, LORA
 
-from composer.model import LORA, Concept
+from composer.model import Concept
 from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def main(verb: str, state: str, library: str, name: str, *rest: str) -> None:
 def start(engine: Engine, name: str) -> str:
     """Make the composition NAME of all the library's LoRAs, and train it."""
     concepts = [Concept(lora.id, 0.5) for lora in engine.list_models(LORA)]
-    id = engine.create(name, concepts).id
+    id = engine.create(name, concepts, type=COMPOSITION).id
     engine.train(id)
     return id
 

@@ -14,11 +14,12 @@ import pytest
 from support import serving
 from support.cli import Ran, compose, edit, spawned
 from support.engine_files import PATIENCE, write_lora
+from support.model_types import COMPOSITION
 from support.state import copy_project, state_of
 
 from composer.lock import LOCK_NAME, read_lock
 from composer.lock.journal import NAME as JOURNAL
-from composer.model import COMPOSITION, MARK
+from composer.model import MARK
 
 if TYPE_CHECKING:
     import subprocess

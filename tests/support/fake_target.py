@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
+from support.model_types import COMPOSITION, LORA
+
 from composer.errors import ComposeError, NotFound, TargetError
 from composer.model import (
-    COMPOSITION,
     DELETED,
     DESCRIBED,
-    LORA,
     NOTHING_DESCRIBED,
     TRAINED,
     UNTRAINED,
@@ -176,6 +176,7 @@ class FakeTarget:
         name: str,
         concepts: Iterable[Concept],
         *,
+        type: str,
         described: Described = NOTHING_DESCRIBED,
         id: str | None = None,
     ) -> Model:
@@ -190,7 +191,7 @@ class FakeTarget:
             chosen = f"made_{len(self.made) + 1}" if taken else str(id)
             self.models[chosen] = Model(
                 id=chosen,
-                type=COMPOSITION,
+                type=type,
                 name=name,
                 status="new",
                 created_at=self.now(),
@@ -203,7 +204,7 @@ class FakeTarget:
             self.hide(chosen, self.late)
             return self._answer(self.models[chosen], self.hides)
 
-        return self._do("create", (name, Content.of(content).concepts), created)
+        return self._do("create", (name, Content.of(COMPOSITION, content).concepts), created)
 
     def update(
         self, id: str, *, name: str | None = None, described: Described = NOTHING_DESCRIBED

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from support.fake_target import composition, lora
 from support.hostile import HOSTILE
+from support.model_types import COMPOSITION, COMPOSITION_TYPES
 from support.rehearsal import recipe
 
 from composer.model import (
@@ -68,7 +69,7 @@ def wants(name: str, path: str = "", **scales: float) -> Recipe:
 
 
 def made_of(**scales: float) -> Content:
-    return Content.of(Concept(f"lora_{key}", scale) for key, scale in scales.items())
+    return Content.of(COMPOSITION, [Concept(f"lora_{key}", scale) for key, scale in scales.items()])
 
 
 def entry(name: str, id: str, **scales: float) -> Entry:
@@ -91,7 +92,7 @@ def planned(
 ) -> Plan:
     loras = [lora(id, name) for id, name in LORAS.items()]
     every = {model.id: model for model in (*loras, *models)}
-    seen = Observed(URL, every, frozenset(every), remote=True)
+    seen = Observed(URL, every, frozenset(every), remote=True, composition_types=COMPOSITION_TYPES)
     found = plan(recipes, KnownState(entries=entries), seen, Options(**options))
     if base is None:
         return found

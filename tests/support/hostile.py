@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 from support.fake_target import composition
+from support.model_types import COMPOSITION
 from support.rehearsal import recipe
 
 from composer.model import Concept, Content
@@ -78,13 +79,13 @@ def _action(path: str, verb: Verb, text: Callable[[], str]) -> Action:
         text(),
         Explanation(
             text(),
-            before=Content((Concept("lora_ink", 0.5),)),
+            before=Content(COMPOSITION, (Concept("lora_ink", 0.5),)),
             labels={"lora_ink": text()},
             notes=(text(), text()),
             drift="drift: " + text(),
         ),
         recipe=recipe("a.yaml", "Knight", {}) if verb is not Verb.DELETE else None,
-        content=Content((Concept("lora_ink", 0.6),)),
+        content=Content(COMPOSITION, (Concept("lora_ink", 0.6),)),
         model=replace(composition("model_x", text(), {"lora_ink": 0.5}), description=text()),
         moved_from=text() if verb is Verb.KEEP else None,
         update=words if verb is Verb.UPDATE else Update(),

@@ -27,6 +27,7 @@ from safetensors.numpy import load_file, save_file
 from support import lora_oracle as oracle
 from support.lora_names import PEFT_BIAS
 from support.lora_wild import File, save
+from support.model_types import COMPOSITION
 
 from composer.lora import compose, read
 
@@ -156,7 +157,7 @@ def installed(environment: Path, packages: Sequence[str]) -> Path:
     """The environment's Python; made if there is none yet."""
     python = environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     if not python.exists():
-        venv.create(environment, with_pip=True)
+        venv.create(environment, with_pip=True, type=COMPOSITION)
         pip = [str(python), "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, TORCH, "accelerate", "safetensors", *packages], check=True)
     return python

@@ -12,6 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from support.fake_target import FakeTarget, composition, lora
+from support.model_types import COMPOSITION
 from support.rehearsal import recipe
 
 from composer.lock import dump
@@ -197,7 +198,7 @@ class Branches:
 
 def content_of(wanted: Recipe, entry: Entry) -> Content:
     refs = [(entry.pin(ref.name or "") or "", ref.scale) for ref in wanted.concepts]
-    return Content.of([Concept(id, scale) for id, scale in refs], wanted.training)
+    return Content.of(COMPOSITION, [Concept(id, scale) for id, scale in refs], wanted.training)
 
 
 def _merged_recipe(

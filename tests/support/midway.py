@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support.engine_files import free, trained
+from support.model_types import COMPOSITION, LORA
 
-from composer.model import LORA, Concept
+from composer.model import Concept
 from composer.targets.local.service import Engine
 
 try:
@@ -69,7 +70,9 @@ def watching(midway: Midway) -> Iterator[None]:
 
 def make(engine: Engine) -> str:
     """A composition of all the library's LoRAs, in training."""
-    id = engine.create("K", [Concept(lora.id, 0.5) for lora in engine.list_models(LORA)]).id
+    id = engine.create(
+        "K", [Concept(lora.id, 0.5) for lora in engine.list_models(LORA)], type=COMPOSITION
+    ).id
     engine.train(id)
     return id
 

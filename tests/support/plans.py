@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 from support.fake_target import composition, lora
+from support.model_types import COMPOSITION, COMPOSITION_TYPES
 from support.rehearsal import recipe
 
 from composer.model import MARK, Concept, Content, Entry, Model, Observed, Recipe, Replaced
@@ -15,11 +16,18 @@ INK, DUST = lora("lora_ink", "Ink"), lora("lora_dust", "Dust")
 
 def observed(*models: Model, remote: bool = False, owner: str | None = None) -> Observed:
     every = {model.id: model for model in (INK, DUST, *models)}
-    return Observed("fake", every, frozenset(every), owner=owner, remote=remote)
+    return Observed(
+        "fake",
+        every,
+        frozenset(every),
+        owner=owner,
+        remote=remote,
+        composition_types=COMPOSITION_TYPES,
+    )
 
 
 def ink(scale: float) -> Content:
-    return Content.of([Concept("lora_ink", scale)])
+    return Content.of(COMPOSITION, [Concept("lora_ink", scale)])
 
 
 def knight(scale: float = 0.5, path: str = "a.yaml", name: str = "Knight") -> Recipe:

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from support.model_types import FLUX
 from support.state import state_of
 
 from composer.executor import Settings, apply, recover
@@ -37,7 +38,9 @@ def recipe(path: str, name: str, concepts: Mapping[str, float], **more: Any) -> 
     )
     training = parameters(more.pop("training", None))
     tags = tuple(sorted(more.pop("tags", ())))
-    return Recipe(path=path, name=name, concepts=refs, training=training, tags=tags, **more)
+    return Recipe(
+        path=path, name=name, concepts=refs, training=training, tags=tags, **more, types=FLUX
+    )
 
 
 class Killed(BaseException):

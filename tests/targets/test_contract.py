@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import pytest
 from support import serving
 from support.engine_files import PATIENCE, free, write_lora
+from support.model_types import COMPOSITION, LORA
 from support.serving import Gate
 
 from composer import Project, open_target
 from composer.errors import NotFound, TargetError
-from composer.model import COMPOSITION, LORA, Concept, Content, Described, KnownState, parameters
+from composer.model import Concept, Content, Described, KnownState, parameters
 from composer.targets.base import observe
 from composer.targets.local.service import Engine
 from composer.targets.scenario.credentials import Credentials
@@ -85,31 +86,33 @@ def test_loras_are_listed_by_name(target: Target) -> None:
 
 
 def test_create_train_and_watch(target: Target) -> None:
-    made = target.create("Knight", concepts(target), described=Described(description="Soft."))
+    made = target.create(
+        "Knight", concepts(target), described=Described(description="Soft."), type=COMPOSITION
+    )
     assert (made.type, made.status, made.name) == (COMPOSITION, "new", "Knight")
     training = target.train(made.id, parameters({"learningRate": 0.5}))
     assert training.job is not None
     done = ended(target, made.id)
     assert done.trained
     assert done.parameters == (("learningRate", 0.5),)
-    assert Content.of(done.concepts or ()) == Content.of(concepts(target))
+    assert Content.of(COMPOSITION, done.concepts or ()) == Content.of(COMPOSITION, concepts(target))
     job = target.job(training.job)
     assert (job.status, job.progress) == ("success", 1.0)
     assert target.get_models([made.id])[made.id].description == "Soft."
 
 
 def test_newest_first(target: Target) -> None:
-    ids = [target.create(f"Knight {n}", concepts(target)).id for n in range(3)]
+    ids = [target.create(f"Knight {n}", concepts(target), type=COMPOSITION).id for n in range(3)]
     assert [model.id for model in target.list_models(COMPOSITION)] == ids[::-1]
 
 
 def test_twins_are_two_models(target: Target) -> None:
-    one, two = (target.create("Knight", concepts(target)).id for _ in range(2))
+    one, two = (target.create("Knight", concepts(target), type=COMPOSITION).id for _ in range(2))
     assert one != two
 
 
 def test_update_in_place(target: Target) -> None:
-    id = target.create("Knight", concepts(target)).id
+    id = target.create("Knight", concepts(target), type=COMPOSITION).id
     target.update(id, name="Squire")
     target.update(id, described=Described(description="Young."))
     target.tag(id, add=["b", "a"])
@@ -128,7 +131,7 @@ def test_unknown_ids(target: Target) -> None:
 
 
 def test_deleted_is_gone(target: Target) -> None:
-    id = target.create("Knight", concepts(target)).id
+    id = target.create("Knight", concepts(target), type=COMPOSITION).id
     target.delete(id)
     assert target.list_models(COMPOSITION) == []
     assert all(model.gone for model in target.get_models([id]).values())
@@ -143,16 +146,16 @@ def test_a_lora_is_never_deleted(target: Target) -> None:
 
 def test_concepts_that_are_none(target: Target) -> None:
     with pytest.raises(TargetError):
-        target.create("Knight", [Concept("model_nope", 0.5)])
-    made = target.create("Knight", concepts(target))
+        target.create("Knight", [Concept("model_nope", 0.5)], type=COMPOSITION)
+    made = target.create("Knight", concepts(target), type=COMPOSITION)
     with pytest.raises(TargetError):
-        target.create("Knight", [Concept(made.id, 0.5)])
+        target.create("Knight", [Concept(made.id, 0.5)], type=COMPOSITION)
     with pytest.raises(TargetError):
-        target.create("Knight", [])
+        target.create("Knight", [], type=COMPOSITION)
 
 
 def test_a_price_starts_nothing(target: Target) -> None:
-    id = target.create("Knight", concepts(target)).id
+    id = target.create("Knight", concepts(target), type=COMPOSITION).id
     price = target.price(id)
     assert price is not None and price >= 0
     assert target.get_models([id])[id].status == "new"
@@ -164,7 +167,7 @@ def test_training_twice_is_no_error_and_cancel_stops_it(kind: str, tmp_path: Pat
     with ExitStack() as stack:
         target = opened(kind, tmp_path, stack, gate)
         try:
-            id = target.create("Knight", concepts(target)).id
+            id = target.create("Knight", concepts(target), type=COMPOSITION).id
             first = target.train(id)
             if kind in BUILT_IN:
                 gate.reached()
@@ -178,7 +181,7 @@ def test_training_twice_is_no_error_and_cancel_stops_it(kind: str, tmp_path: Pat
 
 
 def test_observe_sees_all_that_is_there(target: Target) -> None:
-    id = target.create("Knight", concepts(target)).id
+    id = target.create("Knight", concepts(target), type=COMPOSITION).id
     seen = observe(target, [], KnownState())
     assert {id, *loras(target).values()} == seen.own
     assert seen.key == target.key
@@ -191,7 +194,7 @@ def test_only_the_local_target_honours_a_requested_id(
 ) -> None:
     with ExitStack() as stack:
         target = opened(kind, tmp_path, stack)
-        made = target.create("Knight", concepts(target), id="model_requested")
+        made = target.create("Knight", concepts(target), id="model_requested", type=COMPOSITION)
         assert (made.id == "model_requested") is granted
 
 

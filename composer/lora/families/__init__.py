@@ -13,14 +13,26 @@ from composer.lora.families.flux1 import FLUX1
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["Family", "default", "of_keys", "of_type", "register", "registered"]
+    from composer.model import ModelTypes
 
-_FAMILIES: dict[str, Family] = {FLUX1.composition_type: FLUX1}
+__all__ = [
+    "Family",
+    "composition_types",
+    "default",
+    "lora_types",
+    "model_types",
+    "of_keys",
+    "of_type",
+    "register",
+    "registered",
+]
+
+_FAMILIES: dict[str, Family] = {FLUX1.types.composition: FLUX1}
 
 
 def register(family: Family) -> None:
     """Add a family, or replace the one of the same composition type."""
-    _FAMILIES[family.composition_type] = family
+    _FAMILIES[family.types.composition] = family
 
 
 def registered() -> tuple[Family, ...]:
@@ -31,6 +43,21 @@ def registered() -> tuple[Family, ...]:
 def default() -> Family:
     """The family of a recipe that names no type."""
     return FLUX1
+
+
+def model_types() -> tuple[ModelTypes, ...]:
+    """The types of all families' models, the default's first: what a recipe's `type` may be."""
+    return tuple(family.types for family in registered())
+
+
+def composition_types() -> frozenset[str]:
+    """The types that a composition may have."""
+    return frozenset(types.composition for types in model_types())
+
+
+def lora_types() -> frozenset[str]:
+    """The types that a LoRA may have."""
+    return frozenset(types.lora for types in model_types())
 
 
 def of_type(composition_type: str) -> Family | None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from composer.lora.formats import FamilyFiles
+    from composer.model import ModelTypes
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +20,8 @@ class Family:
     `load_files` is called when the first file is read: large tables are not built before.
     """
 
-    lora_type: str
-    composition_type: str
+    types: ModelTypes
+    training_job: str  # the type of a training's job on Scenario
     base_model: str  # its id on Scenario
     load_files: Callable[[], FamilyFiles]
 

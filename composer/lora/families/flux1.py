@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from composer.lora.families.family import Family
-from composer.model import COMPOSITION, LORA
+from composer.model import ModelTypes
 
 if TYPE_CHECKING:
     from composer.lora.formats import FamilyFiles
@@ -18,8 +18,8 @@ def _files() -> FamilyFiles:
 
 
 FLUX1 = Family(
-    lora_type=LORA,
-    composition_type=COMPOSITION,
+    types=ModelTypes(composition="flux.1-composition", lora="flux.1-lora"),
+    training_job="flux-model-training",
     base_model="model_bfl-flux-1-dev",
     load_files=_files,
 )

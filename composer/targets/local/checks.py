@@ -10,13 +10,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from composer.errors import TargetError
+from composer.lora import families
 from composer.lora.merging import OutputOptions
 from composer.model import DESCRIBED, is_id
+from composer.text import shorten, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
 
     from composer.model import Concept, Described, Parameters
+    from composer.targets.local.library import Lora
 
 # The limits of the wire, which any client of the API knows.
 NAME_LIMIT, CONCEPTS_LIMIT, SCALE_LIMIT = 64, 5, 2.0
@@ -37,16 +40,28 @@ def check_texts(name: str | None, described: Described) -> None:
             raise TargetError(f"a {field.name} has up to {field.longest} characters, not {length}")
 
 
-def check_concepts(concepts: tuple[Concept, ...], known: Collection[str]) -> None:
-    """Refuse concepts that can't be composed; `known` are the ids of the library's LoRAs."""
+def check_concepts(type: str, concepts: tuple[Concept, ...], loras: Mapping[str, Lora]) -> None:
+    """Refuse concepts that can't be composed to this type; `loras` are the library's, by id."""
+    family = families.of_type(type)
+    if family is None:
+        raise TargetError(
+            f"unknown model type {shorten(visible(type), 64)}",
+            hint=f"the types of compositions are {', '.join(sorted(families.composition_types()))}",
+        )
     if not 1 <= len(concepts) <= CONCEPTS_LIMIT:
         raise TargetError(f"a composition has 1 to {CONCEPTS_LIMIT} concepts, not {len(concepts)}")
     for concept in concepts:
         _check_concept(concept)
-        if concept.model_id not in known:
+        if concept.model_id not in loras:
             raise TargetError(
                 f"the library has no LoRA {concept.model_id}",
                 hint="`compose models` lists what is there; `--library` takes another folder",
+            )
+        lora_type = loras[concept.model_id].type
+        if lora_type != family.types.lora:
+            raise TargetError(
+                f"{concept.model_id} is a {lora_type}; only a {family.types.lora} can be composed"
+                f" to a {type}"
             )
     if len({concept.model_id for concept in concepts}) < len(concepts):
         raise TargetError("a composition can't have the same LoRA twice")

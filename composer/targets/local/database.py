@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from composer.errors import ComposeError, TargetError, Unreachable
+from composer.lora import families
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +71,12 @@ OVERLAPS = (
         numbers TEXT NOT NULL         -- JSON object: block -> inner product at scale 1
     )""",
 )
-STEPS = (TABLES, PROJECTS, OVERLAPS)  # each brings a store to the next version
+TYPES = (  # before there was a second model family, every composition was one of the default's
+    "ALTER TABLE models ADD COLUMN type TEXT NOT NULL"
+    f" DEFAULT '{families.default().types.composition}'",
+    "ALTER TABLE notes ADD COLUMN type TEXT NOT NULL DEFAULT ''",
+)
+STEPS = (TABLES, PROJECTS, OVERLAPS, TYPES)  # each brings a store to the next version
 VERSION = len(STEPS)  # of the tables, kept in `user_version`
 
 

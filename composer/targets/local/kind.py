@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import NOTE, OK, SKIPPED, WRONG, Check, ComposeError, UsageError
-from composer.model import LORA
+from composer.lora import families
 from composer.targets.kind import OpenRequest, TargetKind
 from composer.text import counted, visible
 
@@ -94,7 +94,9 @@ def _checks(request: CheckRequest) -> Iterator[Check]:
     opening = OpenRequest(NAME, request.context, request.options, request.env, run_jobs=False)
     try:
         with open_engine(opening) as engine:
-            yield Check("library", OK, f"usable LoRAs: {len(engine.list_models(LORA))}")
+            yield Check(
+                "library", OK, f"usable LoRAs: {len(engine.list_models(*families.lora_types()))}"
+            )
             for _, why in sorted(engine.rejected.items()):
                 yield Check("library", NOTE, f"not usable: {why}")
             yield from _database(engine, request.used_ids(NAME))

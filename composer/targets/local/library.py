@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from composer.errors import BadLora
+from composer.lora import families
 from composer.lora.fingerprint import Fingerprint, Hashes, StatSignature, fingerprint_file
 from composer.lora.metadata import plain
 from composer.targets.local.library_files import find
@@ -47,11 +48,13 @@ class _Refusal:
 
 
 class Notes(Protocol):
-    """Where it is kept between runs what a file held, as (hashes, title): the store."""
+    """Where it is kept between runs what a file held, as (hashes, type, title): the store."""
 
-    def get_note(self, path: str, stamp: str) -> tuple[str, str | None] | None: ...
+    def get_note(self, path: str, stamp: str) -> tuple[str, str, str | None] | None: ...
 
-    def put_note(self, path: str, stamp: str, sha256: str, title: str | None) -> None: ...
+    def put_note(
+        self, path: str, stamp: str, sha256: str, type: str, title: str | None
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Lora:
     id: str
     name: str
     aliases: tuple[str, ...]
+    type: str
     created_at: str
     fingerprint: Fingerprint
 
@@ -130,16 +134,23 @@ class Library:
     def _noted(self, path: Path, stamp: StatSignature) -> Fingerprint | None:
         """The file as an earlier run found it."""
         noted = self._notes.get_note(_key(path), _stamp(stamp.text))
-        hashes = Hashes.noted(noted[0]) if noted else None
-        if noted is None or hashes is None:
+        if noted is None:
             return None
-        return Fingerprint(path, stamp.text, True, hashes, noted[1], stamp.modified, self._folder)
+        text, type, title = noted
+        hashes = Hashes.noted(text)
+        if hashes is None or type not in families.lora_types():
+            return None
+        return Fingerprint(
+            path, stamp.text, True, hashes, type, title, stamp.modified, self._folder
+        )
 
     def _read(self, path: Path) -> Fingerprint:
         fingerprint = fingerprint_file(path, root=self._folder, clock=self._clock, check=_check_fit)
         if fingerprint.settled:
             stamp = _stamp(fingerprint.signature)
-            self._notes.put_note(_key(path), stamp, str(fingerprint.hashes), fingerprint.title)
+            self._notes.put_note(
+                _key(path), stamp, str(fingerprint.hashes), fingerprint.type, fingerprint.title
+            )
         return fingerprint
 
 
@@ -168,7 +179,7 @@ def _lora(id: str, copies: list[tuple[Found, Fingerprint]]) -> Lora:
     names = [_name(found, fingerprint) or id for found, fingerprint in copies]
     first = copies[0][1]
     aliases = tuple(name for name in dict.fromkeys(names) if name != names[0])
-    return Lora(id, names[0], aliases, iso(first.modified), first)
+    return Lora(id, names[0], aliases, first.type, iso(first.modified), first)
 
 
 def _name(found: Found, fingerprint: Fingerprint) -> str:

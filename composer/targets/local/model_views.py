@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from composer.model import COMPOSITION, LORA, TRAINED, Job, Model
+from composer.model import TRAINED, Job, Model
 from composer.targets.local.times import iso, now_ms
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def lora_model(lora: Lora) -> Model:
     """A LoRA of the library."""
     return Model(
         id=lora.id,
-        type=LORA,
+        type=lora.type,
         name=lora.name,
         status=TRAINED,
         created_at=lora.created_at,
@@ -37,7 +37,7 @@ def composition_model(record: Record, result_size: int | None) -> Model:
     described: dict[str, Any] = record.texts
     return Model(
         id=record.id,
-        type=COMPOSITION,
+        type=record.type,
         name=record.name,
         status=status,
         created_at=iso(record.created_at),

@@ -18,6 +18,7 @@ class Record(Described):
     """A composition as the store keeps it; `size` is its result's, in bytes, once trained."""
 
     id: str
+    type: str
     name: str
     concepts: tuple[Concept, ...]
     parameters: Parameters | None
@@ -41,6 +42,7 @@ class JobRecord:
 
     id: str
     model: str
+    type: str  # its composition's
     status: str
     progress: float
     error: str | None
@@ -56,6 +58,7 @@ def to_record(row: sqlite3.Row) -> Record:
         sent = row["parameters"]
         return Record(
             id=_id(row["id"]),
+            type=str(row["type"]),
             name=str(row["name"]),
             concepts=in_order(concepts),
             parameters=None if sent is None else parameters(json.loads(sent)),
@@ -83,6 +86,7 @@ def to_job(row: sqlite3.Row) -> JobRecord:
         return JobRecord(
             id=_id(row["id"]),
             model=_id(row["model"]),
+            type=str(row["type"]),
             status=str(row["status"]),
             progress=float(row["progress"]),
             error=row["error"],

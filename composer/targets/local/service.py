@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from composer.errors import NotFound, TargetError
 from composer.files.delivery import free_space
+from composer.lora import families
 from composer.lora.analysis import lora_info
 from composer.lora.ids import composition_ids, job_id
 from composer.lora.inspection import Inspection, headline
-from composer.model import COMPOSITION, LORA, NOTHING_DESCRIBED, TRAINED, in_order
+from composer.model import NOTHING_DESCRIBED, TRAINED, in_order
 from composer.targets.base import Closing
 from composer.targets.local import checks
 from composer.targets.local.folder import Folder
@@ -111,10 +112,11 @@ class Engine(Closing):
     def list_models(self, *types: str) -> list[Model]:
         """The LoRAs and compositions of these types (all, without any), newest first."""
         models: list[Model] = []
-        if not types or COMPOSITION in types:
+        if not types or families.composition_types() & {*types}:
             models += map(self._model, self.records())
-        if not types or LORA in types:
+        if not types or families.lora_types() & {*types}:
             models += map(lora_model, self._library.scan().loras.values())
+        models = [model for model in models if not types or model.type in types]
         return sorted(models, key=lambda model: (model.created_at, model.id), reverse=True)
 
     def records(self, *, deleted: bool = False) -> list[Record]:
@@ -195,6 +197,7 @@ class Engine(Closing):
         name: str,
         concepts: Iterable[Concept],
         *,
+        type: str,
         described: Described = NOTHING_DESCRIBED,
         id: str | None = None,
     ) -> Model:
@@ -206,11 +209,11 @@ class Engine(Closing):
         self._writable()
         checks.check_texts(name, described)
         content = in_order(concepts)
-        checks.check_concepts(content, self._library.scan().loras.keys())
+        checks.check_concepts(type, content, self._library.scan().loras)
         wish = [id] if id is not None and checks.can_be_granted(id) else []
         ids = chain(wish, composition_ids(name, content))
         created = self.store.create(
-            ids, name, content, described, project=self._project, reuse=self._reuse_ids
+            ids, name, content, described, type=type, project=self._project, reuse=self._reuse_ids
         )
         return self._model(self._composition(created))
 

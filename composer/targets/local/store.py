@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 ALL = """SELECT models.*, jobs.progress, jobs.started_at, jobs.error, jobs.status AS job_status
     FROM models LEFT JOIN jobs ON jobs.id = models.job"""
 ALIVE = f"{ALL} WHERE models.deleted_at IS NULL"
+JOBS = "SELECT jobs.*, models.type FROM jobs JOIN models ON models.id = jobs.model"
 WAITING = """SELECT jobs.id, jobs.model FROM jobs JOIN models
     ON models.id = jobs.model AND models.job = jobs.id AND models.deleted_at IS NULL
     WHERE jobs.status IN ('queued', 'in-progress') ORDER BY jobs.queued_at, jobs.id LIMIT 1"""
@@ -100,6 +101,7 @@ class Store:
         concepts: Iterable[Concept],
         described: Described,
         *,
+        type: str,
         project: str = "",
         reuse: bool = True,
     ) -> str:
@@ -119,6 +121,7 @@ class Store:
             columns = {
                 "id": id,
                 "name": name,
+                "type": type,
                 **described.texts,
                 "concepts": texts,
                 "status": "new",
@@ -179,15 +182,14 @@ class Store:
     def job(self, id: str) -> JobRecord | None:
         """A job, None if there is none; one of a deleted composition is still answered."""
         with self._reading() as db:
-            row = db.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone()
+            row = db.execute(f"{JOBS} WHERE jobs.id = ?", (id,)).fetchone()
             return None if row is None else to_job(row)
 
     def jobs(self, project: str, id: str | None) -> list[JobRecord]:
         """A project's training jobs, deleted compositions' too; all, or the one of this id."""
         with self._reading() as db:
             sql = (
-                "SELECT jobs.* FROM jobs JOIN models ON models.id = jobs.model"
-                " WHERE models.project = ? AND jobs.id = coalesce(?, jobs.id)"
+                f"{JOBS} WHERE models.project = ? AND jobs.id = coalesce(?, jobs.id)"
                 " ORDER BY jobs.created_at DESC, jobs.id DESC"
             )
             return [to_job(row) for row in db.execute(sql, (project, id))]
@@ -290,18 +292,20 @@ class Store:
 
     # --- notes on LoRA files -------------------------------------------------------------
 
-    def get_note(self, path: str, stamp: str) -> tuple[str, str | None] | None:
-        """The hashes and the title noted for this file, if it still has this stamp."""
+    def get_note(self, path: str, stamp: str) -> tuple[str, str, str | None] | None:
+        """The hashes, the type and the title noted for this file, if it still has this stamp."""
         with self._reading() as db:
-            sql = "SELECT sha256, title FROM notes WHERE path = ? AND stamp = ?"
+            sql = "SELECT sha256, type, title FROM notes WHERE path = ? AND stamp = ?"
             row = db.execute(sql, (path, stamp)).fetchone()
-        return None if row is None else (str(row["sha256"]), row["title"] and str(row["title"]))
+        if row is None:
+            return None
+        return str(row["sha256"]), str(row["type"]), row["title"] and str(row["title"])
 
-    def put_note(self, path: str, stamp: str, sha256: str, title: str | None) -> None:
+    def put_note(self, path: str, stamp: str, sha256: str, type: str, title: str | None) -> None:
         """Note what a file holds; where the store can't be written, it is read again."""
         with self._reading() as db, suppress(sqlite3.OperationalError):
-            sql = "INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?)"
-            db.execute(sql, (path, stamp, sha256, title))
+            sql = "INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?)"
+            db.execute(sql, (path, stamp, sha256, title, type))
 
     # --- what LoRAs do to each other -----------------------------------------------------
 

@@ -11,8 +11,8 @@ import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from composer.lora.families import composition_types
 from composer.model import (
-    COMPOSITION,
     DELETED,
     DESCRIBED,
     Concept,
@@ -42,11 +42,13 @@ class Unreadable(ValueError):
 # --- what we send ------------------------------------------------------------------------
 
 
-def creation(name: str, concepts: Iterable[Concept], described: Described) -> dict[str, object]:
+def creation(
+    name: str, type: str, concepts: Iterable[Concept], described: Described
+) -> dict[str, object]:
     """The body of `POST /models`."""
     body: dict[str, object] = {
         "name": name,
-        "type": COMPOSITION,
+        "type": type,
         "concepts": [_plain_concept(concept) for concept in concepts],
     }
     return {**body, **described_texts(described)}
@@ -136,7 +138,7 @@ def read_model(raw: Mapping[str, Any], *, described: Collection[str]) -> Model:
         name=_text(raw, "name"),
         status=status,
         created_at=_moment(raw.get("createdAt")),
-        concepts=_concepts(raw.get("concepts")) if kind == COMPOSITION else None,
+        concepts=_concepts(raw.get("concepts")) if kind in composition_types() else None,
         parameters=_parameters(raw.get("parameters")),
         tags=frozenset(t for t in tags if isinstance(t, str)) if isinstance(tags, list) else None,
         job=raw["jobId"] if is_id(raw.get("jobId")) else None,

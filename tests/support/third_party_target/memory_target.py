@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from composer.errors import NotFound, TargetError
-from composer.model import COMPOSITION, LORA, NOTHING_DESCRIBED, Concept, Job, Model
+from composer.model import NOTHING_DESCRIBED, Concept, Job, Model
 from composer.targets.base import Closing
 from composer.targets.kind import OpenRequest, TargetKind
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from composer.model import Described, Parameters
 
 SECONDS = 0.5  # that a training takes
+LORA = "flux.1-lora"
 
 
 class MemoryTarget(Closing):
@@ -60,6 +61,7 @@ class MemoryTarget(Closing):
         name: str,
         concepts: Iterable[Concept],
         *,
+        type: str,
         described: Described = NOTHING_DESCRIBED,
         id: str | None = None,
     ) -> Model:
@@ -70,7 +72,7 @@ class MemoryTarget(Closing):
         return self._add(
             Model(
                 f"memory_{next(self._counter)}",
-                COMPOSITION,
+                type,
                 name,
                 "new",
                 concepts=content,
@@ -116,7 +118,7 @@ class MemoryTarget(Closing):
         return 0.0
 
     def job(self, id: str) -> Job:
-        for model in self.list_models(COMPOSITION):
+        for model in self.list_models():
             if model.job == id:
                 return Job(id, "success", 1.0) if model.trained else Job(id, "in-progress", 0.0)
         raise NotFound(f"there is no job {id}")

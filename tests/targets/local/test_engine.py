@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 from safetensors import safe_open
 from support.engine_files import snapshot, trained, write_lora
+from support.model_types import COMPOSITION, LORA
 
 from composer import __version__
 from composer.errors import NotFound, TargetError
 from composer.files.delivery import MARGIN
 from composer.lora import read
-from composer.model import COMPOSITION, LORA, Concept, Described, parameters
+from composer.model import Concept, Described, parameters
 from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def test_it_is_a_target_on_this_machine(engine: Engine) -> None:
 
 
 def test_loras_and_compositions_are_listed_newest_first(engine: Engine, library: Path) -> None:
-    made = [engine.create(name, concepts(engine, 1.0)) for name in "abc"]
+    made = [engine.create(name, concepts(engine, 1.0), type=COMPOSITION) for name in "abc"]
     assert [model.name for model in engine.list_models(COMPOSITION)] == ["c", "b", "a"]
     assert {model.name for model in engine.list_models(LORA)} == set(TITLES)
     assert engine.list_models("flux.2-lora") == []
@@ -104,7 +105,7 @@ def test_looking_leaves_no_trace(tmp_path: Path, library: Path, state: Path) -> 
 
 def test_looking_at_a_store_sees_the_truth_and_adds_nothing(library: Path, state: Path) -> None:
     with Engine(state, library) as engine:
-        model = engine.create("K", concepts(engine, 0.5, 0.25))
+        model = engine.create("K", concepts(engine, 0.5, 0.25), type=COMPOSITION)
         engine.train(model.id)
         model = trained(engine, model.id)
     before = snapshot(state)
@@ -121,7 +122,7 @@ def test_looking_at_a_store_sees_the_truth_and_adds_nothing(library: Path, state
 
 
 def test_looking_while_another_works(engine: Engine, library: Path, state: Path) -> None:
-    model = engine.create("K", concepts(engine, 0.5))
+    model = engine.create("K", concepts(engine, 0.5), type=COMPOSITION)
     with Engine(state, library, run_jobs=False) as looking:
         assert looking.get_models([model.id]) == {model.id: model}
         engine.update(model.id, name="L")
@@ -132,7 +133,7 @@ def test_what_only_looks_refuses_to_write(library: Path, state: Path) -> None:
     with Engine(state, library, run_jobs=False) as engine:
         chosen = concepts(engine, 1.0)
         for write in (
-            lambda: engine.create("K", chosen),
+            lambda: engine.create("K", chosen, type=COMPOSITION),
             lambda: engine.train("model_x"),
             lambda: engine.delete("model_x"),
             lambda: engine.prune([]),
@@ -150,7 +151,9 @@ def test_what_only_looks_refuses_to_write(library: Path, state: Path) -> None:
 
 def test_a_new_composition_says_what_it_is(engine: Engine) -> None:
     second, first = concepts(engine, 0.30000000000000004, 0.7)[::-1]
-    model = engine.create("Knight", [second, first], described=Described(description="words"))
+    model = engine.create(
+        "Knight", [second, first], described=Described(description="words"), type=COMPOSITION
+    )
     assert (model.type, model.status, model.name) == (COMPOSITION, "new", "Knight")
     assert (model.description, model.parameters, model.job) == ("words", None, None)
     assert model.concepts == tuple(
@@ -165,27 +168,27 @@ def by_id(concept: Concept) -> str:
 def test_ids_are_pinned(engine: Engine) -> None:
     """They follow from name and content: a lock made elsewhere holds here."""
     chosen = concepts(engine, 0.65, 0.8)
-    assert engine.create("Storybook Knight", chosen).id == KNIGHT
-    assert engine.create("Storybook Knight", chosen[::-1]).id == TWIN
+    assert engine.create("Storybook Knight", chosen, type=COMPOSITION).id == KNIGHT
+    assert engine.create("Storybook Knight", chosen[::-1], type=COMPOSITION).id == TWIN
     engine.train(KNIGHT)
     assert trained(engine, KNIGHT).job == KNIGHT_JOB
     engine.delete(KNIGHT)
-    assert engine.create("Storybook Knight", chosen).id == KNIGHT
+    assert engine.create("Storybook Knight", chosen, type=COMPOSITION).id == KNIGHT
     engine.update(KNIGHT, name="Other")
-    other = engine.create("Storybook Knight", chosen).id
+    other = engine.create("Storybook Knight", chosen, type=COMPOSITION).id
     assert other not in (KNIGHT, TWIN)
 
 
 def test_a_wish_for_an_id_is_granted_if_it_is_free(engine: Engine) -> None:
     chosen = concepts(engine, 0.5)
-    assert engine.create("K", chosen, id="model_wished").id == "model_wished"
-    derived = engine.create("K", chosen, id="model_wished").id
+    assert engine.create("K", chosen, id="model_wished", type=COMPOSITION).id == "model_wished"
+    derived = engine.create("K", chosen, id="model_wished", type=COMPOSITION).id
     assert derived.startswith("model_")
     assert len(derived) == len("model_") + 22
     for impossible in ("../x", "", "NUL", "com1", "a" * 65):
-        assert engine.create("K", chosen, id=impossible).id != impossible
+        assert engine.create("K", chosen, id=impossible, type=COMPOSITION).id != impossible
     engine.delete("model_wished")
-    assert engine.create("K", chosen, id="model_wished").id == "model_wished"
+    assert engine.create("K", chosen, id="model_wished", type=COMPOSITION).id == "model_wished"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +211,7 @@ def test_what_cant_be_composed_is_refused(
         Concept(lora.model_id if c.model_id == "A" else c.model_id, c.scale, c.epoch) for c in given
     ]
     with pytest.raises(TargetError, match=message):
-        engine.create("K", named)
+        engine.create("K", named, type=COMPOSITION)
     assert engine.list_models(COMPOSITION) == []
 
 
@@ -216,23 +219,27 @@ def test_names_and_descriptions_have_limits(engine: Engine) -> None:
     chosen = concepts(engine, 0.5)
     for name, description in (("", None), ("n" * 65, None), ("n", "d" * 257)):
         with pytest.raises(TargetError, match="characters"):
-            engine.create(name, chosen, described=Described(description=description))
-    model = engine.create("n" * 64, chosen, described=Described(description="d" * 256))
+            engine.create(
+                name, chosen, described=Described(description=description), type=COMPOSITION
+            )
+    model = engine.create(
+        "n" * 64, chosen, described=Described(description="d" * 256), type=COMPOSITION
+    )
     with pytest.raises(TargetError, match="characters"):
         engine.update(model.id, name="")
 
 
 def test_a_composition_is_no_concept(engine: Engine) -> None:
-    model = engine.create("K", concepts(engine, 0.5))
+    model = engine.create("K", concepts(engine, 0.5), type=COMPOSITION)
     with pytest.raises(TargetError, match="no LoRA"):
-        engine.create("L", [Concept(model.id, 0.5)])
+        engine.create("L", [Concept(model.id, 0.5)], type=COMPOSITION)
 
 
 # --- training ----------------------------------------------------------------------------
 
 
 def test_training_makes_a_file_that_says_where_it_comes_from(engine: Engine) -> None:
-    model = engine.create("Knight", concepts(engine, 0.5, 0.25))
+    model = engine.create("Knight", concepts(engine, 0.5, 0.25), type=COMPOSITION)
     answer = engine.train(model.id, parameters({"seed": 7}))
     assert (answer.status, answer.parameters) == ("training", (("seed", 7),))
     model = trained(engine, model.id)
@@ -267,7 +274,9 @@ def test_a_result_is_the_same_bytes_elsewhere_and_under_another_name(
     results: list[bytes] = []
     for place, name in (("one", "Knight"), ("two", "Rook")):
         with Engine(tmp_path / place / "state", library) as engine:
-            model = engine.create(name, concepts(engine, 0.5, 0.25, 1.0), id="model_same")
+            model = engine.create(
+                name, concepts(engine, 0.5, 0.25, 1.0), id="model_same", type=COMPOSITION
+            )
             engine.train(model.id, parameters({"seed": len(results)}))
             assert trained(engine, model.id).trained
             engine.update(model.id, name="Renamed")
@@ -278,7 +287,7 @@ def test_a_result_is_the_same_bytes_elsewhere_and_under_another_name(
 
 
 def test_training_twice(engine: Engine) -> None:
-    model = engine.create("K", concepts(engine, 0.5))
+    model = engine.create("K", concepts(engine, 0.5), type=COMPOSITION)
     assert engine.train(model.id).job == engine.train(model.id).job  # on its way: no error
     trained(engine, model.id)
     with pytest.raises(TargetError, match="trained already"):
@@ -305,7 +314,7 @@ def test_training_twice(engine: Engine) -> None:
 def test_parameters_that_cant_be_are_refused_by_name(
     engine: Engine, name: str, value: Value, dry_run: bool
 ) -> None:
-    model = engine.create("K", concepts(engine, 0.5))
+    model = engine.create("K", concepts(engine, 0.5), type=COMPOSITION)
     with pytest.raises(TargetError, match=f"the training parameter {name} is ") as refused:
         engine.start(model.id, ((name, value),), dry_run=dry_run)
     assert refused.value.message.isprintable()
@@ -317,7 +326,7 @@ def test_a_result_of_a_rank_and_a_precision(engine: Engine, library: Path) -> No
     for seed in (1, 2):
         write_lora(library / f"{seed}.safetensors", seed, rank=3, title=TITLES[seed - 1])
     wished = parameters({"rank": 4, "precision": "bfloat16", "seed": 7})
-    model = engine.create("K", concepts(engine, 0.25, 0.5, 0.75))
+    model = engine.create("K", concepts(engine, 0.25, 0.5, 0.75), type=COMPOSITION)
     engine.train(model.id, wished)
     model = trained(engine, model.id)
     assert (model.status, model.error, model.parameters) == ("trained", None, wished)
@@ -330,7 +339,7 @@ def test_a_result_of_a_rank_and_a_precision(engine: Engine, library: Path) -> No
 
 
 def test_without_a_wish_the_ranks_add_up(engine: Engine) -> None:
-    model = engine.create("K", concepts(engine, 0.25, 0.5, 0.75))
+    model = engine.create("K", concepts(engine, 0.25, 0.5, 0.75), type=COMPOSITION)
     engine.train(model.id)
     assert trained(engine, model.id).trained
     result = read(engine.result(model.id))
@@ -350,7 +359,7 @@ def test_space_is_asked_for_what_the_wish_needs(tmp_path: Path) -> None:
 
     with Engine(tmp_path / "state", tmp_path / "loras", free_space=space) as engine:
         for wish, status in (({}, "failed"), ({"rank": 2, "precision": "float16"}, "trained")):
-            model = engine.create("K", concepts(engine, 0.5, 0.5))
+            model = engine.create("K", concepts(engine, 0.5, 0.5), type=COMPOSITION)
             engine.train(model.id, parameters(wish))
             model = trained(engine, model.id)
             assert (model.status, "disk space" in str(model.error)) == (status, status == "failed")
@@ -359,7 +368,7 @@ def test_space_is_asked_for_what_the_wish_needs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("harm", ["gone", "cut"])
 def test_a_result_that_is_gone_or_cut_needs_training_again(engine: Engine, harm: str) -> None:
-    model = engine.create("K", concepts(engine, 0.5))
+    model = engine.create("K", concepts(engine, 0.5), type=COMPOSITION)
     engine.train(model.id)
     trained(engine, model.id)
     path = engine.result(model.id)
@@ -377,7 +386,9 @@ def test_a_result_that_is_gone_or_cut_needs_training_again(engine: Engine, harm:
 
 
 def test_a_rename_changes_no_id_and_no_byte(engine: Engine) -> None:
-    model = engine.create("K", concepts(engine, 0.5), described=Described(description="old"))
+    model = engine.create(
+        "K", concepts(engine, 0.5), described=Described(description="old"), type=COMPOSITION
+    )
     engine.train(model.id)
     trained(engine, model.id)
     before = engine.result(model.id).read_bytes()
@@ -391,7 +402,7 @@ def test_a_rename_changes_no_id_and_no_byte(engine: Engine) -> None:
 
 
 def test_what_is_deleted_is_gone_with_its_file(engine: Engine) -> None:
-    model = engine.create("K", concepts(engine, 0.5))
+    model = engine.create("K", concepts(engine, 0.5), type=COMPOSITION)
     engine.train(model.id)
     trained(engine, model.id)
     path = engine.result(model.id)
@@ -414,13 +425,13 @@ def test_the_librarys_files_are_never_touched(engine: Engine, library: Path) -> 
 
 
 def test_canceling_what_doesnt_train(engine: Engine) -> None:
-    model = engine.create("K", concepts(engine, 0.5))
+    model = engine.create("K", concepts(engine, 0.5), type=COMPOSITION)
     with pytest.raises(TargetError, match="not training"):
         engine.cancel(model.id)
 
 
 def test_prune_frees_what_nobody_keeps(engine: Engine, state: Path) -> None:
-    kept, freed = (engine.create(name, concepts(engine, 0.5)) for name in "ab")
+    kept, freed = (engine.create(name, concepts(engine, 0.5), type=COMPOSITION) for name in "ab")
     for model in (kept, freed):
         engine.train(model.id)
         trained(engine, model.id)
@@ -438,7 +449,7 @@ def test_prune_frees_what_nobody_keeps(engine: Engine, state: Path) -> None:
 
 def test_a_lora_that_left_the_library_is_gone(engine: Engine, library: Path) -> None:
     (ink,) = (model for model in engine.list_models(LORA) if model.name == "Ink Lines")
-    model = engine.create("K", [Concept(ink.id, 0.5)])
+    model = engine.create("K", [Concept(ink.id, 0.5)], type=COMPOSITION)
     (library / "1.safetensors").unlink()
     assert engine.get_models([ink.id]) == {}
     engine.train(model.id)

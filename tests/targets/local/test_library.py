@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.engine_files import write_lora, write_peft
+from support.model_types import LORA
 from support.sizes import size
 
 from composer.errors import BadLora, TargetError
@@ -33,14 +34,14 @@ class Notes:
     """Notes kept in a dict."""
 
     def __init__(self) -> None:
-        self.noted: dict[str, tuple[str, str, str | None]] = {}
+        self.noted: dict[str, tuple[str, str, str, str | None]] = {}
 
-    def get_note(self, path: str, stamp: str) -> tuple[str, str | None] | None:
+    def get_note(self, path: str, stamp: str) -> tuple[str, str, str | None] | None:
         noted = self.noted.get(path)
         return noted[1:] if noted and noted[0] == stamp else None
 
-    def put_note(self, path: str, stamp: str, sha256: str, title: str | None) -> None:
-        self.noted[path] = (stamp, sha256, title)
+    def put_note(self, path: str, stamp: str, sha256: str, type: str, title: str | None) -> None:
+        self.noted[path] = (stamp, sha256, type, title)
 
 
 def scan(folder: Path | None) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
@@ -200,10 +201,10 @@ def test_a_note_holds_for_weights_and_configuration(tmp_path: Path) -> None:
         return id
 
     before = looked()
-    ((key, (stamp, hashes, title)),) = notes.noted.items()
+    ((key, (stamp, hashes, type, title)),) = notes.noted.items()
     assert hashes == f"{digest(path).hex()} {digest(path.with_name('adapter_config.json')).hex()}"
     assert looked() == before
-    notes.noted[key] = (stamp, f"{hashes[:64]} {'00' * 32}", title)
+    notes.noted[key] = (stamp, f"{hashes[:64]} {'00' * 32}", type, title)
     assert looked() == pair_id(digest(path), bytes(32))  # which shows that nothing is read again
     write_peft(tmp_path / "knight", 1, alpha=16)
     assert looked() not in (before, pair_id(digest(path), bytes(32)))
@@ -337,14 +338,16 @@ def test_a_note_is_used_while_the_stamp_holds(tmp_path: Path) -> None:
         return [(lora.id, lora.name) for lora in library.scan().loras.values()]
 
     (before,) = looked()
-    ((key, (stamp, _, title)),) = notes.noted.items()
-    assert title == "Ink"
+    ((key, (stamp, _, type, title)),) = notes.noted.items()
+    assert (type, title) == (LORA, "Ink")
     lie = (lora_id(bytes(32)), "Lie")  # shows that the file isn't read again
-    notes.noted[key] = (stamp, "00" * 32, "Lie")
+    notes.noted[key] = (stamp, "00" * 32, LORA, "Lie")
     assert looked() == [lie]
-    notes.noted[key] = (stamp, "no hash", "Lie")
+    notes.noted[key] = (stamp, "no hash", LORA, "Lie")
     assert looked() == [before]
-    notes.noted[key] = (stamp, "00" * 32, "Lie")
+    notes.noted[key] = (stamp, "00" * 32, "a family of another machine", "Lie")
+    assert looked() == [before]
+    notes.noted[key] = (stamp, "00" * 32, LORA, "Lie")
     write_lora(path, 2, title="Ink")
     (after,) = looked()
     assert after not in (before, lie)

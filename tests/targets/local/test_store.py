@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.model_types import COMPOSITION, LORA
 from support.sizes import size
 
 from composer.errors import TargetError, Unreachable
@@ -52,7 +53,9 @@ def nothing() -> None:
 
 def test_a_composition_is_kept_as_it_was_given(path: Path) -> None:
     store = Store(path, write=True)
-    id = store.create(ids(), "Knight", CONCEPTS, Described(description="of the book"))
+    id = store.create(
+        ids(), "Knight", CONCEPTS, Described(description="of the book"), type=COMPOSITION
+    )
     store.tag(id, add=["b", "a"], remove=["c"])
     store.close()
     again = Store(path, write=True)
@@ -65,32 +68,34 @@ def test_a_composition_is_kept_as_it_was_given(path: Path) -> None:
 
 
 def test_twins_take_the_next_id_and_a_freed_one_is_taken_again(store: Store) -> None:
-    assert [store.create(ids(), "K", CONCEPTS, Described()) for _ in range(3)] == [
+    assert [
+        store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION) for _ in range(3)
+    ] == [
         "model_0",
         "model_1",
         "model_2",
     ]
     store.delete("model_1", nothing)
     assert store.record("model_1") is None
-    assert store.create(ids(), "K", CONCEPTS, Described()) == "model_1"
-    assert store.create(ids("MODEL_1"), "K", CONCEPTS, Described()) == "model_3"
+    assert store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION) == "model_1"
+    assert store.create(ids("MODEL_1"), "K", CONCEPTS, Described(), type=COMPOSITION) == "model_3"
 
 
 def test_created_at_grows_whatever_the_clock_does(store: Store, path: Path) -> None:
-    made = [store.create(ids(), "K", CONCEPTS, Described()) for _ in range(20)]
+    made = [store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION) for _ in range(20)]
     with sqlite3.connect(path) as db:  # made while the clock was far ahead
         db.execute("UPDATE models SET created_at = created_at + 1e12 WHERE id = ?", (made[-1],))
     db.close()
-    made += [store.create(ids(), "K", CONCEPTS, Described()) for _ in range(3)]
+    made += [store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION) for _ in range(3)]
     records = store.records()
     assert [record.id for record in records] == made[::-1]
     store.delete(made[-1], nothing)
-    assert store.create(ids(), "K", CONCEPTS, Described()) == made[-1]
+    assert store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION) == made[-1]
     assert store.records()[0].created_at > records[0].created_at
 
 
 def test_what_is_updated_changes_and_the_rest_stays(store: Store) -> None:
-    id = store.create(ids(), "K", CONCEPTS, Described(description="old"))
+    id = store.create(ids(), "K", CONCEPTS, Described(description="old"), type=COMPOSITION)
     store.update(id, name="New", described=Described())
     store.update(id, name=None, described=Described(description=""))
     store.tag(id, add=["x", "y"], remove=[])
@@ -101,7 +106,7 @@ def test_what_is_updated_changes_and_the_rest_stays(store: Store) -> None:
 
 
 def test_a_result_that_cant_be_removed_leaves_the_row(store: Store) -> None:
-    id = store.create(ids(), "K", CONCEPTS, Described())
+    id = store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION)
 
     def locked() -> None:
         raise PermissionError("in use")
@@ -121,7 +126,7 @@ def history(store: Store, job: str = "job_a") -> list[str]:
 
 
 def queued(store: Store, job: str = "job_a") -> str:
-    id = store.create(ids(), "K", CONCEPTS, Described())
+    id = store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION)
     store.queue(id, job, parameters({"seed": 7, "names": ["a", "b"]}))
     return id
 
@@ -167,7 +172,7 @@ def test_what_was_canceled_or_deleted_neither_reports_nor_ends(store: Store, ver
     else:
         store.delete(id, nothing)
     if verb == "recreate":
-        assert store.create(ids(), "K", CONCEPTS, Described()) == id
+        assert store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION) == id
         store.queue(id, "job_a", ())
     assert not store.report("job_a", 0.5)
 
@@ -221,7 +226,7 @@ def test_models_and_jobs_never_disagree(
         id, job = f"model_{number}", f"job_{number}"
         match verb:
             case "create":
-                store.create(ids(), "K", CONCEPTS, Described())
+                store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION)
             case "train":
                 store.queue(id, job, ())
             case "claim":
@@ -256,7 +261,9 @@ def test_threads_create_each_their_own(path: Path) -> None:
     made: list[str] = []
 
     def create(store: Store) -> None:
-        made.extend(store.create(ids(), "K", CONCEPTS, Described()) for _ in range(10))
+        made.extend(
+            store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION) for _ in range(10)
+        )
 
     threads = [threading.Thread(target=create, args=(store,)) for store in stores * 2]
     for thread in threads:
@@ -297,7 +304,7 @@ def test_a_store_that_is_no_database_says_what_to_do(path: Path, *, write: bool)
 
 
 def test_a_row_that_makes_no_sense_says_what_to_do(store: Store, path: Path) -> None:
-    id = store.create(ids(), "K", CONCEPTS, Described())
+    id = store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION)
     with sqlite3.connect(path) as db:
         db.execute("""UPDATE models SET concepts = '[["../x", 1]]'""")
     db.close()
@@ -306,7 +313,7 @@ def test_a_row_that_makes_no_sense_says_what_to_do(store: Store, path: Path) -> 
 
 
 def test_a_row_whose_id_is_no_id_is_passed_over(store: Store, path: Path) -> None:
-    store.create(ids(), "K", CONCEPTS, Described())
+    store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION)
     with sqlite3.connect(path) as db:
         db.execute("UPDATE models SET id = '../../x'")
     db.close()
@@ -331,19 +338,19 @@ def test_a_busy_store_is_worth_another_try(
     with sqlite3.connect(path, isolation_level=None) as db:
         db.execute("BEGIN IMMEDIATE")
         with pytest.raises(Unreachable, match="busy"):
-            other.create(ids(), "K", CONCEPTS, Described())
+            other.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION)
         assert other.records() == []  # looking doesn't wait
         db.execute("ROLLBACK")
     db.close()
-    assert other.create(ids(), "K", CONCEPTS, Described()) == "model_0"
+    assert other.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION) == "model_0"
     other.close()
 
 
 def test_looking_at_nothing_makes_nothing(path: Path) -> None:
     store = Store(path, write=False)
     assert store.records() == []
-    store.put_note("a", "1", "00", None)
-    assert store.get_note("a", "1") == ("00", None)
+    store.put_note("a", "1", "00", LORA, None)
+    assert store.get_note("a", "1") == ("00", LORA, None)
     store.close()
     assert list(path.parent.iterdir()) == []
 
@@ -353,14 +360,14 @@ def test_looking_at_nothing_makes_nothing(path: Path) -> None:
 )
 def test_a_store_on_a_medium_that_cant_be_written_is_read(path: Path) -> None:
     store = Store(path, write=True)
-    id = store.create(ids(), "K", CONCEPTS, Described())
+    id = store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION)
     store.close()
     path.chmod(0o400)
     path.parent.chmod(0o500)
     try:
         store = Store(path, write=False)
         assert [record.id for record in store.records()] == [id]
-        store.put_note("a", "1", "00", None)
+        store.put_note("a", "1", "00", LORA, None)
         store.close()
         with pytest.raises(TargetError, match="can't be read or written"):
             Store(path, write=True)
@@ -369,9 +376,9 @@ def test_a_store_on_a_medium_that_cant_be_written_is_read(path: Path) -> None:
 
 
 def test_a_note_holds_for_its_stamp_alone(store: Store) -> None:
-    store.put_note("a", "1", "00", None)
-    store.put_note("a", "2", "11", "Ink")
-    assert [store.get_note("a", "1"), store.get_note("a", "2")] == [None, ("11", "Ink")]
+    store.put_note("a", "1", "00", LORA, None)
+    store.put_note("a", "2", "11", LORA, "Ink")
+    assert [store.get_note("a", "1"), store.get_note("a", "2")] == [None, ("11", LORA, "Ink")]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")

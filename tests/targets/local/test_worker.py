@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.engine_files import PATIENCE, free, trained, write_lora
+from support.model_types import COMPOSITION, LORA
 from support.sizes import size
 
 from composer.errors import NotFound
-from composer.model import LORA, Concept
+from composer.model import Concept
 from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def child(verb: str, state: Path, library: Path, *rest: str) -> subprocess.Popen
 
 def make(engine: Engine, name: str = "K") -> str:
     concepts = [Concept(lora.id, 0.5) for lora in engine.list_models(LORA)]
-    return engine.create(name, concepts).id
+    return engine.create(name, concepts, type=COMPOSITION).id
 
 
 class Gate:

@@ -14,26 +14,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.model_types import COMPOSITION, FLUX, LORA
 from support.sizes import size
 from support.wire_server import Clock, Reply, Seen, WireServer, listed, raw
 
 from composer import __version__
 from composer.errors import NotFound, TargetError, Unreachable
-from composer.model import (
-    COMPOSITION,
-    LORA,
-    Concept,
-    ConceptRef,
-    Described,
-    Job,
-    KnownState,
-    Recipe,
-    parameters,
-)
+from composer.model import Concept, ConceptRef, Described, Job, KnownState, Recipe, parameters
 from composer.planner.identity import same_concepts
 from composer.targets.base import Target, observe
 from composer.targets.http import session as client
-from composer.targets.http.session import SessionOptions
+from composer.targets.http.session import Timing
 from composer.targets.scenario.credentials import Credentials
 from composer.targets.scenario.service import Scenario
 from composer.targets.scenario.wire import Unreadable, page, readable
@@ -54,7 +45,7 @@ def server() -> Iterator[WireServer]:
 def target(server: WireServer) -> Iterator[Scenario]:
     pace = Clock().pace
     with Scenario(
-        server.url, auth=AUTH, options=SessionOptions(sleep=lambda seconds: None, pace=pace)
+        server.url, auth=AUTH, timing=Timing(sleep=lambda seconds: None, pace=pace)
     ) as scenario:
         yield scenario
 
@@ -77,12 +68,10 @@ def test_it_is_a_target(target: Scenario) -> None:
 def test_every_call_carries_project_credentials_and_our_name(server: WireServer) -> None:
     server.answer = lambda seen: Reply({"models": [], "model": raw("m1"), "job": {"jobId": "j"}})
     pace = Clock().pace
-    with Scenario(
-        server.url, auth=AUTH, project="proj_1", options=SessionOptions(pace=pace)
-    ) as target:
+    with Scenario(server.url, auth=AUTH, project="proj_1", timing=Timing(pace=pace)) as target:
         target.list_models()
         target.get_models(["m1"])
-        target.create("Knight", [Concept("a", 0.5)])
+        target.create("Knight", [Concept("a", 0.5)], type=COMPOSITION)
         target.update("m1", name="n")
         target.tag("m1", add=["t"])
         target.train("m1")
@@ -121,7 +110,7 @@ def test_without_a_project_none_is_sent_and_a_token_is_a_bearer(server: WireServ
 def test_threads_share_one_pool_of_connections(server: WireServer) -> None:
     server.answer = lambda seen: Reply({"models": []}, delay=0.01)
     with (
-        Scenario(server.url, auth=AUTH, options=SessionOptions(connections=2)) as target,
+        Scenario(server.url, auth=AUTH, parallelism=2) as target,
         ThreadPoolExecutor(8) as threads,
     ):
         list(threads.map(lambda n: target.list_models(), range(24)))
@@ -318,7 +307,7 @@ def test_a_failed_training_says_why(server: WireServer, target: Scenario) -> Non
 
 def test_observing_reads_what_planning_needs(server: WireServer, target: Scenario) -> None:
     server.say(listed(raw("m1", ownerId="t")), listed(raw("far", type=LORA)))
-    recipe = Recipe("a.yaml", "A", (ConceptRef(0.5, model_id="far"),))
+    recipe = Recipe("a.yaml", "A", (ConceptRef(0.5, model_id="far"),), types=FLUX)
     observed = observe(target, [recipe], KnownState())
     assert (observed.owner, observed.remote, observed.own) == ("t", True, frozenset({"m1"}))
     assert set(observed.models) == {"m1", "far"}
@@ -330,7 +319,9 @@ def test_observing_reads_what_planning_needs(server: WireServer, target: Scenari
 def test_create_sends_what_the_composition_is(server: WireServer, target: Scenario) -> None:
     server.say(Reply({"model": raw("m1", status="new")}), Reply({"model": raw("m2")}, 201))
     concepts = [Concept("a", 0.65, "000010"), Concept("b", 1)]
-    model = target.create("Knight", concepts, described=Described(description="soft"), id="wish")
+    model = target.create(
+        "Knight", concepts, described=Described(description="soft"), id="wish", type=COMPOSITION
+    )
     assert (model.id, model.untrained) == ("m1", True)
     assert server.seen[0].body == {
         "name": "Knight",
@@ -341,7 +332,7 @@ def test_create_sends_what_the_composition_is(server: WireServer, target: Scenar
         ],
         "shortDescription": "soft",
     }
-    target.create("Knight", concepts[:1])
+    target.create("Knight", concepts[:1], type=COMPOSITION)
     assert "shortDescription" not in server.seen[1].body
 
 

@@ -10,6 +10,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 import pytest
+from support.model_types import COMPOSITION
 from support.wire_server import Clock, Reply, Seen, WireServer, listed, raw
 
 from composer.errors import (
@@ -23,7 +24,7 @@ from composer.errors import (
 from composer.model import Concept
 from composer.targets.http.error_translation import Refusal
 from composer.targets.http.rate_limit import Pace, shared
-from composer.targets.http.session import SessionOptions
+from composer.targets.http.session import Timing
 from composer.targets.scenario.credentials import Credentials
 from composer.targets.scenario.service import Scenario
 
@@ -49,8 +50,8 @@ def server() -> Iterator[WireServer]:
 
 @pytest.fixture
 def target(server: WireServer, clock: Clock) -> Iterator[Scenario]:
-    options = replace(clock.options, timeouts=(1.0, 0.5))
-    with Scenario(server.url, auth=AUTH, grace=2.0, options=options) as scenario:
+    timing = replace(clock.timing, timeouts=(1.0, 0.5))
+    with Scenario(server.url, auth=AUTH, grace=2.0, timing=timing) as scenario:
         yield scenario
 
 
@@ -80,7 +81,7 @@ def test_a_creation_without_a_readable_answer_is_ambiguous_and_not_repeated(
 ) -> None:
     server.say(doubt, MADE)
     with pytest.raises(Ambiguous):
-        target.create("Knight", CONCEPTS)
+        target.create("Knight", CONCEPTS, type=COMPOSITION)
     assert server.lines == ["POST /v1/models"]
 
 
@@ -89,10 +90,10 @@ def test_a_creation_that_was_never_sent_is_not_ambiguous(clock: Clock) -> None:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
         with (
-            Scenario(url, auth=AUTH, options=clock.options) as target,
+            Scenario(url, auth=AUTH, timing=clock.timing) as target,
             pytest.raises(Unreachable, match="can't be reached") as error,
         ):
-            target.create("Knight", CONCEPTS)
+            target.create("Knight", CONCEPTS, type=COMPOSITION)
     assert not isinstance(error.value, Ambiguous)
     assert error.value.exit_status == 69
     assert len(clock.slept) == 2  # three tries
@@ -105,10 +106,10 @@ def test_an_unknown_host_is_unreachable(clock: Clock, monkeypatch: pytest.Monkey
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     url = "https://nowhere.invalid/v1"
     with (
-        Scenario(url, auth=AUTH, options=clock.options) as target,
+        Scenario(url, auth=AUTH, timing=clock.timing) as target,
         pytest.raises(Unreachable, match=r"nowhere\.invalid .* unknown host name") as error,
     ):
-        target.create("Knight", CONCEPTS)
+        target.create("Knight", CONCEPTS, type=COMPOSITION)
     assert not isinstance(error.value, Ambiguous)
 
 
@@ -116,7 +117,7 @@ def test_an_unknown_host_is_unreachable(clock: Clock, monkeypatch: pytest.Monkey
 def test_a_refused_creation_is_final(status: int, server: WireServer, target: Scenario) -> None:
     server.say(Reply({"message": "no"}, status), MADE)
     with pytest.raises(TargetError) as error:
-        target.create("Knight", CONCEPTS)
+        target.create("Knight", CONCEPTS, type=COMPOSITION)
     assert not isinstance(error.value, Unreachable)
     assert len(server.seen) == 1
 
@@ -126,7 +127,7 @@ def test_a_refusal_whose_body_breaks_off_is_still_a_refusal(
 ) -> None:
     server.say(Reply({"message": "no" * 100}, 400, drop="body"), MADE)
     with pytest.raises(Refusal):
-        target.create("Knight", CONCEPTS)
+        target.create("Knight", CONCEPTS, type=COMPOSITION)
 
 
 # --- what may be repeated is -----------------------------------------------------------------
@@ -195,7 +196,7 @@ def test_a_read_that_is_too_slow_is_repeated(server: WireServer, target: Scenari
 def test_jitter_is_added_by_chance(server: WireServer) -> None:
     clock = Clock(chance=1.0)
     server.say(Reply({}, 500), Reply({}, 500), listed())
-    with Scenario(server.url, auth=AUTH, options=clock.options) as target:
+    with Scenario(server.url, auth=AUTH, timing=clock.timing) as target:
         target.list_models()
     assert clock.slept == [0.05, 0.1]
 
@@ -209,9 +210,7 @@ def test_a_stop_ends_the_waiting(server: WireServer, clock: Clock) -> None:
 
     server.say(Reply({}, 500))
     with (
-        Scenario(
-            server.url, auth=AUTH, options=SessionOptions(sleep=stop, pace=clock.pace)
-        ) as target,
+        Scenario(server.url, auth=AUTH, timing=Timing(sleep=stop, pace=clock.pace)) as target,
         pytest.raises(Stop),
     ):
         target.list_models()
@@ -257,7 +256,11 @@ def test_a_rate_limit_is_waited_for_even_by_a_creation(
 ) -> None:
     server.say(Reply({"message": "slow down"}, 429, headers))
     server.say(MADE if verb == "create" else listed())
-    _ = target.create("Knight", CONCEPTS) if verb == "create" else target.list_models()
+    _ = (
+        target.create("Knight", CONCEPTS, type=COMPOSITION)
+        if verb == "create"
+        else target.list_models()
+    )
     assert len(server.seen) == 2
     assert clock.slept == [waited]
 
@@ -265,7 +268,7 @@ def test_a_rate_limit_is_waited_for_even_by_a_creation(
 def test_a_rate_limit_spreads_those_who_waited(server: WireServer) -> None:
     clock = Clock(chance=1.0)
     server.say(Reply({}, 429, {"Retry-After": "10"}), listed())
-    with Scenario(server.url, auth=AUTH, options=clock.options) as target:
+    with Scenario(server.url, auth=AUTH, timing=clock.timing) as target:
         target.list_models()
     assert clock.slept == [11.0]
 
@@ -274,8 +277,8 @@ def test_a_rate_limit_spreads_those_who_waited(server: WireServer) -> None:
 def test_a_cooldown_is_waited_for_exactly(body: dict[str, object], server: WireServer) -> None:
     clock = Clock(chance=1.0)
     server.say(Reply(body, 429, {"Retry-After": "3"}), MADE)
-    with Scenario(server.url, auth=AUTH, options=clock.options) as target:
-        target.create("Knight", CONCEPTS)
+    with Scenario(server.url, auth=AUTH, timing=clock.timing) as target:
+        target.create("Knight", CONCEPTS, type=COMPOSITION)
     assert clock.slept == [12.0]
 
 
@@ -285,7 +288,7 @@ def test_a_cooldown_longer_than_our_patience_is_said(
     server.say(Reply({"remainingSeconds": 4000}, 429))
     for _ in range(2):  # the second is not even sent
         with pytest.raises(Unreachable, match="asks to wait 4000 s") as error:
-            target.create("Knight", CONCEPTS)
+            target.create("Knight", CONCEPTS, type=COMPOSITION)
         assert not isinstance(error.value, Ambiguous)
     assert (len(server.seen), clock.slept) == (1, [])
 
@@ -293,7 +296,7 @@ def test_a_cooldown_longer_than_our_patience_is_said(
 def test_a_rate_limit_that_never_ends_does(server: WireServer, target: Scenario) -> None:
     server.answer = lambda seen: Reply({"message": "slow down"}, 429, {"Retry-After": "20"})
     with pytest.raises(Unreachable):
-        target.create("Knight", CONCEPTS)
+        target.create("Knight", CONCEPTS, type=COMPOSITION)
     assert 10 < len(server.seen) <= 16  # 300 s of patience
 
 
@@ -310,7 +313,7 @@ def test_a_ceiling_of_the_plan_is_final_and_named(
 ) -> None:
     server.answer = lambda seen: Reply(body, 429, {"Retry-After": "1"})
     verbs: list[Callable[[Scenario], object]] = [
-        lambda target: target.create("Knight", CONCEPTS),
+        lambda target: target.create("Knight", CONCEPTS, type=COMPOSITION),
         lambda target: target.train("m1"),
     ]
     for verb in verbs:
@@ -339,8 +342,8 @@ def test_all_threads_wait_for_what_one_was_told(server: WireServer) -> None:
     pace = Pace(clock=lambda: now[0], chance=lambda: 0.0)
     server.say(Reply({}, 429, {"Retry-After": "9"}), listed(), listed())
     with (
-        Scenario(server.url, auth=AUTH, options=SessionOptions(sleep=sleep, pace=pace)) as one,
-        Scenario(server.url, auth=AUTH, options=SessionOptions(sleep=sleep, pace=pace)) as two,
+        Scenario(server.url, auth=AUTH, timing=Timing(sleep=sleep, pace=pace)) as one,
+        Scenario(server.url, auth=AUTH, timing=Timing(sleep=sleep, pace=pace)) as two,
     ):
         first = threading.Thread(target=one.list_models, name="first")
         first.start()
@@ -495,7 +498,7 @@ def test_a_404_soon_after_our_creation_is_a_late_replica(
     verb: Callable[[Scenario], object], server: WireServer, target: Scenario, clock: Clock
 ) -> None:
     server.say(MADE, MISSING, MISSING, DONE)
-    target.create("Knight", CONCEPTS)
+    target.create("Knight", CONCEPTS, type=COMPOSITION)
     verb(target)
     assert len(server.seen) == 4
     assert clock.slept == [0.2, 0.2]
@@ -508,7 +511,7 @@ def test_a_404_beyond_the_grace_is_a_404(
         return MADE if seen.line == "POST /v1/models" else MISSING
 
     server.answer = gone
-    target.create("Knight", CONCEPTS)
+    target.create("Knight", CONCEPTS, type=COMPOSITION)
     with pytest.raises(NotFound):
         target.train("m1")
     assert sum(clock.slept) == pytest.approx(2.0, abs=0.2)
@@ -523,7 +526,7 @@ def test_what_we_deleted_is_no_late_replica(
     server: WireServer, target: Scenario, clock: Clock
 ) -> None:
     server.say(MADE, Reply({}), MISSING, MISSING)
-    target.create("Knight", CONCEPTS)
+    target.create("Knight", CONCEPTS, type=COMPOSITION)
     target.delete("m1")
     target.delete("m1")
     with pytest.raises(NotFound):

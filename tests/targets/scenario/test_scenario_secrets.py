@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.model_types import COMPOSITION
 from support.sizes import size
 from support.wire_server import Clock, Reply, WireServer, listed, raw
 
@@ -36,7 +37,7 @@ def server() -> Iterator[WireServer]:
 
 
 def opened(url: str, *, patience: float = 300.0) -> Scenario:
-    return Scenario(url, auth=AUTH, options=replace(Clock().options, patience=patience))
+    return Scenario(url, auth=AUTH, timing=replace(Clock().timing, patience=patience))
 
 
 # --- addresses -------------------------------------------------------------------------------
@@ -190,7 +191,10 @@ def test_a_redirect_is_an_error_and_gets_no_credentials(status: int, server: Wir
         place = other.url.replace("127.0.0.1", "localhost")
         other.answer = lambda seen: listed(raw("m1"))
         server.say(*[Reply(b"", status, {"Location": f"{place}/models?sig=signed"})] * 2)
-        for verb in (target.list_models, lambda: target.create("Knight", [Concept("a", 0.5)])):
+        for verb in (
+            target.list_models,
+            lambda: target.create("Knight", [Concept("a", 0.5)], type=COMPOSITION),
+        ):
             with pytest.raises(TargetError, match="redirected to localhost") as error:
                 verb()
             assert "signed" not in str(error.value)
@@ -244,7 +248,7 @@ def test_a_proxy_gets_a_tunnel_and_no_credentials(
         opened("https://api.example.com/v1") as target,
         pytest.raises(Unreachable, match="the proxy refuses the connection") as error,
     ):
-        target.create("Knight", [Concept("a", 0.5)])
+        target.create("Knight", [Concept("a", 0.5)], type=COMPOSITION)
     assert type(error.value) is Unreachable  # nothing was sent, so nothing is in doubt
     assert {seen.method for seen in server.seen} == {"CONNECT"}
     assert not any("Authorization" in seen.headers for seen in server.seen)
@@ -286,7 +290,7 @@ def test_no_error_and_no_log_line_at_any_level_shows_a_secret(
                 server.answer = lambda seen, reply=reply: reply  # type: ignore[misc]
                 for verb in (
                     target.list_models,
-                    lambda: target.create("Knight", [Concept("a", 0.5)]),
+                    lambda: target.create("Knight", [Concept("a", 0.5)], type=COMPOSITION),
                     lambda: target.train("m1"),
                     lambda: target.price("m1"),
                 ):
