@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, request, send_file
@@ -18,7 +19,7 @@ from composer.model import is_id
 from composer.server.auth import LINK_LIFE, check_basic, check_host, check_link
 from composer.server.handlers import CALLS, Answer, Call
 from composer.server.request_fields import Query, Refusal, read_body, status_of
-from composer.targets.local.times import now_ms
+from composer.targets.local.records import now_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,29 +49,34 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.url_map.merge_slashes = False  # no redirects: a client would send its secret after them
 
-    def check_access() -> None:
-        check_host(request.headers.get("Host"), host)
-        if request.endpoint != "download":
-            check_basic(request.headers.get("Authorization"), credentials)
-
-    def view(handler: Handler) -> Callable[..., Response]:
-        def answer(**ids: str) -> Response:
-            if not all(is_id(id) for id in ids.values()):
-                raise NotFound("no model or job has such an id")
-            return _json(handler(_call(engine, credentials, visibility), **ids))
-
-        return answer
-
-    def download(job: str, token: str) -> Response:
-        check_link(job, token, credentials)
-        return _result(engine.of_project(_project(_query())), job)
-
-    app.before_request(check_access)
+    app.before_request(lambda: _check_access(host, credentials))
     app.register_error_handler(Exception, _error_handler(log))
+    call = partial(_call, engine, credentials, visibility)
     for method, rule, handler in CALLS:
-        _route(app, method, rule, handler.__name__, view(handler))
+        _route(app, method, rule, handler.__name__, _view(handler, call))
+    download = partial(_download, engine, credentials)
     _route(app, "GET", "/downloads/<job>/<token>", "download", download)
     return app
+
+
+def _check_access(host: str, credentials: Credentials) -> None:
+    check_host(request.headers.get("Host"), host)
+    if request.endpoint != "download":
+        check_basic(request.headers.get("Authorization"), credentials)
+
+
+def _view(handler: Handler, call: Callable[[], Call]) -> Callable[..., Response]:
+    def answer(**ids: str) -> Response:
+        if not all(is_id(id) for id in ids.values()):
+            raise NotFound("no model or job has such an id")
+        return _json(handler(call(), **ids))
+
+    return answer
+
+
+def _download(engine: Engine, credentials: Credentials, job: str, token: str) -> Response:
+    check_link(job, token, credentials)
+    return _result(engine.of_project(_project(_query())), job)
 
 
 def _route(app: Flask, method: str, rule: str, name: str, view: Callable[..., Response]) -> None:

@@ -17,7 +17,7 @@ from composer.server import request_fields as fields
 from composer.server import wire
 from composer.server.auth import LINK_LIFE, Credentials, link_token
 from composer.server.request_fields import Refusal
-from composer.targets.local.times import now_ms
+from composer.targets.local.records import now_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

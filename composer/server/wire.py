@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from composer.lora import families
 from composer.model import DESCRIBED
 from composer.server.request_fields import Refusal, moment
-from composer.targets.local.times import iso, now_ms
+from composer.targets.local.records import iso, now_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -33,7 +33,7 @@ class Target(Protocol):
 
     @property
     def remote(self) -> bool:
-        """Whether others may change it behind our back; guards are stricter then."""
+        """Whether others may change it at any time; guards are stricter then."""
 
     @property
     def grace(self) -> float:
@@ -86,13 +86,13 @@ class Target(Protocol):
     def update(
         self, id: str, *, name: str | None = None, described: Described = NOTHING_DESCRIBED
     ) -> None:
-        """Change a model's name, and what describes it; None leaves a text as it is."""
+        """Change a model's name and described fields; None leaves a text as it is."""
 
     def tag(self, id: str, *, add: Collection[str] = (), remove: Collection[str] = ()) -> None:
-        """Add and remove tags; those that are there, or aren't, are no error."""
+        """Add and remove tags; one that is there already, or is not there, is not an error."""
 
     def train(self, id: str, parameters: Parameters = ()) -> Model:
-        """Start training; the answer's `job` is the job's id. Training already is no error."""
+        """Start training; `job` of the result is the job's id. Training already is not an error."""
 
     def cancel(self, id: str) -> None:
         """Cancel a running training; the model's status becomes `training-canceled`."""
@@ -141,26 +141,15 @@ def observe(
     clock: Callable[[], float] = time.time,
     pause: Callable[[float], None] = time.sleep,
 ) -> Observed:
-    """What planning needs to know of a target: its own models, and all that we name by id.
+    """What planning needs to know of a target: its own models, and all that are named by id.
 
-    A composition that the lock names and the target doesn't know may be a late replica: it is
-    looked for until `grace` seconds after our POST, or, where the journal doesn't know that, after
-    this first look. Raises what the target raises.
+    A composition that the lock names and the target does not return may be a late replica. It is
+    looked for until `grace` seconds after our POST, or, if the journal does not have that, after
+    this first request. Raises what the target raises.
     """
-    recipes = list(recipes)
     models = {model.id: model for model in target.list_models()}
     own = frozenset(models)
-    names = {recipe.name for recipe in recipes} | {intent.name for intent in memory.intents}
-    named = _named(memory)
-    unread = {
-        model.id
-        for model in models.values()
-        if model.type in families.composition_types()
-        and model.concepts is None
-        and (model.name in names or model.id in named)
-    }
-    wanted = named | {c.model_id for r in recipes for c in r.concepts if c.model_id}
-    models |= target.get_models(sorted(unread | (wanted - own)))
+    models |= target.get_models(_ids_to_read(list(recipes), memory, models))
     owner = target.owner()
     if not (memory.owner and owner and memory.owner != owner):  # else a guard refuses anyway
         models |= _late(target, memory, models, grace=grace, clock=clock, pause=pause)
@@ -177,6 +166,24 @@ def observe(
     )
 
 
+def _ids_to_read(
+    recipes: list[Recipe], memory: KnownState, listed: Mapping[str, Model]
+) -> list[str]:
+    """The ids that lock, journal and recipes name and the listing lacks, and those of models that
+    may be ours and are listed without their concepts."""
+    names = {recipe.name for recipe in recipes} | {intent.name for intent in memory.intents}
+    named = _named(memory)
+    without_concepts = {
+        model.id
+        for model in listed.values()
+        if model.type in families.composition_types()
+        and model.concepts is None
+        and (model.name in names or model.id in named)
+    }
+    named |= {c.model_id for recipe in recipes for c in recipe.concepts if c.model_id}
+    return sorted(without_concepts | (named - listed.keys()))
+
+
 def _late(
     target: Target,
     memory: KnownState,
@@ -186,18 +193,18 @@ def _late(
     clock: Callable[[], float],
     pause: Callable[[float], None],
 ) -> dict[str, Model]:
-    """The compositions in use that show up within their grace."""
+    """The compositions in use that appear within their grace."""
     first = clock()
     in_use = {id for entry in memory.entries.values() for id in _in_use(entry)} | {*memory.made}
     until = {
         id: (memory.made[id].at if id in memory.made else first) + grace
         for id in in_use - models.keys()
     }
-    found: dict[str, Model] = {}
-    while missing := [id for id in until if id not in found and clock() < until[id]]:
+    late: dict[str, Model] = {}
+    while missing := [id for id in until if id not in late and clock() < until[id]]:
         pause(pause_within(grace))
-        found |= target.get_models(sorted(missing))
-    return found
+        late |= target.get_models(sorted(missing))
+    return late
 
 
 def _in_use(entry: Entry) -> list[str]:
@@ -207,7 +214,7 @@ def _in_use(entry: Entry) -> list[str]:
 
 
 def _named(memory: KnownState) -> set[str]:
-    """Every id that lock and journal name: compositions, candidates and pinned LoRAs."""
+    """Every id in lock and journal: compositions, candidates and pinned LoRAs."""
     named = set(memory.made)
     for entry in memory.entries.values():
         named |= {*entry.all_ids, *(id for _, id in entry.pins)}

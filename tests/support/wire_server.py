@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 from support.model_types import COMPOSITION
 
 from composer.targets.http.rate_limit import Pace
-from composer.targets.http.session import Timing
+from composer.targets.http.session import SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,8 +93,8 @@ class Clock:
         self.pace = Pace(clock=lambda: self.now, wall=lambda: self.now, chance=lambda: chance)
 
     @property
-    def timing(self) -> Timing:
-        return Timing(sleep=self.sleep, pace=self.pace)
+    def options(self) -> SessionOptions:
+        return SessionOptions(sleep=self.sleep, pace=self.pace)
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(round(seconds, 6))

@@ -19,7 +19,7 @@ from composer.errors import TargetError
 from composer.server.handlers import Visibility
 from composer.server.running import method_and_path
 from composer.server.testing.fault_script import AFTER, BEFORE, Script
-from composer.targets.local.times import now_ms
+from composer.targets.local.records import now_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

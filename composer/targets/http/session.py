@@ -102,14 +102,15 @@ class _Session(requests.Session):
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """How long requests may take; all times in seconds.
+class SessionOptions:
+    """How requests are sent; all times in seconds.
 
-    `timeouts` are for connecting and for each read. `patience` is how long one call may be repeated
-    or wait for its turn. `sleep` may raise, to end a wait when asked to stop. `pace` is shared by
-    the whole process for a base URL unless given.
+    Up to `connections` are open. `timeouts` are for connecting and for each read. `patience` is
+    how long one call may be repeated or wait for its turn. `sleep` may raise, to end a wait when
+    asked to stop. `pace` is shared by the whole process for a base URL unless given.
     """
 
+    connections: int = 8
     timeouts: tuple[float, float] = (10.0, 60.0)
     patience: float = 300.0
     sleep: Callable[[float], None] = time.sleep
@@ -119,16 +120,14 @@ class Timing:
 class Client:
     """Sends requests to one target. Thread-safe: threads share its connections and its pace."""
 
-    def __init__(
-        self, address: Address, credentials: Credentials, timing: Timing, *, connections: int
-    ) -> None:
-        self.pace = timing.pace or shared(address.base)
-        self.sleep = timing.sleep
+    def __init__(self, address: Address, credentials: Credentials, options: SessionOptions) -> None:
+        self.pace = options.pace or shared(address.base)
+        self.sleep = options.sleep
         self._address = address
         self._credentials = credentials
-        self._timing = timing
+        self._options = options
         self._backoff = 0.05 if address.loopback else 0.5
-        self._session = _session(address, credentials, connections)
+        self._session = _session(address, credentials, options.connections)
 
     def call(self, request: Request, read: Callable[[Answer], T]) -> T:
         """What `read` makes of the answer, a 2xx; if it raises `ValueError`, the answer is lost.
@@ -136,7 +135,7 @@ class Client:
         Raises `Ambiguous` for a write and `Unreachable` for a read that got no answer, else the
         error that `error_translation.refused` makes of the answer.
         """
-        deadline = self.pace.clock() + self._timing.patience
+        deadline = self.pace.clock() + self._options.patience
         info = self._info(request)
         tries = 0
         while True:
@@ -217,7 +216,7 @@ class Client:
             params=[*request.query, *([("projectId", project)] if project else [])],
             data=None if body is None else json.dumps(body, allow_nan=False).encode(),
             headers={} if body is None else {"Content-Type": "application/json"},
-            timeout=self._timing.timeouts,
+            timeout=self._options.timeouts,
             allow_redirects=False,
             stream=True,
         ) as response:

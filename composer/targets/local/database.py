@@ -1,7 +1,7 @@
-"""The SQLite file under the store: how it is opened, its tables, and its errors in words.
+"""The SQLite file of the store: how it is opened, its tables, and its errors as ours.
 
-Only the store uses it. A file is opened for writing (made and migrated where needed) or for
-looking (never made; an absent or empty one is answered by an empty one in memory).
+Only the store uses it. A file is opened for writing (created and migrated if needed) or for reading
+(never created; instead of a missing or empty one, an empty one in memory is opened).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ TABLES = (
         queued_at INTEGER NOT NULL,
         started_at INTEGER
     )""",
-    """CREATE TABLE notes (           -- what the library read, so as not to read it again
+    """CREATE TABLE notes (           -- what LoRA files hold, so that they are read once
         path TEXT PRIMARY KEY,
         stamp TEXT NOT NULL,          -- size, times and inode of the file, and who read it
         sha256 TEXT NOT NULL,
@@ -65,7 +65,7 @@ PROJECTS = (  # what the server keeps apart; in process there is one project, th
     )""",
 )
 OVERLAPS = (
-    """CREATE TABLE overlaps (        -- what two LoRAs do to each other, computed once
+    """CREATE TABLE overlaps (        -- how much two LoRAs overlap, computed once
         pair TEXT PRIMARY KEY,        -- their ids, in order
         version TEXT NOT NULL,        -- of compose, which computed it
         numbers TEXT NOT NULL         -- JSON object: block -> inner product at scale 1
@@ -81,7 +81,7 @@ VERSION = len(STEPS)  # of the tables, kept in `user_version`
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
-    """Open the database, and make it or its tables if they aren't there."""
+    """Open the database; create it, or its tables, if they are missing."""
     connection = _connect(f"{_uri(path)}?mode=rwc")
     try:
         _use_wal(connection)
@@ -92,10 +92,10 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def open_for_looking(path: Path) -> sqlite3.Connection:
-    """Open the database without making any file that stays; in memory if there is none.
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """Open the database without leaving any new file; in memory if it does not exist.
 
-    A database in WAL mode on a medium that can't be written opens only as immutable.
+    A database in WAL mode in a read-only folder opens only as immutable.
     """
     for mode in ("mode=rw", "mode=ro", "mode=ro&immutable=1"):
         if not path.exists():
@@ -106,7 +106,7 @@ def open_for_looking(path: Path) -> sqlite3.Connection:
             if version == VERSION:
                 return connection
             if version:
-                return _brought_up(connection)
+                return _migrated_copy(connection)
             connection.close()
             break
         except sqlite3.OperationalError:
@@ -126,8 +126,8 @@ def in_memory() -> sqlite3.Connection:
     return connection
 
 
-def _brought_up(older: sqlite3.Connection) -> sqlite3.Connection:
-    """A copy in memory of an older store, with today's tables; the file stays as it is."""
+def _migrated_copy(older: sqlite3.Connection) -> sqlite3.Connection:
+    """A copy in memory of an older store, with the current tables; the file is unchanged."""
     copy = _connect("file::memory:")
     try:
         older.backup(copy)
@@ -141,8 +141,8 @@ def _brought_up(older: sqlite3.Connection) -> sqlite3.Connection:
 
 
 @contextmanager
-def in_words(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours: `Unreachable` where waiting helps, else `TargetError`."""
+def translated_errors(path: Path) -> Iterator[None]:
+    """Raise `Unreachable` for an error of SQLite that waiting can solve, else `TargetError`."""
     try:
         yield
     except sqlite3.ProgrammingError:
@@ -155,12 +155,12 @@ def _translated(path: Path, error: sqlite3.DatabaseError) -> ComposeError:
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return Unreachable(
-                f"the engine's store {path} is busy: another process writes to it",
-                hint="run it again when that one is done",
+                f"the local database {path} is busy: another process writes to it",
+                hint="run the command again when that process has ended",
             )
         case sqlite3.SQLITE_FULL:
             return TargetError(
-                f"no space is left for the engine's store {path}",
+                f"no disk space left for the local database {path}",
                 hint="free some disk space; `compose prune --local` frees what no lock names",
             )
         case (
@@ -170,17 +170,17 @@ def _translated(path: Path, error: sqlite3.DatabaseError) -> ComposeError:
             | sqlite3.SQLITE_IOERR
         ):
             return TargetError(
-                f"the engine's store {path} can't be read or written: {error}",
-                hint="see to the rights and the health of that folder",
+                f"the local database {path} can't be read or written: {error}",
+                hint="check the permissions of that folder and the disk",
             )
     return damaged(path, str(error))
 
 
 def damaged(path: Path, reason: str) -> TargetError:
-    """The error for a store whose content makes no sense."""
+    """The error for a database with invalid content."""
     return TargetError(
-        f"the engine's store {path} is damaged: {reason}",
-        hint=f"move {path.name} and {path.name}-* away; `compose apply` makes the models again",
+        f"the local database {path} is damaged: {reason}",
+        hint=f"move {path.name} and {path.name}-* away; `compose apply` composes the models again",
     )
 
 
@@ -193,15 +193,15 @@ def _connect(uri: str) -> sqlite3.Connection:
 
 
 def _uri(path: Path) -> str:
-    """A file URI that SQLite takes: `file:///x`, `file:///C:/x`, `file:////server/share/x`."""
+    """A file URI that SQLite accepts: `file:///x`, `file:///C:/x`, `file:////server/share/x`."""
     name = path.absolute().as_posix()
     return "file://" + ("" if name.startswith("/") else "/") + quote(os.fsencode(name))
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Readers then don't wait for writers; where the file system can't, it stays as it was.
+    """Switch to WAL mode, where readers don't wait for writers, if the file system supports it.
 
-    Two processes that switch a new database at once meet a lock that SQLite doesn't wait for.
+    SQLite does not wait for the lock if two processes switch a new database at once.
     """
     deadline = time.monotonic() + BUSY
     while True:
@@ -221,7 +221,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for step in STEPS[_version(connection) :]:  # another process may have been quicker
+        for step in STEPS[_version(connection) :]:  # another process may have been faster
             for statement in step:
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version={VERSION}")
@@ -236,7 +236,7 @@ def _version(connection: sqlite3.Connection) -> int:
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise TargetError(
-            f"the engine's store has version {version}; this compose knows {VERSION}",
-            hint="use the newer compose that wrote it",
+            f"the local database has version {version}; this compose supports version {VERSION}",
+            hint="update compose",
         )
     return version

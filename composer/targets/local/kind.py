@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import NOTE, OK, SKIPPED, WRONG, Check, ComposeError, UsageError
+from composer.files.repository import is_inside
 from composer.lora import families
 from composer.targets.kind import OpenRequest, TargetKind
 from composer.text import counted, visible
@@ -43,17 +44,21 @@ def find_library(
     """The folder of LoRA files: the given one, else that of the environment, else the nearest
     `loras/` upward from each recipe (without recipes, from `recipes/`), else `recipes/loras/`.
 
-    A repository may come from a stranger: its `loras/` counts only if it lies within `root`.
+    A `loras/` of the repository, which may be a stranger's, counts only if it lies within `root`.
     Raises `UsageError` if the recipes have two different ones, or the given one doesn't exist.
     """
     named = given or (Path(env[LIBRARY]) if env.get(LIBRARY) else None)
-    if named is not None:
-        if not named.is_dir():
-            raise UsageError(
-                f"the library {visible(str(named))} does not exist",
-                hint=f"check --library or {LIBRARY}",
-            )
-        return named
+    if named is None:
+        return _library_in(root, recipe_paths)
+    if not named.is_dir():
+        raise UsageError(
+            f"the library {visible(str(named))} does not exist",
+            hint=f"check --library or {LIBRARY}",
+        )
+    return named
+
+
+def _library_in(root: Path, recipe_paths: Collection[str]) -> Path:
     starts = {(root / path).parent for path in recipe_paths} or {root / _RECIPES}
     folders = sorted({folder for start in starts if (folder := _nearest(root, start))})
     if len(folders) > 1:
@@ -64,9 +69,10 @@ def find_library(
     if folders:
         return folders[0]
     default = root / _RECIPES / _LORAS
-    if default.exists():  # and isn't within the root
+    if default.exists():  # but outside the root, else it had been found
         raise UsageError(
-            f"the library {default} leads out of the project", hint="choose it: --library DIR"
+            f"the library {default} leads out of the project",
+            hint="to use it all the same: --library DIR",
         )
     return default
 
@@ -75,7 +81,7 @@ def _nearest(root: Path, start: Path) -> Path | None:
     """The nearest `loras/` within the root, from this folder upward."""
     for folder in (start, *start.parents):
         library = folder / _LORAS
-        if library.is_dir() and library.resolve().is_relative_to(root.resolve()):
+        if library.is_dir() and is_inside(library, root):
             return library
         if folder == root:
             break

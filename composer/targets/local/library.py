@@ -1,8 +1,9 @@
 """The library: a folder of LoRA files, each a model whose id is derived from its bytes.
 
-The service lists it and looks names and ids up in it, the worker composes from it. What has the
-stamp of last time isn't read again. A header takes tens of milliseconds and a hash seconds, so
-what they say is noted in the store, for this version of compose.
+The service lists it and looks names and ids up in it, the worker composes from it. Nothing outside
+the folder is ever opened. A file whose stamp is the same as last time is not read again: a header
+takes tens of milliseconds and a hash seconds, so the store keeps what they say, for this version of
+compose.
 """
 
 from __future__ import annotations
@@ -11,28 +12,121 @@ import os
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from composer.errors import BadLora
+from composer.errors import BadLora, TargetError
+from composer.files.repository import is_inside
 from composer.lora import families
+from composer.lora.errors import LoraFormatError
 from composer.lora.fingerprint import Fingerprint, Hashes, StatSignature, fingerprint_file
 from composer.lora.metadata import plain
-from composer.targets.local.library_files import find
-from composer.targets.local.times import iso
+from composer.lora.peft_config import peft_config_path
+from composer.model import TRAINED, Model
+from composer.targets.local.records import iso
 from composer.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from composer.lora import LoraFile
-    from composer.targets.local.library_files import Found
 
-LONGEST = 256  # characters of a LoRA's name
+SUFFIX = ".safetensors"
+PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin"})
+# What PEFT and diffusers call every file that they save: the folder has the name.
+GENERIC_NAMES = frozenset({"adapter_model", "pytorch_lora_weights"})
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryFile:
+    """A file (or a link to one) in a library; one with a `problem` can't be used."""
+
+    place: str  # relative to the library, with `/`
+    path: Path  # in a folder without links on the way; it may itself be one
+    problem: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of a file without a title: its stem, or its folder's name if that is generic."""
+        folder, _, name = self.place.rpartition("/")
+        stem = name.rpartition(".")[0]
+        return folder.rpartition("/")[2] if folder and stem in GENERIC_NAMES else stem
+
+    @property
+    def shown(self) -> str:
+        """The place, safe to print."""
+        return "".join(c if c.isprintable() else "?" for c in self.place)
+
+
+def find_files(folder: Path | None) -> list[LibraryFile]:
+    """The files of a library in order of their places; none if there is no such folder.
+
+    Hidden files and folders are skipped. Raises `TargetError` if it can't be listed.
+    """
+    if folder is None:
+        return []
+    top = Path(os.path.realpath(folder))
+    try:
+        return sorted(_walk(top, top, ""), key=lambda file: file.place)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise TargetError(
+            f"the library {folder} can't be read: {error.strerror or error}",
+            hint="`--library` takes a folder of LoRA files",
+        ) from error
+
+
+def _walk(folder: Path, top: Path, place: str) -> Iterator[LibraryFile]:
+    for name in os.listdir(folder):
+        if name.startswith("."):
+            continue
+        file = LibraryFile(place + name, folder / name)
+        if file.path.is_dir():
+            yield from _folder(file, top)
+        else:
+            yield from _file(file, top)
+
+
+def _folder(file: LibraryFile, top: Path) -> Iterator[LibraryFile]:
+    """The files of a folder; a link to a folder of the library is skipped: its files are listed."""
+    if os.path.realpath(file.path) == str(file.path):
+        try:
+            yield from _walk(file.path, top, f"{file.place}/")
+        except OSError as error:
+            yield _unusable(file, f"can't be read: {error.strerror or error}")
+    elif not is_inside(file.path, top):
+        yield _unusable(file, "leads outside the library")
+
+
+def _file(file: LibraryFile, top: Path) -> Iterator[LibraryFile]:
+    suffix = os.path.splitext(file.place)[1].lower()
+    if suffix in PICKLE_SUFFIXES:
+        yield _unusable(
+            file, "is a pickle, which can run code when it is read: convert it to safetensors"
+        )
+    elif suffix == SUFFIX and not is_inside(file.path, top):
+        yield _unusable(file, "leads outside the library")
+    elif suffix == SUFFIX:
+        try:
+            peft_config_path(file.path, top)
+            yield file
+        except LoraFormatError as error:
+            yield _unusable(file, str(error))
+
+
+def _unusable(file: LibraryFile, problem: str) -> LibraryFile:
+    return LibraryFile(file.place, file.path, f"{file.shown} {problem}")
+
+
+# --- the files as models -----------------------------------------------------------------
+
+
+MAX_NAME = 256  # characters of a LoRA's name
 
 
 class _Unfit(BadLora):
-    """A sound LoRA that the engine can't compose; `title` is the name that it gives itself."""
+    """A valid LoRA that the local target can't compose; `title` is from its metadata."""
 
     def __init__(self, error: BadLora, title: str | None) -> None:
         super().__init__(error.message, hint=error.hint)
@@ -41,14 +135,14 @@ class _Unfit(BadLora):
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """Why a file can't be used, and the name by which a recipe may mean it."""
+    """Why a file can't be used, and the name that a recipe may use for it."""
 
     name: str
     reason: str
 
 
 class Notes(Protocol):
-    """Where it is kept between runs what a file held, as (hashes, type, title): the store."""
+    """Keeps (hashes, type, title) of a file between runs: the store."""
 
     def get_note(self, path: str, stamp: str) -> tuple[str, str, str | None] | None: ...
 
@@ -59,7 +153,7 @@ class Notes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """A LoRA of the library; equal files are one, and their other names its aliases."""
+    """A LoRA of the library; equal files are one LoRA, the other names its aliases."""
 
     id: str
     name: str
@@ -71,14 +165,14 @@ class Lora:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """The LoRAs of a library by id, and the names of what can't be used, each with the reason."""
+    """The LoRAs of a library by id, and the names of unusable files, each with the reason."""
 
     loras: Mapping[str, Lora]
     rejected: Mapping[str, str]
 
 
 class Library:
-    """A folder that is looked at anew by every `scan`; safe between threads.
+    """A folder that each `scan` lists again. Thread-safe.
 
     `clock` gives nanoseconds, as `time.time_ns` does.
     """
@@ -90,49 +184,49 @@ class Library:
         self._notes = notes
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: dict[Path, Fingerprint] = {}
+        self._fingerprints: dict[Path, Fingerprint] = {}
 
     def scan(self) -> Catalog:
-        """What is in the folder now; empty if there is no folder.
+        """The folder's content now; empty if there is no folder.
 
         Raises `TargetError` if the folder itself can't be read; a bad file is only `rejected`.
         """
         with self._lock:
-            return _catalog((found, self._judge(found)) for found in find(self._folder))
+            return _catalog((file, self._examine(file)) for file in find_files(self._folder))
 
     def holds(self, path: Path) -> bool:
         """Whether this is one of the files in the folder, by whatever name."""
         if not path.exists():
             return False
-        files = (found.path for found in find(self._folder))
+        files = (file.path for file in find_files(self._folder))
         return any(file.exists() and os.path.samefile(file, path) for file in files)
 
-    def _judge(self, found: Found) -> Fingerprint | _Refusal:
+    def _examine(self, file: LibraryFile) -> Fingerprint | _Refusal:
         """The file, or the reason why it can't be used."""
-        name = plain(found.name, LONGEST) or found.shown
-        if found.flaw:
-            return _Refusal(name, found.flaw)
+        name = plain(file.name, MAX_NAME) or file.shown
+        if file.problem:
+            return _Refusal(name, file.problem)
         try:
-            return self._known_or_read(found.path)
+            return self._fingerprint(file.path)
         except _Unfit as error:
-            return _Refusal(plain(error.title or "", LONGEST) or name, str(error))
+            return _Refusal(plain(error.title or "", MAX_NAME) or name, str(error))
         except BadLora as error:
             return _Refusal(name, str(error))
         except OSError as error:
-            return _Refusal(name, f"{found.shown} can't be read: {error.strerror or error}")
+            return _Refusal(name, f"{file.shown} can't be read: {error.strerror or error}")
 
-    def _known_or_read(self, path: Path) -> Fingerprint:
+    def _fingerprint(self, path: Path) -> Fingerprint:
         stamp = StatSignature.of(path, self._folder)
-        known = self._known.get(path)
-        if known is not None and known.signature == stamp.text:
-            return known
+        earlier = self._fingerprints.get(path)
+        if earlier is not None and earlier.signature == stamp.text:
+            return earlier
         fingerprint = self._noted(path, stamp) or self._read(path)
         if fingerprint.settled:
-            self._known[path] = fingerprint
+            self._fingerprints[path] = fingerprint
         return fingerprint
 
     def _noted(self, path: Path, stamp: StatSignature) -> Fingerprint | None:
-        """The file as an earlier run found it."""
+        """What an earlier run noted, if the file is still the same."""
         noted = self._notes.get_note(_key(path), _stamp(stamp.text))
         if noted is None:
             return None
@@ -155,43 +249,56 @@ class Library:
 
 
 def _check_fit(file: LoraFile) -> None:
-    """The format of compositions can't hold all that a LoRA may have."""
+    """Raise `_Unfit` for a LoRA that the format of compositions can't represent."""
     try:
         file.check_fits(file.family.files.output_format)
     except BadLora as error:
         raise _Unfit(error, file.title) from None
 
 
-def _catalog(outcomes: Iterable[tuple[Found, Fingerprint | _Refusal]]) -> Catalog:
-    copies: dict[str, list[tuple[Found, Fingerprint]]] = {}
+def _catalog(outcomes: Iterable[tuple[LibraryFile, Fingerprint | _Refusal]]) -> Catalog:
+    copies: dict[str, list[tuple[LibraryFile, Fingerprint]]] = {}
     rejected: dict[str, str] = {}
-    for found, outcome in outcomes:
+    for file, outcome in outcomes:
         if isinstance(outcome, Fingerprint):
-            copies.setdefault(outcome.hashes.id, []).append((found, outcome))
+            copies.setdefault(outcome.hashes.id, []).append((file, outcome))
         else:
             name = outcome.name
             rejected[name] = "; ".join(filter(None, (rejected.get(name), outcome.reason)))
     return Catalog({id: _lora(id, same) for id, same in copies.items()}, rejected)
 
 
-def _lora(id: str, copies: list[tuple[Found, Fingerprint]]) -> Lora:
+def _lora(id: str, copies: list[tuple[LibraryFile, Fingerprint]]) -> Lora:
     """One LoRA of equal files: the first gives the name, the others aliases."""
-    names = [_name(found, fingerprint) or id for found, fingerprint in copies]
+    names = [_name(file, fingerprint) or id for file, fingerprint in copies]
     first = copies[0][1]
     aliases = tuple(name for name in dict.fromkeys(names) if name != names[0])
     return Lora(id, names[0], aliases, first.type, iso(first.modified), first)
 
 
-def _name(found: Found, fingerprint: Fingerprint) -> str:
-    """As a recipe can write it: composed characters, no control or bidi ones, no runs of spaces."""
-    return plain(fingerprint.title or "", LONGEST) or plain(found.name, LONGEST)
+def _name(file: LibraryFile, fingerprint: Fingerprint) -> str:
+    """The name as a recipe can write it: normalised, no control or bidi characters."""
+    return plain(fingerprint.title or "", MAX_NAME) or plain(file.name, MAX_NAME)
 
 
 def _stamp(text: str) -> str:
-    """What a note goes by: it holds for one version of compose."""
+    """The stamp of a note, which is valid for one version of compose."""
     return f"{text} {__version__}"
 
 
 def _key(path: Path) -> str:
-    """The path as text that SQLite takes, whatever bytes a file's name has."""
+    """The path as text that SQLite accepts, whatever bytes it has."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def lora_model(lora: Lora) -> Model:
+    """A LoRA of the library."""
+    return Model(
+        id=lora.id,
+        type=lora.type,
+        name=lora.name,
+        status=TRAINED,
+        created_at=lora.created_at,
+        tags=frozenset(),
+        aliases=lora.aliases,
+    )

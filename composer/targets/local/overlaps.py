@@ -1,4 +1,4 @@
-"""What the LoRAs of a library do to each other, remembered pair by pair in the store."""
+"""How much the LoRAs of a library overlap, remembered pair by pair in the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class OverlapCache(Protocol):
-    """Keeps what was computed of two LoRAs: the store."""
+    """Keeps what was computed for two LoRAs: the store."""
 
     def get_overlap(self, pair: str, version: str) -> str | None: ...
 
@@ -30,10 +30,10 @@ class OverlapCache(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Overlaps:
-    """The mixes of a library's LoRAs: what is known of a pair isn't computed again.
+    """The mixes of a library's LoRAs; each pair is computed once.
 
-    What is kept are the inner products at scale 1 (block -> number), by the ids of the two LoRAs,
-    which are those of their bytes.
+    The inner products at scale 1 (block -> number) are kept by the ids of the two LoRAs, which are
+    derived from their bytes.
     """
 
     memory: OverlapCache
@@ -42,25 +42,25 @@ class Overlaps:
         """The mix of these LoRAs. Raises `BadLora` for a file that can't be used, or changed."""
         loras = [part for part, _ in parts]
         pairs = [(i, j) for i in range(len(loras)) for j in range(i, len(loras))]
-        known = {(i, j): self._known(loras[i], loras[j]) for i, j in pairs}
-        if None in known.values():
-            known = {**known, **self._computed(loras, pairs)}
-        found = {pair: numbers for pair, numbers in known.items() if numbers is not None}
+        kept = {(i, j): self._kept(loras[i], loras[j]) for i, j in pairs}
+        overlaps = {pair: overlap for pair, overlap in kept.items() if overlap is not None}
+        if len(overlaps) < len(pairs):
+            overlaps = self._compute(loras, pairs)
         names = distinct([part.name for part in loras])
-        return Mix(names, tuple(scale for _, scale in parts), _joined(found, len(loras)))
+        return Mix(names, tuple(scale for _, scale in parts), _joined(overlaps, len(loras)))
 
-    def _known(self, one: Lora, two: Lora) -> Overlap | None:
+    def _kept(self, one: Lora, two: Lora) -> Overlap | None:
         text = self.memory.get_overlap(_key(one, two), __version__)
         return None if text is None else _parsed(text)
 
-    def _computed(
+    def _compute(
         self, loras: Sequence[Lora], pairs: Sequence[tuple[int, int]]
     ) -> dict[tuple[int, int], Overlap]:
-        found = grams([part.fingerprint.read() for part in loras]).blocks
+        blocks = grams([part.fingerprint.read() for part in loras]).blocks
         for part in loras:
             part.fingerprint.check_unchanged()
         computed: dict[tuple[int, int], Overlap] = {
-            (i, j): {block: float(gram[i, j]) for block, gram in found.items()} for i, j in pairs
+            (i, j): {block: float(gram[i, j]) for block, gram in blocks.items()} for i, j in pairs
         }
         for (i, j), numbers in computed.items():
             self.memory.put_overlap(_key(loras[i], loras[j]), __version__, json.dumps(numbers))
@@ -72,7 +72,7 @@ def _key(one: Lora, two: Lora) -> str:
 
 
 def _parsed(text: str) -> Overlap | None:
-    """What was kept; None where it is none of ours, so that it is computed anew."""
+    """What was kept; None if it can't be read, so that it is computed again."""
     try:
         numbers = json.loads(text)
         return {block: float(number) for block, number in numbers.items() if block in _blocks()}
@@ -80,12 +80,12 @@ def _parsed(text: str) -> Overlap | None:
         return None
 
 
-def _joined(found: Mapping[tuple[int, int], Overlap], count: int) -> dict[str, Gram]:
+def _joined(overlaps: Mapping[tuple[int, int], Overlap], count: int) -> dict[str, Gram]:
     """The inner products of each block that any LoRA changes, (count, count)."""
-    present = {block for numbers in found.values() for block in numbers}
+    present = {block for numbers in overlaps.values() for block in numbers}
     return {
         block: tuple(
-            tuple(found[min(i, j), max(i, j)].get(block, 0.0) for j in range(count))
+            tuple(overlaps[min(i, j), max(i, j)].get(block, 0.0) for j in range(count))
             for i in range(count)
         )
         for block in _blocks()

@@ -1,7 +1,7 @@
-"""The embedded engine as a target: the verbs of `composer.targets.base`, on this machine.
+"""The local target: the verbs of `composer.targets.base`, on this machine.
 
-The command line opens an `Engine` and hands it to `apply`; the server puts HTTP in front of
-one. Compositions live in the store, LoRAs in the library; training is the worker's.
+The kind `local` opens an `Engine`, and the server serves one by HTTP. Compositions are in the
+store, LoRAs in the library; the worker carries training out.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from composer.lora.ids import composition_ids, job_id
 from composer.lora.inspection import Inspection, headline
 from composer.model import NOTHING_DESCRIBED, TRAINED, in_order
 from composer.targets.base import Closing
-from composer.targets.local import checks
-from composer.targets.local.folder import Folder
-from composer.targets.local.library import Library
-from composer.targets.local.model_views import (
+from composer.targets.local.library import Library, lora_model
+from composer.targets.local.overlaps import Overlaps
+from composer.targets.local.records import (
     TRAINING,
+    UNSUPPORTED,
+    check_concepts,
+    check_parameters,
+    check_texts,
     composition_model,
+    is_usable_id,
     job_answer,
-    lora_model,
     status_of,
 )
-from composer.targets.local.overlaps import Overlaps
 from composer.targets.local.store import Store
-from composer.targets.local.worker import Worker
+from composer.targets.local.worker import Folder, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -43,17 +45,17 @@ if TYPE_CHECKING:
 
 
 class Engine(Closing):
-    """A `Target` on this machine; safe between threads. Close it when done.
+    """A `Target` on this machine. Thread-safe. Close it when done.
 
-    With `run_jobs` it makes its folder and carries jobs out while it is open, those that an
-    earlier one left too. Without, it only answers: nothing is written but notes on LoRA files,
-    and those only if there is a store already.
+    With `run_jobs` it creates its folder and carries jobs out while it is open, also those that an
+    earlier one left. Without, it only reads: nothing is written but notes on LoRA files, and those
+    only if the database exists.
     """
 
     key = "local"
     remote = False
     grace = 0.0
-    unsupported: Mapping[str, str] = checks.UNSUPPORTED
+    unsupported: Mapping[str, str] = UNSUPPORTED
     ignores_training = True
 
     def __init__(
@@ -67,7 +69,7 @@ class Engine(Closing):
     ) -> None:
         """`state` is the project's state folder; `free_space` gives the bytes free on a disk.
 
-        Raises `TargetError` if the folder is a link, or the store can't be opened.
+        Raises `TargetError` if the folder is a link or the database can't be opened.
         """
         self._folder = Folder(state)
         self._project = ""
@@ -90,10 +92,10 @@ class Engine(Closing):
             self._worker.start()
 
     def of_project(self, name: str) -> Engine:
-        """This engine as one project sees it: its own compositions alone, and all LoRAs.
+        """This target as one project sees it: only its own compositions, and all LoRAs.
 
-        In process everything is in the project of the empty name. A view never gives the id of
-        a deleted composition to another, which a client elsewhere may still know it by.
+        In process everything is in the project with the empty name. A view never gives the id of a
+        deleted composition to another one, since a client may still know the deleted one by it.
         """
         view = copy.copy(self)
         view._project, view._reuse_ids = name, False
@@ -120,12 +122,12 @@ class Engine(Closing):
         return sorted(models, key=lambda model: (model.created_at, model.id), reverse=True)
 
     def records(self, *, deleted: bool = False) -> list[Record]:
-        """The project's compositions, newest first, as rows; those deleted only where asked."""
+        """The project's compositions as rows, newest first; deleted ones only on request."""
         rows = self.store.records(deleted=deleted)
         return [self._current(row) for row in rows if row.project == self._project]
 
     def record(self, id: str) -> Record | None:
-        """A composition of the project as a row, None if there is none or it is deleted."""
+        """A composition of the project as a row; None if it does not exist or is deleted."""
         row = self.store.record(id)
         return self._current(row) if row is not None and row.project == self._project else None
 
@@ -150,11 +152,11 @@ class Engine(Closing):
         return self.store.jobs(self._project, id)
 
     def downloads(self, id: str | None = None) -> list[Download]:
-        """The downloads (or the one of this id) that the project asked for, newest first."""
+        """The project's downloads (or the one of this id), newest first."""
         return self.store.downloads(self._project, id)
 
     def add_download(self, id: str, composition: str) -> None:
-        """Note that a result is to be fetched; `id` is the job's that says where."""
+        """Record a request to download a result; `id` is that of the download's job."""
         self.store.add_download(id, composition, self._project)
 
     def result(self, id: str) -> Path:
@@ -165,7 +167,7 @@ class Engine(Closing):
         return self._folder.result(id)
 
     def holds(self, path: Path) -> bool:
-        """Whether this file is one of the library's, by whatever name."""
+        """Whether this path leads to a file of the library, under any name."""
         return self._library.holds(path)
 
     def size(self) -> int:
@@ -173,19 +175,19 @@ class Engine(Closing):
         return sum(self._folder.results().values())
 
     def inspect(self, concepts: Iterable[Concept]) -> Inspection:
-        """What these LoRAs are, and do together at their scales.
+        """What these LoRAs are, and how they interact at their scales.
 
-        Raises `TargetError` for one that the library doesn't have, `BadLora` for one that can't
-        be used.
+        Raises `TargetError` for one that the library doesn't have, `BadLora` for one that can't be
+        used.
         """
         parts = self._parts(concepts)
         infos = tuple(lora_info(part.fingerprint.read()) for part, _ in parts)
         return Inspection("", "", infos, Overlaps(self.store).mix(parts))
 
     def verdict(self, concepts: Iterable[Concept]) -> str | None:
-        """In one line, whether these LoRAs get into each other's way; None for one alone.
+        """In one line, whether these LoRAs interfere; None for a single one.
 
-        What two files do to each other is computed once. Raises as `inspect` does.
+        The overlap of two files is computed once. Raises as `inspect` does.
         """
         parts = self._parts(concepts)
         return headline(Overlaps(self.store).mix(parts)) if len(parts) > 1 else None
@@ -203,15 +205,16 @@ class Engine(Closing):
     ) -> Model:
         """Create a composition; scales are kept to 4 decimals, which is how they are compared.
 
-        The wished `id` is granted if it is free, else one is derived from name and concepts.
+        The requested `id` is used if it is free, else one is derived from name and concepts.
         Raises `TargetError` for concepts that can't be composed.
         """
         self._writable()
-        checks.check_texts(name, described)
+        check_texts(name, described)
         content = in_order(concepts)
-        checks.check_concepts(type, content, self._library.scan().loras)
-        wish = [id] if id is not None and checks.can_be_granted(id) else []
-        ids = chain(wish, composition_ids(name, content))
+        loras = self._library.scan().loras
+        check_concepts(type, content, {lora.id: lora.type for lora in loras.values()})
+        requested = [id] if id is not None and is_usable_id(id) else []
+        ids = chain(requested, composition_ids(name, content))
         created = self.store.create(
             ids, name, content, described, type=type, project=self._project, reuse=self._reuse_ids
         )
@@ -220,9 +223,9 @@ class Engine(Closing):
     def update(
         self, id: str, *, name: str | None = None, described: Described = NOTHING_DESCRIBED
     ) -> None:
-        """Change a composition's name, and what describes it; its id and its result stay."""
+        """Change a composition's name and described fields; its id and its result stay."""
         self._writable()
-        checks.check_texts(name, described)
+        check_texts(name, described)
         self._composition(id)
         self.store.update(id, name=name, described=described)
 
@@ -233,25 +236,25 @@ class Engine(Closing):
     def retag(
         self, id: str, *, add: Collection[str], remove: Collection[str]
     ) -> tuple[frozenset[str], frozenset[str]]:
-        """The same, and answers the tags that there were before, and those there are now."""
+        """The same; returns the tags before and after."""
         self._writable()
         self._composition(id)
         return self.store.tag(id, add=add, remove=remove)
 
     def train(self, id: str, parameters: Parameters = ()) -> Model:
-        """Queue a composition's job. One that trains already is answered as it is.
+        """Queue a composition's job. One that is training already is returned as it is.
 
         Raises `TargetError` for one that is trained (its content can't change, so there is
-        nothing to do) and for a `rank` or `precision` that can't be. Other parameters belong to
-        what a composition is made of, and have no effect.
+        nothing to do) and for an invalid `rank` or `precision`. Other parameters are part of a
+        composition's content, and have no effect.
         """
         self.start(id, parameters)
         return self._model(self._composition(id))
 
     def start(self, id: str, parameters: Parameters = (), *, dry_run: bool = False) -> bool:
-        """The same, and answers whether this call queued it, or with `dry_run` would have."""
+        """The same; returns whether this call queued it, or with `dry_run` would have."""
         worker = self._writable()
-        checks.check_parameters(parameters)
+        check_parameters(parameters)
         record = self._current(self._composition(id))
         if record.status == TRAINED:
             raise TargetError(f"{id} ({record.name}) is trained already")
@@ -262,30 +265,30 @@ class Engine(Closing):
         return queued
 
     def price(self, id: str, parameters: Parameters = ()) -> float | None:
-        """Composing on one's own machine costs nothing."""
+        """0: composing on this machine is free."""
         return 0.0
 
     def cancel(self, id: str) -> None:
-        """Stop a training; one that was canceled already is no error."""
+        """Stop a training; one that is already canceled is not an error."""
         self._writable()
         record = self._composition(id)
         if not self.store.cancel(id) and record.status != "training-canceled":
             raise TargetError(f"{id} ({record.name}) is not training")
 
     def delete(self, id: str) -> None:
-        """Delete a composition and its result, for good; its training stops."""
+        """Delete a composition and its result permanently; its training stops."""
         self._writable()
         self._composition(id)
         self._remove(id)
 
     def prune(self, keep: Collection[str], *, dry_run: bool = False) -> list[str]:
-        """Delete the project's compositions, and results that no row knows, but those of `keep`.
+        """Delete the project's compositions but those of `keep`, and results without a row.
 
-        Answers their ids, sorted; with `dry_run` that is all it does.
+        Returns their ids, sorted; with `dry_run` nothing is deleted.
         """
         if not dry_run:
             self._writable()
-        results = self._folder.results()  # before the rows: a result's row is the older
+        results = self._folder.results()  # read before the rows: a row is older than its result
         projects = {record.id: record.project for record in self.store.records()}
         stray = [id for id in results if projects.get(id, self._project) == self._project]
         own = [id for id, project in projects.items() if project == self._project]
@@ -296,18 +299,18 @@ class Engine(Closing):
         return ids
 
     def close(self) -> None:
-        """Stop working; a job that runs goes back to the queue, for the next start."""
+        """Stop the worker; a running job goes back to the queue, for the next start."""
         if self._worker:
             self._worker.stop()
         self.store.close()
 
-    # --- within --------------------------------------------------------------------------
+    # --- helpers -------------------------------------------------------------------------
 
     def _model(self, record: Record) -> Model:
         return composition_model(record, self._folder.result_size(record.id))
 
     def _current(self, record: Record) -> Record:
-        """The row with the status that it has in truth: its result may be gone."""
+        """The row with its true status, since its result may be missing."""
         return replace(record, status=status_of(record, self._folder.result_size(record.id)))
 
     def _composition(self, id: str) -> Record:
@@ -317,10 +320,10 @@ class Engine(Closing):
         if id in self._library.scan().loras:
             raise TargetError(
                 f"{id} is a LoRA of the library, not a composition",
-                hint="change the file itself; the engine never does",
+                hint="change the file itself; compose never does",
             )
         raise NotFound(
-            f"the local target has no model {id}", hint="`compose models` lists what is there"
+            f"the local target has no model {id}", hint="`compose models` lists the models"
         )
 
     def _parts(self, concepts: Iterable[Concept]) -> list[tuple[Lora, float]]:
@@ -330,7 +333,7 @@ class Engine(Closing):
             if concept.model_id not in loras:
                 raise TargetError(
                     f"the library has no LoRA {concept.model_id}",
-                    hint="`compose models` lists what is there; `--library` takes another folder",
+                    hint="`compose models` lists its LoRAs; `--library` chooses another folder",
                 )
         return [(loras[concept.model_id], concept.scale) for concept in listed]
 
@@ -344,7 +347,7 @@ class Engine(Closing):
             ) from error
 
     def _writable(self) -> Worker:
-        """The worker, which only an engine that may write has."""
+        """The worker, which a target opened for reading does not have."""
         if self._worker is None:
-            raise TargetError("the engine is open for looking only")
+            raise TargetError("the local target is open for reading only")
         return self._worker

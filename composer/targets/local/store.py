@@ -1,7 +1,7 @@
-"""What the engine remembers: compositions, their jobs, and notes on LoRA files.
+"""The database of the local target: compositions, their jobs, and notes on LoRA files.
 
-The service reads and writes it, the worker takes its jobs from it. Every method is one
-transaction, safe between threads and processes; the moments it gives are milliseconds.
+The service reads and writes it, the worker takes its jobs from it. Every method is one transaction,
+safe between threads and processes. Times are in milliseconds.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from composer.model import is_id
-from composer.targets.local.database import in_words, open_for_looking, open_for_writing
+from composer.targets.local.database import open_for_reading, open_for_writing, translated_errors
 from composer.targets.local.records import (
     Download,
     JobRecord,
     Record,
     advance,
+    insert_model,
+    now_ms,
     running,
     set_status,
     stop_job,
@@ -26,7 +28,6 @@ from composer.targets.local.records import (
     to_job,
     to_record,
 )
-from composer.targets.local.times import now_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -50,8 +51,8 @@ class Store:
         """Open the store; without `write` nothing but notes is ever written to it."""
         self._path = path
         self._lock = threading.RLock()
-        with in_words(path):
-            self._connection = open_for_writing(path) if write else open_for_looking(path)
+        with translated_errors(path):
+            self._connection = open_for_writing(path) if write else open_for_reading(path)
 
     def close(self) -> None:
         with self._lock:
@@ -59,7 +60,7 @@ class Store:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, in_words(self._path):
+        with self._lock, translated_errors(self._path):
             yield self._connection
 
     @contextmanager
@@ -75,7 +76,7 @@ class Store:
                 raise
 
     def flaws(self) -> list[str]:
-        """What SQLite finds wrong with the whole file; none if it is sound."""
+        """What SQLite finds wrong with the file; empty if it is OK."""
         with self._reading() as db:
             rows = [str(row[0]) for row in db.execute("PRAGMA integrity_check")]
         return [] if rows == ["ok"] else rows
@@ -83,13 +84,13 @@ class Store:
     # --- compositions --------------------------------------------------------------------
 
     def records(self, *, deleted: bool = False) -> list[Record]:
-        """All compositions of all projects, newest first; those deleted only where asked."""
+        """The compositions of all projects, newest first; deleted ones only on request."""
         with self._reading() as db:
             rows = db.execute(f"{ALL if deleted else ALIVE} ORDER BY models.created_at DESC")
             return [to_record(row) for row in rows if is_id(row["id"])]
 
     def record(self, id: str) -> Record | None:
-        """A composition, None if there is none or it is deleted."""
+        """A composition; None if it does not exist or is deleted."""
         with self._reading() as db:
             row = db.execute(f"{ALIVE} AND models.id = ?", (id,)).fetchone()
             return to_record(row) if row is not None and is_id(id) else None
@@ -105,40 +106,30 @@ class Store:
         project: str = "",
         reuse: bool = True,
     ) -> str:
-        """Add an untrained composition under the first of these ids that is free; answers it.
+        """Add an untrained composition under the first of these ids that is free; returns that id.
 
-        With `reuse` a deleted composition's id is free, and its job is forgotten with it. Ids
-        that differ in case only are one: on some systems their results would be one file.
+        With `reuse` a deleted composition's id is free, and its job is deleted. Ids that differ
+        only in case count as one: on some systems their results would be one file.
         """
-        texts = json.dumps([[concept.model_id, concept.scale] for concept in concepts])
+        columns: dict[str, object] = {
+            "name": name,
+            "type": type,
+            **described.texts,
+            "concepts": json.dumps([[concept.model_id, concept.scale] for concept in concepts]),
+            "status": "new",
+            "tags": "[]",
+            "project": project,
+        }
         with self._writing() as db:
             taken = "SELECT 1 FROM models WHERE id = ? COLLATE NOCASE"
             taken += " AND deleted_at IS NULL" if reuse else ""
             id = next(id for id in ids if db.execute(taken, (id,)).fetchone() is None)
-            last = db.execute("SELECT max(created_at) FROM models").fetchone()[0]
-            at = max(now_ms(), (last or 0) + 1)  # even if the clock is set back
             db.execute("DELETE FROM jobs WHERE model = ?", (id,))
-            columns = {
-                "id": id,
-                "name": name,
-                "type": type,
-                **described.texts,
-                "concepts": texts,
-                "status": "new",
-                "tags": "[]",
-                "created_at": at,
-                "updated_at": at,
-                "project": project,
-            }
-            places = ", ".join("?" * len(columns))
-            db.execute(
-                f"INSERT OR REPLACE INTO models ({', '.join(columns)}) VALUES ({places})",
-                tuple(columns.values()),
-            )
+            insert_model(db, id, columns)
         return id
 
     def update(self, id: str, *, name: str | None, described: Described) -> None:
-        """Change the name, and what describes it; None leaves a text as it is."""
+        """Change the name and the described fields; None leaves a text as it is."""
         changed = {**({} if name is None else {"name": name}), **described.texts}
         changed_columns = "".join(f"{column} = ?, " for column in changed)
         with self._writing() as db:
@@ -151,7 +142,7 @@ class Store:
     def tag(
         self, id: str, *, add: Collection[str], remove: Collection[str]
     ) -> tuple[frozenset[str], frozenset[str]]:
-        """Add and remove tags; answers those that there were before, and those there are now."""
+        """Add and remove tags; returns the tags before and after."""
         with self._writing() as db:
             alive = "id = ? AND deleted_at IS NULL"
             row = db.execute(f"SELECT tags FROM models WHERE {alive}", (id,)).fetchone()
@@ -180,13 +171,13 @@ class Store:
     # --- jobs ----------------------------------------------------------------------------
 
     def job(self, id: str) -> JobRecord | None:
-        """A job, None if there is none; one of a deleted composition is still answered."""
+        """A job, also of a deleted composition; None if it does not exist."""
         with self._reading() as db:
             row = db.execute(f"{JOBS} WHERE jobs.id = ?", (id,)).fetchone()
             return None if row is None else to_job(row)
 
     def jobs(self, project: str, id: str | None) -> list[JobRecord]:
-        """A project's training jobs, deleted compositions' too; all, or the one of this id."""
+        """A project's training jobs, also of deleted compositions; all, or the one of this id."""
         with self._reading() as db:
             sql = (
                 f"{JOBS} WHERE models.project = ? AND jobs.id = coalesce(?, jobs.id)"
@@ -195,7 +186,7 @@ class Store:
             return [to_job(row) for row in db.execute(sql, (project, id))]
 
     def queue(self, id: str, job: str, parameters: Parameters) -> bool:
-        """Queue the composition's job, again if it ran before; False if it is on its way."""
+        """Queue the composition's job, also if it ran before; False if it is training already."""
         with self._writing() as db:
             at = now_ms()
             changed = db.execute(
@@ -213,14 +204,14 @@ class Store:
             return changed > 0
 
     def waiting(self) -> bool:
-        """Whether a job is queued, or was begun by somebody."""
+        """Whether a job is queued or in progress."""
         with self._reading() as db:
             return db.execute(WAITING).fetchone() is not None
 
     def claim(self) -> Record | None:
-        """Begin the oldest waiting job: its composition, or None if none waits.
+        """Start the oldest waiting job: its composition, or None without one.
 
-        Only the holder of the worker's lock may call it: it takes over what others began.
+        Only the holder of the worker's lock may call it: it takes over jobs that others started.
         """
         with self._writing() as db:
             row = db.execute(WAITING).fetchone()
@@ -231,7 +222,7 @@ class Store:
             return self.record(row["model"])
 
     def report(self, job: str, progress: float) -> bool:
-        """Note a running job's progress; False if it is to stop (canceled, deleted)."""
+        """Record a running job's progress; False if it must stop (canceled, deleted)."""
         with self._writing() as db:
             changed = db.execute(
                 "UPDATE jobs SET progress = ?, updated_at = ?"
@@ -241,7 +232,7 @@ class Store:
             return changed > 0
 
     def put_back(self, job: str) -> None:
-        """Return a running job to the queue, in its old place."""
+        """Return a running job to its place in the queue."""
         with self._writing() as db:
             if running(db, job):
                 advance(db, job, "queued", progress=0.0)
@@ -253,20 +244,23 @@ class Store:
                 advance(db, job, "failure", error=error)
                 set_status(db, id, "failed")
 
-    def succeed(self, id: str, job: str, size: int, publish: Callable[[], None]) -> None:
-        """End a running job well, once `publish` has put the result in place.
+    def succeed(self, id: str, job: str, size: int, publish: Callable[[], None]) -> bool:
+        """End a running job as done, once `publish` has put the result in place; False if it was
+        canceled.
 
-        No other process can change a row meanwhile, so no result appears of a job that was
-        canceled. Killed in between, the job is still running and will be done again.
+        No other process can change a row meanwhile, so a canceled job never publishes a result.
+        After a kill in between, the job still counts as running and is done again.
         """
         with self._writing() as db:
-            if running(db, job):
-                publish()
-                advance(db, job, "success", progress=1.0)
-                set_status(db, id, "trained", size)
+            if not running(db, job):
+                return False
+            publish()
+            advance(db, job, "success", progress=1.0)
+            set_status(db, id, "trained", size)
+            return True
 
     def cancel(self, id: str) -> bool:
-        """Stop the training of a composition; False if it isn't training."""
+        """Stop the training of a composition; False if it is not training."""
         with self._writing() as db:
             if not stop_job(db, id):
                 return False
@@ -276,13 +270,13 @@ class Store:
     # --- downloads -----------------------------------------------------------------------
 
     def add_download(self, id: str, model: str, project: str) -> None:
-        """Note that a result is to be fetched."""
+        """Record a request to download a result."""
         with self._writing() as db:
             sql = "INSERT INTO downloads VALUES (?, ?, ?, ?)"
             db.execute(sql, (id, model, project, now_ms()))
 
     def downloads(self, project: str, id: str | None) -> list[Download]:
-        """The downloads that a project asked for, newest first; all, or the one of this id."""
+        """A project's downloads, newest first; all, or the one of this id."""
         with self._reading() as db:
             sql = (
                 "SELECT * FROM downloads WHERE project = ? AND id = coalesce(?, id)"
@@ -302,22 +296,22 @@ class Store:
         return str(row["sha256"]), str(row["type"]), row["title"] and str(row["title"])
 
     def put_note(self, path: str, stamp: str, sha256: str, type: str, title: str | None) -> None:
-        """Note what a file holds; where the store can't be written, it is read again."""
+        """Note what a file holds; if the store is read-only, the file is read again next time."""
         with self._reading() as db, suppress(sqlite3.OperationalError):
             sql = "INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?)"
             db.execute(sql, (path, stamp, sha256, title, type))
 
-    # --- what LoRAs do to each other -----------------------------------------------------
+    # --- overlaps of LoRAs --------------------------------------------------------------
 
     def get_overlap(self, pair: str, version: str) -> str | None:
-        """What this version of compose noted of two LoRAs, by their ids."""
+        """What this version of compose noted for a pair of LoRAs, as JSON."""
         with self._reading() as db:
             sql = "SELECT numbers FROM overlaps WHERE pair = ? AND version = ?"
             row = db.execute(sql, (pair, version)).fetchone()
         return None if row is None else str(row["numbers"])
 
     def put_overlap(self, pair: str, version: str, numbers: str) -> None:
-        """Note it; where the store can't be written, it is computed again."""
+        """Note it; if the store is read-only, it is computed again next time."""
         with self._reading() as db, suppress(sqlite3.OperationalError):
             sql = "INSERT OR REPLACE INTO overlaps VALUES (?, ?, ?)"
             db.execute(sql, (pair, version, numbers))

@@ -1,39 +1,105 @@
 """The worker: a thread that carries training jobs out, which here means composing files.
 
-The service starts, wakes and stops it. One process works at a time, under a lock of the
-operating system; the others watch, and take over if it dies. Whatever kills a worker, a
-result's name only ever holds a whole file, and the next worker does the job again.
+The service starts, wakes and stops it. One process works at a time, under a lock of the operating
+system; the others watch, and take over if it dies. Whatever kills a worker, the file of a result is
+always whole, and the next worker does the job again.
 """
 
 from __future__ import annotations
 
-import os
+import stat
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from composer.errors import ComposeError, TargetError, Unreachable
-from composer.files.atomic import sync_folder
+from composer.files.atomic import replacing
+from composer.files.repository import is_link
 from composer.lora.fingerprint import Part
 from composer.lora.merging import CompositionSpec, OutputOptions, write_composed
+from composer.model import is_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from composer.targets.local.folder import Folder
     from composer.targets.local.library import Library
     from composer.targets.local.records import Record
     from composer.targets.local.store import Store
 
-REPORTS = 0.1  # seconds between two notes of progress
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The files and folders of the local target in the state folder, which is `root`."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / "engine.sqlite3"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "worker.lock"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    def result(self, id: str) -> Path:
+        """Where the composed file of this composition lies, once trained."""
+        return self.models / f"{id}.safetensors"
+
+    def result_size(self, id: str) -> int | None:
+        """Bytes of a composition's result; None without a regular file of that name."""
+        try:
+            status = self.result(id).lstat()
+        except OSError:
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def results(self) -> dict[str, int]:
+        """The size in bytes of each result, by id."""
+        names = sorted(file.stem for file in self.models.glob("*.safetensors"))
+        sizes = {name: self.result_size(name) for name in names if is_id(name)}
+        return {name: size for name, size in sizes.items() if size is not None}
+
+    def sweep(self) -> None:
+        """Remove temporary files that a killed worker left; only under the worker's lock."""
+        for file in self.models.glob(".*.tmp"):
+            with suppress(OSError):  # it does no harm
+                file.unlink()
+
+    def refuse_links(self) -> None:
+        """Raise `TargetError` if the folder, or one of its files and folders, is a link."""
+        for path in (self.root, self.models, self.database, self.lock):
+            if is_link(path):
+                raise TargetError(
+                    f"{path} is a link, and compose does not follow links there",
+                    hint="remove the link; compose creates its own",
+                )
+
+    def prepare(self) -> None:
+        """Create the folders that are missing. Raises `TargetError`."""
+        self.refuse_links()
+        try:
+            self.models.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TargetError(
+                f"cannot create the folder {self.models}: {error.strerror or error}",
+                hint="make that folder writable, or use another target",
+            ) from error
+
+
+REPORT_INTERVAL = 0.1  # seconds
 
 
 class _Stop(Exception):
-    """The engine is being closed: the job goes back to the queue."""
+    """The target is being closed: the job goes back to the queue."""
 
 
 class _Cancel(Exception):
@@ -52,15 +118,15 @@ class Worker:
         poll: float,
         free_space: Callable[[Path], int],
     ) -> None:
-        """`poll` is the time in seconds between two looks for what other processes left."""
+        """`poll` is the time in seconds between two looks for jobs of other processes."""
         self._store = store
         self._library = library
         self._folder = folder
         self._poll = poll
         self._free_space = free_space
         self._lock = FileLock(folder.lock)
-        self._bell = threading.Condition()
-        self._rung = True  # work may have been left by an earlier process
+        self._condition = threading.Condition()
+        self._awake = True  # an earlier process may have left jobs
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="compose-worker", daemon=True)
 
@@ -68,30 +134,30 @@ class Worker:
         self._thread.start()
 
     def wake(self) -> None:
-        """Say that there is work."""
-        with self._bell:
-            self._rung = True
-            self._bell.notify()
+        """Tell the thread that there is a job."""
+        with self._condition:
+            self._awake = True
+            self._condition.notify()
 
     def stop(self) -> None:
         """End the thread soon; a job that runs goes back to the queue."""
-        with self._bell:
+        with self._condition:
             self._stopping = True
-            self._bell.notify()
+            self._condition.notify()
         self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping:
-            # What fails here is the store or the disk. The verbs meet the same and report it;
-            # the job stays where it is, and is tried again.
+            # A failure here is one of the store or the disk, which every other call reports too.
+            # The job stays queued and is tried again.
             with suppress(ComposeError, OSError):
                 self._work()
-            with self._bell:
-                self._bell.wait_for(lambda: self._rung or self._stopping, self._poll)
-                self._rung = False
+            with self._condition:
+                self._condition.wait_for(lambda: self._awake or self._stopping, self._poll)
+                self._awake = False
 
     def _work(self) -> None:
-        """Do all jobs that wait, unless another process is at it."""
+        """Carry out all queued jobs, unless another process does."""
         if not self._store.waiting():
             return
         try:
@@ -111,19 +177,19 @@ class Worker:
         except _Stop:
             self._store.put_back(job)
         except Unreachable:
-            raise  # the store is busy: the job is taken up again
+            raise  # the store is busy: the job is tried again
         except ComposeError as error:
             self._store.fail(record.id, job, str(error))
         except OSError as error:
             self._store.fail(record.id, job, f"{self._folder.models}: {error.strerror or error}")
-        except Exception as error:  # a bug must end its job, not the worker
+        except Exception as error:  # an internal error ends its job, not the worker
             self._store.fail(record.id, job, f"unexpected {type(error).__name__}: {error}")
 
     def _compose(self, record: Record, job: str) -> None:
         options = OutputOptions.of(record.parameters or ())
         spec = CompositionSpec(self._parts(record), record.id, options)
-        temporary = self._folder.temporary(record.id)
-        try:
+        with ExitStack() as replacement:
+            temporary = replacement.enter_context(replacing(self._folder.result(record.id)))
             write_composed(
                 spec,
                 temporary,
@@ -131,10 +197,9 @@ class Worker:
                 free_space=self._free_space,
                 hint="`compose prune --local` frees what no lock names",
             )
-            self._publish(record.id, job, temporary)
-        finally:
-            with suppress(OSError):  # what can't be removed now is swept later
-                temporary.unlink(missing_ok=True)
+            size = temporary.stat().st_size
+            if not self._store.succeed(record.id, job, size, publish=replacement.close):
+                raise _Cancel
 
     def _parts(self, record: Record) -> tuple[Part, ...]:
         """The LoRAs and scales of a composition, in content order."""
@@ -148,27 +213,18 @@ class Worker:
         pairs = [(loras[c.model_id].fingerprint, c.scale) for c in record.concepts]
         return tuple(Part(fingerprint, fingerprint.read(), scale) for fingerprint, scale in pairs)
 
-    def _publish(self, id: str, job: str, temporary: Path) -> None:
-        result = self._folder.result(id)
-
-        def replace() -> None:
-            os.replace(temporary, result)
-            sync_folder(result.parent)
-
-        self._store.succeed(id, job, temporary.stat().st_size, replace)
-
     def _reporter(self, job: str) -> Callable[[float], None]:
-        """A function that notes progress, and ends the job if it is to end."""
+        """A function that records progress, and raises if the job must stop."""
         last = 0.0
 
         def report(share: float) -> None:
             nonlocal last
             if self._stopping:
                 raise _Stop
-            if time.monotonic() - last < REPORTS:
+            if time.monotonic() - last < REPORT_INTERVAL:
                 return
             last = time.monotonic()
-            with suppress(Unreachable):  # a busy store may miss a note
+            with suppress(Unreachable):  # a busy store may miss one report
                 if not self._store.report(job, share):
                     raise _Cancel
 

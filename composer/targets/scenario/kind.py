@@ -37,15 +37,14 @@ def _open(request: OpenRequest) -> Scenario:
     """Raises `UsageError`, `CredentialsError`."""
     place = locate(request.name, request.options.project, request.env)
     credentials = Credentials.from_env(request.env)
-    from composer.targets.http.session import Timing
+    from composer.targets.http.session import SessionOptions
     from composer.targets.scenario.service import Scenario
 
     return Scenario(
         place.base,
         auth=credentials,
         project=place.project,
-        parallelism=request.parallelism,
-        timing=Timing(sleep=request.sleep),
+        options=SessionOptions(request.parallelism, sleep=request.sleep),
     )
 
 

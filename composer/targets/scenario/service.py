@@ -18,7 +18,7 @@ from composer.model import NOTHING_DESCRIBED, is_id
 from composer.targets.base import Closing, pause_within
 from composer.targets.http.address import address
 from composer.targets.http.error_translation import Answer, Refusal, server_text
-from composer.targets.http.session import Client, Request, Timing, get
+from composer.targets.http.session import Client, Request, SessionOptions, get
 from composer.targets.scenario import wire
 from composer.text import shorten, visible
 
@@ -53,21 +53,17 @@ class Scenario(Closing):
         *,
         auth: Credentials,
         project: str | None = None,
-        parallelism: int = 8,
         grace: float | None = None,
         poll_interval: float | None = None,
-        timing: Timing | None = None,
+        options: SessionOptions | None = None,
     ) -> None:
-        """All times in seconds; `parallelism` is the number of connections.
-
-        Raises `UsageError` for a URL that is not a target's.
-        """
+        """Times in seconds. Raises `UsageError` for a URL that is not a target's."""
         place = address(base_url, project)
         self.key = place.key
         self.grace = grace if grace is not None else _GRACE_LOOPBACK if place.loopback else _GRACE
         default_poll = _POLL_LOOPBACK if place.loopback else _POLL
         self.poll_interval = default_poll if poll_interval is None else poll_interval
-        self._client = Client(place, auth, timing or Timing(), connections=parallelism)
+        self._client = Client(place, auth, options or SessionOptions())
         self._catalogue = Catalogue(self._client)
         self._made: dict[str, float] = {}  # ids of our own POSTs, and when by the pace's clock
         self._reasons: dict[str, str | None] = {}  # why a job failed

@@ -21,8 +21,9 @@ from composer.errors import BadLora, TargetError
 from composer.lora.fingerprint import Hashes
 from composer.lora.ids import composition_ids, job_id, lora_id, pair_id
 from composer.model import Concept, is_id
+from composer.targets.local.kind import find_library
 from composer.targets.local.library import Library
-from composer.targets.local.times import iso
+from composer.targets.local.records import iso
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -299,6 +300,18 @@ def test_the_library_itself_may_be_a_link(tmp_path: Path) -> None:
     write_lora(tmp_path / "real/a.safetensors")
     (tmp_path / "loras").symlink_to("real")
     assert scan(tmp_path / "loras") == ({"a": ()}, {})
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_link_out_of_the_default_library_is_not_opened(tmp_path: Path) -> None:
+    """To open a pipe would wait forever."""
+    project, outside = tmp_path / "project", tmp_path / "outside.safetensors"
+    write_lora(project / "recipes/loras/a.safetensors", 1)
+    os.mkfifo(outside)
+    (project / "recipes/loras/b.safetensors").symlink_to(outside)
+    (project / "recipes/c.yaml").write_text("")
+    library = find_library(project, ["recipes/c.yaml"], given=None, env={})
+    assert scan(library) == ({"a": ()}, {"b": "b.safetensors leads outside the library"})
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

@@ -61,7 +61,7 @@ def test_a_plan_with_a_read_only_state_folder(applied: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     assert "scale of Pixel Dust 0.6 -> 0.7" in ran.stdout
     assert "advice: " in ran.stdout  # computed, though it can't be kept
-    assert "1 to replace, 3 up to date" in ran.stdout
+    assert "1 to replace, 3 unchanged" in ran.stdout
     assert snapshot(applied) == before
 
 

@@ -17,8 +17,8 @@ from support.sizes import size
 
 from composer.errors import TargetError, Unreachable
 from composer.model import Concept, Described, parameters
-from composer.targets.local.folder import Folder
 from composer.targets.local.store import Store
+from composer.targets.local.worker import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

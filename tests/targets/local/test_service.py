@@ -141,7 +141,7 @@ def test_what_only_looks_refuses_to_write(library: Path, state: Path) -> None:
             lambda: engine.update("model_x", name="L"),
             lambda: engine.tag("model_x", add=["a"]),
         ):
-            with pytest.raises(TargetError, match="looking only"):
+            with pytest.raises(TargetError, match="reading only"):
                 write()
     assert not state.exists()
 
@@ -198,7 +198,7 @@ def test_a_wish_for_an_id_is_granted_if_it_is_free(engine: Engine) -> None:
         ([Concept("model_x", 0.5)], "the library has no LoRA model_x"),
         ([Concept("A", 2.1)], "not within -2..2"),
         ([Concept("A", float("nan"))], "not within -2..2"),
-        ([Concept("A", 0.5, "000010")], "a file has no epoch 000010"),
+        ([Concept("A", 0.5, "000010")], "is a file, which has no epoch 000010"),
         ([Concept("A", 0.5), Concept("A", 0.6)], "the same LoRA twice"),
         ([Concept("A", 0.1)] * 6, "1 to 5 concepts, not 6"),
     ],

@@ -24,7 +24,7 @@ from composer.errors import (
 from composer.model import Concept
 from composer.targets.http.error_translation import Refusal
 from composer.targets.http.rate_limit import Pace, shared
-from composer.targets.http.session import Timing
+from composer.targets.http.session import SessionOptions
 from composer.targets.scenario.credentials import Credentials
 from composer.targets.scenario.service import Scenario
 
@@ -50,8 +50,8 @@ def server() -> Iterator[WireServer]:
 
 @pytest.fixture
 def target(server: WireServer, clock: Clock) -> Iterator[Scenario]:
-    timing = replace(clock.timing, timeouts=(1.0, 0.5))
-    with Scenario(server.url, auth=AUTH, grace=2.0, timing=timing) as scenario:
+    options = replace(clock.options, timeouts=(1.0, 0.5))
+    with Scenario(server.url, auth=AUTH, grace=2.0, options=options) as scenario:
         yield scenario
 
 
@@ -90,7 +90,7 @@ def test_a_creation_that_was_never_sent_is_not_ambiguous(clock: Clock) -> None:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
         with (
-            Scenario(url, auth=AUTH, timing=clock.timing) as target,
+            Scenario(url, auth=AUTH, options=clock.options) as target,
             pytest.raises(Unreachable, match="can't be reached") as error,
         ):
             target.create("Knight", CONCEPTS, type=COMPOSITION)
@@ -106,7 +106,7 @@ def test_an_unknown_host_is_unreachable(clock: Clock, monkeypatch: pytest.Monkey
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     url = "https://nowhere.invalid/v1"
     with (
-        Scenario(url, auth=AUTH, timing=clock.timing) as target,
+        Scenario(url, auth=AUTH, options=clock.options) as target,
         pytest.raises(Unreachable, match=r"nowhere\.invalid .* unknown host name") as error,
     ):
         target.create("Knight", CONCEPTS, type=COMPOSITION)
@@ -196,7 +196,7 @@ def test_a_read_that_is_too_slow_is_repeated(server: WireServer, target: Scenari
 def test_jitter_is_added_by_chance(server: WireServer) -> None:
     clock = Clock(chance=1.0)
     server.say(Reply({}, 500), Reply({}, 500), listed())
-    with Scenario(server.url, auth=AUTH, timing=clock.timing) as target:
+    with Scenario(server.url, auth=AUTH, options=clock.options) as target:
         target.list_models()
     assert clock.slept == [0.05, 0.1]
 
@@ -210,7 +210,9 @@ def test_a_stop_ends_the_waiting(server: WireServer, clock: Clock) -> None:
 
     server.say(Reply({}, 500))
     with (
-        Scenario(server.url, auth=AUTH, timing=Timing(sleep=stop, pace=clock.pace)) as target,
+        Scenario(
+            server.url, auth=AUTH, options=SessionOptions(sleep=stop, pace=clock.pace)
+        ) as target,
         pytest.raises(Stop),
     ):
         target.list_models()
@@ -268,7 +270,7 @@ def test_a_rate_limit_is_waited_for_even_by_a_creation(
 def test_a_rate_limit_spreads_those_who_waited(server: WireServer) -> None:
     clock = Clock(chance=1.0)
     server.say(Reply({}, 429, {"Retry-After": "10"}), listed())
-    with Scenario(server.url, auth=AUTH, timing=clock.timing) as target:
+    with Scenario(server.url, auth=AUTH, options=clock.options) as target:
         target.list_models()
     assert clock.slept == [11.0]
 
@@ -277,7 +279,7 @@ def test_a_rate_limit_spreads_those_who_waited(server: WireServer) -> None:
 def test_a_cooldown_is_waited_for_exactly(body: dict[str, object], server: WireServer) -> None:
     clock = Clock(chance=1.0)
     server.say(Reply(body, 429, {"Retry-After": "3"}), MADE)
-    with Scenario(server.url, auth=AUTH, timing=clock.timing) as target:
+    with Scenario(server.url, auth=AUTH, options=clock.options) as target:
         target.create("Knight", CONCEPTS, type=COMPOSITION)
     assert clock.slept == [12.0]
 
@@ -342,8 +344,8 @@ def test_all_threads_wait_for_what_one_was_told(server: WireServer) -> None:
     pace = Pace(clock=lambda: now[0], chance=lambda: 0.0)
     server.say(Reply({}, 429, {"Retry-After": "9"}), listed(), listed())
     with (
-        Scenario(server.url, auth=AUTH, timing=Timing(sleep=sleep, pace=pace)) as one,
-        Scenario(server.url, auth=AUTH, timing=Timing(sleep=sleep, pace=pace)) as two,
+        Scenario(server.url, auth=AUTH, options=SessionOptions(sleep=sleep, pace=pace)) as one,
+        Scenario(server.url, auth=AUTH, options=SessionOptions(sleep=sleep, pace=pace)) as two,
     ):
         first = threading.Thread(target=one.list_models, name="first")
         first.start()

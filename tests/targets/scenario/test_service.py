@@ -24,7 +24,7 @@ from composer.model import Concept, ConceptRef, Described, Job, KnownState, Reci
 from composer.planner.identity import same_concepts
 from composer.targets.base import Target, observe
 from composer.targets.http import session as client
-from composer.targets.http.session import Timing
+from composer.targets.http.session import SessionOptions
 from composer.targets.scenario.credentials import Credentials
 from composer.targets.scenario.service import Scenario
 from composer.targets.scenario.wire import Unreadable, page, readable
@@ -45,7 +45,7 @@ def server() -> Iterator[WireServer]:
 def target(server: WireServer) -> Iterator[Scenario]:
     pace = Clock().pace
     with Scenario(
-        server.url, auth=AUTH, timing=Timing(sleep=lambda seconds: None, pace=pace)
+        server.url, auth=AUTH, options=SessionOptions(sleep=lambda seconds: None, pace=pace)
     ) as scenario:
         yield scenario
 
@@ -68,7 +68,9 @@ def test_it_is_a_target(target: Scenario) -> None:
 def test_every_call_carries_project_credentials_and_our_name(server: WireServer) -> None:
     server.answer = lambda seen: Reply({"models": [], "model": raw("m1"), "job": {"jobId": "j"}})
     pace = Clock().pace
-    with Scenario(server.url, auth=AUTH, project="proj_1", timing=Timing(pace=pace)) as target:
+    with Scenario(
+        server.url, auth=AUTH, project="proj_1", options=SessionOptions(pace=pace)
+    ) as target:
         target.list_models()
         target.get_models(["m1"])
         target.create("Knight", [Concept("a", 0.5)], type=COMPOSITION)
@@ -110,7 +112,7 @@ def test_without_a_project_none_is_sent_and_a_token_is_a_bearer(server: WireServ
 def test_threads_share_one_pool_of_connections(server: WireServer) -> None:
     server.answer = lambda seen: Reply({"models": []}, delay=0.01)
     with (
-        Scenario(server.url, auth=AUTH, parallelism=2) as target,
+        Scenario(server.url, auth=AUTH, options=SessionOptions(connections=2)) as target,
         ThreadPoolExecutor(8) as threads,
     ):
         list(threads.map(lambda n: target.list_models(), range(24)))

@@ -37,7 +37,7 @@ def server() -> Iterator[WireServer]:
 
 
 def opened(url: str, *, patience: float = 300.0) -> Scenario:
-    return Scenario(url, auth=AUTH, timing=replace(Clock().timing, patience=patience))
+    return Scenario(url, auth=AUTH, options=replace(Clock().options, patience=patience))
 
 
 # --- addresses -------------------------------------------------------------------------------
