@@ -121,19 +121,19 @@ def _alpha(source: Source, tensor: Tensor) -> float:
         )
     if tensor.dtype not in NUMPY:
         raise LoraFormatError(
-            f"{tensor.name} is stored as {tensor.dtype}, which is no number that we read"
+            f"{tensor.name} is stored as {tensor.dtype}, which is not read as a number"
         )
     value = float(source.array(tensor).reshape(-1)[0])
     if not abs(value) <= MOST:  # NaN is neither
-        raise LoraFormatError(f"{tensor.name} is {value:g}: no sensible number")
+        raise LoraFormatError(f"{tensor.name} is {value:g}: not a usable number")
     return value
 
 
 def _biases(prefix: KeyPrefix, tensors: Tensors, factor: float) -> tuple[Bias, ...]:
     """PEFT's bias of up is multiplied as up is; a difference is added as it stands."""
     named = ((TensorRole.BIAS, factor), (TensorRole.DIFF_B, 1.0))
-    found = tuple(Bias(tensors[role], by) for role, by in named if role in tensors)
-    for bias in found:
+    biases = tuple(Bias(tensors[role], by) for role, by in named if role in tensors)
+    for bias in biases:
         if bias.tensor.shape != (prefix.layer.outputs,):
             raise LoraFormatError(
                 f"{bias.tensor.name} has shape {list(bias.tensor.shape)}, where {prefix.model} has"
@@ -143,7 +143,7 @@ def _biases(prefix: KeyPrefix, tensors: Tensors, factor: float) -> tuple[Bias, .
             raise LoraFormatError(
                 f"{bias.tensor.name} is a bias of a text encoder, which no loader takes"
             )
-    return found
+    return biases
 
 
 def _each_module_once(made: Iterable[Adapter]) -> None:
@@ -235,16 +235,16 @@ def _check_bias_alone(prefix: KeyPrefix, tensors: Tensors) -> None:
         raise LoraFormatError(f"{prefix.text} has an alpha and no weights: the file is incomplete")
 
 
-def _all(prefix: KeyPrefix, tensors: Tensors, wanted: Sequence[TensorRole]) -> list[Tensor]:
-    missing = [role for role in wanted if role not in tensors]
+def _all(prefix: KeyPrefix, tensors: Tensors, roles: Sequence[TensorRole]) -> list[Tensor]:
+    missing = [role for role in roles if role not in tensors]
     if missing:
         _missing(prefix, missing)
-    return [_matrix(prefix, tensors[role]) for role in wanted]
+    return [_matrix(prefix, tensors[role]) for role in roles]
 
 
 def _missing(prefix: KeyPrefix, tensors: Iterable[TensorRole]) -> None:
-    said = " and no ".join(role.value for role in tensors)
-    raise LoraFormatError(f"{prefix.text} has no {said} weight: the file is incomplete")
+    names = " and no ".join(role.value for role in tensors)
+    raise LoraFormatError(f"{prefix.text} has no {names} weight: the file is incomplete")
 
 
 def _matrix(prefix: KeyPrefix, tensor: Tensor) -> Tensor:
@@ -265,13 +265,14 @@ def _check_shape(prefix: KeyPrefix, delta: Delta) -> None:
 
 
 def _misfit(
-    prefix: KeyPrefix, delta: Delta, index: int, found: int, wanted: str
+    prefix: KeyPrefix, delta: Delta, index: int, actual: int, expected: str
 ) -> LoraFormatError:
-    """All of LoKr's tensors have a say in both sides, of the others' one has each."""
-    blamed = delta.tensors if delta.kind == "LoKr" else (delta.tensors[index],)
-    said = ", ".join(f"{tensor.name} has shape {list(tensor.shape)}" for tensor in blamed)
+    """All of LoKr's tensors decide on both dimensions, of the others' one on each."""
+    tensors = delta.tensors if delta.kind == "LoKr" else (delta.tensors[index],)
+    shapes = ", ".join(f"{tensor.name} has shape {list(tensor.shape)}" for tensor in tensors)
     return LoraFormatError(
-        f"{said}, which makes {found}, where {prefix.model} has {wanted}: made for another model"
+        f"{shapes}, which makes {actual}, where {prefix.model} has {expected}:"
+        " made for another model"
     )
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from composer.lora import metadata as notes
-from composer.lora.contributions import RowRange, ScaledDelta, opened, terms
+from composer.lora.contributions import RowRange, ScaledDelta, open_parts, shares_by_layer
 from composer.lora.dtypes import finite
 from composer.lora.formats import LoraFacts
 from composer.lora.inspection import Inspection, LoraInfo, Mix
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from composer.lora.contributions import Opened
+    from composer.lora.contributions import OpenPart
     from composer.lora.formats import Module, OutputFormat, OutputLayer
     from composer.lora.reading import LoraFile, Loras
 
@@ -64,10 +64,10 @@ def grams(loras: Sequence[LoraFile]) -> Grams:
     family = shared_family(loras)
     sums: dict[str, NDArray[np.float64]] = {}
     with ExitStack() as stack:
-        parts = opened([(lora, 1.0) for lora in loras], stack)
+        parts = open_parts([(lora, 1.0) for lora in loras], stack)
         layers = _layers(parts, family.files.inspected)
-        found = in_order(partial(_layer, count=len(loras)), layers.values())
-        for output, gram in zip(layers, found, strict=True):
+        products = in_order(partial(_layer, count=len(loras)), layers.values())
+        for output, gram in zip(layers, products, strict=True):
             block = output.layer.module.block
             sums[block] = sums.get(block, 0) + gram
         for part in parts:
@@ -76,59 +76,59 @@ def grams(loras: Sequence[LoraFile]) -> Grams:
 
 
 def _layers(
-    parts: Sequence[Opened], output_format: OutputFormat
+    parts: Sequence[OpenPart], output_format: OutputFormat
 ) -> dict[OutputLayer, dict[int, ScaledDelta]]:
     """The terms of each layer, by the number of the file; no file has two on one module."""
     layers: dict[OutputLayer, dict[int, ScaledDelta]] = {}
     for number, part in enumerate(parts):
-        for output, shares in terms([part], output_format).items():
+        for output, shares in shares_by_layer([part], output_format).items():
             for term in shares.terms:
                 layers.setdefault(output, {})[number] = term
     return layers
 
 
-def _layer(found: Terms, count: int) -> NDArray[np.float64]:
+def _layer(by_file: Terms, count: int) -> NDArray[np.float64]:
     """One layer's inner products, (count, count); zero for files that have no part in it."""
     gram = np.zeros((count, count))
-    numbers, there = list(found), list(found.values())
-    small = _from_dense(there) if _dense_is_cheaper(there) else _from_factors(there)
-    factors = np.array([term.factor for term in there])
+    numbers, terms = list(by_file), list(by_file.values())
+    small = _from_dense(terms) if _dense_is_cheaper(terms) else _from_factors(terms)
+    factors = np.array([term.factor for term in terms])
     gram[np.ix_(numbers, numbers)] = small * np.outer(factors, factors)
     return gram
 
 
-def _dense_is_cheaper(there: Sequence[ScaledDelta]) -> bool:
+def _dense_is_cheaper(terms: Sequence[ScaledDelta]) -> bool:
     """Whether building ΔW takes fewer multiplications than the factors' products.
 
     It is made of its tensors (their widths say how), in float64, which takes twice the time.
     """
-    outputs, inputs = there[0].delta.shape
-    rank = sum(term.rank for term in there)
-    widths = sum(min(tensor.shape) for term in there for tensor in term.delta.tensors)
-    return rank**2 * (outputs + inputs) > 2 * outputs * inputs * (widths + len(there))
+    outputs, inputs = terms[0].delta.shape
+    rank = sum(term.rank for term in terms)
+    widths = sum(min(tensor.shape) for term in terms for tensor in term.delta.tensors)
+    return rank**2 * (outputs + inputs) > 2 * outputs * inputs * (widths + len(terms))
 
 
 # --- from the factors --------------------------------------------------------------------
 
 
-def _from_factors(there: Sequence[ScaledDelta]) -> NDArray[np.float64]:
+def _from_factors(terms: Sequence[ScaledDelta]) -> NDArray[np.float64]:
     """Σ (A Aᵀ) * (BᵀB) for each pair of terms, without their factors.
 
     In float32, and once more in float64 where a square doesn't fit, or where a term's own products
     nearly cancel, as in a file that was merged of a LoRA and another's opposite; if a square is no
     number, one of the values isn't.
     """
-    starts = list(accumulate((term.rank for term in there[:-1]), initial=0))
+    starts = list(accumulate((term.rank for term in terms[:-1]), initial=0))
     with np.errstate(over="ignore", invalid="ignore"):
-        inner, outer = _inner(there, np.float32), _outer(there, np.float32)
+        inner, outer = _inner(terms, np.float32), _outer(terms, np.float32)
     if _in_range(inner, starts) and _in_range(outer, starts):
         products = np.multiply(inner, outer, dtype=np.float64)
         sums = _blocks(products, starts)
         if (sums.diagonal() >= CANCELLED * _blocks(np.abs(products), starts).diagonal()).all():
             return sums
     else:
-        _check(there)
-    return _blocks(_inner(there, np.float64) * _outer(there, np.float64), starts)
+        _check(terms)
+    return _blocks(_inner(terms, np.float64) * _outer(terms, np.float64), starts)
 
 
 def _blocks(products: NDArray[np.float64], starts: Sequence[int]) -> NDArray[np.float64]:
@@ -146,28 +146,28 @@ def _in_range(gram: Array, starts: Sequence[int]) -> bool:
     return bool(safe.all() and np.maximum.reduceat(squares, starts).all())
 
 
-def _inner(there: Sequence[ScaledDelta], dtype: type) -> Array:
+def _inner(terms: Sequence[ScaledDelta], dtype: type) -> Array:
     """A Aᵀ of the A's above each other, (ranks, ranks).
 
     One for fewer inputs is a LoRA for another model of the family: the other inputs are 0 to it.
     """
-    widths = {term.inputs for term in there}
+    widths = {term.inputs for term in terms}
     make = np.empty if len(widths) == 1 else np.zeros
-    stacked: Array = make((sum(term.rank for term in there), max(widths)), dtype)
+    stacked: Array = make((sum(term.rank for term in terms), max(widths)), dtype)
     first = 0
-    for term in there:
+    for term in terms:
         stacked[first : first + term.rank, : term.inputs] = term.down()
         first += term.rank
     product: Array = stacked @ stacked.T
     return product
 
 
-def _outer(there: Sequence[ScaledDelta], dtype: type) -> Array:
+def _outer(terms: Sequence[ScaledDelta], dtype: type) -> Array:
     """BᵀB of the B's side by side, (ranks, ranks), as many rows at a time as there is room for."""
-    ranks = sum(term.rank for term in there)
+    ranks = sum(term.rank for term in terms)
     total = np.zeros((ranks, ranks))
-    for start, stop in _slices(there, max(1, VALUES // ranks)):
-        beside = _beside([term.up(_cut(term, start, stop)) for term in there], dtype)
+    for start, stop in _slices(terms, max(1, VALUES // ranks)):
+        beside = _beside([term.up(_cut(term, start, stop)) for term in terms], dtype)
         total += beside.T @ beside
     return total
 
@@ -190,29 +190,29 @@ def _beside(ups: Sequence[Array], dtype: type) -> Array:
 # --- from the changes themselves ---------------------------------------------------------
 
 
-def _from_dense(there: Sequence[ScaledDelta]) -> NDArray[np.float64]:
+def _from_dense(terms: Sequence[ScaledDelta]) -> NDArray[np.float64]:
     """The same from rows of up @ down, a few at a time, in float64."""
-    inputs = max(term.inputs for term in there)
-    total = np.zeros((len(there), len(there)))
-    for start, stop in _slices(there, max(1, VALUES // inputs)):
-        changes = np.zeros((len(there), stop - start, inputs))
-        for change, term in zip(changes, there, strict=True):
+    inputs = max(term.inputs for term in terms)
+    total = np.zeros((len(terms), len(terms)))
+    for start, stop in _slices(terms, max(1, VALUES // inputs)):
+        changes = np.zeros((len(terms), stop - start, inputs))
+        for change, term in zip(changes, terms, strict=True):
             change[:, : term.inputs] = term.dense(_cut(term, start, stop))
-        flat = changes.reshape(len(there), -1)
+        flat = changes.reshape(len(terms), -1)
         total += flat @ flat.T
     if not finite(total):
-        _check(there)
+        _check(terms)
     return total
 
 
-def _check(there: Sequence[ScaledDelta]) -> None:
-    for term in there:
+def _check(terms: Sequence[ScaledDelta]) -> None:
+    for term in terms:
         term.check()
 
 
-def _slices(there: Sequence[ScaledDelta], rows: int) -> Iterator[tuple[int, int]]:
+def _slices(terms: Sequence[ScaledDelta], rows: int) -> Iterator[tuple[int, int]]:
     """Rows of the layer, so many at most, that are in one piece in every file."""
-    edges = {edge for term in there for run in term.runs for edge in (run.start, run.stop)}
+    edges = {edge for term in terms for run in term.runs for edge in (run.start, run.stop)}
     for first, last in pairwise(sorted(edges)):
         for start in range(first, last, rows):
             yield start, min(start + rows, last)

@@ -173,7 +173,7 @@ def _write_layer(layout: Layout, dtype: str, output: Output, layer: Layer) -> We
     """Make a layer's tensors and write them; what comes back has them no more.
 
     In one thread, so that their memory serves for its next layer too: memory that another thread
-    lets go of goes back to the system, and fresh pages cost as much as the arithmetic.
+    frees goes back to the system, and fresh pages cost as much as the arithmetic.
     """
     weights = weights_of(layout, dtype, layer)
     for key, values in weights.tensors.items():

@@ -125,19 +125,19 @@ def parsed(text: str, what: str) -> object:
 
 
 def _invalid(what: str, error: Exception) -> LoraFormatError:
-    return LoraFormatError(f"is broken: {what} is no valid JSON ({type(error).__name__})")
+    return LoraFormatError(f"is broken: {what} is not valid JSON ({type(error).__name__})")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in fields:
             raise LoraFormatError(f"has the key {shown(key)} twice")
         key.encode("utf-8")  # a lone surrogate is a UnicodeEncodeError, so a ValueError
         if isinstance(value, str):
             value.encode("utf-8")
-        found[key] = value
-    return found
+        fields[key] = value
+    return fields
 
 
 def _whole(digits: str) -> int:
@@ -147,7 +147,7 @@ def _whole(digits: str) -> int:
 
 
 def _no_constant(name: str) -> float:
-    raise LoraFormatError(f"holds {name}, which is no JSON")
+    raise LoraFormatError(f"holds {name}, which is not JSON")
 
 
 __all__ = ["HEADER_LIMIT", "Header", "Source", "Tensor", "strict_json"]
@@ -194,18 +194,17 @@ class Header:
 class Source:
     """An open safetensors file: its checked header, and its tensors as arrays, for any thread.
 
-    Raises `LoraFormatError` where the file is no sound safetensors file or can't be read. Whoever
-    has read all
-    that it needs asks `check` whether all of it came from the same bytes. `known` is the header
-    that an earlier look found; then another one is a `LoraFormatError` too.
+    Raises `LoraFormatError` where the file is not a valid safetensors file or can't be read. Once
+    all is read that is needed, `check` tells whether it came from the same bytes. `expected` is
+    the header that was read before: another one is a `LoraFormatError` too.
     """
 
-    def __init__(self, path: Path, known: Header | None = None) -> None:
+    def __init__(self, path: Path, expected: Header | None = None) -> None:
         self._file = _opened(path)
         self._bytes = Positioned(self._file)
         try:
             self._stamp = _stamp(self._file)
-            self.header = _header(self._bytes, self._stamp[0], known)
+            self.header = _header(self._bytes, self._stamp[0], expected)
         except BaseException:
             self._file.close()
             raise
@@ -242,7 +241,8 @@ class Source:
         """Raise `LoraFormatError` if the file was written to since it was opened."""
         if _stamp(self._file) != self._stamp:
             raise LoraFormatError(
-                "was changed while it was read", hint="run the same again once it is at rest"
+                "was changed while it was read",
+                hint="run the same command again once it no longer changes",
             )
 
 
@@ -263,7 +263,7 @@ def _stamp(file: FileIO) -> tuple[int, int, int]:
 def _opened(path: Path) -> FileIO:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe would block for ever
-            raise LoraFormatError("is no regular file")
+            raise LoraFormatError("is not a regular file")
         return open(path, "rb", buffering=0)
     except OSError as error:
         raise LoraFormatError(f"can't be read: {error.strerror or error}") from error
@@ -277,7 +277,7 @@ def _read_into(file: Positioned, start: int, buffer: memoryview) -> None:
         raise LoraFormatError(f"can't be read: {error.strerror or error}") from error
 
 
-def _header(file: Positioned, size: int, known: Header | None) -> Header:
+def _header(file: Positioned, size: int, expected: Header | None) -> Header:
     beginning = bytearray(min(size, 32))
     _read_into(file, 0, memoryview(beginning))
     if size == 0:
@@ -290,20 +290,22 @@ def _header(file: Positioned, size: int, known: Header | None) -> Header:
     raw = bytearray(length)
     _read_into(file, 8, memoryview(raw))
     digest = hashlib.sha256(raw).digest()
-    if known is not None:
-        if (known.size, known.digest) != (size, digest):
-            raise LoraFormatError("was changed after it was read", hint="run the same again")
-        return known
+    if expected is not None:
+        if (expected.size, expected.digest) != (size, digest):
+            raise LoraFormatError(
+                "was changed after it was read", hint="run the same command again"
+            )
+        return expected
     return _parsed(raw, size, digest)
 
 
 def _parsed(raw: bytearray, size: int, digest: bytes) -> Header:
-    """The header's values. The bytes are let go before the text is parsed, which takes as much."""
+    """The header's values. The bytes are freed before the text is parsed, which takes as much."""
     base, text = 8 + len(raw), bounded(raw, "its header")
     raw.clear()
     fields = parsed(text, "its header")
     if not isinstance(fields, dict):
-        raise LoraFormatError("has a header that is no JSON object")
+        raise LoraFormatError("has a header that is not a JSON object")
     metadata = _metadata(fields.pop("__metadata__", {}))
     tensors = {name: _tensor(name, entry, base) for name, entry in fields.items()}
     _contiguous(tensors, base, size)
@@ -313,18 +315,18 @@ def _parsed(raw: bytearray, size: int, digest: bytes) -> Header:
 def _not_safetensors(beginning: bytes, size: int, length: int) -> LoraFormatError:
     for signature, words, hint in _SIGNATURES:
         if beginning.startswith(signature) and beginning[8:9] != b"{":
-            return LoraFormatError(f"is no safetensors file: it {words}", hint=hint)
+            return LoraFormatError(f"is not a safetensors file: it {words}", hint=hint)
     if beginning[8:9] == b"{":
         return LoraFormatError(
             f"is cut short: its header claims {length:,} bytes, and the file has {size:,}",
             hint="download or copy it again",
         )
-    return LoraFormatError("is no safetensors file")
+    return LoraFormatError("is not a safetensors file")
 
 
 def _metadata(raw: object) -> dict[str, str]:
     if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
-        raise LoraFormatError("is broken: its __metadata__ is no map from text to text")
+        raise LoraFormatError("is broken: its __metadata__ does not map text to text")
     return raw
 
 
@@ -337,11 +339,11 @@ def _tensor(name: str, entry: object, base: int) -> Tensor:
         )
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
-        told = dtype if isinstance(dtype, str) else type(dtype).__name__
-        raise LoraFormatError(f"is broken: {shown(name)} has the unknown dtype {shown(told)}")
+        text = dtype if isinstance(dtype, str) else type(dtype).__name__
+        raise LoraFormatError(f"is broken: {shown(name)} has the unknown dtype {shown(text)}")
     if not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
         raise LoraFormatError(
-            f"is broken: {shown(name)} has a shape or offsets that are no whole numbers"
+            f"is broken: {shown(name)} has a shape or offsets that are not whole numbers"
         )
     bits = BITS[dtype]
     for dimension in shape:

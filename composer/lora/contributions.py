@@ -37,7 +37,7 @@ PROBE = 64  # rows looked at before a fused B is searched for columns that are z
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenPart:
     """A part of a composition: an open file, and its scale."""
 
     lora: LoraFile
@@ -50,17 +50,17 @@ class Opened:
             self.source.check()
 
 
-def opened(parts: Iterable[ScaledLora], stack: ExitStack) -> tuple[Opened, ...]:
+def open_parts(parts: Iterable[ScaledLora], stack: ExitStack) -> tuple[OpenPart, ...]:
     """The parts that have a say, in their order: those whose scale isn't 0.
 
     Raises `BadLora` for a file that isn't the one that was read.
     """
-    return tuple(_opened(lora, scale, stack) for lora, scale in parts if scale)
+    return tuple(_open(lora, scale, stack) for lora, scale in parts if scale)
 
 
-def _opened(lora: LoraFile, scale: float, stack: ExitStack) -> Opened:
+def _open(lora: LoraFile, scale: float, stack: ExitStack) -> OpenPart:
     with Naming(lora.path):
-        return Opened(lora, stack.enter_context(Source(lora.path, lora.header)), scale)
+        return OpenPart(lora, stack.enter_context(Source(lora.path, lora.header)), scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,51 +179,53 @@ class Shares:
         return bool(self.terms or self.biases)
 
 
-def terms(parts: Iterable[Opened], output_format: OutputFormat) -> dict[OutputLayer, Shares]:
+def shares_by_layer(
+    parts: Iterable[OpenPart], output_format: OutputFormat
+) -> dict[OutputLayer, Shares]:
     """What these parts add to the layers of an output format, in their order.
 
     Adapters of factor 0 add nothing. Raises `BadLora` for a part for a layer that the format
     doesn't have.
     """
-    found: dict[OutputLayer, Shares] = {}
+    shares_of: dict[OutputLayer, Shares] = {}
     by_path = output_format.by_path()
     for part in parts:
         part.lora.check_fits(output_format)
         with Naming(part.lora.path):
             for adapter in part.lora.adapters:
                 for output, runs in _runs(adapter, by_path).items():
-                    before = found.get(output, Shares())
-                    found[output] = Shares(
+                    before = shares_of.get(output, Shares())
+                    shares_of[output] = Shares(
                         (*before.terms, *_term(part, adapter, runs)),
                         (*before.biases, *_biases(part, adapter, runs)),
                     )
-    used = (output for output in output_format.layers if output in found)
-    return {output: found[output] for output in used if found[output].any}
+    used = (output for output in output_format.layers if output in shares_of)
+    return {output: shares_of[output] for output in used if shares_of[output].any}
 
 
 def _runs(
     adapter: Adapter, by_path: Mapping[str, tuple[OutputLayer, Any]]
 ) -> dict[OutputLayer, tuple[RowRange, ...]]:
     """Where the rows of an adapter's layer go."""
-    found: dict[OutputLayer, tuple[RowRange, ...]] = {}
+    runs_of: dict[OutputLayer, tuple[RowRange, ...]] = {}
     for part in adapter.layer.parts:
-        output, there = by_path[part.module.path]
-        found[output] = (*found.get(output, ()), *_rows(part, there))
-    return found
+        output, place = by_path[part.module.path]
+        runs_of[output] = (*runs_of.get(output, ()), *_rows(part, place))
+    return runs_of
 
 
-def _rows(here: Part, there: Part) -> Iterator[RowRange]:
+def _rows(source: Part, result: Part) -> Iterator[RowRange]:
     """The rows of a module, from a file's layer to the result's; in two halves where one of the
     two keeps them the other way round."""
-    if here.swapped == there.swapped:
-        yield RowRange(here.start, here.stop, there.start)
+    if source.swapped == result.swapped:
+        yield RowRange(source.start, source.stop, result.start)
         return
-    half = here.module.outputs // 2
-    yield RowRange(here.start, here.start + half, there.start + half)
-    yield RowRange(here.start + half, here.stop, there.start)
+    half = source.module.outputs // 2
+    yield RowRange(source.start, source.start + half, result.start + half)
+    yield RowRange(source.start + half, source.stop, result.start)
 
 
-def _term(part: Opened, adapter: Adapter, runs: tuple[RowRange, ...]) -> Iterator[ScaledDelta]:
+def _term(part: OpenPart, adapter: Adapter, runs: tuple[RowRange, ...]) -> Iterator[ScaledDelta]:
     """The adapter's weights on one layer; none where they are zero throughout."""
     delta = adapter.delta
     if delta is None or not adapter.factor:
@@ -232,12 +234,12 @@ def _term(part: Opened, adapter: Adapter, runs: tuple[RowRange, ...]) -> Iterato
     keep = _kept(source, delta, runs) if adapter.layer.fused else None
     term = ScaledDelta(source, part.lora.path, adapter, delta, runs, factor, keep)
     if keep == ():
-        term.check()  # nothing is made of it, so nothing would show what is no number in it
+        term.check()  # nothing is made of it, so a value that is not a number would not show
     else:
         yield term
 
 
-def _biases(part: Opened, adapter: Adapter, runs: tuple[RowRange, ...]) -> Iterator[ScaledBias]:
+def _biases(part: OpenPart, adapter: Adapter, runs: tuple[RowRange, ...]) -> Iterator[ScaledBias]:
     for bias in adapter.biases:
         if bias.factor:
             factor = part.scale * bias.factor
@@ -276,21 +278,21 @@ class Norm:
             return read(self.source, self.tensor).astype(np.float32)
 
 
-def norms(parts: Iterable[Opened], output_format: OutputFormat) -> dict[str, Norm]:
+def norms(parts: Iterable[OpenPart], output_format: OutputFormat) -> dict[str, Norm]:
     """By key of the output format, those of these parts.
 
     Raises `BadLora` where two parts bring different ones, or the format can't hold any.
     """
-    found: dict[str, Norm] = {}
+    norms_by_key: dict[str, Norm] = {}
     for part in parts:
         for key, norm in _norms_of(part, output_format).items():
-            if not np.array_equal(found.setdefault(key, norm).values(), norm.values()):
-                other = f"brings another {norm.tensor.name} than {found[key].path.name}"
+            if not np.array_equal(norms_by_key.setdefault(key, norm).values(), norm.values()):
+                other = f"brings another {norm.tensor.name} than {norms_by_key[key].path.name}"
                 raise LoraFormatError(other).of(part.lora.path)
-    return found
+    return norms_by_key
 
 
-def _norms_of(part: Opened, output_format: OutputFormat) -> dict[str, Norm]:
+def _norms_of(part: OpenPart, output_format: OutputFormat) -> dict[str, Norm]:
     path, brought = part.lora.path, part.lora.norms
     if brought and output_format.norm is None:
         formats = part.lora.family.files.output_formats.values()

@@ -27,7 +27,7 @@ class Delta(Protocol):
     """A change of one layer's weights, (outputs, inputs), as a product of `rank` columns and rows.
 
     All verbs read from the open file, and give arrays of the file's own type where the values stand
-    there as they are, else float64. A value that is no number makes each that it has a part in one.
+    there as they are, else float64. A value that is not a number makes every result of it one too.
     """
 
     @property
@@ -40,7 +40,7 @@ class Delta(Protocol):
 
     @property
     def alpha_rank(self) -> int | None:
-        """The rank that LyCORIS and everybody else divides alpha by; None if alpha has no say."""
+        """The rank that alpha is divided by, as in LyCORIS; None if alpha does not count."""
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -49,7 +49,7 @@ NUMPY: Mapping[str, np.dtype[Any]] = {
 WEIGHTS = (F32, F16, BF16, "F8_E4M3", "F8_E5M2")
 WRITTEN = WEIGHTS[:3]
 
-# The bits of infinity, or of NaN where there is none: all above is no number.
+# The bits of infinity, or of NaN where there is none: all above are not numbers.
 _NO_NUMBER = {F32: 0x7F800000, F16: 0x7C00, BF16: 0x7F80, "F8_E4M3": 0x7F, "F8_E5M2": 0x7C}
 _LIMITS = {NUMPY[name]: limit for name, limit in _NO_NUMBER.items()}
 
@@ -92,13 +92,13 @@ def rounded(exact: Array, dtype: str, name: str) -> Array:
     To bfloat16 by way of float32: that conversion is the same in every version of `ml_dtypes`.
     Raises `TooNarrow` where float16 can't hold it, `BadLora` where even a wide type can't.
     """
-    wanted = NUMPY[dtype]
-    if exact.dtype == wanted:
+    target = NUMPY[dtype]
+    if exact.dtype == target:
         return exact
     if dtype == F16:
         _check_f16(np.abs(exact), NORMAL, BEYOND, name)
     with np.errstate(over="ignore", invalid="ignore"):
-        narrow = (exact.astype(np.float32) if dtype == BF16 else exact).astype(wanted)
+        narrow = (exact.astype(np.float32) if dtype == BF16 else exact).astype(target)
     check_range(narrow, name)
     return narrow
 

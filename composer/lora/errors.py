@@ -1,4 +1,4 @@
-"""What is wrong with a LoRA file, in words, before anybody has said which file that is.
+"""What is wrong with a LoRA file, before it is known which file that is.
 
 The modules that look inside a file raise `LoraFormatError`; those that know the file's name turn
 it into the `BadLora` that callers see.
@@ -13,7 +13,7 @@ from composer.errors import BadLora
 if TYPE_CHECKING:
     from pathlib import Path
 
-SHOWN = 120  # characters of a stranger's text in a message
+SHOWN = 120  # characters of an untrusted text in a message
 
 
 class LoraFormatError(ValueError):
@@ -45,7 +45,7 @@ class Naming:
 
 
 def shown(text: str) -> str:
-    """A stranger's text, fit for a message: printable and short."""
+    """An untrusted text, fit for a message: printable and short."""
     if len(text) <= SHOWN and text.isprintable():
         return text
     plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: SHOWN + 1])

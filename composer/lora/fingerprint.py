@@ -40,7 +40,7 @@ class StatSignature:
 
     @classmethod
     def of(cls, path: Path, root: Path | None = None) -> StatSignature:
-        """Raises `BadLora` for what is no regular file: opening a pipe would wait forever."""
+        """Raises `BadLora` for what is not a regular file: opening a pipe would wait forever."""
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise BadLora(f"{visible(path.name or str(path))} is not a regular file")
@@ -82,7 +82,7 @@ class Hashes:
 
     @classmethod
     def noted(cls, text: str) -> Hashes | None:
-        """Those in a note; None where it is none of ours."""
+        """Those in a note; None for other texts."""
         parts = text.split(" ")
         return cls(*parts) if len(parts) <= 2 and all(map(_is_sha256, parts)) else None
 
@@ -117,7 +117,7 @@ class Fingerprint:
         if not self.unchanged():
             raise BadLora(
                 f"{visible(self.path.name)} changed while it was read",
-                hint="run the same again once it stays as it is",
+                hint="run the same command again once it no longer changes",
             )
 
     def unchanged(self) -> bool:

@@ -38,8 +38,8 @@ class Mix:
 
     def inner(self, i: int, j: int, block: str | None = None) -> float:
         """<sᵢΔWᵢ, sⱼΔWⱼ>."""
-        found = self.blocks.values() if block is None else (self.blocks[block],)
-        return self.scales[i] * self.scales[j] * sum(gram[i][j] for gram in found)
+        grams = self.blocks.values() if block is None else (self.blocks[block],)
+        return self.scales[i] * self.scales[j] * sum(gram[i][j] for gram in grams)
 
     def norm(self, i: int, block: str | None = None) -> float:
         """‖sᵢΔWᵢ‖ (Frobenius)."""
@@ -109,15 +109,15 @@ def verdicts(mix: Mix) -> tuple[Verdict, ...]:
 
 def headline(mix: Mix) -> str | None:
     """The gravest verdict in one line; None where there is no pair."""
-    found = sorted(verdicts(mix), key=lambda v: (GRAVITY.index(v.level), -abs(v.cosine or 0)))
-    if not found:
+    ranked = sorted(verdicts(mix), key=lambda v: (GRAVITY.index(v.level), -abs(v.cosine or 0)))
+    if not ranked:
         return None
     quiet = (Level.INDEPENDENT, Level.SILENT)
-    if len(found) > 1 and all(verdict.level is Level.INDEPENDENT for verdict in found):
+    if len(ranked) > 1 and all(verdict.level is Level.INDEPENDENT for verdict in ranked):
         return f"all {len(mix.names)} concepts are independent: each keeps its own effect"
-    others = sum(verdict.level not in quiet for verdict in found[1:])
+    others = sum(verdict.level not in quiet for verdict in ranked[1:])
     more = f" (and {others} more {'pair' if others == 1 else 'pairs'}: compose inspect)"
-    return found[0].words + (more if others else "")
+    return ranked[0].words + (more if others else "")
 
 
 def _verdict(mix: Mix, i: int, j: int) -> Verdict:
@@ -227,9 +227,9 @@ def in_words(blocks: Sequence[str], among: Collection[str]) -> str:
     runs = {kind: list(_runs(numbers)) for kind, numbers in kinds.items()}
     if sum(map(len, runs.values())) > MOST:
         return f"in {len(blocks)} of the {len(among)} blocks that both change"
-    said = [_named(kind, runs[kind], len(kinds[kind])) for kind in runs]
-    said += [f"the {block}" for block in blocks if not block.split(" ")[-1].isdecimal()]
-    return f"in {_listed(said)}"
+    names = [_named(kind, runs[kind], len(kinds[kind])) for kind in runs]
+    names += [f"the {block}" for block in blocks if not block.split(" ")[-1].isdecimal()]
+    return f"in {_listed(names)}"
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[str]:

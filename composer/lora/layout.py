@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from composer.lora.contributions import Shares, norms, opened, terms
+from composer.lora.contributions import Shares, norms, open_parts, shares_by_layer
 from composer.lora.dtypes import F16, F32, WRITTEN
 from composer.lora.writer import Spec, header, order
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import ExitStack
 
-    from composer.lora.contributions import Norm, Opened, ScaledDelta
+    from composer.lora.contributions import Norm, OpenPart, ScaledDelta
     from composer.lora.formats import OutputFormat, OutputLayer
     from composer.lora.reading import LoraFile, ScaledLora
 
@@ -67,7 +67,7 @@ class Layout:
     """What will be written: the layers, the norms by key, and the one alpha if ranks are mixed;
     and of which open files it is made."""
 
-    parts: tuple[Opened, ...]
+    parts: tuple[OpenPart, ...]
     output_format: OutputFormat
     layers: tuple[Layer, ...]
     norms: Mapping[str, Norm]
@@ -86,9 +86,9 @@ class Layout:
 
         `rank` is the most that a layer may have; None keeps what there is. Raises `BadLora`.
         """
-        files = opened(parts, stack)
-        found = terms(files, output_format)
-        layers = [_layer(output, shares, rank) for output, shares in found.items()]
+        files = open_parts(parts, stack)
+        shares_of = shares_by_layer(files, output_format)
+        layers = [_layer(output, shares, rank) for output, shares in shares_of.items()]
         layers = _filled(layers, output_format)
         return cls(
             files,
@@ -159,10 +159,10 @@ def _layer(output: OutputLayer, shares: Shares, rank: int | None) -> Layer:
     return Layer(output, inputs, blocks, shares, most)
 
 
-def _blocks(found: Sequence[ScaledDelta]) -> Iterator[Block]:
+def _blocks(terms: Sequence[ScaledDelta]) -> Iterator[Block]:
     """Terms of one file with equal A's together, as q, k and v have that were split from one."""
     groups: list[list[ScaledDelta]] = []
-    for term in found:
+    for term in terms:
         for group in groups:
             if group[0].source is term.source and _same_down(group[0], term):
                 group.append(term)
@@ -176,29 +176,29 @@ def _same_down(one: ScaledDelta, two: ScaledDelta) -> bool:
     """By what is stored: A itself can be much larger than that."""
     if type(one.delta) is not type(two.delta) or one.keep is not None or two.keep is not None:
         return False
-    ours, theirs = one.delta.downs, two.delta.downs
-    return len(ours) == len(theirs) and all(
+    first, second = one.delta.downs, two.delta.downs
+    return len(first) == len(second) and all(
         a.shape == b.shape and np.array_equal(one.source.array(a), two.source.array(b))
-        for a, b in zip(ours, theirs, strict=True)
+        for a, b in zip(first, second, strict=True)
     )
 
 
 def _filled(layers: list[Layer], output_format: OutputFormat) -> list[Layer]:
     """With layers of zeros where the format needs them, of the others' rank if they share one."""
-    there = {layer.output for layer in layers}
-    wanted = [output for output in output_format.layers if output in there]
-    if any(comes_whole(output, output_format) for output in there):
-        wanted = [
+    present = {layer.output for layer in layers}
+    outputs = [output for output in output_format.layers if output in present]
+    if any(comes_whole(output, output_format) for output in present):
+        outputs = [
             output
             for output in output_format.layers
-            if output in there or comes_whole(output, output_format)
+            if output in present or comes_whole(output, output_format)
         ]
-    if not there:
-        wanted = [output_format.by_path()[output_format.silent][0]]
+    if not present:
+        outputs = [output_format.by_path()[output_format.silent][0]]
     ranks = {layer.rank for layer in layers if layer.rank}
     filler = ranks.pop() if len(ranks) == 1 else 1
     by_output = {layer.output: layer for layer in layers}
-    return [_at_least(by_output.get(output) or empty(output), filler) for output in wanted]
+    return [_at_least(by_output.get(output) or empty(output), filler) for output in outputs]
 
 
 def empty(output: OutputLayer) -> Layer:
@@ -238,8 +238,8 @@ def shared_dtype(parts: Sequence[ScaledLora]) -> str:
 
     float8 fits into either of the 16-bit types without loss, and becomes float16 by itself.
     """
-    heard = [lora for lora, scale in parts if scale] or [lora for lora, _ in parts]
-    dtypes = {dtype for lora in heard for dtype in lora.dtypes}
+    used = [lora for lora, scale in parts if scale] or [lora for lora, _ in parts]
+    dtypes = {dtype for lora in used for dtype in lora.dtypes}
     wide = dtypes.intersection(WRITTEN) or {F16}
     return wide.pop() if len(wide) == 1 else F32
 
@@ -254,14 +254,14 @@ def most_bytes(
     """
     if dtype is None:
         dtype = F32 if (shared := shared_dtype(parts)) == F16 else shared
-    heard = [lora for lora, scale in parts if scale]
+    used = [lora for lora, scale in parts if scale]
     width = (output_format.norm_width,)
     specs = [
         Spec(output_format.norm.format(path), F32, width)
-        for path in _norms(heard)
+        for path in _norms(used)
         if output_format.norm
     ]
-    totals = _totals(heard, output_format)
+    totals = _totals(used, output_format)
     for output, most in totals.most(rank).items():
         inputs = max(output.layer.module.widths)
         layer = replace(empty(output), inputs=inputs, rank=most)
@@ -275,14 +275,14 @@ class _Totals:
 
     ranks: dict[OutputLayer, int] = field(default_factory=dict)
     biased: set[OutputLayer] = field(default_factory=set)
-    company: tuple[OutputLayer, ...] = ()
+    extra: tuple[OutputLayer, ...] = ()
 
     def most(self, rank: int | None) -> dict[OutputLayer, int]:
         """The highest rank of each layer; one that may have no weights is filled up with zeros,
         to a rank that another layer has."""
         bounds = {output: _bound(output, total, rank) for output, total in self.ranks.items()}
         filler = max(bounds.values(), default=1)
-        filled = dict.fromkeys((*self.company, *self.biased), filler)
+        filled = dict.fromkeys((*self.extra, *self.biased), filler)
         return {
             output: max(1, _bound(output, filled.get(output, 0), None), bounds.get(output, 0))
             for output in {**bounds, **filled}
@@ -294,23 +294,23 @@ def _bound(output: OutputLayer, total: int, rank: int | None) -> int:
     return min(total, inputs, output.layer.outputs, total if rank is None else rank)
 
 
-def _totals(heard: Iterable[LoraFile], output_format: OutputFormat) -> _Totals:
-    found = _Totals()
+def _totals(loras: Iterable[LoraFile], output_format: OutputFormat) -> _Totals:
+    totals = _Totals()
     by_path = output_format.by_path()
-    for adapter in (adapter for lora in heard for adapter in lora.adapters):
+    for adapter in (adapter for lora in loras for adapter in lora.adapters):
         paths = (part.module.path for part in adapter.layer.parts)
         for output in {by_path[path][0] for path in paths if path in by_path}:
-            found.ranks[output] = found.ranks.get(output, 0) + adapter.rank
+            totals.ranks[output] = totals.ranks.get(output, 0) + adapter.rank
             if adapter.biases:
-                found.biased.add(output)
-    whole = any(comes_whole(output, output_format) for output in found.ranks)
-    company = (
+                totals.biased.add(output)
+    whole = any(comes_whole(output, output_format) for output in totals.ranks)
+    extra = (
         [output for output in output_format.layers if comes_whole(output, output_format)]
         if whole
         else []
     )
-    return replace(found, company=(*company, by_path[output_format.silent][0]))
+    return replace(totals, extra=(*extra, by_path[output_format.silent][0]))
 
 
-def _norms(heard: Iterable[LoraFile]) -> set[str]:
-    return {path for lora in heard for path in lora.norms}
+def _norms(loras: Iterable[LoraFile]) -> set[str]:
+    return {path for lora in loras for path in lora.norms}

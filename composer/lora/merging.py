@@ -235,7 +235,7 @@ def _refuse_inputs(out: Path, paths: Sequence[Path]) -> None:
 
 def _parts(pairs: Sequence[tuple[Path, float]], format: str | None) -> tuple[Part, ...]:
     """The files, read and hashed. Raises `UsageError` for equal ones, and for the format."""
-    with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
         prints = list(pool.map(partial(_fingerprint, format=format), [path for path, _ in pairs]))
     by_id: dict[str, Part] = {}
     for fingerprint, (path, scale) in zip(prints, pairs, strict=True):

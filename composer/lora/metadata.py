@@ -66,12 +66,12 @@ def described(
 
 def trigger_phrase(metadata: Mapping[str, str]) -> str:
     """The words that a LoRA was trained to react to, as its file says them; empty if it doesn't."""
-    found = (plain(metadata.get(key, ""), PHRASE_LIMIT) for key in PHRASES)
-    return next((phrase for phrase in found if phrase), "")
+    phrases = (plain(metadata.get(key, ""), PHRASE_LIMIT) for key in PHRASES)
+    return next((phrase for phrase in phrases if phrase), "")
 
 
 def plain(text: str, limit: int) -> str:
-    """A stranger's text as one line of at most `limit` characters that all can be printed."""
+    """An untrusted text as one line of at most `limit` characters that all can be printed."""
     words = unicodedata.normalize("NFC", text[: 4 * limit]).split()
     return "".join(c for c in " ".join(words) if c.isprintable())[:limit].strip()
 
@@ -137,12 +137,12 @@ def tags(metadata: Metadata) -> tuple[tuple[str, int], ...]:
 
 def notes(metadata: Metadata) -> tuple[tuple[str, str], ...]:
     """Label and text of what it says about itself, in the order to show them."""
-    found = {
+    notes = {
         label: text
         for label, keys in _SAID
         if (text := next(filter(None, (_text(metadata, key) for key in keys)), ""))
     }
-    return tuple({**found, **dict(_ai_toolkit(metadata)), **dict(_unreadable(metadata))}.items())
+    return tuple({**notes, **dict(_ai_toolkit(metadata)), **dict(_unreadable(metadata))}.items())
 
 
 def _ai_toolkit(metadata: Metadata) -> Iterator[tuple[str, str]]:
@@ -151,48 +151,48 @@ def _ai_toolkit(metadata: Metadata) -> Iterator[tuple[str, str]]:
         if isinstance(info, dict) and isinstance(info.get(key), int):
             yield label, str(info[key])
     if isinstance(software, dict):
-        told = [software.get(key) for key in ("name", "version")]
-        said = " ".join(part for part in told if isinstance(part, str))
-        if said:
-            yield "made with", _cut(said)
+        names = [software.get(key) for key in ("name", "version")]
+        text = " ".join(part for part in names if isinstance(part, str))
+        if text:
+            yield "made with", _cut(text)
 
 
-# --- results of ours ---------------------------------------------------------------------
+# --- composed files ----------------------------------------------------------------------
 
 
 def made_of(metadata: Metadata) -> tuple[Ingredient, ...]:
-    """The LoRAs that a result of ours was composed of, as it says; none for other files."""
+    """The LoRAs that a composed file was made of, as it says; none for other files."""
     listed = _json(metadata, CONCEPTS)
-    found = []
+    ingredients = []
     for item in listed if isinstance(listed, list) else ():
         scale = _number(item.get("scale")) if isinstance(item, dict) else None
         if scale is not None and abs(scale) <= SCALE_LIMIT:
             labels = (item.get(key) for key in ("name", "title", "file", "modelId", "sha256"))
             label = next((label for label in labels if isinstance(label, str) and label), "?")
-            found.append(Ingredient(_cut(label), scale))
-    return tuple(found)
+            ingredients.append(Ingredient(_cut(label), scale))
+    return tuple(ingredients)
 
 
 def kept(metadata: Metadata) -> dict[str, float]:
     """The share of each group's norm that a reduction kept, as the result says."""
-    said = _json(metadata, KEPT)
-    shares = said.items() if isinstance(said, dict) else ()
+    listed = _json(metadata, KEPT)
+    shares = listed.items() if isinstance(listed, dict) else ()
     numbers = {_cut(group): _number(share) for group, share in shares}
     return {group: s for group, s in numbers.items() if s is not None and 0 <= s <= 1}
 
 
 def _unreadable(metadata: Metadata) -> Iterator[tuple[str, str]]:
-    """What a result of ours would say, where the file says something that none of them does."""
-    for label, key, found in (
+    """What a composed file says, where it can't be read in full."""
+    for label, key, read in (
         ("made of", CONCEPTS, made_of(metadata)),
         ("kept", KEPT, kept(metadata)),
     ):
-        said = _json(metadata, key)
-        if key in metadata and (not isinstance(said, list | dict) or len(found) < len(said)):
+        listed = _json(metadata, key)
+        if key in metadata and (not isinstance(listed, list | dict) or len(read) < len(listed)):
             yield label, UNREADABLE
 
 
-# --- a stranger's text -------------------------------------------------------------------
+# --- untrusted text ----------------------------------------------------------------------
 
 
 def _text(metadata: Metadata, key: str) -> str:
@@ -206,7 +206,7 @@ def _cut(text: str) -> str:
 
 
 def _json(metadata: Metadata, key: str) -> object:
-    """What this JSON says; None where it isn't sound."""
+    """What this JSON says; None where it is not valid."""
     try:
         return strict_json(metadata.get(key, "null").encode("utf-8", "replace"), key)
     except LoraFormatError:

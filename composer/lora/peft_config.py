@@ -32,7 +32,7 @@ MOST = 1e9  # that an alpha or a rank may be
 _CONFIG_LIMIT = 1024 * 1024  # bytes
 
 _PLAIN = re.compile(r"\^?[A-Za-z0-9_.]+")
-# A pattern comes from a stranger: only what can't make matching slow.
+# A pattern is untrusted: only what can't make matching slow.
 _REGEX = re.compile(r"[A-Za-z0-9_.^$\\|()+*?]{1,200}")
 _QUANTIFIERS = 2
 _REGEXES = 8
@@ -80,26 +80,28 @@ class AdapterConfig:
 
 @dataclass(frozen=True, slots=True)
 class Configs:
-    """The configurations of a file, by the beginning of the keys that each is about; mostly there
-    is none. `spoken_of` are all the beginnings that there could be one for."""
+    """The configurations of a file, by the prefix of the keys that each is about; mostly there is
+    none. `covered` are all prefixes that there could be one for."""
 
     by_prefix: Mapping[str, AdapterConfig] = field(default_factory=dict)
-    spoken_of: tuple[str, ...] = ()
+    covered: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, family: Family, metadata: Mapping[str, str]) -> Configs:
         """Those in a file's metadata. Raises `LoraFormatError`."""
         raw = _object(metadata.get(KEY, "{}").encode("utf-8"), KEY)
-        found = {}
+        configs = {}
         for prefix in family.files.peft_prefixes:
-            ours = {key.removeprefix(prefix): raw[key] for key in raw if key.startswith(prefix)}
-            if ours:
-                found[prefix] = AdapterConfig.of(ours, KEY)
+            entries = {key.removeprefix(prefix): raw[key] for key in raw if key.startswith(prefix)}
+            if entries:
+                configs[prefix] = AdapterConfig.of(entries, KEY)
         if "r" not in raw:
-            return cls(found, family.files.peft_prefixes)
+            return cls(configs, family.files.peft_prefixes)
         # Of one model saved alone, the keys are the bare names of layers.
         bare = {m.path.partition(".")[0] for m in family.files.modules if m.encoder is None}
-        return cls({**found, "": AdapterConfig.of(raw, KEY)}, (*family.files.peft_prefixes, *bare))
+        return cls(
+            {**configs, "": AdapterConfig.of(raw, KEY)}, (*family.files.peft_prefixes, *bare)
+        )
 
     @classmethod
     def beside(cls, path: Path, root: Path | None) -> Configs:
@@ -109,8 +111,8 @@ class Configs:
             return cls()
         if len(raw) > _CONFIG_LIMIT:
             raise LoraFormatError(f"has an {PEFT_CONFIG} of more than {_CONFIG_LIMIT:,} bytes")
-        found = AdapterConfig.of(_object(raw, PEFT_CONFIG), PEFT_CONFIG)
-        return cls(dict.fromkeys(PEFT_PREFIXES, found), PEFT_PREFIXES)
+        config = AdapterConfig.of(_object(raw, PEFT_CONFIG), PEFT_CONFIG)
+        return cls(dict.fromkeys(PEFT_PREFIXES, config), PEFT_PREFIXES)
 
     def check(self, key_prefixes: Sequence[str], *, has_alphas: bool) -> None:
         """Raise `LoraFormatError` if anything else also gives factors for these key_prefixes."""
@@ -119,11 +121,11 @@ class Configs:
         where = next(iter(self.by_prefix.values())).where
         if has_alphas:
             raise LoraFormatError(
-                f"has both .alpha keys and {where}: which one counts is anyone's guess"
+                f"has both .alpha keys and {where}: it is unclear which one counts"
             )
-        others = [prefix for prefix in key_prefixes if not prefix.startswith(self.spoken_of)]
+        others = [prefix for prefix in key_prefixes if not prefix.startswith(self.covered)]
         if others:
-            raise LoraFormatError(f"has {where}, but also {others[0]}, which it doesn't speak of")
+            raise LoraFormatError(f"has {where}, but also {others[0]}, which it does not cover")
 
     def alpha_and_factor(self, key_prefix: str, rank: int) -> tuple[float | None, float]:
         """Of the LoRA spelled like this; 1 where nothing is said, as in every loader, whatever
@@ -168,20 +170,20 @@ def read_peft_config(path: Path, root: Path | None) -> bytes | None:
 def _object(raw: bytes, what: str) -> Mapping[str, object]:
     parsed = strict_json(raw, what)
     if not isinstance(parsed, dict):
-        raise LoraFormatError(f"is broken: its {what} is no JSON object")
+        raise LoraFormatError(f"is broken: its {what} is not a JSON object")
     return parsed
 
 
 def _number(name: str, value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > MOST:
-        raise LoraFormatError(f"is broken: {name} in its {where} is no sensible number")
+        raise LoraFormatError(f"is broken: {name} in its {where} is not a usable number")
     return value
 
 
 def _whole(name: str, value: object, where: str) -> int:
     number = _number(name, value, where)
     if number != int(number):
-        raise LoraFormatError(f"is broken: {name} in its {where} is {number:g}, no whole number")
+        raise LoraFormatError(f"is broken: {name} in its {where} is {number:g}, not a whole number")
     return int(number)
 
 
@@ -189,7 +191,7 @@ def _pattern(name: str, raw: object, where: str) -> Mapping[str, float]:
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        raise LoraFormatError(f"is broken: {name} in its {where} is no JSON object")
+        raise LoraFormatError(f"is broken: {name} in its {where} is not a JSON object")
     _safe(raw, where)
     return {key: _number(name, value, where) for key, value in raw.items()}
 
@@ -200,15 +202,11 @@ def _safe(patterns: Iterable[str], where: str) -> None:
     for key in regexes:
         slow = sum(map(key.count, "+*?")) > _QUANTIFIERS or re.search(r"\)[+*?]", key)
         if slow or not _REGEX.fullmatch(key) or len(regexes) > _REGEXES:
-            raise LoraFormatError(
-                f"has a pattern in its {where} that is too intricate: {shown(key)}"
-            )
+            raise LoraFormatError(f"has a pattern in its {where} that is too complex: {shown(key)}")
         try:
             re.compile(key)
         except re.error:
-            raise LoraFormatError(
-                f"has a pattern in its {where} that is none: {shown(key)}"
-            ) from None
+            raise LoraFormatError(f"has an invalid pattern in its {where}: {shown(key)}") from None
 
 
 def _first(patterns: Mapping[str, float], name: str, default: float) -> float:

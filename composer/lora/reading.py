@@ -139,8 +139,8 @@ def _configs(family: Family, header: Header, path: Path, root: Path | None) -> C
 
 def _format(family: Family, names: set[str]) -> str:
     """The formats' names in the order of the tables; the encoders' counts only if it is alone."""
-    known = [format.name for format in family.files.source_formats if format.name in names]
-    return "+".join([name for name in known if name != family.files.encoder_format] or known)
+    present = [format.name for format in family.files.source_formats if format.name in names]
+    return "+".join([name for name in present if name != family.files.encoder_format] or present)
 
 
 def _title(metadata: Mapping[str, str]) -> str | None:
@@ -150,7 +150,7 @@ def _title(metadata: Mapping[str, str]) -> str | None:
 
 
 def _norms(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    norms: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         path = family.files.norm_keys.get(key)
         if path is None:
@@ -159,10 +159,10 @@ def _norms(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             kind = f"{tensor.dtype} of shape {list(tensor.shape)}"
             expected = f"{family.files.label} has {family.files.norm_width} weights"
             raise LoraFormatError(f"has {key} as {kind}, where {expected}")
-        if path in found:
-            raise LoraFormatError(f"has {path} twice: as {found[path].name} and as {key}")
-        found[path] = tensor
-    return found
+        if path in norms:
+            raise LoraFormatError(f"has {path} twice: as {norms[path].name} and as {key}")
+        norms[path] = tensor
+    return norms
 
 
 _BASE_KEYS = ("modelspec.architecture", "ss_base_model_version")
@@ -189,7 +189,7 @@ def _check_keys(family: Family, keys: Mapping[str, object], metadata: Mapping[st
     if unknown:
         raise _refusal(family, unknown)
     if all(key in family.files.norm_keys for key in keys):
-        raise LoraFormatError("has scales of norms and nothing else: no LoRA")
+        raise LoraFormatError("has scales of norms and nothing else: not a LoRA")
     for key in _BASE_KEYS:
         for pattern, words in family.files.other_models:
             if pattern.search(metadata.get(key, "")):
@@ -203,7 +203,7 @@ def _refusal(family: Family, unknown: list[str]) -> LoraFormatError:
         hits = [key for key in unknown if pattern.search(key)]
         if hits:
             return LoraFormatError(f"{_named(hits)}: {words}")
-    return LoraFormatError(f"{_named(unknown)}: no key of a {family.files.label} LoRA that we know")
+    return LoraFormatError(f"{_named(unknown)}: not a known key of a {family.files.label} LoRA")
 
 
 def _named(keys: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Work on many layers by a few threads of ours, while BLAS has only one for each of its calls.
+"""Work on many layers in a few threads, while BLAS has only one for each of its calls.
 
 A layer's matrices are too small for several threads: those of OpenBLAS would wait for each other,
 and on a machine that has other work to do, for a hundred times as long as the product takes.

@@ -45,7 +45,7 @@ def weights_of(layout: Layout, dtype: str, layer: Layer) -> Weights:
         return _weights_of(layout, dtype, layer)
     except (BadLora, TooNarrow):
         for term in layer.shares.terms:
-            term.check()  # if its values are no numbers to begin with, that is the reason
+            term.check()  # if its own values are not numbers, that is the reason
         raise
 
 
@@ -123,9 +123,9 @@ def _shifted(
 def _reduced(
     layer: Layer, alpha_correction: float, dtype: str
 ) -> tuple[Array, Array, float, float]:
-    prefix, found = layer.output.prefix, _best(layer)
-    down = rounded(found.down, dtype, prefix)
-    return down, rounded(found.up * alpha_correction, dtype, prefix), found.kept, found.whole
+    prefix, best = layer.output.prefix, _best(layer)
+    down = rounded(best.down, dtype, prefix)
+    return down, rounded(best.up * alpha_correction, dtype, prefix), best.kept, best.whole
 
 
 def _best(layer: Layer) -> Reduced:

@@ -146,7 +146,7 @@ def test_equal_names_are_told_apart(tmp_path: Path) -> None:
         (["text.safetensors:nan"], 64, "nan is no scale"),
         (["text.safetensors:"], 64, "no scale after the colon"),
         (["a.safetensors:3"], 64, "the scale 3 is not within -2..2"),
-        (["text.safetensors"], 1, "text.safetensors: is no safetensors file"),
+        (["text.safetensors"], 1, "text.safetensors: is not a safetensors file"),
         ([KNIGHT, "--library", "empty"], 1, f"{KNIGHT}: no LoRA is named"),
     ],
 )

@@ -61,36 +61,36 @@ def test_the_good_header_is_good(tmp_path: Path) -> None:
     [
         (changed(UP, data_offsets=[6142, 6270]), "overlaps"),
         (changed(UP, data_offsets=[6146, 6274]), "gap"),
-        (changed(DOWN, data_offsets=[-6144, 0]), "no whole numbers"),
-        (changed(DOWN, data_offsets=[0, 2**70]), "no whole numbers"),
+        (changed(DOWN, data_offsets=[-6144, 0]), "not whole numbers"),
+        (changed(DOWN, data_offsets=[0, 2**70]), "not whole numbers"),
         (changed(DOWN, data_offsets=[0, 2**62]), "doesn't fill"),
         (changed(DOWN, data_offsets=[6144, 0]), "doesn't fill"),
-        (changed(DOWN, data_offsets=[0]), "no whole numbers"),
-        (changed(DOWN, data_offsets=[0.0, 6144.0]), "no whole numbers"),
-        (changed(DOWN, data_offsets=[False, 6144]), "no whole numbers"),
-        (changed(DOWN, data_offsets="ab"), "no whole numbers"),
+        (changed(DOWN, data_offsets=[0]), "not whole numbers"),
+        (changed(DOWN, data_offsets=[0.0, 6144.0]), "not whole numbers"),
+        (changed(DOWN, data_offsets=[False, 6144]), "not whole numbers"),
+        (changed(DOWN, data_offsets="ab"), "not whole numbers"),
         (changed(DOWN, dtype="F32"), "doesn't fill"),
         (changed(DOWN, dtype="F17"), "unknown dtype F17"),
         (changed(DOWN, dtype=["F16"]), "unknown dtype"),
-        (changed(DOWN, shape=[-1, -3072]), "no whole numbers"),
-        (changed(DOWN, shape=[1e3, 3072]), "no whole numbers"),
+        (changed(DOWN, shape=[-1, -3072]), "not whole numbers"),
+        (changed(DOWN, shape=[1e3, 3072]), "not whole numbers"),
         (changed(DOWN, shape=[2**40] * 8), "doesn't fill"),
-        (changed(DOWN, shape=[1] * 9), "no whole numbers"),
+        (changed(DOWN, shape=[1] * 9), "not whole numbers"),
         (changed(DOWN, more=1), "no more or less"),
         (json.dumps({**GOOD, "x": 1}).encode(), "no more or less"),
-        (json.dumps({**GOOD, "__metadata__": {"a": 1}}).encode(), "from text to text"),
-        (json.dumps({**GOOD, "__metadata__": []}).encode(), "from text to text"),
+        (json.dumps({**GOOD, "__metadata__": {"a": 1}}).encode(), "map text to text"),
+        (json.dumps({**GOOD, "__metadata__": []}).encode(), "map text to text"),
         (json.dumps(GOOD).encode()[:-1] + b',"' + DOWN.encode() + b'":{}}', "twice"),
         (b'{"__metadata__":{"a":"b","a":"c"}}', "twice"),
         (b'{"a":NaN}', "NaN"),
-        (b'{"a":' + b"9" * 5000 + b"}", "no valid JSON"),
-        (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, "no valid JSON"),
-        (b'{"a":"\xff"}', "no valid JSON"),
-        (b'{"a":"\\ud800"}', "no valid JSON"),
-        (b"{}{}", "no valid JSON"),
-        (b"{", "no valid JSON"),
-        (b"[{}]", "no safetensors file"),
-        (b"", "no safetensors file"),
+        (b'{"a":' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, "not valid JSON"),
+        (b'{"a":"\xff"}', "not valid JSON"),
+        (b'{"a":"\\ud800"}', "not valid JSON"),
+        (b"{}{}", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b"[{}]", "not a safetensors file"),
+        (b"", "not a safetensors file"),
     ],
 )
 def test_broken_headers(tmp_path: Path, header: bytes, reason: str) -> None:
@@ -108,13 +108,13 @@ def test_files_that_end_too_early_or_too_late(tmp_path: Path) -> None:
     (tmp_path / "tiny.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{")
     refused(tmp_path / "tiny.safetensors", "is cut short")
     refused(tmp_path / "missing.safetensors", "can't be read")
-    refused(tmp_path, "is no regular file")
+    refused(tmp_path, "is not a regular file")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.safetensors")
-    refused(tmp_path / "pipe.safetensors", "is no regular file")
+    refused(tmp_path / "pipe.safetensors", "is not a regular file")
 
 
 def _zip(path: Path) -> None:
@@ -130,7 +130,7 @@ def _zip(path: Path) -> None:
         (lambda path: path.write_bytes(b"GGUF" + bytes(99)), "GGUF"),
         (lambda path: path.write_bytes(b"<!DOCTYPE html><html>login</html>"), "web page"),
         (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "Git LFS"),
-        (lambda path: path.write_bytes(bytes(99)), "no safetensors file"),
+        (lambda path: path.write_bytes(bytes(99)), "not a safetensors file"),
     ],
 )
 def test_other_kinds_of_files(tmp_path: Path, make: Callable[[Path], object], reason: str) -> None:

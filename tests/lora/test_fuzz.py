@@ -173,9 +173,9 @@ NASTY: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "8 GB sparse, zeros for a header": (
         lambda path: file(path, b"{", length=HEADER_LIMIT, whole=8 * GIB),
-        "no valid JSON",
+        "not valid JSON",
     ),
-    "8 GB of nothing": (lambda path: file(path, b"", whole=8 * GIB), "no safetensors file"),
+    "8 GB of nothing": (lambda path: file(path, b"", whole=8 * GIB), "not a safetensors file"),
     "16 MiB of brackets": (
         lambda path: file(path, b'{"a":' + b"[" * 2**24),
         "claims a header of 16,777,221 bytes",
@@ -185,19 +185,19 @@ NASTY: dict[str, tuple[Callable[[Path], object], str]] = {
     "nested objects": (lambda path: file(path, filled(b"{", b'"":{')), "more than 200,000"),
     "nested 90,000 deep": (
         lambda path: file(path, b'{"a":' * 90_000 + b"1" + b"}" * 90_000),
-        "no valid JSON (RecursionError)",
+        "not valid JSON (RecursionError)",
     ),
     "empty lists": (lambda path: file(path, filled(b'{"a":[', b"[],", b"1]}")), "more than"),
     "numbers": (lambda path: file(path, filled(b'{"a":[', b"7,", b"1]}")), "more than 200,000"),
-    "one number": (lambda path: file(path, filled(b'{"a":', b"9", b"}")), "no valid JSON"),
+    "one number": (lambda path: file(path, filled(b'{"a":', b"9", b"}")), "not valid JSON"),
     "long numbers": (
         lambda path: file(path, filled(b'{"a":[', b"9" * 4299 + b",", b"1]}")),
-        "no valid JSON (ValueError)",
+        "not valid JSON (ValueError)",
     ),
     "one fraction": (lambda path: file(path, filled(b'{"a":0.', b"3", b"}")), "needs dtype"),
     "one exponent": (lambda path: file(path, filled(b'{"a":1e', b"9", b"}")), "needs dtype"),
     "spaces": (lambda path: file(path, filled(b"{", b" ", b'"a":1}')), "needs dtype"),
-    "quotes": (lambda path: file(path, filled(b'{"', b'\\"')), "no valid JSON"),
+    "quotes": (lambda path: file(path, filled(b'{"', b'\\"')), "not valid JSON"),
     "escapes": (lambda path: file(path, filled(b'{"', b"\\u0041", b'":1}')), "characters"),
     "a long name": (lambda path: file(path, filled(b'{"', b"x", b'":1}')), "a name of 8,388,602"),
     "wide text": (lambda path: file(path, filled(b"{" + TEXT, EMOJI, b'"},"a":1}')), "needs dtype"),
@@ -224,11 +224,11 @@ NASTY: dict[str, tuple[Callable[[Path], object], str]] = {
     "a gap": (lambda path: file(path, header(A, entry("b", "[4]", 5, 9)), whole=500), "b leaves"),
     "a negative offset": (
         lambda path: file(path, header(entry("a", "[4]", -4, 0), B), whole=500),
-        "a has a shape or offsets that are no whole numbers",
+        "a has a shape or offsets that are not whole numbers",
     ),
     "an offset of 2^64 and some": (
         lambda path: file(path, header(entry("a", "[4]", 2**64, 2**64 + 4)), whole=500),
-        "no whole numbers",
+        "not whole numbers",
     ),
     "a shape that overflows to 4": (
         lambda path: file(path, header(entry("a", f"[{2**62 + 1},4]", 0, 4)), whole=500),
@@ -294,7 +294,7 @@ def test_the_judge_measures(tmp_path: Path) -> None:
     ("note", "reason"),
     [
         ('{"transformer.rank_pattern":[' + "[]," * 110_000 + "1]}", "more than 200,000"),
-        ('{"transformer.r":' + "[" * 2_000, "no valid JSON"),
+        ('{"transformer.r":' + "[" * 2_000, "not valid JSON"),
         ('{"transformer.r":"' + "x" * 2**20 + '"}', "1,048,576 is the limit"),
         ('{"transformer.r":1,"transformer.r":2}', "twice"),
     ],
@@ -410,8 +410,8 @@ def files(draw: st.DrawFn) -> bytes:
 
 
 REASONS = (
-    *("overlaps", "leaves a gap", "cut short", "belong to none", "twice", "no valid JSON"),
-    *("unknown dtype", "no whole numbers", "doesn't fill", "no more or less", "from text to"),
+    *("overlaps", "leaves a gap", "cut short", "belong to none", "twice", "not valid JSON"),
+    *("unknown dtype", "not whole numbers", "doesn't fill", "no more or less", "text to text"),
 )
 
 

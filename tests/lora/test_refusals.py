@@ -65,14 +65,14 @@ ALONE: tuple[tuple[str, str], ...] = (
     ("model.diffusion_model.double_blocks.0.img_attn.qkv.weight", "checkpoint"),
     ("double_blocks.0.img_attn.qkv.bias", "checkpoint"),
     ("transformer_blocks.0.attn.to_q.weight", "checkpoint"),
-    ("lora_unet_double_blocks_19_img_attn_qkv.alpha", "no key of a FLUX.1 LoRA"),
+    ("lora_unet_double_blocks_19_img_attn_qkv.alpha", "not a known key of a FLUX.1 LoRA"),
     ("lora_te1_text_model_encoder_layers_12_mlp_fc1.alpha", "of a text encoder"),
-    ("transformer.transformer_blocks.00.attn.to_q.alpha", "no key of a FLUX.1 LoRA"),
-    ("single_blocks.0.processor.qkv_lora.lora_down.weight", "no key of a FLUX.1 LoRA"),
-    (f"{Q}.down.weight", "no key of a FLUX.1 LoRA"),
-    ("diffusion_model.transformer_blocks.0.attn.to_q.alpha", "no key of a FLUX.1 LoRA"),
-    ("extra", "no key of a FLUX.1 LoRA"),
-    ("", "no key of a FLUX.1 LoRA"),
+    ("transformer.transformer_blocks.00.attn.to_q.alpha", "not a known key of a FLUX.1 LoRA"),
+    ("single_blocks.0.processor.qkv_lora.lora_down.weight", "not a known key of a FLUX.1 LoRA"),
+    (f"{Q}.down.weight", "not a known key of a FLUX.1 LoRA"),
+    ("diffusion_model.transformer_blocks.0.attn.to_q.alpha", "not a known key of a FLUX.1 LoRA"),
+    ("extra", "not a known key of a FLUX.1 LoRA"),
+    ("", "not a known key of a FLUX.1 LoRA"),
 )
 
 
@@ -98,7 +98,7 @@ def test_more_keys_are_counted(tmp_path: Path) -> None:
 
 
 def test_norms_alone_are_no_lora(tmp_path: Path) -> None:
-    refused(saved(tmp_path / "a", {next(iter(NORMS)): zeros(128)}), "nothing else: no LoRA")
+    refused(saved(tmp_path / "a", {next(iter(NORMS)): zeros(128)}), "nothing else: not a LoRA")
 
 
 # --- broken LoRAs ------------------------------------------------------------------------
@@ -143,9 +143,9 @@ BROKEN: tuple[tuple[Tensors, str, str], ...] = (
     ({**pair(FC1, 768), f"{FC1}.diff_b": zeros(3072)}, FC1, "a bias of a text encoder"),
     ({**pair(Q), f"{Q}.alpha": zeros(dtype=np.int8)}, f"{Q}.alpha", "I8"),
     ({**pair(Q), f"{Q}.alpha": zeros(2)}, f"{Q}.alpha", "one number"),
-    ({**pair(Q), f"{Q}.alpha": np.array(np.nan, np.float32)}, f"{Q}.alpha", "no sensible number"),
-    ({**pair(Q), f"{Q}.alpha": np.array(-np.inf, np.float16)}, f"{Q}.alpha", "no sensible number"),
-    ({**pair(Q), f"{Q}.alpha": np.array(1e300)}, f"{Q}.alpha", "no sensible number"),
+    ({**pair(Q), f"{Q}.alpha": np.array(np.nan, np.float32)}, f"{Q}.alpha", "not a usable number"),
+    ({**pair(Q), f"{Q}.alpha": np.array(-np.inf, np.float16)}, f"{Q}.alpha", "not a usable number"),
+    ({**pair(Q), f"{Q}.alpha": np.array(1e300)}, f"{Q}.alpha", "not a usable number"),
     ({**pair(Q), f"{Q}.lora_A.default.weight": zeros(2, 3072)}, f"{Q}.lora_A", "down twice"),
     ({**pair(Q), **pair(QKV, outputs=9216)}, IMG_Q := Q[12:], f"as {QKV} and as {Q}"),
     ({**pair(Q), **pair(IMG_Q)}, IMG_Q, f"as {Q} and as {IMG_Q}"),

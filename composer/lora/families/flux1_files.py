@@ -337,7 +337,7 @@ _REASONS = _table(
     (r"\.lora_mid\.", "of a convolution (lora_mid), and FLUX.1 has none"),
     (
         r"\.(diff|set_weight|w_norm|b_norm)$",
-        "a full difference, which is no LoRA: extract one from it first",
+        "a full difference, which is not a LoRA: extract one from it first",
     ),
     (r"\.lora_A\.bias$", "a bias of the down projection, which no trainer makes"),
     (
