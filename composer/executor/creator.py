@@ -108,11 +108,11 @@ class Creator:
 
         Raises `Unreachable` if the target can't be asked; the intent then stays open.
         """
-        known = known_ids(self.ledger.memory)
+        named = known_ids(self.ledger.memory)
         while True:
             late = self.ledger.clock() - intent.at >= self.settings.grace
             try:
-                models = self._exact(intent.name, intent.content, known)
+                models = self._exact(intent.name, intent.content, named)
             except Unreachable:
                 if late:
                     raise
@@ -123,12 +123,12 @@ class Creator:
                 return None
             self.pause(pause_within(self.settings.grace))
 
-    def _exact(self, name: str, content: Content, known: Collection[str]) -> list[Model]:
+    def _exact(self, name: str, content: Content, excluded: Collection[str]) -> list[Model]:
         """Exact matches on the target; those whose concepts the list leaves out are read."""
         models = {m.id: m for m in self.target.list_models(content.type) if m.name == name}
         unread = sorted(id for id, model in models.items() if model.concepts is None)
         models |= self.target.get_models(unread) if unread else {}
-        return exact_matches(models.values(), name, content, known=known)
+        return exact_matches(models.values(), name, content, excluded=excluded)
 
     def _checked(self, action: Action, model: Model, content: Content) -> tuple[Action, Model]:
         """Read back what was created, prefer an older twin of a racing runner, set the tags."""
@@ -156,8 +156,8 @@ class Creator:
         What lock or journal name is none: planning has looked at that already.
         """
         recipe, content = wanted(action)
-        known = known_ids(self.ledger.memory) | self.ledger.named(without=action.path) | {ours.id}
-        models = self._exact(recipe.name, content, known)
+        named = known_ids(self.ledger.memory) | self.ledger.named(without=action.path) | {ours.id}
+        models = self._exact(recipe.name, content, named)
         before = [m for m in models if (m.created_at, m.id) < (ours.created_at, ours.id)]
         return min(before, key=lambda m: (m.created_at, m.id), default=None)
 
@@ -276,10 +276,6 @@ def recover(
         if stop.wait(seconds):
             raise Stopped
 
-    def seen_by(intent: Intent) -> float:
-        """When its model would be seen: a killed run's POST may have taken effect after that."""
-        return max(intent.at, min(began, intent.at + _UNDER_WAY)) + grace
-
     began = ledger.clock()
     while True:
         now = ledger.clock()
@@ -288,12 +284,21 @@ def recover(
         )
         if not ledger.memory.intents:
             return observed
-        for intent, model in models_of_intents(ledger.memory, observed):
-            ledger.found(intent, model.id)
-        ledger.refresh()
-        for intent in ledger.memory.intents:
-            if now >= seen_by(intent):
-                ledger.expire(intent)
-        ledger.refresh()
+        _settle_intents(ledger, observed, began=began, before=now - grace)
         if ledger.memory.intents:
             pause(pause_within(grace))
+
+
+def _settle_intents(ledger: Ledger, observed: Observed, *, began: float, before: float) -> None:
+    """Record the models that are there, and give up what would have been seen by now.
+
+    A killed run's POST may have taken effect up to a minute after its intent, but not after this
+    run `began` if that is sooner. What took effect `before` that time would be seen.
+    """
+    for intent, model in models_of_intents(ledger.memory, observed):
+        ledger.found(intent, model.id)
+    ledger.refresh()
+    for intent in ledger.memory.intents:
+        if before >= max(intent.at, min(began, intent.at + _UNDER_WAY)):
+            ledger.expire(intent)
+    ledger.refresh()

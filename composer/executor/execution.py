@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from composer.errors import TargetError
@@ -47,7 +48,7 @@ def apply(
     for id in plan.gone:
         ledger.marked(id)
     try:
-        _everything(TaskRunner(creator, settings, say), tasks)
+        _run_all(TaskRunner(creator, settings, say), tasks)
     finally:
         paths = {task.action.path for task in tasks}
         handled = paths | {old for old, new in plan.moves.items() if new in paths}
@@ -56,17 +57,11 @@ def apply(
     return Report(outcomes, creator.stop.is_set(), changed)
 
 
-def _everything(runner: TaskRunner, tasks: list[Task]) -> None:
+def _run_all(runner: TaskRunner, tasks: list[Task]) -> None:
+    """Create and train for the recipes, then remove entries that no recipe asks for."""
     living = [task for task in tasks if task.action.recipe is not None]
-
-    def prepare(task: Task) -> None:
-        _prepare(runner, task)
-
-    def train(task: Task) -> None:
-        training.train(runner, task)
-
-    def remove(task: Task) -> None:
-        _remove(runner, task)
+    leaving = [task for task in tasks if task.action.recipe is None]
+    prepare, train, remove = (partial(step, runner) for step in (_prepare, training.train, _remove))
 
     def going() -> list[Task]:
         return [task for task in living if task.outcome is None]
@@ -77,7 +72,6 @@ def _everything(runner: TaskRunner, tasks: list[Task]) -> None:
     training.within_budget(runner, going())
     runner.each(train, going())
     training.wait(runner, going())
-    leaving = [task for task in tasks if task.action.recipe is None]
     runner.each(remove, [task for task in leaving if _only_forgotten(task.action)])
     runner.each(remove, [task for task in leaving if not _only_forgotten(task.action)])
 
@@ -128,10 +122,8 @@ def _delete_entry(creator: Creator, action: Action) -> None:
     rest = creator.release(action)
     for id in entry.all_ids:
         creator.mark_ours(id)
-    if action.transition.keeps_entry:
-        left = replace(
-            entry_without(entry, action.transition.deletes), replaced=action.transition.supersedes
-        )
+    if transition.keeps_entry:
+        left = replace(entry_without(entry, transition.deletes), replaced=transition.supersedes)
         if entry.candidates:  # the next apply decides what becomes of them
             ledger.unsettled(action.path)
     elif action.verb is Verb.LEAVE or rest.transition.supersedes:  # something could not be dropped

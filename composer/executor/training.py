@@ -135,10 +135,10 @@ def _ask(runner: TaskRunner, task: Task) -> None:
 
 def _refusal(prices: Sequence[float | None], limit: float) -> str:
     """Why this can't be paid; empty if it can."""
-    known = [price for price in prices if price is not None]
-    if len(known) < len(prices):
-        return f"the target gives no price for {len(prices) - len(known)} training(s)"
-    total = sum(known)
+    given = [price for price in prices if price is not None]
+    if len(given) < len(prices):
+        return f"the target gives no price for {len(prices) - len(given)} training(s)"
+    total = sum(given)
     return f"training would cost {total:g}, above --max-cost {limit:g}" if total > limit else ""
 
 
@@ -199,9 +199,9 @@ def _look(runner: TaskRunner, waiting: Sequence[Task]) -> None:
             runner.fail(task, error)
         return
     for task in waiting:
-        found = models.get(task.id)
+        model = models.get(task.id)
         runner.guarded(
-            lambda task, found=found: _progressed(runner, task, found),  # type: ignore[misc]
+            lambda task, model=model: _progressed(runner, task, model),  # type: ignore[misc]
             task,
             stopped="training",
         )

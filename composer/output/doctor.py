@@ -38,8 +38,8 @@ def _lines(checks: Sequence[Check], *, color: bool) -> list[str]:
 
 def _count(checks: Sequence[Check]) -> str:
     wrong, notes = (sum(c.state == state for c in checks) for state in (WRONG, NOTE))
-    told = f", {counted(notes, 'note')}" if notes else ""
-    return f"{counted(wrong, 'problem')}{told}." if wrong else f"Nothing is wrong{told}."
+    and_notes = f", {counted(notes, 'note')}" if notes else ""
+    return f"{counted(wrong, 'problem')}{and_notes}." if wrong else f"Nothing is wrong{and_notes}."
 
 
 def as_json(checks: Sequence[Check]) -> str:
@@ -47,7 +47,7 @@ def as_json(checks: Sequence[Check]) -> str:
         {
             "section": check.section,
             "state": check.state,
-            "said": check.words,
+            "message": check.words,
             **({"hint": check.hint} if check.hint else {}),
         }
         for check in checks

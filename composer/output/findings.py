@@ -81,9 +81,9 @@ _LEVELS = {NOTICE: "note"}  # the others have the same name
 def log(findings: Sequence[Finding], rules: Mapping[str, str]) -> str:
     """One run with these results; `rules` are all that there are, by their stable ids."""
     ids = sorted({*rules, *(finding.rule for finding in findings)})
-    told = [_rule(id, rules.get(id, id)) for id in ids]
+    described = [_rule(id, rules.get(id, id)) for id in ids]
     run = {
-        "tool": {"driver": {"name": "compose", "version": __version__, "rules": told}},
+        "tool": {"driver": {"name": "compose", "version": __version__, "rules": described}},
         "columnKind": "unicodeCodePoints",
         "results": list(_results(findings, ids)),
     }
@@ -117,8 +117,8 @@ def _unlinked(message: str) -> str:
 
 def _fingerprint(finding: Finding) -> str:
     """The same for a problem that only moved to another line."""
-    said = "\0".join((finding.file, finding.rule, finding.message))
-    return hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()[:32]
+    identity = "\0".join((finding.file, finding.rule, finding.message))
+    return hashlib.sha256(identity.encode("utf-8", "replace")).hexdigest()[:32]
 
 
 def _location(finding: Finding) -> dict[str, Any]:

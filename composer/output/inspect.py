@@ -62,9 +62,11 @@ def _lines(one: Inspection, *, color: bool) -> Iterator[str]:
 
 def _concept(one: Inspection, number: int, info: LoraInfo, *, color: bool) -> Iterator[str]:
     share = one.mix.share(number)
-    said = f"{bar(share)} {share:.0%} of the change" if share is not None else "changes nothing"
+    share_words = (
+        f"{bar(share)} {share:.0%} of the change" if share is not None else "changes nothing"
+    )
     name = painted(named(one.mix.names[number]), "bold", color=color)
-    yield f"{weight(one.mix.scales[number])}  {name}  {said}"
+    yield f"{weight(one.mix.scales[number])}  {name}  {share_words}"
     yield from (f"      {line}" for line in aligned(list(_facts(info))))
     if len(one.loras) > 1:
         yield from _strips(one, lambda block: _share(one.mix.share(number, block)), color=color)
@@ -73,8 +75,8 @@ def _concept(one: Inspection, number: int, info: LoraInfo, *, color: bool) -> It
 
 def _facts(info: LoraInfo) -> Iterator[tuple[str, str]]:
     """What is known of a file, as label and text; all safe to print."""
-    for label, said in facts(info):
-        yield label, shorten(visible(said), LONGEST)
+    for label, words in facts(info):
+        yield label, shorten(visible(words), LONGEST)
 
 
 def facts(info: LoraInfo) -> Iterator[tuple[str, str]]:
@@ -147,15 +149,15 @@ def _strips(one: Inspection, cell: Callable[[str], Cell], *, color: bool) -> Ite
 
 def rows(blocks: Mapping[str, object]) -> dict[str, list[str]]:
     """The lines of a drawing: numbered blocks together, from 0 to the last one changed."""
-    found: dict[str, list[str]] = {}
+    lines: dict[str, list[str]] = {}
     for block in blocks:
         kind, _, number = block.rpartition(" ")
         if number.isdecimal():
-            found[kind] = [f"{kind} {n}" for n in range(int(number) + 1)]
+            lines[kind] = [f"{kind} {n}" for n in range(int(number) + 1)]
         else:
-            found[block] = [block]
-    named = {kind: f"{kind} 0-{len(b) - 1}" if len(b) > 1 else b[0] for kind, b in found.items()}
-    return {named[kind]: blocks for kind, blocks in found.items()}
+            lines[block] = [block]
+    named = {kind: f"{kind} 0-{len(b) - 1}" if len(b) > 1 else b[0] for kind, b in lines.items()}
+    return {named[kind]: blocks for kind, blocks in lines.items()}
 
 
 def _share(share: float | None) -> Cell:
@@ -215,7 +217,7 @@ def _plain_concept(one: Inspection, number: int, info: LoraInfo) -> dict[str, An
         "biases": info.biases,
         "triggers": list(info.triggers),
         "tags": [{"tag": tag, "count": count} for tag, count in info.tags],
-        "notes": [{"label": label, "text": said} for label, said in info.notes],
+        "notes": [{"label": label, "text": text} for label, text in info.notes],
         "madeOf": [{"name": made.label, "scale": made.scale} for made in info.made_of],
         "kept": dict(info.kept),
         "norm": _rounded(one.mix.norm(number)),

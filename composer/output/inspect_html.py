@@ -104,8 +104,8 @@ def _section(one: Inspection) -> Iterator[str]:
 
 def _concept(mix: Mix, number: int, info: LoraInfo) -> Iterator[str]:
     name, share = _text(mix.names[number]), mix.share(number)
-    said = "changes nothing" if share is None else f"{share:.0%} of the change"
-    yield f"<h3>{weight(mix.scales[number])} {name}</h3>\n<p>{said}</p>\n<dl>"
+    share_words = "changes nothing" if share is None else f"{share:.0%} of the change"
+    yield f"<h3>{weight(mix.scales[number])} {name}</h3>\n<p>{share_words}</p>\n<dl>"
     yield from (f"<dt>{_text(a)}</dt><dd>{_text(b)}</dd>" for a, b in facts(info))
     yield "</dl>"
     if len(mix.names) > 1:

@@ -42,15 +42,18 @@ def _problems(problems: Sequence[tuple[str, str]], *, color: bool) -> list[str]:
 def _counts(pins: Sequence[Pin], *, would: bool) -> str:
     moved = sum(pin.before is not None for pin in pins)
     parts = [(len(pins) - moved, "added"), (moved, "moved")]
-    said = ", ".join(f"{counted(n, 'pin')} {words}" for n, words in parts if n)
-    if not said:
+    counts = ", ".join(f"{counted(n, 'pin')} {words}" for n, words in parts if n)
+    if not counts:
         return "No changes: the lock has every pin."
-    return f"Not written: {said}." if would else f"Done: {said}."
+    return f"Not written: {counts}." if would else f"Done: {counts}."
 
 
-def outdated(told: Sequence[OutdatedPin], pinning: Pinning, *, color: bool = False) -> str:
+def outdated(outdated_pins: Sequence[OutdatedPin], pinning: Pinning, *, color: bool = False) -> str:
     """What became of the pinned LoRAs, and which pins an upgrade would move."""
-    rows = [(visible(n.name), n.kind, visible(n.words), visible(n.path)) for n in told]
+    rows = [
+        (visible(pin.name), pin.kind, visible(pin.words), visible(pin.path))
+        for pin in outdated_pins
+    ]
     lines = aligned(rows) or ["No pinned LoRA has changed."]
     return "\n".join([*lines, "", pins(pinning, would=True, color=color)])
 
@@ -81,21 +84,23 @@ def _others(entry: Entry) -> str:
 
 
 def pins_json(
-    pinning: Pinning, told: Sequence[OutdatedPin] = (), *, target: str, written: bool
+    pinning: Pinning, outdated_pins: Sequence[OutdatedPin] = (), *, target: str, written: bool
 ) -> str:
-    return dumped(
-        {
-            "formatVersion": FORMAT_VERSION,
-            "target": target,
-            "written": written,
-            "pins": [_plain_pin(pin) for pin in pinning.pins],
-            "problems": [{"recipe": path, "problem": words} for path, words in pinning.problems],
-            "news": [
-                {"recipe": n.path, "name": n.name, "modelId": n.id, "kind": n.kind, "said": n.words}
-                for n in told
-            ],
-        }
-    )
+    """The pins that were or would be added or moved, for programs."""
+    plain = {
+        "formatVersion": FORMAT_VERSION,
+        "target": target,
+        "written": written,
+        "pins": [_plain_pin(pin) for pin in pinning.pins],
+        "problems": [{"recipe": path, "problem": words} for path, words in pinning.problems],
+        "outdated": [_plain_outdated(pin) for pin in outdated_pins],
+    }
+    return dumped(plain)
+
+
+def _plain_outdated(pin: OutdatedPin) -> dict[str, str]:
+    names = {"recipe": pin.path, "name": pin.name, "modelId": pin.id}
+    return {**names, "kind": pin.kind, "message": pin.words}
 
 
 def _plain_pin(pin: Pin) -> dict[str, Any]:
@@ -113,7 +118,7 @@ def repair_json(entries: Undecided, *, written: bool) -> str:
                     "target": key,
                     "recipe": path,
                     "name": entry.name,
-                    "said": _others(entry),
+                    "message": _others(entry),
                     **({"composition": entry.composition} if entry.composition else {}),
                 }
                 for key, path, entry in entries

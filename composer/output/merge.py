@@ -73,8 +73,8 @@ def _row(part: Part) -> list[str]:
     file, count = part.file, len(part.file.modules)
     weights = [*file.kinds, _ranks(file.ranks), *_alphas(file.alphas), number_types(file.dtypes)]
     layers = "1 layer" if count == 1 else f"{count} layers"
-    told = f"{file.format}: {', '.join(weights)}, {layers}"
-    return [f"  {part.scale:g}", visible(str(file.path)), told]
+    described = f"{file.format}: {', '.join(weights)}, {layers}"
+    return [f"  {part.scale:g}", visible(str(file.path)), described]
 
 
 def _alphas(alphas: Sequence[float]) -> list[str]:

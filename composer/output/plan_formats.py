@@ -62,8 +62,8 @@ def findings(view: PlanView) -> list[Finding]:
 
 def _warnings(plan: Plan) -> Iterator[Finding]:
     for edit in plan.lock_edits:
-        said = visible(f"{edit.name}: {LOCK_ONLY}: {edit.words}")
-        yield Finding(WARNING, LOCK_EDIT, said, LOCK_NAME)
+        message = visible(f"{edit.name}: {LOCK_ONLY}: {edit.words}")
+        yield Finding(WARNING, LOCK_EDIT, message, LOCK_NAME)
     for action in plan.actions:
         if action.transition.deletes:
             yield _at(action, WARNING, DELETION, f"deletes {', '.join(action.transition.deletes)}")

@@ -28,9 +28,7 @@ def as_json(view: PlanView) -> str:
         "changeDigests": list(plan.change_digests) if plan.asked else [],
         "hasChanges": bool(plan.changes),
         "summary": summary(plan),
-        "actions": [
-            _plain_action(a, view.prices.get(a.path), view.advice.get(a.path)) for a in plan.actions
-        ],
+        "actions": [_plain_action(action, view) for action in plan.actions],
         "guards": [{"message": guard.message, "flag": guard.flag} for guard in view.refused],
         "lockEdits": [
             {"recipe": edit.path, "name": edit.name, "edit": edit.words} for edit in plan.lock_edits
@@ -40,7 +38,7 @@ def as_json(view: PlanView) -> str:
     return dumped(plain)
 
 
-def _plain_action(action: Action, price: float | None, advice: str | None) -> Plain:
+def _plain_action(action: Action, view: PlanView) -> Plain:
     why, transition = action.explanation, action.transition
     plain: Plain = {
         "action": str(action.shown),
@@ -55,11 +53,11 @@ def _plain_action(action: Action, price: float | None, advice: str | None) -> Pl
         "after": _content(action, action.content),
         "names": {id: n for id, n in sorted(why.labels.items()) if not is_stand_in(id)},
         "update": action.update.words or None,
-        "price": price,
-        "advice": advice if action.recipe is not None else None,
+        "price": view.prices.get(action.path),
+        "advice": view.advice.get(action.path) if action.recipe is not None else None,
         "movesAwayFrom": transition.moves_away_from,
         "deletes": list(transition.deletes),
-        "drops": list(transition.deletes_untrained),
+        "deletesUntrained": list(transition.deletes_untrained),
         "notes": list(why.notes),
     }
     return {key: value for key, value in plain.items() if value not in (None, "", [], {})}

@@ -25,11 +25,11 @@ _UNFINISHED = {"failed", "not trained", "training"}
 
 def report(report: Report, *, color: bool = False) -> str:
     """A line for each recipe that something happened to, and a last line that counts."""
-    told = [outcome for outcome in report.outcomes if outcome.state not in _QUIET]
-    lines = aligned([_outcome(outcome) for outcome in told])
+    shown = [outcome for outcome in report.outcomes if outcome.state not in _QUIET]
+    lines = aligned([_outcome(outcome) for outcome in shown])
     painted_lines = [
         painted(line, _COLOURS.get(outcome.state, "green"), color=color)
-        for outcome, line in zip(told, lines, strict=True)
+        for outcome, line in zip(shown, lines, strict=True)
     ]
     tail = ["interrupted; the next compose apply continues from here"] if report.interrupted else []
     return "\n".join([*painted_lines, *tail, _counts(report.outcomes)]) + "\n"
@@ -37,22 +37,22 @@ def report(report: Report, *, color: bool = False) -> str:
 
 def _outcome(outcome: Outcome) -> tuple[str, ...]:
     action = outcome.action
-    said = "" if outcome.error is None else str(outcome.error)
+    explanation = "" if outcome.error is None else str(outcome.error)
     if outcome.state == "blocked":
-        said = action.explanation.reason
+        explanation = action.explanation.reason
     elif outcome.state == "training":
-        said = "still training; run compose apply again to wait for it"
-    return (outcome.state, visible(action.name), outcome.id, visible(said))
+        explanation = "still training; run compose apply again to wait for it"
+    return (outcome.state, visible(action.name), outcome.id, visible(explanation))
 
 
 def _counts(outcomes: Iterable[Outcome]) -> str:
     counts = Counter(outcome.state for outcome in outcomes)
     loud_first = sorted(counts.items(), key=lambda item: item[0] in _QUIET)
-    said = ", ".join(f"{n} {state}" for state, n in loud_first)
+    listed = ", ".join(f"{n} {state}" for state, n in loud_first)
     if set(counts) <= _UNCHANGED:
-        return f"No changes: {said or 'nothing to do'}."
+        return f"No changes: {listed or 'nothing to do'}."
     done = set(counts) - _UNCHANGED - _UNFINISHED
-    return f"{'Done' if done else 'Not finished'}: {said}."
+    return f"{'Done' if done else 'Not finished'}: {listed}."
 
 
 def report_json(report: Report) -> str:
@@ -86,8 +86,8 @@ def status_rows(plan: Plan) -> list[dict[str, str]]:
         if model and model.progress is not None and not model.trained:
             state += f" {model.progress:.0%}"
         in_sync = action.shown in _IN_SYNC
-        said = "in sync" if in_sync and action.verb is not Verb.LEAVE else action.explanation.reason
-        rows.append({"recipe": action.path, "name": action.name, "sync": said, "state": state})
+        sync = "in sync" if in_sync and action.verb is not Verb.LEAVE else action.explanation.reason
+        rows.append({"recipe": action.path, "name": action.name, "sync": sync, "state": state})
     return rows
 
 
@@ -115,15 +115,13 @@ def drift(plan: Plan) -> list[str]:
 
 def status_json(plan: Plan) -> str:
     """`status` for programs; a recipe has the key `drift` only if its composition drifted."""
-    said = {
-        action.path: action.explanation.drift for action in plan.actions if action.explanation.drift
-    }
+    drifts = {action.path: action.explanation.drift for action in plan.actions}
     rows = [
-        {**row, **({"drift": said[row["recipe"]]} if row["recipe"] in said else {})}
+        row | ({"drift": drifts[row["recipe"]]} if drifts[row["recipe"]] else {})
         for row in status_rows(plan)
     ]
-    plain = {"formatVersion": FORMAT_VERSION, "target": plan.target, "hasDrift": bool(said)}
-    return dumped({**plain, "recipes": rows})
+    plain = {"formatVersion": FORMAT_VERSION, "target": plan.target}
+    return dumped({**plain, "hasDrift": any(drifts.values()), "recipes": rows})
 
 
 # --- models and output -------------------------------------------------------------------

@@ -18,7 +18,7 @@ from composer.planner.identity import (
     known_ids,
     models_of_intents,
     orphans,
-    with_found,
+    with_recovered,
 )
 from composer.planner.importing import entry_of, recipe_of
 from composer.planner.lock_diff import MARKERS, LockDiff, compare_locks, unreadable
@@ -98,7 +98,7 @@ __all__ = [
     "recipe_of",
     "unpinned",
     "unreadable",
-    "with_found",
+    "with_recovered",
 ]
 
 
@@ -120,35 +120,38 @@ def plan(
     matched = match_entries(recipes, memory.entries)
     owned = own_entries(matched, memory.entries, observed)
     context = PlanningContext.of(memory, observed, options, matched=owned.values())
-    actions = []
+    decisions = []
     for recipe in sorted(recipes, key=lambda recipe: recipe.path):
         at = matched.get(recipe.path)
         moved = at if at != recipe.path else None
-        actions.append(decide(recipe, owned.get(recipe.path), context, moved_from=moved))
-    actions = _without_claimed(actions)
-    kept = [action for action in actions if options.wants(action.path)]
+        decisions.append(decide(recipe, owned.get(recipe.path), context, moved_from=moved))
+    decisions = _without_claimed(decisions)
     left = {
         path: free_place(path, matched) for path in memory.entries if path not in matched.values()
     }
-    rest = {place: memory.entries[path] for path, place in left.items()}
-    taken = _named(actions)
-    kept += [
-        Deletions(memory, observed, taken | repeated(place, rest)).leftover(
-            place, entry, prune=options.prune
-        )
-        for place, entry in rest.items()
-    ]
-    kept = [_with_drift(action, observed) for action in kept]
-    kept.sort(key=lambda action: (action.path, action.recipe is None))
+    actions = [action for action in decisions if options.wants(action.path)]
+    actions += _leftovers(left, context, _named(decisions))
+    actions = [_with_drift(action, observed) for action in actions]
     return Plan(
         target=observed.key,
-        actions=tuple(kept),
+        actions=tuple(sorted(actions, key=lambda action: (action.path, action.recipe is None))),
         moves=_moves({old: new for new, old in matched.items()} | left),
-        guards=tuple(dangers(recipes, kept, memory, observed)),
-        notes=_notes(kept, observed),
+        guards=tuple(dangers(recipes, actions, memory, observed)),
+        notes=_notes(actions, observed),
         owner=observed.owner,
         gone=frozenset(id for id in memory.made if observed.get(id) is None),
     )
+
+
+def _leftovers(
+    left: dict[str, str], context: PlanningContext, taken: Collection[str]
+) -> Iterator[Action]:
+    """The action for each entry without a recipe: `left` has its path, and the place it goes to."""
+    memory, observed = context.memory, context.observed
+    entries = {place: memory.entries[path] for path, place in left.items()}
+    for place, entry in entries.items():
+        deletions = Deletions(memory, observed, {*taken} | repeated(place, entries))
+        yield deletions.leftover(place, entry, prune=context.options.prune)
 
 
 def _moves(places: dict[str, str]) -> dict[str, str]:
@@ -238,29 +241,23 @@ def _type(entry: Entry) -> str:
 
 def _models(entry: Entry) -> Iterator[Model]:
     for old in entry.replaced:
-        yield Model(
-            old.id,
-            _type(entry),
-            old.name,
-            TRAINED,
-            parameters=old.training,
-            tags=frozenset({MARK}),
-        )
-    for held in (*entry.candidates, *entry.current):
-        yield _model(held, entry)
+        type, ours = _type(entry), frozenset({MARK})
+        yield Model(old.id, type, old.name, TRAINED, parameters=old.training, tags=ours)
+    for candidate in (*entry.candidates, *entry.current):
+        yield _model(candidate, entry)
 
 
-def _model(held: Candidate, entry: Entry) -> Model:
-    coming = entry.next if entry.next and entry.next.composition == held.id else None
+def _model(candidate: Candidate, entry: Entry) -> Model:
+    coming = entry.next if entry.next and entry.next.composition == candidate.id else None
     return Model(
-        held.id,
-        held.content.type if held.content else _type(entry),
-        held.name,
+        candidate.id,
+        candidate.content.type if candidate.content else _type(entry),
+        candidate.name,
         _STATUS[coming.state] if coming else TRAINED,
-        concepts=held.content.concepts if held.content else None,
-        parameters=held.content.training if held.content else None,
+        concepts=candidate.content.concepts if candidate.content else None,
+        parameters=candidate.content.training if candidate.content else None,
         tags=frozenset({*entry.tags, MARK}),
-        job=held.job,
+        job=candidate.job,
     )
 
 

@@ -9,6 +9,8 @@ from composer.model import Concept, Content
 from composer.text import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from composer.model import ConceptRef, Entry, Model, Observed, Recipe
     from composer.planner.plan import Options
 
@@ -49,25 +51,30 @@ def resolve(
     recipe: Recipe, entry: Entry | None, observed: Observed, options: Options
 ) -> Resolution:
     """Find each concept's LoRA. Nothing is raised: what is wrong is said in the answer."""
-    found = Resolution(recipe.types.lora)
-    ids = [_id_of(ref, entry, observed, options, found) for ref in recipe.concepts]
-    for name, _ in recipe.training:
-        if name in observed.unsupported:
-            found.problems.append(f"training.{name}: {observed.unsupported[name]}")
-    if EPOCH in observed.unsupported and any(ref.epoch for ref in recipe.concepts):
-        found.problems.append(f"{EPOCH}: {observed.unsupported[EPOCH]}")
+    resolution = Resolution(recipe.types.lora)
+    ids = [_id_of(ref, entry, observed, options, resolution) for ref in recipe.concepts]
+    resolution.problems += _unsupported(recipe, observed)
     concepts = [
         Concept(id, ref.scale, ref.epoch)
         for id, ref in zip(ids, recipe.concepts, strict=True)
         if id
     ]
     twice = sorted({id for id in ids if id and ids.count(id) > 1})
-    found.problems += [
+    resolution.problems += [
         f"two concepts are one model: {id} ({_names(ids, recipe, id)})" for id in twice
     ]
-    if not found.problems:
-        found.content = Content.of(recipe.types.composition, concepts, recipe.training)
-    return found
+    if not resolution.problems:
+        resolution.content = Content.of(recipe.types.composition, concepts, recipe.training)
+    return resolution
+
+
+def _unsupported(recipe: Recipe, observed: Observed) -> Iterator[str]:
+    """What this recipe asks for and the target does not take."""
+    for name, _ in recipe.training:
+        if name in observed.unsupported:
+            yield f"training.{name}: {observed.unsupported[name]}"
+    if EPOCH in observed.unsupported and any(ref.epoch for ref in recipe.concepts):
+        yield f"{EPOCH}: {observed.unsupported[EPOCH]}"
 
 
 def _names(ids: list[str | None], recipe: Recipe, id: str) -> str:
@@ -77,51 +84,56 @@ def _names(ids: list[str | None], recipe: Recipe, id: str) -> str:
 
 
 def _id_of(
-    ref: ConceptRef, entry: Entry | None, observed: Observed, options: Options, found: Resolution
+    ref: ConceptRef,
+    entry: Entry | None,
+    observed: Observed,
+    options: Options,
+    resolution: Resolution,
 ) -> str | None:
     if ref.name is None:
-        return _given(ref, observed, found)
+        return _given(ref, observed, resolution)
     pin = entry.pin(ref.name) if entry else None
     upgraded = options.upgrade_all or ref.name in options.upgrade
-    id = _pinned(ref.name, pin, observed, found) if pin and not upgraded else None
-    id = id or _looked_up(ref.name, observed, found)
+    id = _pinned(ref.name, pin, observed, resolution) if pin and not upgraded else None
+    id = id or _looked_up(ref.name, observed, resolution)
     if id:
-        found.pins[ref.name] = id
-        found.labels[id] = ref.name
+        resolution.pins[ref.name] = id
+        resolution.labels[id] = ref.name
     return id
 
 
-def _given(ref: ConceptRef, observed: Observed, found: Resolution) -> str | None:
+def _given(ref: ConceptRef, observed: Observed, resolution: Resolution) -> str | None:
     id = ref.model_id or ""
     model = observed.get(id)
-    found.labels[id] = model.name if model else id
+    resolution.labels[id] = model.name if model else id
     if model is None:
-        found.missing.append(f"there is no LoRA {id} on the target")
+        resolution.missing.append(f"there is no LoRA {id} on the target")
     else:
-        _check_type(id, model, found)
+        _check_type(id, model, resolution)
     return id
 
 
-def _check_type(label: str, model: Model, found: Resolution) -> None:
-    if model.type != found.lora_type:
-        found.problems.append(_wrong_type(label, model, found.lora_type))
+def _check_type(label: str, model: Model, resolution: Resolution) -> None:
+    if model.type != resolution.lora_type:
+        resolution.problems.append(_wrong_type(label, model, resolution.lora_type))
 
 
 def _wrong_type(label: str, model: Model, lora_type: str) -> str:
     return f"{label} is a {model.type}; only a {lora_type} can be composed"
 
 
-def _pinned(name: str, pin: str, observed: Observed, found: Resolution) -> str:
+def _pinned(name: str, pin: str, observed: Observed, resolution: Resolution) -> str:
     """A concept by name keeps the id that the lock pins, whatever the name means by now."""
     model = observed.get(pin)
-    others = sorted(m.id for m in named_loras(name, found.lora_type, observed) if m.id != pin)
+    loras = named_loras(name, resolution.lora_type, observed)
+    others = sorted(model.id for model in loras if model.id != pin)
     if model is not None:
-        _check_type(f"{name} ({pin})", model, found)
-    said = f"{name} now means {others[0]}" if others else f"{name} is no LoRA's name any more"
+        _check_type(f"{name} ({pin})", model, resolution)
+    meaning = f"{name} now means {others[0]}" if others else f"{name} is no LoRA's name any more"
     if model is None:
-        found.missing.append(f"the LoRA {pin} is gone; {said}: --upgrade '{name}'")
+        resolution.missing.append(f"the LoRA {pin} is gone; {meaning}: --upgrade '{name}'")
     elif others and name not in (model.name, *model.aliases):
-        found.notes.append(f"{said}, and is pinned to {pin}: --upgrade '{name}'")
+        resolution.notes.append(f"{meaning}, and is pinned to {pin}: --upgrade '{name}'")
     return pin
 
 
@@ -131,16 +143,18 @@ def named_loras(name: str, type: str, observed: Observed) -> list[Model]:
     return [m for m in own if m.type == type and not m.gone and name in (m.name, *m.aliases)]
 
 
-def _looked_up(name: str, observed: Observed, found: Resolution) -> str | None:
+def _looked_up(name: str, observed: Observed, resolution: Resolution) -> str | None:
     """Among the project's own LoRAs: exactly one of this name."""
-    models = named_loras(name, found.lora_type, observed)
+    models = named_loras(name, resolution.lora_type, observed)
     if len(models) == 1:
         return models[0].id
     ids = ", ".join(sorted(model.id for model in models))
     if models:
-        found.problems.append(f"{len(models)} LoRAs are named {name}: write one's modelId ({ids})")
+        resolution.problems.append(
+            f"{len(models)} LoRAs are named {name}: write one's modelId ({ids})"
+        )
     else:
-        found.problems.append(_unknown(name, found.lora_type, observed))
+        resolution.problems.append(_unknown(name, resolution.lora_type, observed))
     return None
 
 

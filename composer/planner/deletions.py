@@ -39,13 +39,10 @@ class Deletions:
             if self.observed.get(id) and id not in (*untrained, *self.taken)
         ]
         if not there:
+            nothing = Explanation("nothing left")
+            transition = Transition(deletes_untrained=untrained)
             return Action(
-                Verb.FORGET,
-                path,
-                entry.name,
-                Explanation("nothing left"),
-                entry=entry,
-                transition=Transition(deletes_untrained=untrained),
+                Verb.FORGET, path, entry.name, nothing, entry=entry, transition=transition
             )
         if prune:
             return self.everything(path, entry, reason="no recipe asks for it")
@@ -73,34 +70,27 @@ class Deletions:
 
         What is protected is left alone, and what isn't ours is left there, the entry forgotten.
         """
-        stranger = self._stranger(entry)
+        other = self._unexpected_model(entry)
         if entry.protect:
             return self._left_alone(path, entry, f"protected; {reason}")
-        if stranger is not None:
-            reason = other_model(stranger.id, stranger, path)
+        if other is not None:
+            reason = other_model(other.id, other, path)
             return Action(Verb.BLOCKED, path, entry.name, Explanation(reason), entry=entry)
-        ids = [held.id for held in entry.possible]
-        deletes, notes = self._ours(ids)
+        deletes, notes = self._ours(candidate.id for candidate in entry.possible)
         earlier, spared, more = self._earlier(path, entry)
         kept = any(old.protect for old in spared)
-        verb = Verb.DELETE if deletes or earlier else Verb.LEAVE if kept else Verb.FORGET
-        return Action(
-            verb,
-            path,
-            entry.name,
-            Explanation(
-                reason if verb is not Verb.FORGET else f"{reason}; {_NOT_OURS}",
-                before=entry.content,
-                labels={id: name for name, id in entry.pins},
-                notes=(*notes, *more),
-            ),
-            entry=entry,
-            transition=Transition(
-                deletes=(*deletes, *earlier),
-                supersedes=spared if kept else (),
-                keeps_entry=kept,
-            ),
+        deletes = (*deletes, *earlier)
+        verb = Verb.DELETE if deletes else Verb.LEAVE if kept else Verb.FORGET
+        explanation = Explanation(
+            reason if verb is not Verb.FORGET else f"{reason}; {_NOT_OURS}",
+            before=entry.content,
+            labels={id: name for name, id in entry.pins},
+            notes=(*notes, *more),
         )
+        transition = Transition(
+            deletes=deletes, supersedes=spared if kept else (), keeps_entry=kept
+        )
+        return Action(verb, path, entry.name, explanation, entry=entry, transition=transition)
 
     def earlier(self, path: str, entry: Entry) -> Action | None:
         """For `prune`: delete a living entry's earlier compositions; None if it has none.
@@ -112,17 +102,10 @@ class Deletions:
             return None
         gone = len(entry.replaced) - len(deletes) - len(kept)
         verb = Verb.DELETE if deletes else Verb.FORGET if gone else Verb.LEAVE
-        return Action(
-            verb,
-            path,
-            entry.name,
-            Explanation(
-                f"earlier compositions: {len(deletes)} on the target, {gone} not there any more",
-                notes=tuple(notes),
-            ),
-            entry=entry,
-            transition=Transition(deletes=deletes, supersedes=kept, keeps_entry=True),
-        )
+        counts = f"{len(deletes)} on the target, {gone} not there any more"
+        explanation = Explanation(f"earlier compositions: {counts}", notes=tuple(notes))
+        transition = Transition(deletes=deletes, supersedes=kept, keeps_entry=True)
+        return Action(verb, path, entry.name, explanation, entry=entry, transition=transition)
 
     def _earlier(
         self, path: str, entry: Entry
@@ -148,15 +131,15 @@ class Deletions:
         if old.protect:
             return f"{old.id} ({old.name}): protected, so left on the target"
         if not self.observed.is_composition(model) or model.name != old.name:
-            found = f"{old.id} is the {model.type} {model.name}, not {old.name}"
-            return f"{found}: compose forget '{path}'"
+            other = f"{old.id} is the {model.type} {model.name}, not {old.name}"
+            return f"{other}: compose forget '{path}'"
         return "" if self._is_ours(model) else f"{old.id} ({old.name}): {_NOT_OURS}"
 
     def _ours(self, ids: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
         """Those of the ids that we may delete, and a note for each that we may not."""
         models = [model for id in dict.fromkeys(ids) if (model := self.observed.get(id))]
-        foreign = [f"{m.id} ({m.name}): {_NOT_OURS}" for m in models if not self._is_ours(m)]
-        return tuple(model.id for model in models if self._is_ours(model)), foreign
+        notes = [f"{m.id} ({m.name}): {_NOT_OURS}" for m in models if not self._is_ours(m)]
+        return tuple(model.id for model in models if self._is_ours(model)), notes
 
     def _is_ours(self, model: Model) -> bool:
         marked = MARK in (model.tags or ()) or model.id in self.memory.made
@@ -164,16 +147,16 @@ class Deletions:
 
     def _untrained(self, entry: Entry) -> tuple[str, ...]:
         return tuple(
-            held.id
-            for held in entry.possible
-            if held.id not in self.taken
-            and is_deletable_untrained(held, self.memory, self.observed)
+            candidate.id
+            for candidate in entry.possible
+            if candidate.id not in self.taken
+            and is_deletable_untrained(candidate, self.memory, self.observed)
         )
 
-    def _stranger(self, entry: Entry) -> Model | None:
-        for held in entry.possible:
-            model = self.observed.get(held.id)
-            if model and not is_expected_model(model, {held.name}, [held.content], self.observed):
+    def _unexpected_model(self, entry: Entry) -> Model | None:
+        for candidate in entry.possible:
+            model, contents = self.observed.get(candidate.id), [candidate.content]
+            if model and not is_expected_model(model, {candidate.name}, contents, self.observed):
                 return model
         return None
 

@@ -15,7 +15,7 @@ from composer.planner.identity import same_concepts
 from composer.planner.plan import Verb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from composer.model import Concept, Entry, Model, Observed, Parameters
     from composer.planner.plan import Action
@@ -35,20 +35,27 @@ def change_of(
         model = observed.models.get(id)
         return labels.get(id) or (model.name if model else id)
 
+    changes = [*_concepts(before, after, label), *_training(before.training, after.training)]
+    return ", ".join(changes) or "changed"
+
+
+def _concepts(before: Content, after: Content, label: Callable[[str], str]) -> Iterator[str]:
     old = {c.model_id: c for c in before.concepts}
     new = {c.model_id: c for c in after.concepts}
     added = {label(id): id for id in new if id not in old}
     removed = {label(id): id for id in old if id not in new}
-    moved = [name for name in added if name in removed]  # one name, another file: an upgrade
-    said = [
-        *([f"type {before.type} -> {after.type}"] if before.type != after.type else []),
-        *(text for id in new if id in old for text in _concept(label(id), old[id], new[id])),
-        *(text for n in moved for text in _upgraded(n, old[removed[n]], new[added[n]])),
-        *(f"{n} added at {new[id].scale:g}" for n, id in added.items() if n not in moved),
-        *(f"{n} removed" for n in removed if n not in moved),
-        *_training(before.training, after.training),
-    ]
-    return ", ".join(said) or "changed"
+    upgraded = [name for name in added if name in removed]  # one name, another file
+    if before.type != after.type:
+        yield f"type {before.type} -> {after.type}"
+    for id in new:
+        if id in old:
+            yield from _concept(label(id), old[id], new[id])
+    for name in upgraded:
+        yield from _upgraded(name, old[removed[name]], new[added[name]])
+    for name, id in added.items():
+        if name not in upgraded:
+            yield f"{name} added at {new[id].scale:g}"
+    yield from (f"{name} removed" for name in removed if name not in upgraded)
 
 
 def _upgraded(label: str, old: Concept, new: Concept) -> Iterator[str]:
@@ -81,18 +88,18 @@ def drift_of(action: Action, observed: Observed) -> str:
     entry = action.entry
     if entry is None or not entry.current:
         return ""
-    held = entry.current[0]
-    model = observed.get(held.id)
+    recorded = entry.current[0]
+    model = observed.get(recorded.id)
     if model is None:
         return MISSING if _missed(action, observed) else ""
     if not observed.is_composition(model):
         return ""  # it never was ours: the recipe is blocked, and the reason says so
-    said = [
+    changes = [
         *_renamed(action, entry, model),
-        *_remade(action, held.content, model, observed),
+        *_remade(action, recorded.content, model, observed),
         *_untagged(action, entry, model),
     ]
-    return "; ".join(said)
+    return "; ".join(changes)
 
 
 def _missed(action: Action, observed: Observed) -> bool:
@@ -110,8 +117,8 @@ def _remade(
 ) -> Iterator[str]:
     if record is None or model.concepts is None:
         return
-    known = [record, *([action.content] if action.content else [])]
-    if not any(same_concepts(content.concepts, model.concepts) for content in known):
+    expected = [record, *([action.content] if action.content else [])]
+    if not any(same_concepts(content.concepts, model.concepts) for content in expected):
         words = change_of(record, _answered(record, model), action.explanation.labels, observed)
         yield f"changed on the target: {words}"
 

@@ -83,55 +83,55 @@ def is_expected_model(
         return False
     if model.name in names:
         return True
-    known = [content for content in contents if content is not None]
+    recorded = [content for content in contents if content is not None]
     return model.concepts is not None and any(
-        same_concepts(content.concepts, model.concepts) for content in known
+        same_concepts(content.concepts, model.concepts) for content in recorded
     )
 
 
 def exact_matches(
-    models: Iterable[Model], name: str, content: Content, *, known: Collection[str] = ()
+    models: Iterable[Model], name: str, content: Content, *, excluded: Collection[str] = ()
 ) -> list[Model]:
     """Exact matches of this name and content whose id isn't known yet.
 
     First comes the one that a lost POST of ours likeliest made: it has no mark and no training
     yet, and is the oldest.
     """
-    found = [
+    matches = [
         model
         for model in models
         if model.name == name
         and not model.gone
-        and model.id not in known
+        and model.id not in excluded
         and is_exact_match(model, content, None)
     ]
     return sorted(
-        found, key=lambda m: (MARK in (m.tags or ()), m.status != "new", m.created_at, m.id)
+        matches, key=lambda m: (MARK in (m.tags or ()), m.status != "new", m.created_at, m.id)
     )
 
 
 def known_ids(memory: KnownState) -> set[str]:
     """Every composition that lock or journal names: none of these is a POST's lost answer."""
-    known = set(memory.made)
+    ids = set(memory.made)
     for entry in memory.entries.values():
-        known |= {*entry.all_ids}
-    return known
+        ids |= {*entry.all_ids}
+    return ids
 
 
 def models_of_intents(memory: KnownState, observed: Observed) -> list[tuple[Intent, Model]]:
     """Each open intent whose model is on the target by now, with that model."""
-    known = known_ids(memory)
-    found = []
+    excluded = known_ids(memory)
+    pairs = []
     for intent in memory.intents:
         own = [observed.models[id] for id in observed.own if id in observed.models]
-        models = exact_matches(own, intent.name, intent.content, known=known)
+        models = exact_matches(own, intent.name, intent.content, excluded=excluded)
         if models:
-            found.append((intent, models[0]))
-            known.add(models[0].id)
-    return found
+            pairs.append((intent, models[0]))
+            excluded.add(models[0].id)
+    return pairs
 
 
-def with_found(memory: KnownState, observed: Observed) -> KnownState:
+def with_recovered(memory: KnownState, observed: Observed) -> KnownState:
     """The memory as it will be once those intents are settled: for commands that only look."""
     entries, made = dict(memory.entries), dict(memory.made)
     for intent, model in models_of_intents(memory, observed):
@@ -146,9 +146,9 @@ def orphans(memory: KnownState, observed: Observed) -> tuple[Model, ...]:
     """All of them, oldest first."""
     named = known_ids(memory)
     own = (model for id in observed.own if (model := observed.get(id)))
-    found = [
+    unnamed = [
         model
         for model in own
         if observed.is_composition(model) and MARK in (model.tags or ()) and model.id not in named
     ]
-    return tuple(sorted(found, key=lambda model: (model.created_at, model.id)))
+    return tuple(sorted(unnamed, key=lambda model: (model.created_at, model.id)))

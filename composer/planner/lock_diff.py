@@ -56,20 +56,23 @@ def compare_locks(recipes: Sequence[Recipe], base: Lock, head: Lock, planned: st
         if base.target(old).recipes == head.target(new).recipes
     }
     for key in sorted({*base.targets, *head.targets}, key=lambda key: (key != planned, key)):
-        before, after = base.target(key), head.target(key)
+        words = ""
         if key in renamed:
-            diff.edits.append(LockEdit(LOCK_NAME, key, f"the target is renamed to {renamed[key]}"))
+            words = f"the target is renamed to {renamed[key]}"
         elif key in gone:
-            words = f"the target is gone, with {counted(len(before.recipes), 'entry')}"
-            diff.edits.append(LockEdit(LOCK_NAME, key, words))
+            words = f"the target is gone, with {_entries(base.target(key))}"
         elif key in come and base.targets and key not in renamed.values():
-            words = f"the target is new, with {counted(len(after.recipes), 'entry')}"
-            diff.edits.append(
-                LockEdit(LOCK_NAME, key, f"{words}; a first apply there adds it, too")
-            )
+            words = f"the target is new, with {_entries(head.target(key))}"
+            words += "; a first apply there adds it, too"
+        diff.edits += [LockEdit(LOCK_NAME, key, words)] if words else []
         if key not in gone and key not in renamed.values():
-            _compare(recipes, before, after, "" if key == planned else f"at {key}: ", diff)
+            where = "" if key == planned else f"at {key}: "
+            _compare(recipes, base.target(key), head.target(key), where, diff)
     return diff
+
+
+def _entries(lock: TargetLock) -> str:
+    return counted(len(lock.recipes), "entry")
 
 
 def _compare(
@@ -81,8 +84,8 @@ def _compare(
         diff.edits.append(LockEdit(LOCK_NAME, "owner", words))
     first_models: list[str] = []
     for path, recipe, before, after in _pairs(recipes, base, head):
-        entry = after or before
-        name = recipe.name if recipe else entry.name if entry else path
+        named = recipe or after or before
+        name = named.name if named else path
         compared = _Compared(recipe, before, after)
         edits, notes = [*compared.edits()], [*compared.notes()]
         if edits:
@@ -92,9 +95,8 @@ def _compare(
         if compared.is_arrival and after is not None and after.ids:
             first_models.append(f"{name} ({', '.join(after.ids)})")
     if first_models:
-        diff.notes.append(
-            f"{where}the base's lock has no model of {', '.join(first_models)}; {_ARRIVAL}"
-        )
+        without = f"the base's lock has no model of {', '.join(first_models)}"
+        diff.notes.append(f"{where}{without}; {_ARRIVAL}")
 
 
 _ARRIVAL = "an apply elsewhere writes that, and so could an edit by hand"
@@ -169,19 +171,19 @@ class _Compared:
         names = {ref.name for ref in self.recipe.concepts} if self.recipe else {*was}
         for name in sorted({*was, *now}):
             id, new = was.get(name), now.get(name)
-            drops, adds = new is None and name not in names, id is None and name in names
-            if id != new and not drops and not adds:
+            removed, added = new is None and name not in names, id is None and name in names
+            if id != new and not removed and not added:
                 yield f"pin of {name} {id or _NOTHING} -> {new or _NOTHING}"
 
     def _contents(self, before: Entry, after: Entry) -> Iterator[str]:
         """A record that differs though ids or pins, which are told already, don't say why."""
         wanted = under_pins(self.recipe, after) if self.recipe else None
-        known = [*contents(before), *([wanted] if after.pins != before.pins else [])]
+        expected = [*contents(before), *([wanted] if after.pins != before.pins else [])]
         unsure = after.candidates and after.content is None  # of a conflict: not an edit
-        if before.content != after.content and after.content not in known and not unsure:
+        if before.content != after.content and after.content not in expected and not unsure:
             yield "content is not the base's"
         coming = after.next.content if after.next else None
-        if coming is not None and before.next and coming not in known:
+        if coming is not None and before.next and coming not in expected:
             yield "content of next is not the base's"
 
 

@@ -8,7 +8,7 @@ moves, and nothing is trained. An entry that is left over where a recipe moved t
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from composer.planner.concepts import under_pins
@@ -23,37 +23,55 @@ if TYPE_CHECKING:
 
 def match_entries(recipes: Iterable[Recipe], entries: Mapping[str, Entry]) -> dict[str, str]:
     """Recipe path -> the path of its entry; a recipe without one is left out."""
-    left = {recipe.path: recipe for recipe in recipes}
-    free = dict(entries)
-    matched: dict[str, str] = {}
+    matching = _Matching({recipe.path: recipe for recipe in recipes}, dict(entries))
+    free = matching.free
+    matching.one_pass(lambda recipe, path: _same_name_and_content(recipe, free[path]))
+    matching.one_pass(lambda recipe, path: recipe.path == path and _holds(free[path], recipe))
+    matching.one_pass(lambda recipe, path: recipe.name == free[path].name)
+    matching.one_pass(lambda recipe, path: recipe.path == path)
+    matching.by_content_alone()
+    matching.by_free_place()
+    return matching.matched
 
-    def same_name(recipe: Recipe, path: str) -> bool:
-        return recipe.name == free[path].name
 
-    def same_path(recipe: Recipe, path: str) -> bool:
-        return recipe.path == path
+def _same_name_and_content(recipe: Recipe, entry: Entry) -> bool:
+    return recipe.name == entry.name and _holds(entry, recipe)
 
-    def same_content(recipe: Recipe, path: str) -> bool:
-        return _holds(free[path], recipe)
 
-    def one_pass(fits: Callable[[Recipe, str], bool]) -> None:
-        for recipe in [left[path] for path in sorted(left)]:
-            fitting = [path for path in free if fits(recipe, path)]
+@dataclass(slots=True)
+class _Matching:
+    """What the passes share: recipes and entries that are left, and what was matched so far."""
+
+    left: dict[str, Recipe]
+    free: dict[str, Entry]
+    matched: dict[str, str] = field(default_factory=dict)
+
+    def one_pass(self, fits: Callable[[Recipe, str], bool]) -> None:
+        """Give each recipe the entry that fits, the one at its own path first."""
+        for recipe in [self.left[path] for path in sorted(self.left)]:
+            fitting = [path for path in self.free if fits(recipe, path)]
             if fitting:
                 chosen = min(fitting, key=lambda path: (path != recipe.path, path))
-                matched[recipe.path] = chosen
-                del left[recipe.path], free[chosen]
+                self.matched[recipe.path] = chosen
+                del self.left[recipe.path], self.free[chosen]
 
-    one_pass(lambda recipe, path: same_name(recipe, path) and same_content(recipe, path))
-    one_pass(lambda recipe, path: same_path(recipe, path) and same_content(recipe, path))
-    one_pass(same_name)
-    one_pass(same_path)
-    _by_content_alone(left, free, matched)
-    for path in sorted({*free} - {*matched.values()}):
-        place = free_place(path, matched)
-        if place in left and place not in matched:  # a new recipe stands there: this is its entry
-            matched[place] = path
-    return matched
+    def by_content_alone(self) -> None:
+        """Match what has the same content, where that is unique on both sides."""
+        pairs = [
+            (recipe.path, path)
+            for recipe in self.left.values()
+            for path, entry in self.free.items()
+            if _holds(entry, recipe)
+        ]
+        recipes, entries = Counter(r for r, _ in pairs), Counter(e for _, e in pairs)
+        self.matched |= {r: e for r, e in sorted(pairs) if recipes[r] == 1 and entries[e] == 1}
+
+    def by_free_place(self) -> None:
+        """An entry that gives way to a moved one goes to the new recipe where it ends up."""
+        for path in sorted({*self.free} - {*self.matched.values()}):
+            place = free_place(path, self.matched)
+            if place in self.left and place not in self.matched:
+                self.matched[place] = path
 
 
 def free_place(path: str, matched: Mapping[str, str]) -> str:
@@ -81,34 +99,22 @@ def own_entries(
         if claimed & {*entry.ids}:
             entry = replace(entry_without(entry, claimed), candidates=entry.candidates)
         owned[path] = entry
-        claimed |= {held.id for held in entry.current if _may_be(held, observed)}
+        claimed |= {candidate.id for candidate in entry.current if _may_be(candidate, observed)}
     return owned
 
 
-def _may_be(held: Candidate, observed: Observed) -> bool:
-    model = observed.get(held.id)
-    return model is None or is_expected_model(model, {held.name}, [held.content], observed)
+def _may_be(candidate: Candidate, observed: Observed) -> bool:
+    model = observed.get(candidate.id)
+    recorded = [candidate.content]
+    return model is None or is_expected_model(model, {candidate.name}, recorded, observed)
 
 
 def contents(entry: Entry) -> list[Content]:
     """All that an entry is known to have been made from: now, next, and its candidates."""
-    known = [entry.content, entry.next.content if entry.next else None]
-    return [c for c in (*known, *(other.content for other in entry.candidates)) if c is not None]
+    recorded = [entry.content, entry.next.content if entry.next else None]
+    return [c for c in (*recorded, *(other.content for other in entry.candidates)) if c is not None]
 
 
 def _holds(entry: Entry, recipe: Recipe) -> bool:
     wanted = under_pins(recipe, entry)
     return wanted is not None and wanted in contents(entry)
-
-
-def _by_content_alone(
-    left: dict[str, Recipe], free: dict[str, Entry], matched: dict[str, str]
-) -> None:
-    pairs = [
-        (recipe.path, path)
-        for recipe in left.values()
-        for path, entry in free.items()
-        if _holds(entry, recipe)
-    ]
-    recipes, entries = Counter(r for r, _ in pairs), Counter(e for _, e in pairs)
-    matched.update({r: e for r, e in sorted(pairs) if recipes[r] == 1 and entries[e] == 1})

@@ -58,24 +58,26 @@ def pinned(
     for recipe in sorted(recipes, key=lambda recipe: recipe.path):
         if not options.wants(recipe.path):
             continue
-        known = memory.entries.get(matched.get(recipe.path, ""))
-        found = resolve(recipe, known, observed, options)
-        if found.problems:
-            problems.append((recipe.path, "; ".join(found.problems)))
+        remembered = memory.entries.get(matched.get(recipe.path, ""))
+        resolution = resolve(recipe, remembered, observed, options)
+        if resolution.problems:
+            problems.append((recipe.path, "; ".join(resolution.problems)))
             continue
         place = _place(recipe, matched, entries)
-        before = dict(entries[place].pins) if place in entries else {}
-        new = [
-            Pin(recipe.path, name, id, before.get(name))
-            for name, id in sorted(found.pins.items())
-            if before.get(name) != id
-        ]
+        entry = entries.get(place, Entry(recipe.name))
+        new = [*_new_pins(recipe.path, entry, resolution.pins)]
         if new:
-            entry = entries.get(place, Entry(recipe.name))
-            together = {**before, **found.pins}
+            together = {**dict(entry.pins), **resolution.pins}
             entries[place] = replace(entry, pins=tuple(sorted(together.items())))
             pins += new
     return Pinning(dict(sorted(entries.items())), tuple(pins), tuple(problems))
+
+
+def _new_pins(path: str, entry: Entry, resolved: Mapping[str, str]) -> Iterator[Pin]:
+    before = dict(entry.pins)
+    for name, id in sorted(resolved.items()):
+        if before.get(name) != id:
+            yield Pin(path, name, id, before.get(name))
 
 
 def unpinned(
@@ -83,12 +85,12 @@ def unpinned(
 ) -> tuple[tuple[str, str], ...]:
     """Each recipe and LoRA name that the lock has no pin for; nothing is looked up."""
     matched = match_entries(recipes, lock.recipes)
-    found = []
+    without_pin = []
     for recipe in sorted(recipes, key=lambda recipe: recipe.path):
         entry = lock.recipes.get(matched.get(recipe.path, ""))
         names = [ref.name for ref in recipe.concepts if ref.name and options.wants(recipe.path)]
-        found += [(recipe.path, n) for n in names if entry is None or entry.pin(n) is None]
-    return tuple(found)
+        without_pin += [(recipe.path, n) for n in names if entry is None or entry.pin(n) is None]
+    return tuple(without_pin)
 
 
 def _place(recipe: Recipe, matched: Mapping[str, str], entries: Mapping[str, Entry]) -> str:
@@ -124,7 +126,7 @@ def outdated_pins(
 ) -> tuple[OutdatedPin, ...]:
     """Of every pin of the recipes that are meant, what is not as it was, by recipe and name."""
     matched = match_entries(recipes, lock.recipes)
-    found: list[OutdatedPin] = []
+    outdated: list[OutdatedPin] = []
     for recipe in sorted(recipes, key=lambda recipe: recipe.path):
         entry = lock.recipes.get(matched.get(recipe.path, ""))
         if entry is None or not options.wants(recipe.path):
@@ -133,12 +135,14 @@ def outdated_pins(
         for name, id in entry.pins:
             if name in names and (options.upgrade_all or name in options.upgrade):
                 alike = named_loras(name, recipe.types.lora, observed)
-                told = _told(entry, name, id, alike, observed)
-                found += [OutdatedPin(recipe.path, name, id, kind, words) for kind, words in told]
-    return tuple(found)
+                events = _events(entry, name, id, alike, observed)
+                outdated += [
+                    OutdatedPin(recipe.path, name, id, kind, words) for kind, words in events
+                ]
+    return tuple(outdated)
 
 
-def _told(
+def _events(
     entry: Entry, name: str, id: str, alike: Sequence[Model], observed: Observed
 ) -> Iterator[tuple[str, str]]:
     model = observed.get(id)

@@ -56,13 +56,13 @@ class Update(Described):
     @property
     def words(self) -> str:
         """Why, in words: `renamed from Old, tag x added`."""
-        said = [f"renamed from {self.name[0]}"] if self.name else []
-        said += [f"{name} changed" for name in self.texts]
-        said += [f"tag {tag} added" for tag in self.add_tags]
-        said += [f"tag {tag} removed" for tag in self.remove_tags]
+        parts = [f"renamed from {self.name[0]}"] if self.name else []
+        parts += [f"{name} changed" for name in self.texts]
+        parts += [f"tag {tag} added" for tag in self.add_tags]
+        parts += [f"tag {tag} removed" for tag in self.remove_tags]
         if self.protect is not None:
-            said.append("protected" if self.protect else "protection taken off")
-        return ", ".join(said)
+            parts.append("protected" if self.protect else "protection taken off")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,9 +307,9 @@ def dangers(
     recipes: Sequence[Recipe], actions: Iterable[Action], memory: KnownState, observed: Observed
 ) -> Iterator[Guard]:
     """All that apply would refuse, gravest first."""
-    stranger = other_owner(memory, observed)
-    if stranger is not None:
-        yield stranger
+    danger = other_owner(memory, observed)
+    if danger is not None:
+        yield danger
     entries = len(memory.entries)
     if entries and not recipes:
         yield Guard(

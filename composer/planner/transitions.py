@@ -28,18 +28,18 @@ def entry_in_progress(action: Action, id: str, *, state: str, job: str | None = 
 def entry_once_trained(action: Action, id: str, *, job: str | None) -> Entry:
     """The entry once `id` is trained: it is the composition, and the one before is `replaced`."""
     entry = _as_the_recipe_says(action)
-    retired = [*entry.replaced, *action.transition.supersedes]
+    replaced = [*entry.replaced, *action.transition.supersedes]
     before = action.entry
-    if before and before.composition and before.composition not in {old.id for old in retired}:
+    if before and before.composition and before.composition not in {old.id for old in replaced}:
         training = before.content.training if before.content else ()
-        retired.append(Replaced(before.composition, before.name, training, entry.protect))
+        replaced.append(Replaced(before.composition, before.name, training, entry.protect))
     return replace(
         entry,
         composition=id,
         job=job,
         content=action.content,
         next=None,
-        replaced=_sorted(retired, without=(id,)),
+        replaced=_sorted(replaced, without=(id,)),
     )
 
 
@@ -60,8 +60,8 @@ def _as_the_recipe_says(action: Action) -> Entry:
     )
 
 
-def _sorted(retired: Iterable[Replaced], *, without: Iterable[str | None]) -> tuple[Replaced, ...]:
-    kept = {old.id: old for old in retired if old.id not in set(without)}
+def _sorted(replaced: Iterable[Replaced], *, without: Iterable[str | None]) -> tuple[Replaced, ...]:
+    kept = {old.id: old for old in replaced if old.id not in set(without)}
     return tuple(kept[id] for id in sorted(kept))
 
 

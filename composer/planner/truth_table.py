@@ -42,11 +42,11 @@ class PlanningContext:
         """`matched`: the entries that belong to a recipe; what others name is free."""
         context = cls(memory, observed, options)
         for entry in matched:
-            context.taken |= {held.id for held in entry.current}
+            context.taken |= {candidate.id for candidate in entry.current}
         for entry in memory.entries.values():
             context.recorded |= {old.id: old.training for old in entry.replaced}
-            held = [c for c in (*entry.candidates, *entry.current) if c.content]
-            context.recorded |= {c.id: c.content.training for c in held if c.content}
+            candidates = [c for c in (*entry.candidates, *entry.current) if c.content]
+            context.recorded |= {c.id: c.content.training for c in candidates if c.content}
         for id in {*observed.own, *memory.made}:  # a list may lag behind
             if (model := observed.get(id)) is not None and observed.is_composition(model):
                 context.namesakes.setdefault(model.name, set()).add(id)
@@ -57,31 +57,32 @@ def decide(
     recipe: Recipe, entry: Entry | None, context: PlanningContext, *, moved_from: str | None
 ) -> Action:
     """The action for one recipe; the model that it uses is added to `context.taken`."""
-    found = resolve(recipe, entry, context.observed, context.options)
+    resolution = resolve(recipe, entry, context.observed, context.options)
+    explanation = Explanation(
+        reason="; ".join(resolution.problems),
+        before=entry.content if entry else None,
+        status=status_of(entry, context.observed),
+        labels=_labels(resolution, entry),
+        notes=tuple(resolution.notes),
+    )
     action = Action(
-        verb=Verb.BLOCKED,
-        path=recipe.path,
-        name=recipe.name,
-        explanation=Explanation(
-            reason="; ".join(found.problems),
-            before=entry.content if entry else None,
-            status=status_of(entry, context.observed),
-            labels=_labels(found, entry),
-            notes=tuple(found.notes),
-        ),
+        Verb.BLOCKED,
+        recipe.path,
+        recipe.name,
+        explanation,
         recipe=recipe,
         entry=entry,
-        content=found.content,
+        content=resolution.content,
         moved_from=moved_from,
-        transition=Transition(pins=tuple(sorted(found.pins.items()))),
+        transition=Transition(pins=tuple(sorted(resolution.pins.items()))),
     )
-    if found.content is None:
+    if resolution.content is None:
         return action
-    return _Decision(action, recipe, entry, found, found.content, context).action()
+    return _Decision(action, recipe, entry, resolution, resolution.content, context).action()
 
 
-def _labels(found: Resolution, entry: Entry | None) -> dict[str, str]:
-    return {**({id: name for name, id in entry.pins} if entry else {}), **found.labels}
+def _labels(resolution: Resolution, entry: Entry | None) -> dict[str, str]:
+    return {**({id: name for name, id in entry.pins} if entry else {}), **resolution.labels}
 
 
 @dataclass(slots=True)
@@ -91,7 +92,7 @@ class _Decision:
     base: Action
     recipe: Recipe
     entry: Entry | None
-    found: Resolution
+    resolution: Resolution
     content: Content
     context: PlanningContext
 
@@ -100,9 +101,9 @@ class _Decision:
         if stopped:
             return self._blocked(stopped)
         action = self._keep_own() or self._adopt() or self._make()
-        if self.found.missing and self._must_train(action):
-            return self._blocked("; ".join(self.found.missing))
-        explained = action.explanation.with_notes(*self.found.missing)
+        if self.resolution.missing and self._must_train(action):
+            return self._blocked("; ".join(self.resolution.missing))
+        explained = action.explanation.with_notes(*self.resolution.missing)
         action = replace(action, explanation=explained)
         if action.model:
             self.context.taken.add(action.model.id)
@@ -119,18 +120,20 @@ class _Decision:
         """All ids that this entry may stand for; those of other entries are none of them."""
         if self.entry is None:
             return []
-        own = (held for held in self.entry.current if held.id not in self.context.chosen)
+        own = (
+            candidate for candidate in self.entry.current if candidate.id not in self.context.chosen
+        )
         strangers = self.context.taken
         return [*own, *(c for c in self.entry.candidates if c.id not in strangers)]
 
     def _unexpected_model(self) -> str:
-        for held in self._own_candidates():
-            model = self.context.observed.get(held.id)
-            made = self.context.memory.made.get(held.id)
-            names = {held.name, self.recipe.name, *([made.name] if made else [])}
-            contents = (held.content, self.content, made.content if made else None)
+        for candidate in self._own_candidates():
+            model = self.context.observed.get(candidate.id)
+            made = self.context.memory.made.get(candidate.id)
+            names = {candidate.name, self.recipe.name, *([made.name] if made else [])}
+            contents = (candidate.content, self.content, made.content if made else None)
             if model and not is_expected_model(model, names, contents, self.context.observed):
-                return other_model(held.id, model, self.recipe.path)
+                return other_model(candidate.id, model, self.recipe.path)
         return ""
 
     def _mismatch(self) -> str:
@@ -153,9 +156,9 @@ class _Decision:
         """Rows 1 to 3: something that the entry names has the recipe's content."""
         models = [
             model
-            for held in self._own_candidates()
-            if (model := self.context.observed.get(held.id))
-            and has_content(model, self.content, held.content)
+            for candidate in self._own_candidates()
+            if (model := self.context.observed.get(candidate.id))
+            and has_content(model, self.content, candidate.content)
         ]
         if not models:
             return None
@@ -200,34 +203,36 @@ class _Decision:
 
     def _make(self) -> Action:
         """The last four rows: nothing on the target has the content, so it must be made."""
-        entry = self.entry
-        base, before = self.base.explanation, self.base.explanation.before
-        living = [c for c in entry.current if self.context.observed.get(c.id)] if entry else []
+        current = self.entry.current if self.entry else []
+        living = [old for old in current if self.context.observed.get(old.id)]
         if living:
-            record = living[0].content
-            model = self.context.observed.get(living[0].id)
-            reason = change_of(record, self.content, base.labels, self.context.observed)
-            before = record
-            if record == self.content and model and model.concepts is not None:
-                reason = "drift: changed on the target"
-                if entry and entry.candidates:
-                    reason = "neither version of the merged lock has this content"
-                before = replace(self.content, concepts=model.concepts)
+            explanation = self._why_other_content(living[0])
         else:
-            known = entry and (entry.composition or entry.next)
-            reason = f"{MISSING}; it will be created again" if known else "new recipe"
+            reason = f"{MISSING}; it will be created again" if current else "new recipe"
+            explanation = replace(self.base.explanation, reason=reason)
         return replace(
             self.base,
             verb=Verb.REPLACE if living and living[0].used else Verb.CREATE,
             requested_id=self._requested_id(),
-            explanation=replace(base, reason=reason, before=before),
+            explanation=explanation,
         )
+
+    def _why_other_content(self, old: Candidate) -> Explanation:
+        """Why the entry's model is replaced: by a change of the recipe, or by drift."""
+        base, model = self.base.explanation, self.context.observed.get(old.id)
+        if old.content != self.content or model is None or model.concepts is None:
+            reason = change_of(old.content, self.content, base.labels, self.context.observed)
+            return replace(base, reason=reason, before=old.content)
+        reason = "drift: changed on the target"
+        if self.entry and self.entry.candidates:
+            reason = "neither version of the merged lock has this content"
+        return replace(base, reason=reason, before=replace(self.content, concepts=model.concepts))
 
     def _requested_id(self) -> str | None:
         """The id that the lock has for exactly this content, and that is not on the target."""
-        for held in reversed(self.entry.current if self.entry else []):
-            if held.content == self.content and not self.context.observed.get(held.id):
-                return held.id
+        for candidate in reversed(self.entry.current if self.entry else []):
+            if candidate.content == self.content and not self.context.observed.get(candidate.id):
+                return candidate.id
         return None
 
     # --- what goes with any row --------------------------------------------------------
@@ -266,14 +271,12 @@ class _Decision:
         left = self.entry.composition if self.entry else None
         moves_away = left != chosen and self.context.observed.get(left)
         untrained, superseded = [], []
-        for held in self._own_candidates():
-            if held.id == chosen:
-                continue
-            model = self.context.observed.get(held.id)
-            if is_deletable_untrained(held, self.context.memory, self.context.observed):
-                untrained.append(held.id)
-            elif held.used or model:
-                superseded.append(self._replaced(held, model))
+        for candidate in (other for other in self._own_candidates() if other.id != chosen):
+            model = self.context.observed.get(candidate.id)
+            if is_deletable_untrained(candidate, self.context.memory, self.context.observed):
+                untrained.append(candidate.id)
+            elif candidate.used or model:
+                superseded.append(self._replaced(candidate, model))
         transition = replace(
             action.transition,
             moves_away_from=left if moves_away else None,
@@ -282,16 +285,18 @@ class _Decision:
         )
         return replace(action, transition=transition)
 
-    def _replaced(self, held: Candidate, model: Model | None) -> Replaced:
-        training = held.content.training if held.content else ()
-        name = model.name if model else held.name
-        return Replaced(held.id, name, training, self.recipe.protect)
+    def _replaced(self, candidate: Candidate, model: Model | None) -> Replaced:
+        training = candidate.content.training if candidate.content else ()
+        name = model.name if model else candidate.name
+        return Replaced(candidate.id, name, training, self.recipe.protect)
 
 
 def status_of(entry: Entry | None, observed: Observed) -> str:
     """The status of the model that an entry names now; `none` if there is none."""
     models = [
-        model for held in (entry.current if entry else ()) if (model := observed.get(held.id))
+        model
+        for candidate in (entry.current if entry else ())
+        if (model := observed.get(candidate.id))
     ]
     return models[0].status if models else "none"
 
@@ -304,12 +309,13 @@ def other_model(id: str, model: Model, path: str) -> str:
     )
 
 
-def is_deletable_untrained(held: Candidate, memory: KnownState, observed: Observed) -> bool:
+def is_deletable_untrained(candidate: Candidate, memory: KnownState, observed: Observed) -> bool:
     """Rule 5.7: ours, never trained, never any entry's `composition`: nobody can have used it."""
-    model = observed.get(held.id)
-    if model is None or held.used or not (model.untrained and observed.is_composition(model)):
+    model = observed.get(candidate.id)
+    if model is None or candidate.used:
         return False
-    return held.ours or held.id in memory.made or MARK in (model.tags or ())
+    ours = candidate.ours or candidate.id in memory.made or MARK in (model.tags or ())
+    return ours and model.untrained and observed.is_composition(model)
 
 
 def _failed(model: Model) -> str:

@@ -25,7 +25,7 @@ from composer.files.state import NOWHERE, VARIABLE, folder_size, list_states
 from composer.lock import LOCK_NAME, Journal, dump, lock_text, parse, remember
 from composer.lora import families
 from composer.model import Lock
-from composer.planner import Verb, known_ids, orphans, plan, with_found
+from composer.planner import Verb, known_ids, orphans, plan, with_recovered
 from composer.project.opening import open_target
 from composer.project.options import PLAN_DEFAULTS
 from composer.project.sources import find
@@ -243,7 +243,7 @@ def _of_target(project: Project, options: TargetOptions, env: Mapping[str, str])
             observed = observe(target, project.recipes, memory, grace=target.grace)
     except ComposeError as error:
         return [Check(TARGET, WRONG, error.message, error.hint or "", error.exit_status)]
-    memory = with_found(memory, observed)
+    memory = with_recovered(memory, observed)
     planned = plan(project.recipes, memory, observed, project.options(PLAN_DEFAULTS))
     unnamed = _orphans(planned, memory, observed, project, options.flags)
     return [*_agreement(planned, observed), *unnamed]

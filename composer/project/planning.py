@@ -13,7 +13,7 @@ from composer.lock import LOCK_NAME, read_merged, remember
 from composer.model import Lock
 from composer.output.plan_formats import PLAN_FORMATS
 from composer.output.plan_view import PlanView
-from composer.planner import MARKERS, compare_locks, plan, unreadable, with_found
+from composer.planner import MARKERS, compare_locks, plan, unreadable, with_recovered
 from composer.planner import plan_offline as plan_by_lock
 from composer.project.options import check_approved
 from composer.targets.base import observe
@@ -89,7 +89,7 @@ def build_plan(project: Project, target: Target, options: Options) -> Plan:
     """The bare plan of what lock, journal and target say now."""
     memory = remember(project.root, target.key, project.state, lock=project.current_lock())
     observed = observe(target, project.recipes, memory, grace=target.grace)
-    return plan(project.recipes, with_found(memory, observed), observed, options)
+    return plan(project.recipes, with_recovered(memory, observed), observed, options)
 
 
 def plan_online(

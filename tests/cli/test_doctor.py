@@ -58,7 +58,7 @@ def found(project: Path, *options: str, status: int = 0) -> dict[str, list[dict[
 
 
 def said(checks: list[dict[str, str]], state: str) -> str:
-    return "\n".join(f"{c['said']} {c.get('hint', '')}" for c in checks if c["state"] == state)
+    return "\n".join(f"{c['message']} {c.get('hint', '')}" for c in checks if c["state"] == state)
 
 
 def test_a_sound_project_has_nothing_wrong_and_is_left_as_it_is(applied: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_damaged_store_is_told(applied: Path) -> None:
     ran = compose("doctor", "-o", "json", at=applied)
     wrong = [c for c in json.loads(ran.out)["checks"] if c["state"] == "wrong"]
     assert ran.status == 1
-    assert any("engine.sqlite3" in c["said"] + c.get("hint", "") for c in wrong)
+    assert any("engine.sqlite3" in c["message"] + c.get("hint", "") for c in wrong)
 
 
 def test_an_orphan_is_adopted_or_deleted_by_the_command_it_names(applied: Path) -> None:

@@ -174,7 +174,7 @@ def test_an_upgrade_s_dry_run_tells_what_became_of_pinned_loras(applied: Path) -
         one["kind"]
         for one in json.loads(
             compose("lock", "--upgrade", "--dry-run", "-o", "json", at=applied).out
-        )["news"]
+        )["outdated"]
     }
     assert kinds == {"deleted", "another id"}
 

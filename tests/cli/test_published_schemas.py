@@ -84,7 +84,7 @@ def test_a_day_in_json(tmp_path: Path) -> None:
     assert run("models")["models"]
     assert run("inspect", INK, STONE)["inspections"]
     assert run("doctor")["checks"]
-    assert run("lock", "--upgrade", "--dry-run")["news"] == []
+    assert run("lock", "--upgrade", "--dry-run")["outdated"] == []
     lock = tmp_path / "compose.lock"
     text = lock.read_text("utf-8")
     start, end = text.index('        "recipes/pixel'), text.index('        "recipes/storybook')

@@ -34,7 +34,7 @@ from composer.planner import (
     match_entries,
     models_of_intents,
     plan,
-    with_found,
+    with_recovered,
 )
 from composer.planner.identity import same_concepts
 
@@ -312,7 +312,7 @@ def test_a_lost_posts_model_is_the_unmarked_untrained_oldest() -> None:
     intent = Intent("t", "a.yaml", "Knight", ink(0.5), 0.0)
     memory = KnownState(intents=(intent,))
     assert [model.id for _, model in models_of_intents(memory, observed(*models))] == ["ours"]
-    settled = with_found(memory, observed(*models))
+    settled = with_recovered(memory, observed(*models))
     assert [c.id for c in settled.entries["a.yaml"].candidates] == ["ours"]
     assert "ours" in settled.made
 

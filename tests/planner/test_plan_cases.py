@@ -180,13 +180,13 @@ def _compare_actions(planned: Plan, expected: list[dict[str, Any]]) -> None:
 
 SHOWN: dict[str, Callable[[Action], object]] = {
     "id": lambda action: action.model.id if action.model else None,
-    "wish": lambda action: action.requested_id,
+    "requested_id": lambda action: action.requested_id,
     "away": lambda action: action.transition.moves_away_from,
     "moved_from": lambda action: action.moved_from,
     "pins": lambda action: dict(action.transition.pins),
-    "drops": lambda action: sorted(action.transition.deletes_untrained),
+    "deletes_untrained": lambda action: sorted(action.transition.deletes_untrained),
     "deletes": lambda action: sorted(action.transition.deletes),
-    "retires": lambda action: sorted(old.id for old in action.transition.supersedes),
+    "supersedes": lambda action: sorted(old.id for old in action.transition.supersedes),
 }
 
 

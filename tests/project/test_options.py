@@ -21,7 +21,7 @@ from composer.lock import remember
 from composer.model import MARK, ConceptRef, KnownState, Recipe, parameters
 from composer.output.plan_json import as_json
 from composer.output.plan_view import PlanView
-from composer.planner import Options, Plan, plan, with_found
+from composer.planner import Options, Plan, plan, with_recovered
 from composer.project.options import check_expected
 from composer.targets.base import observe
 
@@ -76,7 +76,7 @@ class Case:
         memory = self.memory()
         known = [*(self.recipes if recipes is None else recipes)]
         seen = observe(self.target, known, memory)
-        return plan(known, with_found(memory, seen), seen, self.options)
+        return plan(known, with_recovered(memory, seen), seen, self.options)
 
 
 def changed(one: Recipe, what: str) -> Recipe:
