@@ -1,6 +1,6 @@
 """The lock: `compose.lock`, and the journal in the state folder.
 
-`read_lock` and `remember` read; `Ledger` is what an apply writes to, under `only_one`.
+`read_lock` and `remember` read. An apply writes to a `Ledger`, while it holds `only_one`.
 """
 
 from composer.files.state import only_one

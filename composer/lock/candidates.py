@@ -1,7 +1,7 @@
-"""Other ids that an entry may stand for: what the journal tells beside the lock, and what is kept.
+"""Candidates: other ids that may be an entry's composition, from the journal or from a merge.
 
-An entry with `candidates` is in memory alone; which of them wins is decided by planning, on what
-the target says.
+Entries with `candidates` exist in memory only. Planning decides which one is used, by what is on
+the target.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def flat(target: TargetLock) -> TargetLock:
-    """The same as a lock can say it: other sides' ids in `replaced`, so that none gets lost."""
-    own = {held.id for entry in target.recipes.values() for held in entry.current}
+    """The same as a lock can hold it: with candidates in `replaced`, so that no id is lost."""
+    own = {used.id for entry in target.recipes.values() for used in entry.current}
     return replace(
         target, recipes={path: _flat(entry, own) for path, entry in target.recipes.items()}
     )
@@ -31,13 +31,13 @@ def _flat(entry: Entry, own: Collection[str]) -> Entry:
 
 
 def retired(candidate: Candidate, *, protect: bool) -> Replaced:
-    """What stays of an id that no entry names as its own."""
+    """The record in `replaced` of an id that is no entry's current one."""
     training = candidate.content.training if candidate.content else ()
     return Replaced(candidate.id, candidate.name, training, protect)
 
 
 def combined(first: Entry, other: Entry) -> Entry:
-    """`first`, with all that `other` knows beside it: its ids as candidates, its pins and tags."""
+    """`first`, with what only `other` has: its ids as candidates, its pins and tags."""
     replaced = {old.id: old for old in (*other.replaced, *first.replaced)}
     replaced.pop(first.composition or "", None)
     return replace(
@@ -50,37 +50,42 @@ def combined(first: Entry, other: Entry) -> Entry:
     )
 
 
-def overtaken(entry: Entry, side: Entry) -> Entry:
-    """The lock's entry with what a journal, which is newer, tells of it.
+def overtaken(entry: Entry, newer: Entry) -> Entry:
+    """The lock's entry, updated by the journal's, which is newer.
 
-    The journal's `next` is the one on its way, with its state, unless it tells of a recipe of
-    another name; what it says of an id that the lock names too is what that one was made from.
+    The journal's `next` replaces the lock's, unless it is of a recipe with another name. For an id
+    that both name, the journal says what it was made from.
     """
-    coming = side.next
-    if coming and (coming.composition == entry.composition or not _leads(coming, entry, side)):
+    coming = newer.next
+    if coming and not _replaces_next(coming, entry, newer):
         coming = None
-    if coming is None and entry.next and side.composition == entry.next.composition:
-        coming = replace(entry.next, content=side.content or entry.next.content, job=side.job)
-    before = replace(side, composition=None, next=entry.next, candidates=(), replaced=())
-    return combined(combined(replace(entry, next=coming or entry.next), side), before)
+    if coming is None and entry.next and newer.composition == entry.next.composition:
+        coming = replace(entry.next, content=newer.content or entry.next.content, job=newer.job)
+    before = replace(newer, composition=None, next=entry.next, candidates=(), replaced=())
+    return combined(combined(replace(entry, next=coming or entry.next), newer), before)
 
 
-def upgraded(entry: Entry, side: Entry, before: Mapping[str, str]) -> Entry:
-    """The entry with the pins that this side moved, where its own are as they were before."""
+def upgraded(entry: Entry, newer: Entry, before: Mapping[str, str]) -> Entry:
+    """The entry with the pins that `newer` moved, if its own are still those in `before`."""
     pins = dict(entry.pins)
-    told = {name: id for name, id in side.pins if name in before and pins.get(name) == before[name]}
-    return replace(entry, pins=tuple(sorted({**pins, **told}.items())))
+    moved = {
+        name: id for name, id in newer.pins if name in before and pins.get(name) == before[name]
+    }
+    return replace(entry, pins=tuple(sorted({**pins, **moved}.items())))
 
 
-def _leads(coming: Next, entry: Entry, side: Entry) -> bool:
+def _replaces_next(coming: Next, entry: Entry, newer: Entry) -> bool:
+    """Whether the journal's `next` replaces the lock's."""
+    if coming.composition == entry.composition:
+        return False
     same = entry.next is not None and entry.next.composition == coming.composition
-    return same or side.name == entry.name or coming.state == "mismatch"
+    return same or newer.name == entry.name or coming.state == "mismatch"
 
 
 def _candidates(first: Entry, other: Entry) -> tuple[Candidate, ...]:
     named = {first.composition, first.next.composition if first.next else None}
-    found = {candidate.id: candidate for candidate in (*first.candidates, *other.candidates)}
+    by_id = {candidate.id: candidate for candidate in (*first.candidates, *other.candidates)}
     for candidate in other.current:
-        known = found.get(candidate.id, candidate)
-        found[candidate.id] = replace(candidate, used=candidate.used or known.used)
-    return tuple(found[id] for id in sorted(found) if id not in named)
+        same = by_id.get(candidate.id, candidate)
+        by_id[candidate.id] = replace(candidate, used=candidate.used or same.used)
+    return tuple(by_id[id] for id in sorted(by_id) if id not in named)

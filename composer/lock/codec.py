@@ -2,7 +2,7 @@
 
 The lock (JSON), the journal (JSON lines) and the plan's JSON share these shapes. They are read
 through `Node`: each value knows its place, and an error names it. A value of the wrong type, a
-missing or unknown key, a key that occurs twice, and what is not an id or path raise `InvalidInput`.
+missing or unknown key, a key that occurs twice, and an invalid id or path raise `InvalidInput`.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ class Node:
                 raise self.error(f"the key {json.dumps(key)} is missing")
         for key in members:
             if key not in required and key not in optional:
-                raise self.error(f"there is no key {json.dumps(key)}")
+                raise self.error(f"unknown key {json.dumps(key)}")
         return members
 
     def items(self) -> list[Node]:
@@ -317,23 +317,23 @@ class Node:
         number: int | float = self.value
         return number
 
-    def _not(self, wanted: str) -> InvalidInput:
+    def _not(self, expected: str) -> InvalidInput:
         kinds: list[tuple[type, str]] = [(dict, "an object"), (list, "an array")]
         kinds += [(str, "a string"), (bool, "true or false"), (int, "a number")]
         kinds += [(float, "a number")]
         names = [name for kind, name in kinds if isinstance(self.value, kind)]
-        return self.error(f"is {names[0] if names else 'null'}, not {wanted}")
+        return self.error(f"is {names[0] if names else 'null'}, not {expected}")
 
 
 def checked_id(raw: object) -> str:
-    """This id, if it is one. Raises `InvalidInput`."""
+    """`raw`, if it is an id. Raises `InvalidInput`."""
     if isinstance(raw, str) and is_id(raw):
         return raw
     raise InvalidInput(f"{raw!r} is not an id: letters, digits, `_` and `-`, at most 64")
 
 
 def checked_path(raw: object) -> str:
-    """A recipe's path, if it stays inside the root on every system. Raises `InvalidInput`."""
+    """`raw`, if it is a recipe's path inside the root on every system. Raises `InvalidInput`."""
     parts = PurePosixPath(raw).parts if isinstance(raw, str) else ()
     outside = not parts or parts[0] == "/" or ".." in parts or parts[0][1:2] == ":"
     if outside or not isinstance(raw, str) or "\\" in raw or "\0" in raw:

@@ -29,7 +29,7 @@ RESTORE = (
     " then run compose apply"
 )
 
-# What a reviewer could not see in a diff, or what UTF-8 cannot say: written as an escape.
+# Invisible in a diff, or not valid in UTF-8: written as an escape.
 _UNSEEN = re.compile(
     "[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
@@ -41,13 +41,13 @@ _UNSEEN = re.compile(
 def read_lock(root: Path) -> Lock:
     """The lock of this root; empty if there is none. Raises `InvalidInput`.
 
-    A lock with conflict markers is an error of its own: see `read_conflicted`.
+    `read_conflicted` reads a lock with conflict markers.
     """
     text = lock_text(root)
     if text is not None and has_markers(text):
         raise InvalidInput(
-            f"{LOCK_NAME}: git left a conflict in it",
-            hint="compose lock --repair merges both sides",
+            f"{LOCK_NAME} has git conflict markers",
+            hint="merge both sides: compose lock --repair",
         )
     return parse(text, source=LOCK_NAME) if text is not None else Lock()
 
@@ -60,26 +60,26 @@ def lock_text(root: Path) -> str | None:
     path = root / LOCK_NAME
     if is_link(path):  # a write would replace the link, and leave the file behind it as it was
         raise InvalidInput(
-            f"{LOCK_NAME}: a link, which compose does not follow",
-            hint="replace it by the file itself",
+            f"{LOCK_NAME} is a link, which compose does not follow",
+            hint="replace it with the file itself",
         )
     try:
         data = read_inside(path, root, limit=MAX_BYTES)
         if len(data) > MAX_BYTES:
-            raise InvalidInput(f"{LOCK_NAME}: larger than 64 MiB", hint="restore it from git")
+            raise InvalidInput(f"{LOCK_NAME} is larger than 64 MiB", hint=RESTORE)
         return data.decode("utf-8")
     except FileNotFoundError:
         return None
     except NotRegularError as bad:
         raise InvalidInput(
-            f"{LOCK_NAME}: not a file", hint="move it away; restore it from git"
+            f"{LOCK_NAME} is not a file", hint=f"move it away, and {RESTORE}"
         ) from bad
     except UnicodeDecodeError as bad:
-        raise InvalidInput(f"{LOCK_NAME}: not UTF-8", hint="restore it from git") from bad
+        raise InvalidInput(f"{LOCK_NAME} is not UTF-8", hint=RESTORE) from bad
 
 
 def write_lock(root: Path, lock: Lock) -> bool:
-    """Write it, in one step; True if its bytes changed. The caller holds the file lock."""
+    """Write the lock in one step; True if its bytes changed. The caller holds the file lock."""
     text, before = dump(lock), lock_text(root)
     unchanged = before is not None and before.replace("\r\n", "\n") == text
     if unchanged or (before is None and not lock.targets):
@@ -97,11 +97,11 @@ def has_markers(text: str) -> bool:
 
 
 def dump(lock: Lock) -> str:
-    """The lock as it is written: the same text for equal locks, everywhere."""
+    """The text of a lock: the same for equal locks, on every platform."""
     targets = {key: _plain_target(target) for key, target in sorted(lock.targets.items())}
     body = {"about": ABOUT, "version": VERSION, "targets": targets}
     text = json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False)
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
+    return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"
 
 
 def _plain_target(target: TargetLock) -> Plain:
@@ -111,9 +111,9 @@ def _plain_target(target: TargetLock) -> Plain:
 
 
 def parse(text: str, *, source: str = LOCK_NAME) -> Lock:
-    """A lock from its text; empty for an empty one.
+    """The lock of a text; an empty one for an empty text.
 
-    Raises `InvalidInput`, which names `source` and the JSON path or the line of what is wrong.
+    Raises `InvalidInput`, which names `source` and the JSON path or line of the problem.
     """
     if not text.strip():
         return Lock()

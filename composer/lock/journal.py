@@ -7,7 +7,7 @@
     entry    a recipe's entry as it now is; `settles` an intent, `made` the id of its model, `at`
              when it was answered; `upgraded` the pins that this run moved, each with the id before
 
-It is what heals a run that was killed. Its cost doesn't depend on the lock's size.
+The next run continues from it if this one is killed. Its cost does not depend on the lock's size.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ NAME = "journal.jsonl"
 
 
 @dataclass(slots=True)
-class Story:
-    """What a journal tells about one target."""
+class JournalContent:
+    """What the journal says about one target."""
 
-    sides: dict[str, Entry] = field(default_factory=dict)  # by recipe path; newest leads
+    entries: dict[str, Entry] = field(default_factory=dict)  # by recipe path; the newest counts
     made: dict[str, CreatedRecord] = field(default_factory=dict)
     made_for: dict[str, str] = field(default_factory=dict)  # id -> recipe path
     intents: dict[str, Intent] = field(default_factory=dict)  # open ones, by token
@@ -45,19 +45,19 @@ class Story:
 
 
 class Journal:
-    """The file; it comes into being with its first event."""
+    """The journal's file, which its first event creates."""
 
     def __init__(self, state: Path) -> None:
         self.path = state / NAME
 
     def read(self) -> list[Plain]:
-        """All whole events. A torn last line was never acted upon and is passed over.
+        """All complete events. An incomplete last line is ignored: nothing was done after it.
 
-        Raises `InvalidInput` if any other line is broken.
+        Raises `InvalidInput` if any other line is invalid.
         """
         if not self.path.exists():
             return []
-        *whole, _torn = self.path.read_bytes().split(b"\n")
+        *whole, _incomplete = self.path.read_bytes().split(b"\n")
         return [self._event(number, line) for number, line in enumerate(whole, start=1) if line]
 
     def _event(self, number: int, line: bytes) -> Plain:
@@ -67,24 +67,24 @@ class Journal:
                 return event
         except (ValueError, RecursionError):
             pass
-        raise self._broken(number, "no event of ours")
+        raise self._invalid(number, "not a journal event")
 
-    def _broken(self, number: int, why: str) -> InvalidInput:
+    def _invalid(self, number: int, why: str) -> InvalidInput:
         return InvalidInput(
             f"{self.path}:{number}: {why}",
-            hint="move the journal away; what it made carries the tag managed-by:compose",
+            hint="move the file away; the models that it names have the tag managed-by:compose",
         )
 
     def append(self, event: Plain) -> None:
         """Write one event, and return when it is on disk."""
         with self.path.open("ab") as file:
-            self._cut_torn_line()
+            self._cut_incomplete_line()
             file.write(json.dumps(event, ensure_ascii=True).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
-    def _cut_torn_line(self) -> None:
-        """A line without its end is a write that was killed; what follows must not join it."""
+    def _cut_incomplete_line(self) -> None:
+        """Remove what a killed write left, so that the next event has a line of its own."""
         size = self.path.stat().st_size
         if size == 0:
             return
@@ -95,7 +95,7 @@ class Journal:
                 file.truncate(file.read().rfind(b"\n") + 1)
 
     def replace(self, events: Iterable[Plain]) -> None:
-        """Keep these events alone; without any the file goes."""
+        """Keep only these events; without any the file is removed."""
         kept = [json.dumps(event, ensure_ascii=True) + "\n" for event in events]
         if kept:
             write_atomically(self.path, "".join(kept).encode())
@@ -103,87 +103,91 @@ class Journal:
             self.path.unlink(missing_ok=True)
 
     def paths(self, key: str) -> set[str]:
-        """All recipes that it tells of."""
+        """The paths of all recipes in the events for the target of this key."""
         return {event["recipe"] for event in self.read() if event["target"] == key}
 
-    def story(self, key: str) -> Story:
-        """What it tells about the target of this key. Raises `InvalidInput`."""
-        story = Story()
+    def content(self, key: str) -> JournalContent:
+        """What the events say about the target of this key. Raises `InvalidInput`."""
+        content = JournalContent()
         for number, event in enumerate(self.read(), start=1):
             try:
                 if event["target"] == key:
                     checked_path(event["recipe"])
-                    _tell(story, event)
+                    _apply(content, event)
             except InvalidInput as bad:
-                raise self._broken(number, bad.message) from bad
+                raise self._invalid(number, bad.message) from bad
             except (KeyError, TypeError, ValueError, AttributeError) as bad:
-                raise self._broken(number, f"a broken event ({bad!r})") from bad
-        return story
+                raise self._invalid(number, f"an invalid event ({bad!r})") from bad
+        return content
 
 
-def _tell(story: Story, event: Plain) -> None:
+def _apply(content: JournalContent, event: Plain) -> None:
     match event["event"]:
         case "intent":
             intent = read_intent(event)
-            story.intents[intent.token] = intent
+            content.intents[intent.token] = intent
         case "expired":
-            story.intents.pop(event["token"], None)
+            content.intents.pop(event["token"], None)
         case "found":
-            _tell_found(story, story.intents.pop(event["token"]), event)
+            _apply_found(content, content.intents.pop(event["token"]), event)
         case "entry":
-            _tell_entry(story, event)
+            _apply_entry(content, event)
 
 
-def _tell_entry(story: Story, event: Plain) -> None:
+def _apply_entry(content: JournalContent, event: Plain) -> None:
     path = checked_path(event["recipe"])
-    before = story.sides.pop(path, None)
-    story.upgraded[path] = {name: checked_id(id) for name, id in event.get("upgraded", {}).items()}
+    before = content.entries.pop(path, None)
+    content.upgraded[path] = {
+        name: checked_id(id) for name, id in event.get("upgraded", {}).items()
+    }
     if event["entry"] is not None:
         entry = read_entry(Node(event["entry"], "entry"))
-        story.sides[path] = combined(entry, before) if before else entry
-    intent = story.intents.pop(event.get("settles", ""), None)
+        content.entries[path] = combined(entry, before) if before else entry
+    intent = content.intents.pop(event.get("settles", ""), None)
     if intent:
-        _made(story, intent, event)
+        _record_created(content, intent, event)
 
 
-def _tell_found(story: Story, intent: Intent, event: Plain) -> None:
-    _made(story, intent, event)
-    found = Candidate(checked_id(event["made"]), intent.name, intent.content, ours=True)
-    side = story.sides.get(intent.path, Entry(intent.name))
-    story.sides[intent.path] = replace(side, candidates=(*side.candidates, found))
+def _apply_found(content: JournalContent, intent: Intent, event: Plain) -> None:
+    _record_created(content, intent, event)
+    candidate = Candidate(checked_id(event["made"]), intent.name, intent.content, ours=True)
+    entry = content.entries.get(intent.path, Entry(intent.name))
+    content.entries[intent.path] = replace(entry, candidates=(*entry.candidates, candidate))
 
 
-def _made(story: Story, intent: Intent, event: Plain) -> None:
+def _record_created(content: JournalContent, intent: Intent, event: Plain) -> None:
     id = checked_id(event["made"])
-    story.made[id] = CreatedRecord(intent.name, intent.content, float(event.get("at", intent.at)))
-    story.made_for[id] = intent.path
+    content.made[id] = CreatedRecord(intent.name, intent.content, float(event.get("at", intent.at)))
+    content.made_for[id] = intent.path
 
 
 # --- with the lock -------------------------------------------------------------------------
 
 
 def remember(root: Path, key: str, state: Path, *, lock: Lock | None = None) -> KnownState:
-    """What lock and journal know about one target; nothing is written. Raises `InvalidInput`.
+    """What lock and journal say about one target; nothing is written. Raises `InvalidInput`.
 
-    `state` is the project's state folder, where the journal lies; `lock` the root's lock, where it
-    is read already.
+    `state` is the project's state folder, where the journal is; `lock` the root's lock, if it has
+    been read already.
     """
-    known = read_lock(root) if lock is None else lock
-    return memory_of(known.target(key), Journal(state).story(key))
+    whole = read_lock(root) if lock is None else lock
+    return known_state(whole.target(key), Journal(state).content(key))
 
 
-def memory_of(lock: TargetLock, story: Story) -> KnownState:
-    """One target's part of the lock, with what the journal adds to it."""
+def known_state(lock: TargetLock, content: JournalContent) -> KnownState:
+    """The entries of one target in the lock, with what the journal adds to them."""
     entries = dict(lock.recipes)
-    for path, side in story.sides.items():
+    for path, newer in content.entries.items():
+        entry = newer
         if path in entries:
-            side = upgraded(overtaken(entries[path], side), side, story.upgraded.get(path, {}))
-        entries[path] = side
-    marked = {path: _with_posts(path, entry, story) for path, entry in sorted(entries.items())}
-    return KnownState(lock.owner, marked, story.made, tuple(story.intents.values()))
+            moved = content.upgraded.get(path, {})
+            entry = upgraded(overtaken(entries[path], newer), newer, moved)
+        entries[path] = entry
+    marked = {path: _with_posts(entry, content) for path, entry in sorted(entries.items())}
+    return KnownState(lock.owner, marked, content.made, tuple(content.intents.values()))
 
 
-def _with_posts(path: str, entry: Entry, story: Story) -> Entry:
+def _with_posts(entry: Entry, content: JournalContent) -> Entry:
     """The entry, with each candidate marked whose POST the journal recorded."""
-    candidates = (replace(c, ours=c.ours or c.id in story.made) for c in entry.candidates)
+    candidates = (replace(c, ours=c.ours or c.id in content.made) for c in entry.candidates)
     return replace(entry, candidates=tuple(candidates))

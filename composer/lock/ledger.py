@@ -16,7 +16,7 @@ from composer.files.state import prepare_state
 from composer.lock.candidates import retired
 from composer.lock.codec import Plain, plain_entry, plain_intent
 from composer.lock.document import read_lock, write_lock
-from composer.lock.journal import Journal, memory_of
+from composer.lock.journal import Journal, known_state
 from composer.model import Entry, Intent, Lock, TargetLock
 
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ class Ledger:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read again what lock and journal say, after intents were settled."""
-        story = self._journal.story(self.key)
-        self.memory = memory_of(self._lock.target(self.key), story)
+        """Read lock and journal again, after open intents were recovered."""
+        content = self._journal.content(self.key)
+        self.memory = known_state(self._lock.target(self.key), content)
         self._entries = dict(self.memory.entries)
-        self._made_for = dict(story.made_for)
-        self._others = {path: e.candidates for path, e in self.memory.entries.items()}
+        self._made_for = dict(content.made_for)
+        self._candidates = {path: e.candidates for path, e in self.memory.entries.items()}
 
     def entry(self, path: str) -> Entry | None:
         """The entry as it is now."""
@@ -75,37 +75,37 @@ class Ledger:
             return {id for p, e in self._entries.items() if p != without for id in e.ids}
 
     def move(self, moves: Mapping[str, str]) -> None:
-        """Recipes that are at another path now: old -> new, all at once (two may have swapped)."""
+        """Move recipes to other paths: old -> new, all at once (two may have swapped)."""
         with self._guard:
             _move(self._entries, moves)
             _move(self._before, moves)
-            _move(self._others, moves)
+            _move(self._candidates, moves)
 
     def intend(self, path: str, name: str, content: Content) -> Intent:
-        """Put on disk that a POST is about to be sent."""
+        """Record that a POST is about to be sent."""
         intent = Intent(secrets.token_hex(8), path, name, content, self.clock())
         self._append({"event": "intent", **plain_intent(intent)})
         return intent
 
     def doubt(self, intent: Intent) -> Intent:
-        """Its POST got no answer, and may have taken effect up to now: its grace begins here."""
+        """Record that the POST got no answer and may have taken effect: its grace begins now."""
         doubted = replace(intent, at=self.clock())
         self._append({"event": "intent", **plain_intent(doubted)})
         return doubted
 
     def expire(self, intent: Intent) -> None:
-        """The intent's model does not exist, and will not."""
+        """Record that the intent's model does not exist, and will not."""
         self._append({"event": "expired", "recipe": intent.path, "token": intent.token})
 
     def found(self, intent: Intent, id: str) -> None:
-        """The model of an intent whose answer was lost: it is a candidate of that recipe."""
+        """Record the model of an intent whose answer was lost, as a candidate of its recipe."""
         event: Plain = {"event": "found", "recipe": intent.path, "token": intent.token}
         self._append({**event, "made": id, "at": self.clock()})
 
     def record(
         self, path: str, entry: Entry, *, settles: Intent | None = None, made: str = ""
     ) -> None:
-        """Put an entry on disk. `made`: the id with which the intent's POST was answered."""
+        """Record an entry. `made`: the id in the answer to the POST of the intent `settles`."""
         event: Plain = {"event": "entry", "recipe": path, "entry": plain_entry(entry)}
         if settles:
             event.update(settles=settles.token, made=made, at=self.clock())
@@ -118,28 +118,28 @@ class Ledger:
                 self._made_for[made] = path
 
     def _moved_pins(self, path: str, entry: Entry) -> dict[str, str]:
-        """The pins that are others than in the lock, each with the lock's id."""
+        """The pins that differ from the lock, each with the lock's id."""
         before = dict(self._before[path].pins) if path in self._before else {}
         return {n: before[n] for n, id in entry.pins if n in before and before[n] != id}
 
     def forget(self, path: str) -> None:
-        """Take an entry out; what it named is not touched."""
+        """Remove an entry; the models that it names are not touched."""
         self._append({"event": "entry", "recipe": path, "entry": None})
         with self._guard:
             self._entries.pop(path, None)
 
     def made(self, id: str) -> bool:
-        """Whether the journal has the record of its POST, from this run or one before."""
+        """Whether the journal has the record of this id's POST, from this run or an earlier one."""
         with self._guard:
             return id in self._made_for
 
     def marked(self, id: str) -> None:
-        """What we made bears our tag now, or is deleted: the journal's record may go."""
+        """A model that compose made has its tag now, or is deleted: the record may be removed."""
         with self._guard:
             self._marked.add(id)
 
     def unsettled(self, path: str) -> None:
-        """Keep this recipe's events in the journal: its candidates are not dealt with yet."""
+        """Keep this recipe's events in the journal: its candidates are still open."""
         with self._guard:
             self._unsettled.add(path)
 
@@ -157,7 +157,7 @@ class Ledger:
             unmarked = {p for id, p in self._made_for.items() if id not in self._marked}
             paths = {*self._entries, *self._made_for.values(), *self._journal.paths(self.key)}
             waiting = {*self.memory.entries} - set(handled)
-            undealt = {path for path in self._unsettled if self._others.get(path)}
+            undealt = {path for path in self._unsettled if self._candidates.get(path)}
             done = paths - waiting - unmarked - undealt
             changed = self._write_lock(owner, done - self._unsettled)
             self._fold_away(done)
@@ -165,7 +165,7 @@ class Ledger:
 
     def _fold_away(self, done: set[str]) -> None:
         """Keep events of other targets, of recipes that aren't done, and of open intents."""
-        events, open_intents = self._journal.read(), self._journal.story(self.key).intents
+        events, open_intents = self._journal.read(), self._journal.content(self.key).intents
         kept = [
             event
             for event in events
@@ -173,7 +173,7 @@ class Ledger:
             or event.get("token") in open_intents
             or event["recipe"] not in done
         ]
-        if not kept or len(kept) != len(events):  # a torn line alone goes, too
+        if not kept or len(kept) != len(events):  # an incomplete line alone is removed, too
             self._journal.replace(kept)
 
     def _write_lock(self, owner: str | None, done: Collection[str]) -> bool:
@@ -186,8 +186,8 @@ class Ledger:
     def _final_entries(self, done: Collection[str]) -> dict[str, Entry]:
         """Entries in order; an id that is an entry's own is in no entry's `replaced`.
 
-        Where an entry is not dealt with yet, all that the lock named before stays in `replaced`:
-        nothing else remembers it.
+        For an entry that is still open, all ids that the lock named before stay in `replaced`:
+        nothing else has them.
         """
         own = {e.composition for e in self._entries.values()}
         own |= {e.next.composition for e in self._entries.values() if e.next}

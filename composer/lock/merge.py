@@ -1,9 +1,9 @@
-"""Two locks become one: as values, recipe by recipe, never as lines.
+"""Merges two locks into one, as values and recipe by recipe, never as lines.
 
-`compose lock --repair` gets the two locks from git's index or from the conflict markers in the
-file, `compose lock --merge` from the files that git gives to a merge driver. Where both changed an
-entry, one of the compositions leads and the others are candidates: the next apply takes the one
-that has the recipe's content.
+`compose lock --repair` reads the two locks from git's index or from the conflict markers in the
+file, `compose lock --merge` from the files that git passes to a merge driver. If both changed an
+entry, it keeps one of the compositions, and the others are candidates: the next apply takes the
+one that has the recipe's content.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ T = TypeVar("T")
 
 # Which markers may come before a marker; none outside a conflict.
 _AFTER = {OURS: ("",), BASE: (OURS,), MIDDLE: (OURS, BASE), THEIRS: (MIDDLE,)}
-_TAKE_ONE_SIDE = f"git checkout --ours {LOCK_NAME}, then compose apply"
+_TAKE_OURS = f"git checkout --ours {LOCK_NAME}, then compose apply"
 
 
 # --- as values ---------------------------------------------------------------------------
 
 
 def merge_locks(ours: Lock, theirs: Lock, base: Lock | None = None) -> Lock:
-    """Both locks as one; what only one of them changed since the `base` is as that one says.
+    """Both locks as one. A change since the `base` that only one of them has is taken.
 
-    Without a base, what only one lock has is kept. Candidates are in memory alone: `flattened`
-    brings them into a form that the file can hold.
+    Without a base, an entry that only one lock has is kept. Candidates exist in memory only:
+    `flattened` turns them into what the file can hold.
     """
     before = base or Lock()
     keys = sorted({*ours.targets, *theirs.targets})
@@ -69,9 +69,9 @@ def _merge_targets(ours: TargetLock, theirs: TargetLock, base: TargetLock) -> Ta
 def _follow_moves(
     moved: TargetLock, other: TargetLock, base: TargetLock
 ) -> tuple[TargetLock, TargetLock]:
-    """`other` and `base` with each recipe at the path to which `moved` brought it.
+    """`other` and `base`, with each recipe at the path that it has in `moved`.
 
-    An entry at a new path that names the composition of one at a lost path is that one.
+    A recipe was moved if an entry at a new path names the composition of one whose path is gone.
     """
     new = {path: entry for path, entry in moved.recipes.items() if path not in base.recipes}
     path_of = {id: path for path, entry in new.items() for id in entry.all_ids}
@@ -96,17 +96,17 @@ def _three_way(ours: T, theirs: T, base: T) -> T:
 
 def _merge_entries(ours: Entry, theirs: Entry, base: Entry | None) -> Entry:
     before = base or Entry("", protect=False)
-    leads = theirs if base and _model(ours) == _model(before) else ours
+    chosen = theirs if base and _model(ours) == _model(before) else ours
     coming = _three_way(ours.next, theirs.next, before.next)
-    if coming is not None and coming.composition == leads.composition:
+    if coming is not None and coming.composition == chosen.composition:
         coming = None
     entry = replace(
         ours,
         name=_three_way(ours.name, theirs.name, before.name),
         pins=_merge_pins(ours, theirs, before),
-        composition=leads.composition,
-        job=leads.job,
-        content=leads.content,
+        composition=chosen.composition,
+        job=chosen.job,
+        content=chosen.content,
         tags=tuple(sorted({*ours.tags, *theirs.tags})),
         protect=_three_way(ours.protect, theirs.protect, before.protect),
         next=coming,
@@ -128,28 +128,28 @@ def _merge_pins(ours: Entry, theirs: Entry, base: Entry) -> tuple[tuple[str, str
 
 
 def _with_other_ids(entry: Entry, ours: Entry, theirs: Entry, base: Entry) -> Entry:
-    """The entry with all other ids of both: as candidates, or, as they were, in `replaced`."""
-    own = {held.id for held in entry.current}
-    held = {one.id: one for one in (*theirs.current, *ours.current)}
+    """The entry with all other ids of both: as candidates, or in `replaced` if they were there."""
+    own = {candidate.id for candidate in entry.current}
+    current = {one.id: one for one in (*theirs.current, *ours.current)}
     earlier = {old.id: old for old in (*theirs.replaced, *ours.replaced)}
-    listed = [{old.id for old in side.replaced} for side in (ours, theirs, base)]
-    pruned = listed[2] - (listed[0] & listed[1]) - held.keys()
+    listed = [{old.id for old in one.replaced} for one in (ours, theirs, base)]
+    pruned = listed[2] - (listed[0] & listed[1]) - current.keys()
     kept = {id: old for id, old in earlier.items() if id not in own | pruned}
-    candidates = [held[id] for id in sorted(held) if id not in own and id not in kept]
+    candidates = [current[id] for id in sorted(current) if id not in own and id not in kept]
     replaced = tuple(kept[id] for id in sorted(kept))
     return replace(entry, replaced=replaced, candidates=tuple(candidates))
 
 
 def flattened(lock: Lock) -> Lock:
-    """The lock as its file can say it: candidates in `replaced`, so that no id gets lost."""
+    """The lock as its file can hold it: with candidates in `replaced`, so that no id is lost."""
     return Lock({key: flat(target) for key, target in lock.targets.items()})
 
 
-# --- the two locks of a file -------------------------------------------------------------
+# --- the two locks of a conflict ---------------------------------------------------------
 
 
 def read_conflicted(root: Path) -> Lock:
-    """The lock of this root, with both sides merged if git left a conflict in it.
+    """The lock of this root; if it has conflict markers, both versions merged.
 
     Raises `InvalidInput`.
     """
@@ -160,21 +160,21 @@ def read_conflicted(root: Path) -> Lock:
 
 
 def merge_conflict(root: Path, text: str) -> Lock:
-    """The lock of a text with conflict markers, both sides merged.
+    """The lock of a text with conflict markers, both versions merged.
 
     They are read from git's index while a merge is open, else from the markers. Raises
-    `InvalidInput` where a side can't be read.
+    `InvalidInput` if one of them can't be read.
     """
-    sides = _sides_in_index(root)
-    if sides is None:
+    versions = _versions_in_index(root)
+    if versions is None:
         return _merge_text(text, LOCK_NAME)
-    ours, base, theirs = sides
-    merged = merge_locks(_side(ours, LOCK_NAME), _side(theirs, LOCK_NAME), _base(base))
+    ours, base, theirs = versions
+    merged = merge_locks(_version(ours, LOCK_NAME), _version(theirs, LOCK_NAME), _base(base))
     return replace(merged, conflicted=True)
 
 
 def read_merged(text: str, source: str) -> Lock:
-    """A lock from its text; if it has conflict markers, both sides merged.
+    """A lock from its text; if it has conflict markers, both versions merged.
 
     Raises `InvalidInput`.
     """
@@ -182,16 +182,18 @@ def read_merged(text: str, source: str) -> Lock:
 
 
 def _merge_text(text: str, source: str) -> Lock:
-    ours, base, theirs = sides_in_text(text)
-    mine, other = _side(ours, source), _side(theirs, source)
-    merged = merge_locks(_unsure(mine, other), _unsure(other, mine), _base(base))
+    ours, base, theirs = versions_in_text(text)
+    mine, other = _version(ours, source), _version(theirs, source)
+    merged = merge_locks(
+        _without_doubtful_content(mine, other), _without_doubtful_content(other, mine), _base(base)
+    )
     return replace(merged, conflicted=True)
 
 
-def _unsure(lock: Lock, other: Lock) -> Lock:
-    """Without the content of entries that the other side has otherwise.
+def _without_doubtful_content(lock: Lock, other: Lock) -> Lock:
+    """The lock without the content of entries that differ in the other one.
 
-    Between markers git may have mixed both sides' lines: the target knows what a model is made of.
+    Between markers git may have mixed the lines of both, so planning asks the target instead.
     """
     return Lock(
         {
@@ -209,24 +211,24 @@ def _unsure(lock: Lock, other: Lock) -> Lock:
     )
 
 
-def _side(text: str, source: str) -> Lock:
+def _version(text: str, source: str) -> Lock:
     try:
         return parse(text, source=source)
     except InvalidInput as bad:
-        words = f"{bad.message}; a side of git's conflict can't be read"
-        raise InvalidInput(words, hint=_TAKE_ONE_SIDE) from bad
+        message = f"{bad.message}; one side of the git conflict can't be read"
+        raise InvalidInput(message, hint=_TAKE_OURS) from bad
 
 
 def _base(text: str | None) -> Lock | None:
-    """What both sides come from; a merge can do without."""
+    """The common base of both, None if it can't be read: a merge works without."""
     try:
         return None if text is None else parse(text)
     except InvalidInput:
         return None
 
 
-def _sides_in_index(root: Path) -> tuple[str, str | None, str] | None:
-    """Ours, base and theirs as git's index has them; None if no merge of the lock is open."""
+def _versions_in_index(root: Path) -> tuple[str, str | None, str] | None:
+    """Ours, base and theirs from git's index; None if no merge of the lock is open."""
     try:
         ours, base, theirs = (_staged(root, stage) for stage in (2, 1, 3))
     except FileNotFoundError:
@@ -239,10 +241,10 @@ def _staged(root: Path, stage: int) -> str | None:
     return None if blob.returncode else blob.stdout.decode("utf-8", "replace")
 
 
-def sides_in_text(text: str) -> tuple[str, str | None, str]:
-    """Ours, base (None without diff3's markers) and theirs, each the whole text of that side.
+def versions_in_text(text: str) -> tuple[str, str | None, str]:
+    """Ours, base (None without diff3's markers) and theirs, each as a whole text.
 
-    Raises `InvalidInput` where markers are torn.
+    Raises `InvalidInput` if the markers are incomplete.
     """
     kept: dict[str, list[str]] = {OURS: [], BASE: [], MIDDLE: []}
     conflicts = bases = 0
@@ -250,28 +252,26 @@ def sides_in_text(text: str) -> tuple[str, str | None, str]:
     for number, line in enumerate(text.splitlines(keepends=True), start=1):
         marker = line[:7] if line[:7] in _AFTER else ""
         if not marker:
-            for side in kept if not at else (at,):
-                kept[side].append(line)
+            for version in kept if not at else (at,):
+                kept[version].append(line)
             continue
         if at not in _AFTER[marker]:
-            raise _torn(f"{LOCK_NAME}:{number}: torn conflict markers")
+            raise InvalidInput(
+                f"{LOCK_NAME}:{number}: incomplete conflict markers", hint=_TAKE_OURS
+            )
         conflicts, bases = conflicts + (marker == OURS), bases + (marker == BASE)
         at = "" if marker == THEIRS else marker
     if at:
-        raise _torn(f"{LOCK_NAME}: a conflict marker without its end")
+        raise InvalidInput(f"{LOCK_NAME}: incomplete conflict markers", hint=_TAKE_OURS)
     ours, base, theirs = ("".join(lines) for lines in kept.values())
     return ours, base if bases == conflicts else None, theirs
 
 
-def _torn(words: str) -> InvalidInput:
-    return InvalidInput(words, hint=_TAKE_ONE_SIDE)
-
-
-# --- what a merge did --------------------------------------------------------------------
+# --- what is left to decide --------------------------------------------------------------
 
 
 def undecided(lock: Lock) -> list[tuple[str, str, Entry]]:
-    """(target, recipe path, entry) of each entry that has candidates: an apply decides."""
+    """(target key, recipe path, entry) of each entry with candidates: the next apply decides."""
     return [
         (key, path, entry)
         for key, target in lock.targets.items()

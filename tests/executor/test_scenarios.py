@@ -362,7 +362,7 @@ def test_two_branches_that_made_the_same_recipe_merge(project: Project, tmp_path
     merged = subprocess.run(["git", "merge-file", "-p", *map(str, paths)], capture_output=True)
     assert merged.returncode > 0 and b"<<<<<<<" in merged.stdout
     (project.root / LOCK_NAME).write_bytes(merged.stdout)
-    with pytest.raises(InvalidInput, match="git left a conflict"):
+    with pytest.raises(InvalidInput, match="git conflict markers"):
         project.run(knight(0.7))
     write_lock(project.root, flattened(read_conflicted(project.root)))
     assert "create" not in project.run(knight(0.7))

@@ -60,5 +60,5 @@ def test_a_lock_behind_a_link_is_refused(tmp_path: Path, command: str) -> None:
     (project / "compose.lock").symlink_to(outside)
     ran = compose(command, at=project)
     assert ran.status == 65
-    assert "compose.lock: a link, which compose does not follow" in ran.err
+    assert "compose.lock is a link, which compose does not follow" in ran.err
     assert outside.read_text(encoding="utf-8") == "{}"

@@ -116,7 +116,7 @@ def test_a_broken_line_in_the_middle_is_refused_in_words(tmp_path: Path, line: b
     for read in (remember, Ledger):
         with pytest.raises(InvalidInput, match=r"journal\.jsonl:2: ") as caught:
             read(tmp_path, "local", state_of(tmp_path))
-        assert "move the journal away" in str(caught.value.hint)
+        assert "move the file away" in str(caught.value.hint)
         assert caught.value.exit_status == 65
 
 

@@ -372,7 +372,7 @@ def test_what_is_not_json_is_refused_with_its_line() -> None:
         ('"protect": false', '"protect": "no"', ".protect: is a string, not true or false"),
         ('"protect": false', '"protect": null', ".protect: is null, not true or false"),
         ('"state": "training"', '"state": "done"', '.next.state: "done" is not one of created'),
-        ('"protect": false', '"price": 3', ': there is no key "price"'),
+        ('"protect": false', '"price": 3', ': unknown key "price"'),
         ('"rank": 32', '"rank": {}', ".content.training.rank: is an object, not a number"),
         ('"rank": 32', '"ra nk": 32', '.content.training["ra nk"]: is not the name'),
         ('"name": "Storybook Knight",\n          "type"', '"type"', ': the key "name" is missing'),
