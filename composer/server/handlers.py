@@ -81,9 +81,9 @@ def list_models(call: Call) -> Answer:
 
 def create_model(call: Call) -> Answer:
     """A new model each time, whatever else there is: the API knows no idempotency."""
-    type, known = fields.text(call.body, "type"), sorted(families.composition_types())
-    if type not in known:
-        raise Refusal(f"type must be {' or '.join(known)}: this server makes nothing else")
+    type, types = fields.text(call.body, "type"), sorted(families.composition_types())
+    if type not in types:
+        raise Refusal(f"type must be {' or '.join(types)}: this server creates nothing else")
     name = fields.text(call.body, "name")
     if name is None:
         raise Refusal("name is missing")

@@ -1,1 +1,1 @@
-"""Where models live: the protocol `base.Target`, and the targets that speak it."""
+"""Where models live: the protocol `base.Target`, and the targets that implement it."""

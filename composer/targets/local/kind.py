@@ -44,7 +44,7 @@ def find_library(
     """The folder of LoRA files: the given one, else that of the environment, else the nearest
     `loras/` upward from each recipe (without recipes, from `recipes/`), else `recipes/loras/`.
 
-    A `loras/` of the repository, which may be a stranger's, counts only if it lies within `root`.
+    A `loras/` of a repository counts only if it lies within `root`, links resolved.
     Raises `UsageError` if the recipes have two different ones, or the given one doesn't exist.
     """
     named = given or (Path(env[LIBRARY]) if env.get(LIBRARY) else None)
@@ -69,7 +69,7 @@ def _library_in(root: Path, recipe_paths: Collection[str]) -> Path:
     if folders:
         return folders[0]
     default = root / _RECIPES / _LORAS
-    if default.exists():  # but outside the root, else it had been found
+    if default.exists():  # but outside the root, else it would be in `folders`
         raise UsageError(
             f"the library {default} leads out of the project",
             hint="to use it all the same: --library DIR",

@@ -1,7 +1,7 @@
-"""JSON as the Scenario API writes it, into our values and back. Knows no network.
+"""JSON of the Scenario API, into our values and back. Knows no network.
 
-Read leniently: unknown fields are passed over, missing ones become None. What must be there and
-isn't raises `Unreadable`, which the client treats as no answer at all.
+It is read leniently: unknown fields are ignored, missing ones become None. A required field that is
+missing raises `Unreadable`, which the client treats like a lost answer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TRAINING = frozenset({"training", "copying"})
 
 
 class Unreadable(ValueError):
-    """An answer that doesn't have the shape it should; the text says what it lacks."""
+    """An answer without the required shape; the text says what it lacks."""
 
 
 # --- what we send ------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def creation(
 
 
 def described_texts(described: Described) -> dict[str, str]:
-    """What describes a model, under the names that the API has for it."""
+    """The described fields, under the names that the API has for them."""
     names = {field.name: field.wire for field in DESCRIBED}
     return {names[name]: text for name, text in described.texts.items()}
 
@@ -74,30 +74,30 @@ def training(wanted: Parameters) -> dict[str, object]:
 
 
 def page(body: object) -> tuple[list[dict[str, Any]], str | None]:
-    """The models of one page of a listing, as they are, and the token of the next page."""
+    """The models of one page of a listing, unread, and the token of the next page."""
     token = _mapping(body, "JSON object").get("nextPaginationToken")
     return models(body), str(token) if token else None
 
 
 def models(body: object) -> list[dict[str, Any]]:
-    """The models of an answer, as they are."""
-    found = _mapping(body, "JSON object").get("models")
-    if not isinstance(found, list):
+    """The models of an answer, unread."""
+    listed = _mapping(body, "JSON object").get("models")
+    if not isinstance(listed, list):
         raise Unreadable("no list of models")
-    return [raw for raw in found if isinstance(raw, dict)]
+    return [raw for raw in listed if isinstance(raw, dict)]
 
 
 def readable(raws: Iterable[Mapping[str, Any]], *, described: Collection[str]) -> dict[str, Model]:
-    """The models by id, without those whose ids we refuse; deleted ones say so in their status."""
-    found = {}
+    """The models by id, without those with invalid ids; deleted ones have that status."""
+    by_id = {}
     for raw in raws:
         try:
             model = read_model(raw, described=described)
         except Unreadable as bad:
-            log.debug("passed over %s: %s", shorten(visible(repr(raw.get("id"))), 80), bad)
+            log.debug("ignored %s: %s", shorten(visible(repr(raw.get("id"))), 80), bad)
         else:
-            found[model.id] = model
-    return found
+            by_id[model.id] = model
+    return by_id
 
 
 def is_deleted(raw: Mapping[str, Any]) -> bool:
@@ -105,12 +105,12 @@ def is_deleted(raw: Mapping[str, Any]) -> bool:
 
 
 def describes(raws: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The described fields that any of these answers has: only such an absent one is empty."""
+    """The described fields that any of these answers has: where one is absent, it is empty."""
     return {field.name for field in DESCRIBED if any(field.wire in raw for raw in raws)}
 
 
 def one_model(body: object) -> Model:
-    """The model of a `{model}` answer, with the job's id if a job stands beside it."""
+    """The model of a `{model}` answer, with the id of the job beside it, if there is one."""
     whole = _mapping(body, "JSON object")
     raw = dict(_mapping(whole.get("model"), "model"))
     beside = whole.get("job")
@@ -120,7 +120,7 @@ def one_model(body: object) -> Model:
 
 
 def read_model(raw: Mapping[str, Any], *, described: Collection[str]) -> Model:
-    """One model. Of the fields `described` an absent one is empty, not unknown."""
+    """One model. Where one of the fields `described` is absent, it is empty, not unknown."""
     if not is_id(raw.get("id")):
         raise Unreadable("no usable id")
     kind, status = _text(raw, "type"), DELETED if is_deleted(raw) else _text(raw, "status")
@@ -137,7 +137,7 @@ def read_model(raw: Mapping[str, Any], *, described: Collection[str]) -> Model:
         type=kind,
         name=_text(raw, "name"),
         status=status,
-        created_at=_moment(raw.get("createdAt")),
+        created_at=_time(raw.get("createdAt")),
         concepts=_concepts(raw.get("concepts")) if kind in composition_types() else None,
         parameters=_parameters(raw.get("parameters")),
         tags=frozenset(t for t in tags if isinstance(t, str)) if isinstance(tags, list) else None,
@@ -145,20 +145,20 @@ def read_model(raw: Mapping[str, Any], *, described: Collection[str]) -> Model:
         owner=_text(raw, "ownerId") or None,
         progress=progress if going else None,
         remaining=remaining if going else None,
-        updated_at=_moment(raw.get("updatedAt")),
+        updated_at=_time(raw.get("updatedAt")),
         epoch=str(raw["epoch"]) if is_id(raw.get("epoch")) else None,
         **texts,
     )
 
 
 def _concepts(raw: object) -> tuple[Concept, ...] | None:
-    """Concepts, None if the answer doesn't say; scales may lie outside 0..1, or carry noise.
+    """Concepts, None if the answer lacks them; scales are rounded and may lie outside 0..1.
 
-    An id that we refuse makes the model unreadable: without it, it would seem another content.
+    An invalid id makes the model unreadable: without that concept, its content would be another.
     """
     if not isinstance(raw, list):
         return None
-    found = []
+    concepts = []
     for item in raw:
         scale = _number(item.get("scale")) if isinstance(item, dict) else None
         if scale is None:
@@ -166,26 +166,26 @@ def _concepts(raw: object) -> tuple[Concept, ...] | None:
         if not is_id(item.get("modelId")):
             raise Unreadable("no usable ids of its concepts")
         epoch = item.get("modelEpoch")
-        found.append(Concept(item["modelId"], rounded(scale), str(epoch) if epoch else None))
-    return tuple(found)
+        concepts.append(Concept(item["modelId"], rounded(scale), str(epoch) if epoch else None))
+    return tuple(concepts)
 
 
 def _parameters(raw: object) -> Parameters | None:
-    """Training parameters; what no recipe could say (an object, a secret) is passed over."""
+    """Training parameters, without those that no recipe can have (objects, secrets)."""
     if not isinstance(raw, dict):
         return None
-    known: dict[str, Value] = {}
+    readable: dict[str, Value] = {}
     for name, value in raw.items():
         if name not in _SECRET_PARAMETERS:
             try:
-                known.update(parameters({name: value}))
+                readable.update(parameters({name: value}))
             except TypeError:
-                log.debug("passed over the parameter %s", shorten(visible(name), 80))
-    return tuple(sorted(known.items()))
+                log.debug("ignored the parameter %s", shorten(visible(name), 80))
+    return tuple(sorted(readable.items()))
 
 
 def _progress(raw: object) -> tuple[float | None, float | None]:
-    """How far a training is, 0..1, and the seconds that it still takes."""
+    """The progress of a training, 0..1, and the seconds that it still takes."""
     if not isinstance(raw, dict):
         return None, None
     done, left = _number(raw.get("progress")), _number(raw.get("remainingTimeMs"))
@@ -196,19 +196,19 @@ def _progress(raw: object) -> tuple[float | None, float | None]:
 
 
 def job(body: object) -> Job:
-    """A `{job}` answer. Its error is the server's text as it came."""
+    """A `{job}` answer. Its error is the server's text, unchanged."""
     raw = _mapping(_mapping(body, "JSON object").get("job"), "job")
     if not is_id(raw.get("jobId")):
         raise Unreadable("no usable job id")
     done, _ = _progress(raw)
     details = raw.get("metadata")
-    said = [details.get(name) for name in ("error", "hint")] if isinstance(details, dict) else []
-    why = "; ".join(text for text in said if isinstance(text, str) and text)
-    return Job(raw["jobId"], _text(raw, "status"), done or 0.0, why or None)
+    texts = [details.get(name) for name in ("error", "hint")] if isinstance(details, dict) else []
+    error = "; ".join(text for text in texts if isinstance(text, str) and text)
+    return Job(raw["jobId"], _text(raw, "status"), done or 0.0, error or None)
 
 
 def price(body: object) -> float | None:
-    """What a training would cost, in creative units, any discount already taken off."""
+    """What a training would cost, in creative units, less any discount."""
     return _number(_mapping(body, "JSON object").get("creativeUnitsCost"))
 
 
@@ -233,8 +233,8 @@ def _number(raw: object) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _moment(raw: object) -> str:
-    """A moment as ISO 8601 in UTC with milliseconds and `Z`, so that it sorts as text."""
+def _time(raw: object) -> str:
+    """A time as ISO 8601 in UTC with milliseconds and `Z`, so that it sorts as text."""
     try:
         moment = datetime.fromisoformat(raw if isinstance(raw, str) else "")
         moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
