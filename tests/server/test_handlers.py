@@ -375,9 +375,9 @@ def test_parameters_of_the_wrong_type_are_refused(served: Served, parameters: ob
 
 def test_rank_and_precision_are_honoured(served: Served, tmp_path: Path) -> None:
     id = served.create()
-    wish = {"rank": 1, "precision": "float16"}
-    started = served.ok("PUT", f"/models/{id}/train", {"parameters": wish})
-    assert started["model"]["parameters"] == wish
+    parameters = {"rank": 1, "precision": "float16"}
+    started = served.ok("PUT", f"/models/{id}/train", {"parameters": parameters})
+    assert started["model"]["parameters"] == parameters
     assert served.finished(id)["status"] == "trained"
     result = read(tmp_path / "state" / "models" / f"{id}.safetensors")
     assert (result.ranks, result.dtypes) == ((1,), ("F16",))

@@ -179,16 +179,20 @@ def test_ids_are_pinned(engine: Engine) -> None:
     assert other not in (KNIGHT, TWIN)
 
 
-def test_a_wish_for_an_id_is_granted_if_it_is_free(engine: Engine) -> None:
+def test_a_requested_id_is_used_if_it_is_free(engine: Engine) -> None:
     chosen = concepts(engine, 0.5)
-    assert engine.create("K", chosen, id="model_wished", type=COMPOSITION).id == "model_wished"
-    derived = engine.create("K", chosen, id="model_wished", type=COMPOSITION).id
+    assert (
+        engine.create("K", chosen, id="model_requested", type=COMPOSITION).id == "model_requested"
+    )
+    derived = engine.create("K", chosen, id="model_requested", type=COMPOSITION).id
     assert derived.startswith("model_")
     assert len(derived) == len("model_") + 22
     for impossible in ("../x", "", "NUL", "com1", "a" * 65):
         assert engine.create("K", chosen, id=impossible, type=COMPOSITION).id != impossible
-    engine.delete("model_wished")
-    assert engine.create("K", chosen, id="model_wished", type=COMPOSITION).id == "model_wished"
+    engine.delete("model_requested")
+    assert (
+        engine.create("K", chosen, id="model_requested", type=COMPOSITION).id == "model_requested"
+    )
 
 
 @pytest.mark.parametrize(
@@ -325,11 +329,11 @@ def test_parameters_that_cant_be_are_refused_by_name(
 def test_a_result_of_a_rank_and_a_precision(engine: Engine, library: Path) -> None:
     for seed in (1, 2):
         write_lora(library / f"{seed}.safetensors", seed, rank=3, title=TITLES[seed - 1])
-    wished = parameters({"rank": 4, "precision": "bfloat16", "seed": 7})
+    sent = parameters({"rank": 4, "precision": "bfloat16", "seed": 7})
     model = engine.create("K", concepts(engine, 0.25, 0.5, 0.75), type=COMPOSITION)
-    engine.train(model.id, wished)
+    engine.train(model.id, sent)
     model = trained(engine, model.id)
-    assert (model.status, model.error, model.parameters) == ("trained", None, wished)
+    assert (model.status, model.error, model.parameters) == ("trained", None, sent)
     result = read(engine.result(model.id))
     assert (result.ranks, result.dtypes) == ((4,), ("BF16",))
     notes = result.metadata
@@ -338,7 +342,7 @@ def test_a_result_of_a_rank_and_a_precision(engine: Engine, library: Path) -> No
     assert "compose.seed" not in notes
 
 
-def test_without_a_wish_the_ranks_add_up(engine: Engine) -> None:
+def test_without_a_rank_the_ranks_add_up(engine: Engine) -> None:
     model = engine.create("K", concepts(engine, 0.25, 0.5, 0.75), type=COMPOSITION)
     engine.train(model.id)
     assert trained(engine, model.id).trained
@@ -347,7 +351,7 @@ def test_without_a_wish_the_ranks_add_up(engine: Engine) -> None:
     assert not [key for key in result.metadata if key in ("compose.rank", "compose.kept")]
 
 
-def test_space_is_asked_for_what_the_wish_needs(tmp_path: Path) -> None:
+def test_free_space_is_checked_for_the_requested_rank(tmp_path: Path) -> None:
     """A reduced result in half the bytes fits where the whole one doesn't."""
     for seed in (1, 2):
         write_lora(tmp_path / "loras" / f"{seed}.safetensors", seed, rank=32)
@@ -358,9 +362,9 @@ def test_space_is_asked_for_what_the_wish_needs(tmp_path: Path) -> None:
         return MARGIN + 150_000  # the whole has 1.6 MB, that of rank 2 in float16 some 26 KB
 
     with Engine(tmp_path / "state", tmp_path / "loras", free_space=space) as engine:
-        for wish, status in (({}, "failed"), ({"rank": 2, "precision": "float16"}, "trained")):
+        for requested, status in (({}, "failed"), ({"rank": 2, "precision": "float16"}, "trained")):
             model = engine.create("K", concepts(engine, 0.5, 0.5), type=COMPOSITION)
-            engine.train(model.id, parameters(wish))
+            engine.train(model.id, parameters(requested))
             model = trained(engine, model.id)
             assert (model.status, "disk space" in str(model.error)) == (status, status == "failed")
     assert asked == [tmp_path / "state" / "models"] * 2

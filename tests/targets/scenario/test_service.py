@@ -51,10 +51,10 @@ def target(server: WireServer) -> Iterator[Scenario]:
 
 
 def test_it_is_a_target(target: Scenario) -> None:
-    door: Target = target
-    assert (door.remote, door.ignores_training, door.rejected) == (True, False, {})
-    assert (door.grace, door.poll_interval) == (2.0, 0.2)
-    assert "precision" in door.unsupported
+    as_target: Target = target
+    assert (as_target.remote, as_target.ignores_training, as_target.rejected) == (True, False, {})
+    assert (as_target.grace, as_target.poll_interval) == (2.0, 0.2)
+    assert "precision" in as_target.unsupported
     with Scenario("https://api.example.com/v1", auth=AUTH, project="p_1") as far:
         assert (far.grace, far.poll_interval) == (90.0, 10.0)
         assert far.key == "https://api.example.com/v1#p_1"
@@ -322,7 +322,11 @@ def test_create_sends_what_the_composition_is(server: WireServer, target: Scenar
     server.say(Reply({"model": raw("m1", status="new")}), Reply({"model": raw("m2")}, 201))
     concepts = [Concept("a", 0.65, "000010"), Concept("b", 1)]
     model = target.create(
-        "Knight", concepts, described=Described(description="soft"), id="wish", type=COMPOSITION
+        "Knight",
+        concepts,
+        described=Described(description="soft"),
+        id="requested",
+        type=COMPOSITION,
     )
     assert (model.id, model.untrained) == ("m1", True)
     assert server.seen[0].body == {
