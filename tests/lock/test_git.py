@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.cli import REPO, compose, edit, samples
+from support.model_types import COMPOSITION
 
 from composer.lock import LOCK_NAME, dump, parse, read_lock
 
@@ -79,6 +81,12 @@ def rescale(path: str, before: str, after: str) -> Callable[[Path], None]:
 
 def entries(project: Path) -> dict[str, Entry]:
     return dict(read_lock(project).target("local").recipes)
+
+
+def models(project: Path) -> dict[str, str]:
+    """Each composition of the local target, and its status."""
+    listed = json.loads(compose("models", "-o", "json", at=project).out)["models"]
+    return {one["id"]: one["status"] for one in listed if one["type"] == COMPOSITION}
 
 
 def is_right_after_one_apply(project: Path) -> None:
@@ -171,6 +179,26 @@ def test_a_recipe_moved_here_and_changed_there_has_one_entry(project: Path) -> N
     assert merged.returncode == 0, merged
     assert ROGUE not in entries(project) and entries(project)[new] == changed
     is_right_after_one_apply(project)
+
+
+def test_a_recipe_moved_here_and_changed_there_is_repaired_to_one_entry(project: Path) -> None:
+    """The same without the driver: git calls it a conflict, or merges the lines."""
+    new = "recipes/rogues/pixel.yaml"
+
+    def move(project: Path) -> None:
+        (project / new).parent.mkdir()
+        (project / ROGUE).rename(project / new)
+
+    on_two_branches(project, move, rescale(ROGUE, "0.6", "0.7"))
+    if git(project, "merge", "--no-edit", "other").returncode:
+        assert compose("lock", "--repair", at=project).status == 0
+    made = models(project)
+    assert compose("apply", at=project).status == 0
+    entry = entries(project)[new]
+    assert ROGUE not in entries(project) and entry.content and not entry.next
+    assert models(project) == made and made[str(entry.composition)] == "trained"
+    assert sorted(concept.scale for concept in entry.content.concepts) == [0.25, 0.7]
+    assert compose("plan", "--detailed-exitcode", at=project).status == 0
 
 
 @pytest.mark.usefixtures("driver")

@@ -86,6 +86,22 @@ def test_a_strangers_id_gets_in_no_more_than_by_hand(applied: Path, diff3: bool)
     assert compose("plan", "--detailed-exitcode", at=applied).status == 0
 
 
+def test_a_repair_keeps_a_strangers_id_where_nothing_touches_it(applied: Path) -> None:
+    """Planning and pruning between the repair and the apply leave it alone, too."""
+    other = stranger(applied)
+    id = conflicted(applied, other)
+    assert compose("lock", "--repair", at=applied).status == 0
+    assert compose("plan", "--detailed-exitcode", at=applied).status == 0
+    assert compose("prune", at=applied).status == 0
+    assert compose("apply", at=applied).status == 0
+    entry = read_lock(applied).target("local").recipes[CASTLE]
+    assert (entry.composition, [old.id for old in entry.replaced]) == (id, [other])
+    compose("prune", at=applied)
+    with Engine(state_of(applied), applied / "recipes/loras", run_jobs=False) as engine:
+        (model,) = engine.get_models([other]).values()
+    assert (model.name, model.gone, MARK in (model.tags or ())) == ("New One", False, True)
+
+
 def test_a_plan_with_a_base_tells_of_markers_and_all_else_refuses_them(applied: Path) -> None:
     id = conflicted(applied, "model_theirs")
     for form in ("text", "markdown", "github", "json"):
