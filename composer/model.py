@@ -341,6 +341,7 @@ class TargetLock:
 
 
 LOCK_NAME = "compose.lock"  # the lock's file name, in the project's root
+RECIPES_FOLDER = "recipes"  # below the root
 
 
 @dataclass(frozen=True, slots=True)

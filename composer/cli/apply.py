@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 @opt.dry_running
 def apply_command(
     selection: Selection,
-    wish: TargetOptions,
-    form: str,
+    target_options: TargetOptions,
+    output_format: str,
     options: ApplyOptions,
     list_all: bool,
     dry_run: bool,
@@ -45,13 +45,13 @@ def apply_command(
     project = open_project(selection)
     options = project.options(options)
     if dry_run:
-        return _only_shown(project, wish, options, form, list_all=list_all)
+        return _only_shown(project, target_options, options, output_format, list_all=list_all)
     with (
         project.exclusive(options.lock_timeout),
         graceful() as interruption,
         open_target(
             project,
-            wish,
+            target_options,
             run_jobs=True,
             parallelism=options.parallelism,
             sleep=interruption.sleep,
@@ -65,7 +65,7 @@ def apply_command(
             on_step=progress.say,
             stop=interruption.event,
         )
-    if form == "json":
+    if output_format == "json":
         click.echo(results.report_json(report), nl=False)
     else:
         emit(lambda color: results.report(report, color=color))
@@ -73,11 +73,16 @@ def apply_command(
 
 
 def _only_shown(
-    project: Project, wish: TargetOptions, options: ApplyOptions, form: str, *, list_all: bool
+    project: Project,
+    target_options: TargetOptions,
+    options: ApplyOptions,
+    output_format: str,
+    *,
+    list_all: bool,
 ) -> int:
-    with open_target(project, wish, run_jobs=False) as target:
+    with open_target(project, target_options, run_jobs=False) as target:
         plan = project.plan(target, options, advise=False)
-    if form == "json":
+    if output_format == "json":
         click.echo(plan.to_json(), nl=False)
     else:
         emit(lambda color: PLAN_FORMATS["text"](replace(plan, color=color, list_all=list_all)))

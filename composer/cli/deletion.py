@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,13 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import open_engine, open_project, open_target
+from composer.cli.project import chosen_key, open_engine, open_project, open_target
 from composer.cli.terminal import Progress, emit
 from composer.errors import UsageError
 from composer.output import results
 from composer.output.plan_text import text
 from composer.project import PlanOptions
-from composer.targets.selection import choose
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -31,11 +29,11 @@ if TYPE_CHECKING:
 @opt.dry_running
 @opt.lock_timeout
 def forget_command(
-    what: tuple[str, ...], wish: TargetOptions, dry_run: bool, lock_timeout: float
+    what: tuple[str, ...], target_options: TargetOptions, dry_run: bool, lock_timeout: float
 ) -> int:
     """Take recipes (by path or name) or single ids out of the lock. Nothing is deleted."""
     project = open_project()
-    key = choose(wish, project.lockfile.targets, os.environ).key
+    key = chosen_key(project, target_options)
     with nullcontext() if dry_run else project.exclusive(lock_timeout):
         forgotten = project.forget(key, *what, dry_run=dry_run)
     for one in forgotten:
@@ -54,7 +52,7 @@ def forget_command(
 def destroy_command(
     what: tuple[str, ...],
     everything: bool,
-    wish: TargetOptions,
+    target_options: TargetOptions,
     dry_run: bool,
     allow_large_change: bool,
     lock_timeout: float,
@@ -70,7 +68,7 @@ def destroy_command(
     options = PlanOptions(allow_empty=True, allow_large_change=allow_large_change)
     with (
         nullcontext() if dry_run else project.exclusive(lock_timeout),
-        open_target(project, wish, run_jobs=not dry_run) as target,
+        open_target(project, target_options, run_jobs=not dry_run) as target,
         Progress() as progress,
     ):
         report = project.destroy(
@@ -94,7 +92,7 @@ def destroy_command(
 @opt.lock_timeout
 def prune_command(
     selection: Selection,
-    wish: TargetOptions,
+    target_options: TargetOptions,
     local: bool,
     dry_run: bool,
     allow_empty: bool,
@@ -109,12 +107,15 @@ def prune_command(
     options = PlanOptions(allow_empty=allow_empty, allow_large_change=allow_large_change)
     with nullcontext() if dry_run else project.exclusive(lock_timeout):
         if local:
-            with open_engine(project, wish, run_jobs=not dry_run) as engine:
+            with open_engine(project, target_options, run_jobs=not dry_run) as engine:
                 freed = project.prune_local(engine, dry_run=dry_run)
             would = "would free" if dry_run else "freed"
             click.echo(f"{would} {len(freed)}: {', '.join(freed) or '-'}")
             return 0
-        with open_target(project, wish, run_jobs=not dry_run) as target, Progress() as progress:
+        with (
+            open_target(project, target_options, run_jobs=not dry_run) as target,
+            Progress() as progress,
+        ):
             report = project.prune(
                 target,
                 options,

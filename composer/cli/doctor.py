@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 @opt.target_options
 @opt.output_option("text", "json")
 @click.option("--offline", is_flag=True, help="Don't contact the target.")
-def doctor_command(wish: TargetOptions, form: str, offline: bool) -> int:
+def doctor_command(target_options: TargetOptions, output_format: str, offline: bool) -> int:
     """Check the environment, project, LoRA library, local database and target for problems.
 
     Nothing is changed. Each problem comes with the command that fixes it.
     """
     project = open_project(may_be_empty=True, check=False)
-    checks = project.doctor(wish, os.environ, offline=offline)
-    if form == "json":
+    checks = project.doctor(target_options, os.environ, offline=offline)
+    if output_format == "json":
         click.echo(render.as_json(checks), nl=False)
     else:
         emit(lambda color: render.text(checks, color=color))

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 @opt.dry_running
 @opt.lock_timeout
 def import_command(
-    ids: tuple[str, ...], everything: bool, wish: TargetOptions, dry_run: bool, lock_timeout: float
+    ids: tuple[str, ...],
+    everything: bool,
+    target_options: TargetOptions,
+    dry_run: bool,
+    lock_timeout: float,
 ) -> int:
     """Write recipes into recipes/, and lock entries, for compositions that exist.
 
@@ -37,7 +41,7 @@ def import_command(
     project = open_project(may_be_empty=True)
     with (
         nullcontext() if dry_run else project.exclusive(lock_timeout),
-        open_target(project, wish, run_jobs=False) as target,
+        open_target(project, target_options, run_jobs=False) as target,
     ):
         imported = project.import_models(target, None if everything else ids, dry_run=dry_run)
     for one in imported:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,20 +12,19 @@ from composer.cli.options import weighted
 from composer.cli.output_files import check_page, write_copy
 from composer.cli.project import open_engine, open_project
 from composer.cli.terminal import emit
-from composer.errors import ComposeError, UsageError
+from composer.errors import UsageError
 from composer.output.inspect import as_json, text
 from composer.output.inspect_html import page
-from composer.project.options import PLAN_DEFAULTS, Selection
-from composer.project.planning import build_plan, concepts_of
+from composer.project.options import Selection
 from composer.project.sources import find
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from composer.lora.inspection import Inspection
 
-RECIPES = (".yaml", ".yml")
+RECIPE_ENDINGS = (".yaml", ".yml")
 
 
 @click.command("inspect")
@@ -42,7 +40,7 @@ RECIPES = (".yaml", ".yml")
     "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page for browsers too."
 )
 def inspect_command(
-    what: tuple[str, ...], library: Path | None, form: str, html: Path | None
+    what: tuple[str, ...], library: Path | None, output_format: str, html: Path | None
 ) -> int:
     """Show what LoRAs are, and whether they get into each other's way: before anything is made.
 
@@ -65,43 +63,35 @@ def inspect_command(
                 f"there are no recipes in {visible(str(path))}",
                 hint="name recipes or .safetensors files",
             )
-    found = [*_of_recipes(recipes, library), *_of_files(files)]
+    inspections = [*_of_recipes(recipes, library), *_of_files(files)]
     if html:
-        write_copy(html, page(found))
-    if form == "json":
-        click.echo(as_json(found), nl=False)
+        write_copy(html, page(inspections))
+    if output_format == "json":
+        click.echo(as_json(inspections), nl=False)
     else:
-        emit(lambda color: text(found, color=color))
+        emit(lambda color: text(inspections, color=color))
     return 0
 
 
 def _is_recipe(path: Path) -> bool:
-    return path.suffix.lower() in RECIPES or path.is_dir()
+    return path.suffix.lower() in RECIPE_ENDINGS or path.is_dir()
 
 
-def _of_files(files: Sequence[tuple[Path, float]]) -> Iterator[Inspection]:
+def _of_files(files: Sequence[tuple[Path, float]]) -> list[Inspection]:
     if not files:
-        return
+        return []
     try:
         from composer.lora import inspect
     except ModuleNotFoundError as missing:
         raise UsageError(
             f"inspecting needs {missing.name}", hint="pip install 'lora-compose[local]'"
         ) from missing
-    yield inspect(files)
+    return [inspect(files)]
 
 
-def _of_recipes(recipes: Sequence[Path], library: Path | None) -> Iterator[Inspection]:
-    """Their concepts as the local target resolves them: by the lock's pins, else by name."""
+def _of_recipes(recipes: Sequence[Path], library: Path | None) -> list[Inspection]:
     if not recipes:
-        return
+        return []
     project = open_project(Selection(tuple(recipes)))
-    with open_engine(project, opt.TargetOptions(None, None, library), run_jobs=False) as engine:
-        planned = build_plan(project, engine, project.options(PLAN_DEFAULTS))
-        for action in planned.actions:
-            if action.recipe is None:
-                continue
-            if action.content is None:
-                raise ComposeError(f"{action.path}: {action.explanation.reason}")
-            found = engine.inspect(concepts_of(action))
-            yield replace(found, title=action.name, source=action.path)
+    with open_engine(project, opt.TargetOptions(library=library), run_jobs=False) as engine:
+        return project.inspect(engine)

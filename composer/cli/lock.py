@@ -56,8 +56,8 @@ _PATH_ENDINGS = ("/", os.sep, ".yaml", ".yml")
 @opt.lock_timeout
 def lock_command(
     selection: Selection,
-    wish: TargetOptions,
-    form: str,
+    target_options: TargetOptions,
+    output_format: str,
     locked: bool,
     offline: bool,
     upgrade: tuple[str, ...],
@@ -74,23 +74,25 @@ def lock_command(
         _refuse_all_but("--merge", "merge")
         return _print_merge(merge_lock_files(*merge))
     if repair:
-        _refuse_all_but("--repair", "repair", "paths", "form", "dry_run", "lock_timeout")
+        _refuse_all_but("--repair", "repair", "paths", "output_format", "dry_run", "lock_timeout")
         project = open_project(selection, check=False)
         with nullcontext() if dry_run else project.exclusive(lock_timeout):
-            return _print_repair(project.repair_lock(dry_run=dry_run), form)
+            return _print_repair(project.repair_lock(dry_run=dry_run), output_format)
     if offline and upgrade:
         raise UsageError("--upgrade asks the target, and --offline does not")
     selection, names = _paths_apart(selection, upgrade)
     project = open_project(selection)
     options = PlanOptions(upgrade=names, upgrade_all=len(names) < len(set(upgrade)), locked=locked)
     if offline:
-        return _check_offline(project, wish, options)
+        return _check_offline(project, target_options, options)
     with (
         nullcontext() if dry_run or locked else project.exclusive(lock_timeout),
-        open_target(project, wish, run_jobs=False) as target,
+        open_target(project, target_options, run_jobs=False) as target,
     ):
         pinned = project.lock(target, options, dry_run=dry_run)
-    _print_pins(pinned, form, locked=locked, upgrade=dry_run and bool(upgrade), dry_run=dry_run)
+    _print_pins(
+        pinned, output_format, locked=locked, upgrade=dry_run and bool(upgrade), dry_run=dry_run
+    )
     return pinned.exit_status
 
 
@@ -114,12 +116,14 @@ def _paths_apart(
     return replace(selection, paths=(*selection.paths, *map(Path, paths))), names
 
 
-def _print_pins(pinned: Pinned, form: str, *, locked: bool, upgrade: bool, dry_run: bool) -> None:
+def _print_pins(
+    pinned: Pinned, output_format: str, *, locked: bool, upgrade: bool, dry_run: bool
+) -> None:
     pinning = pinned.pinning
     if locked:  # no pin was written: only what is wrong is of interest
         for path, words in pinning.problems:
             click.echo(f"{visible(path)}: {visible(words)}", err=True)
-    elif form == "json":
+    elif output_format == "json":
         printed = render.pins_json(
             pinning, pinned.outdated, target=pinned.target, written=pinned.written
         )
@@ -130,16 +134,16 @@ def _print_pins(pinned: Pinned, form: str, *, locked: bool, upgrade: bool, dry_r
         emit(lambda color: render.pins(pinning, would=dry_run, color=color))
 
 
-def _check_offline(project: Project, wish: TargetOptions, options: PlanOptions) -> int:
-    key, reason = offline_choice(wish, project.lockfile.targets, os.environ)
+def _check_offline(project: Project, target_options: TargetOptions, options: PlanOptions) -> int:
+    key, reason = offline_choice(target_options, project.lockfile.targets, os.environ)
     click.echo(f"Target: {visible(key)} ({reason}), not asked: --offline", err=True)
     project.check_pins(key, options)
     return 0
 
 
-def _print_repair(merged: MergedLock, form: str) -> int:
+def _print_repair(merged: MergedLock, output_format: str) -> int:
     entries = merged.undecided
-    if form == "json":
+    if output_format == "json":
         click.echo(render.repair_json(entries, written=merged.written), nl=False)
     else:
         click.echo(

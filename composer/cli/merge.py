@@ -19,12 +19,11 @@ from composer.output import merge as render
 @click.argument("loras", nargs=-1, required=True, metavar="LORA[:SCALE]...")
 @click.option(
     "-o",
-    "--output",
-    "out",
+    "--out",
     type=click.Path(path_type=Path),
     required=True,
-    metavar="OUT",
-    help="The file to write: OUT.safetensors.",
+    metavar="FILE",
+    help="The .safetensors file to write.",
 )
 @click.option("--rank", type=click.IntRange(min=1), metavar="R", help="Maximum rank per layer.")
 @click.option(

@@ -31,13 +31,15 @@ def _known(context: click.Context, parameter: click.Parameter, type: str | None)
 @opt.target_options
 @click.option("--type", "type_", metavar="TYPE", callback=_known, help="Only models of this type.")
 @opt.output_option("text", "json")
-def models_command(selection: Selection, wish: TargetOptions, type_: str | None, form: str) -> int:
+def models_command(
+    selection: Selection, target_options: TargetOptions, type_: str | None, output_format: str
+) -> int:
     """List the models of the target, newest first: LoRAs and compositions."""
     project = open_project(selection)
-    with open_target(project, wish, run_jobs=False) as target:
+    with open_target(project, target_options, run_jobs=False) as target:
         listed = target.list_models(*([type_] if type_ else []))
         rejected = target.rejected
-    if form == "json":
+    if output_format == "json":
         click.echo(results.models_json(listed, rejected=rejected), nl=False)
     else:
         emit(lambda color: results.models(listed, rejected=rejected, color=color))

@@ -57,7 +57,7 @@ selection_options = gathered(
 
 target_options = gathered(
     TargetOptions,
-    "wish",
+    "target_options",
     click.option("--target", metavar="TARGET", help="local, scenario, or a base URL."),
     click.option("--project", metavar="ID", help="The Scenario project [SCENARIO_PROJECT_ID]."),
     click.option(
@@ -74,7 +74,7 @@ def output_option(*formats: str) -> Callable[[Command], Command]:
     return click.option(
         "-o",
         "--output",
-        "form",
+        "output_format",
         type=click.Choice(formats),
         default=formats[0],
         show_default=True,
@@ -96,7 +96,7 @@ def dry_running(command: Command) -> Command:
 
     @functools.wraps(command)
     def wrapper(**given: Any) -> Any:
-        if given["dry_run"] and given.get("form") != "json":
+        if given["dry_run"] and given.get("output_format") != "json":
             click.echo("Dry run: nothing is written.")
         return command(**given)
 

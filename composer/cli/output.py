@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING
 
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import open_project
+from composer.cli.project import chosen_key, open_project
 from composer.errors import ComposeError
 from composer.lock import plain_content
 from composer.output import results
 from composer.output.style import aligned
 from composer.project.sources import find_path, trained
 from composer.targets.registry import kind_of_key
-from composer.targets.selection import choose
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -29,22 +27,24 @@ if TYPE_CHECKING:
 @click.argument("recipe", required=False)
 @opt.target_options
 @opt.output_option("text", "json")
-def output_command(recipe: str | None, wish: TargetOptions, form: str) -> int:
+def output_command(recipe: str | None, target_options: TargetOptions, output_format: str) -> int:
     """Print the model id of RECIPE (a path or a name), its concepts, and a generation call.
 
     Without RECIPE, the map of all recipes' names to ids: what a game's config reads.
     """
     project = open_project()
-    key = choose(wish, project.lockfile.targets, os.environ).key
+    key = chosen_key(project, target_options)
     entries = project.entries(key)
     if recipe is None:
         ids = trained(entries)
-        click.echo(json.dumps(ids, indent=2, sort_keys=True) if form == "json" else _table(ids))
+        click.echo(
+            json.dumps(ids, indent=2, sort_keys=True) if output_format == "json" else _table(ids)
+        )
         return 0
     entry = entries[find_path(entries, recipe)]
     if entry.composition is None or entry.content is None:
         raise ComposeError(f"{entry.name} has no trained model yet", hint="compose apply")
-    if form == "json":
+    if output_format == "json":
         content = plain_content(entry.content)
         said = {"name": entry.name, "id": entry.composition, "content": content}
         click.echo(json.dumps(said, indent=2))

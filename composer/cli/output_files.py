@@ -14,8 +14,9 @@ from composer.cli.options import gathered
 from composer.errors import ComposeError, TargetError, UsageError
 from composer.files.delivery import check_folder, refuse_link_out, replacing, unwritable
 from composer.lock import LOCK_NAME
+from composer.model import RECIPES_FOLDER
 from composer.output.markdown import COMMENT, SUMMARY, Budget
-from composer.project.sources import RECIPES, find
+from composer.project.sources import find
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Copies:
             if any(_is_same(file, other) for _, other, _, _ in wanted[:n]):
                 raise UsageError(f"{option}: {file} is to hold another format already")
         root, chosen = find(selection, Path.cwd())
-        recipes = [*chosen, *(root / RECIPES).rglob("*.y*ml")]
+        recipes = [*chosen, *(root / RECIPES_FOLDER).rglob("*.y*ml")]
         for option, file, _, _ in self.files:
             refuse_link_out(file)
             if any(_is_same(file, ours) for ours in (root / LOCK_NAME, *recipes)):

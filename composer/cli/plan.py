@@ -1,4 +1,4 @@
-"""`compose plan`: what apply would do, and why, in every form that a review needs."""
+"""`compose plan`: what apply would do, and why, in every format that a review needs."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 @opt.plan_options
 def plan_command(
     selection: Selection,
-    wish: TargetOptions,
-    form: str,
+    target_options: TargetOptions,
+    output_format: str,
     copies: Copies,
     budget: str,
     base: str | None,
@@ -66,21 +66,23 @@ def plan_command(
     try:
         copies.check(selection)
         project = open_project(selection, read=read_lock if base is None else read_conflicted)
-        plan = _planned(project, wish, options, base, offline=offline)
+        plan = _planned(project, target_options, options, base, offline=offline)
     except InvalidInput as bad:
         copies.write(partial(invalid, bad))
-        click.echo(invalid(bad, form, BUDGETS[budget]), nl=False)
+        click.echo(invalid(bad, output_format, BUDGETS[budget]), nl=False)
         raise
     whole = copies.json.name if copies.json else WHOLE
-    next_step = f"compose apply{wish.flags}"
+    next_step = f"compose apply{target_options.flags}"
     view = replace(
         plan, next_step=next_step, whole=whole, budget=BUDGETS[budget], list_all=list_all
     )
-    copies.write(lambda form, budget: PLAN_FORMATS[form](replace(view, budget=budget)))
-    if form == "text":
+    copies.write(
+        lambda output_format, budget: PLAN_FORMATS[output_format](replace(view, budget=budget))
+    )
+    if output_format == "text":
         emit(lambda color: PLAN_FORMATS["text"](replace(view, color=color)))
     else:
-        click.echo(PLAN_FORMATS[form](view), nl=False)
+        click.echo(PLAN_FORMATS[output_format](view), nl=False)
     plan.check(options)
     if plan.blocked:
         return ExitStatus.FAILED
@@ -88,11 +90,16 @@ def plan_command(
 
 
 def _planned(
-    project: Project, wish: TargetOptions, options: PlanOptions, base: str | None, *, offline: bool
+    project: Project,
+    target_options: TargetOptions,
+    options: PlanOptions,
+    base: str | None,
+    *,
+    offline: bool,
 ) -> ReviewedPlan:
     if offline:
-        key, reason = offline_choice(wish, project.lockfile.targets, os.environ)
+        key, reason = offline_choice(target_options, project.lockfile.targets, os.environ)
         click.echo(f"Target: {visible(key)} ({reason}), not asked: --offline\n", err=True)
         return project.plan_offline(key, options, base=base)
-    with open_target(project, wish, run_jobs=False) as target:
+    with open_target(project, target_options, run_jobs=False) as target:
         return project.plan(target, options, base=base)

@@ -15,6 +15,7 @@ from composer.project.options import ALL_RECIPES
 from composer.targets import registry
 from composer.targets.kind import OpenRequest
 from composer.targets.local.kind import open_engine as open_local
+from composer.targets.selection import choose
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from composer.targets.kind import TargetOptions
     from composer.targets.local.service import Engine
     from composer.targets.selection import Choice
-
-
-__all__ = ["Project", "open_project"]
 
 
 def open_project(
@@ -81,6 +79,11 @@ def open_target(
 
 def _say(choice: Choice) -> None:
     click.echo(f"Target: {visible(choice.key)} ({choice.reason})\n", err=True)
+
+
+def chosen_key(project: Project, options: TargetOptions) -> str:
+    """The key in the lock of the target that a command is about, where none is opened."""
+    return choose(options, project.lockfile.targets, os.environ).key
 
 
 def open_engine(project: Project, options: TargetOptions, *, run_jobs: bool) -> Engine:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import LOCAL, open_engine, open_project
+from composer.cli.project import LOCAL, chosen_key, open_engine, open_project
 from composer.errors import UsageError, gravest
 from composer.output.style import aligned
-from composer.targets.selection import choose
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--out",
-    "--output",
-    "out",
     required=True,
     metavar="FILE|DIR",
     help="A .safetensors file, or a folder; end the path with / to create the folder.",
@@ -33,7 +29,7 @@ if TYPE_CHECKING:
 @opt.target_options
 @opt.dry_running
 def pull_command(
-    recipes: tuple[str, ...], out: str, force: bool, wish: TargetOptions, dry_run: bool
+    recipes: tuple[str, ...], out: str, force: bool, target_options: TargetOptions, dry_run: bool
 ) -> int:
     """Write the trained results of recipes (by path or name; by default all) to files.
 
@@ -41,13 +37,13 @@ def pull_command(
     system allows, else copies.
     """
     project = open_project()
-    key = choose(wish, project.lockfile.targets, os.environ).key
+    key = chosen_key(project, target_options)
     if key != LOCAL:
         raise UsageError(
             f"pull works with the local target only, not with {visible(key)}",
             hint="give --target local, or download the model as that target documents it",
         )
-    with open_engine(project, wish, run_jobs=False) as engine:
+    with open_engine(project, target_options, run_jobs=False) as engine:
         pulled = project.pull(engine, out, *recipes, force=force, dry_run=dry_run)
     click.echo("\n".join(aligned([[one.state, visible(one.name), one.note] for one in pulled])))
     return gravest(one.exit_status for one in pulled)

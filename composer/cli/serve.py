@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from composer.cli.project import open_project
 from composer.cli.signals import until_signalled
 from composer.errors import UsageError
-from composer.files.state import prepare_state, state_dir
-from composer.project.sources import RECIPES
-from composer.recipes import discover, find_root, home_directory
+from composer.recipes import relative
 from composer.targets.local.kind import find_library
 
 if TYPE_CHECKING:
@@ -67,12 +66,11 @@ def serve_command(
     if fault_script and not auth.is_loopback(host):
         raise UsageError("--fault-script works on loopback addresses only", hint="drop --host")
     faults = _faults(fault_script, fault_log) if fault_script or fault_log else None
-    root = find_root([Path.cwd()], cwd=Path.cwd(), home=home_directory())
-    state = prepare_state(state_dir(root, os.environ), root)
+    project = open_project(may_be_empty=True, check=False)
+    state = project.prepare_state()
     credentials = auth.credentials(os.environ, state)
-    recipes = discover([root / RECIPES], root=root) if (root / RECIPES).is_dir() else []
-    paths = [str(path.relative_to(root)) for path in recipes]
-    loras = find_library(root, paths, given=library, env=os.environ).absolute()
+    paths = [relative(file, project.root) or "" for file in project.files]
+    loras = find_library(project.root, paths, given=library, env=os.environ).absolute()
     with Engine(state, loras) as engine:
         server = running.Server(engine, credentials, host=host, port=port, faults=faults, log=_say)
         _introduce(server, credentials, loras, state)

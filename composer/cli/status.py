@@ -36,14 +36,14 @@ class Sized(Protocol):
     help="Exit 2 if the target drifted from the lock; a changed recipe is no drift.",
 )
 def status_command(
-    selection: Selection, wish: TargetOptions, form: str, detailed_exitcode: bool
+    selection: Selection, target_options: TargetOptions, output_format: str, detailed_exitcode: bool
 ) -> int:
     """Show for each recipe whether it, the lock and the target agree, and its model's state."""
     project = open_project(selection)
-    with open_target(project, wish, run_jobs=False) as target:
+    with open_target(project, target_options, run_jobs=False) as target:
         plan = project.status(target).plan
         size = target.size() if isinstance(target, Sized) else 0
-    if form == "json":
+    if output_format == "json":
         click.echo(results.status_json(plan), nl=False)
     else:
         sizes = [f"results: {size / 1e6:,.1f} MB in {visible(str(project.state))}"] if size else []

@@ -15,7 +15,7 @@ from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
+    from typing import Self
 
     from rich.table import Table
 
@@ -43,19 +43,15 @@ def emit(render: Callable[[bool], str], *, err: bool = False) -> None:
     click.echo(render(color), err=err, nl=False, color=color)
 
 
-class Progress:
-    """Shows the steps of an apply; `say` may be called by any thread."""
+class _Display:
+    """A part of the terminal that is drawn again and again while a `with` block runs."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream or sys.stderr
-        self._colour = colours(self._stream)
-        self._guard = threading.Lock()
-        self._steps: dict[str, Step] = {}
-        self._since: dict[str, float] = {}
-        self._spoke = time.monotonic()
-        self._live: Any = None
+        self._last_line = time.monotonic()
+        self._live: Any = None  # rich's, on a terminal
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if is_live(self._stream):
             from rich.console import Console
             from rich.live import Live
@@ -65,14 +61,20 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._live is not None:
             self._live.stop()
+
+
+class Progress(_Display):
+    """Shows the steps of an apply; `say` may be called by any thread."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__(stream)
+        self._colour = colours(self._stream)
+        self._guard = threading.Lock()
+        self._steps: dict[str, Step] = {}
+        self._since: dict[str, float] = {}
 
     def say(self, step: Step) -> None:
         if step.state == "kept":
@@ -83,13 +85,13 @@ class Progress:
             if before is None or before.state != step.state:
                 self._since[step.action.path] = time.monotonic()
                 self._line(step)
-            elif time.monotonic() - self._spoke > HEARTBEAT:
+            elif time.monotonic() - self._last_line > HEARTBEAT:
                 self._line(step)
             if self._live is not None:
                 self._live.update(self._table())
 
     def _line(self, step: Step) -> None:
-        self._spoke = time.monotonic()
+        self._last_line = time.monotonic()
         if self._live is not None:
             return
         share = f" {step.progress:.0%}" if step.progress and step.state == "training" else ""
@@ -120,40 +122,20 @@ class Progress:
         return table
 
 
-class Meter:
+class Meter(_Display):
     """Shows how far one piece of work is: a bar on a terminal, elsewhere a line now and then."""
 
     def __init__(self, what: str, stream: TextIO | None = None) -> None:
+        super().__init__(stream)
         self._what = what
-        self._stream = stream or sys.stderr
-        self._began = self._spoke = time.monotonic()
-        self._live: Any = None
-
-    def __enter__(self) -> Meter:
-        if is_live(self._stream):
-            from rich.console import Console
-            from rich.live import Live
-
-            console = Console(file=self._stream, highlight=False, markup=False)
-            self._live = Live(console=console, transient=True, refresh_per_second=8)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._began = self._last_line
 
     def say(self, share: float) -> None:
         """That this share of the work, 0..1, is done."""
         if self._live is not None:
             self._live.update(f"{self._what} {bar(share)} {share:4.0%}{self._left(share)}")
-        elif time.monotonic() - self._spoke > HEARTBEAT:
-            self._spoke = time.monotonic()
+        elif time.monotonic() - self._last_line > HEARTBEAT:
+            self._last_line = time.monotonic()
             click.echo(f"{self._what} {share:.0%}{self._left(share)}", file=self._stream)
 
     def _left(self, share: float) -> str:

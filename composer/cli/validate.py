@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 @click.command("validate")
 @selection_options
 @output_option("text", "json", "github", "sarif")
-def validate_command(selection: Selection, form: str) -> int:
+def validate_command(selection: Selection, output_format: str) -> int:
     """Check recipes: every problem in every file, with its place and what to write instead.
 
     PATHS are recipe files or folders; without any, the folder recipes/.
     """
     project = Project(".", selection)
     found = project.validate()
-    if form == "text":
-        emit(lambda color: problems.text(found, files=project.files, color=color))
+    if output_format == "text":
+        emit(lambda color: problems.text(found, files=len(project.files), color=color))
     else:
         render = {"json": problems.as_json, "github": problems.github, "sarif": problems.sarif}
-        click.echo(render[form](found), nl=False)
+        click.echo(render[output_format](found), nl=False)
     return ExitStatus.INVALID if found else 0

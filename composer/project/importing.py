@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from composer.lock import Ledger
 from composer.lora import families
+from composer.model import RECIPES_FOLDER
 from composer.planner import entry_of, recipe_of
-from composer.project.sources import RECIPES
 from composer.recipes import parse, slug, write
 from composer.targets.base import observe
 
@@ -102,10 +102,10 @@ class _Import:
 
     def _free_path(self, name: str) -> str:
         stem, n = slug(name), 1
-        path = f"{RECIPES}/{stem}.yaml"
+        path = f"{RECIPES_FOLDER}/{stem}.yaml"
         while path.casefold() in self._paths or (self.project.root / path).exists():
             n += 1
-            path = f"{RECIPES}/{stem}-{n}.yaml"
+            path = f"{RECIPES_FOLDER}/{stem}-{n}.yaml"
         return path
 
 

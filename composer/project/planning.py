@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from composer.errors import BadLora, InvalidInput, UsageError
+from composer.errors import BadLora, ComposeError, InvalidInput, UsageError
 from composer.files.repository import git
 from composer.lock import LOCK_NAME, read_merged, remember
 from composer.model import Lock
@@ -15,19 +15,19 @@ from composer.output.plan_formats import PLAN_FORMATS
 from composer.output.plan_view import PlanView
 from composer.planner import MARKERS, compare_locks, plan, unreadable, with_recovered
 from composer.planner import plan_offline as plan_by_lock
-from composer.project.options import check_approved
-from composer.targets.base import observe
+from composer.project.options import PLAN_DEFAULTS, check_approved
+from composer.targets.base import Target, observe
 from composer.text import shorten, visible
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterable, Sequence
 
+    from composer.lora import Inspection
     from composer.model import Concept, Recipe
     from composer.planner import Action, Options, Plan
     from composer.project.options import PlanOptions
     from composer.project.project import Project
-    from composer.targets.base import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +140,29 @@ log = logging.getLogger("composer.inspect")
 
 
 @runtime_checkable
-class Judging(Protocol):
-    """A target that can look into LoRAs."""
+class Inspecting(Protocol):
+    """A target that can read the weights of LoRAs, as the local target does."""
 
     def verdict(self, concepts: Iterable[Concept]) -> str | None:
-        """In one line, whether these LoRAs get into each other's way; None for one alone."""
+        """In one line, whether these LoRAs interfere; None for one alone."""
+
+    def inspect(self, concepts: Iterable[Concept]) -> Inspection:
+        """What these LoRAs are, and do together at their scales."""
+
+
+def inspect(project: Project, target: Target) -> list[Inspection]:
+    """See `Project.inspect`."""
+    if not isinstance(target, Inspecting):
+        raise UsageError(f"the target {target.key} can't read LoRA files", hint="use local")
+    inspections = []
+    for action in build_plan(project, target, project.options(PLAN_DEFAULTS)).actions:
+        if action.recipe is None:
+            continue
+        if action.content is None:
+            raise ComposeError(f"{action.path}: {action.explanation.reason}")
+        inspection = target.inspect(concepts_of(action))
+        inspections.append(replace(inspection, title=action.name, source=action.path))
+    return inspections
 
 
 def advice(planned: Plan, target: Target) -> dict[str, str]:
@@ -153,7 +171,7 @@ def advice(planned: Plan, target: Target) -> dict[str, str]:
     Where there is none, the plan is as good.
     """
     found: dict[str, str] = {}
-    if not isinstance(target, Judging):
+    if not isinstance(target, Inspecting):
         return found
     for action in planned.actions:
         try:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from composer.errors import Check, Problem
+    from composer.lora import Inspection
     from composer.model import Entry, Lock, Recipe
     from composer.planner import Plan, Report, Step
     from composer.project.applying import Forgotten
@@ -103,9 +104,9 @@ class Project:
         return sources.recipes
 
     @property
-    def files(self) -> int:
-        """How many recipe files the selection means."""
-        return len(self._chosen)
+    def files(self) -> tuple[Path, ...]:
+        """The recipe files that the selection means; they may not be valid."""
+        return tuple(self._chosen)
 
     @cached_property
     def selected(self) -> frozenset[str] | None:
@@ -124,8 +125,12 @@ class Project:
             self.root,
             tuple(recipe.path for recipe in self.recipes),
             tuple(self.lockfile.targets),
-            lambda create: prepare_state(self.state, self.root) if create else self.state,
+            lambda create: self.prepare_state() if create else self.state,
         )
+
+    def prepare_state(self) -> Path:
+        """The state folder, created if it is missing. Raises `InvalidInput`."""
+        return prepare_state(self.state, self.root)
 
     def without_broken_recipes(self) -> Project:
         """The same project, with no recipes at all if any has a problem: for looking around."""
@@ -275,6 +280,16 @@ class Project:
 
         options = target if isinstance(target, TargetOptions) else TargetOptions(target)
         return examine(self, options, env, offline=offline)
+
+    def inspect(self, target: Target) -> list[Inspection]:
+        """What the LoRAs of each recipe are, and do to each other in its mix.
+
+        Only the local target can: it finds them by the lock's pins, else by name. Raises
+        `UsageError` for another target, `ComposeError` for a recipe whose LoRAs aren't there.
+        """
+        from composer.project.planning import inspect
+
+        return inspect(self, target)
 
     def entries(self, target: Target | str) -> dict[str, Entry]:
         """The lock's entries for a target, by recipe path, as lock and journal have them now."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from composer.errors import UsageError
 from composer.lock import LOCK_NAME, read_lock
 from composer.lora import families
+from composer.model import RECIPES_FOLDER
 from composer.recipes import default_paths, discover, find_root, home_directory, load, relative
 from composer.text import did_you_mean, visible
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from composer.project.options import Selection
 
 
-RECIPES = "recipes"
 _WHOLE_PROJECT = frozenset({"E305", "E306"})  # problems that two files make together
 
 
@@ -48,7 +48,7 @@ def find(
     """
     home = home_directory()
     paths = list(selection.paths)
-    if not paths and not (folder / RECIPES).is_dir():
+    if not paths and not (folder / RECIPES_FOLDER).is_dir():
         root = find_root([folder], cwd=folder, home=home)
         # Every recipe may be gone: the lock still says what there was.
         if may_be_empty or (root / LOCK_NAME).is_file():
@@ -85,8 +85,8 @@ def _whole_project(root: Path, lock: Lock, chosen: list[Path], selection: Select
     """The files of the whole root: those meant, those the lock names, and `recipes/`."""
     named = (root / path for target in lock.targets.values() for path in target.recipes)
     files = {*chosen, *(file for file in named if file.is_file())}
-    if (root / RECIPES).is_dir():
-        files |= set(discover([root / RECIPES], root=root, exclude=selection.exclude))
+    if (root / RECIPES_FOLDER).is_dir():
+        files |= set(discover([root / RECIPES_FOLDER], root=root, exclude=selection.exclude))
     return sorted(files)
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import UsageError
-from composer.model import LOCK_NAME
+from composer.model import LOCK_NAME, RECIPES_FOLDER
 from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-FOLDER = "recipes"
 
 _ENDINGS = (".yaml", ".yml")
 
@@ -29,10 +28,12 @@ def default_paths(paths: Sequence[Path], *, cwd: Path) -> list[Path]:
     """
     if paths:
         return [_existing(cwd / path) for path in paths]
-    if not (cwd / FOLDER).is_dir():
-        message = f"there is no folder {FOLDER}/ in {visible(str(cwd))}, and no path was given"
-        raise UsageError(message, hint="name the recipe files or folders")
-    return [_absolute(cwd / FOLDER)]
+    if not (cwd / RECIPES_FOLDER).is_dir():
+        raise UsageError(
+            f"there is no folder {RECIPES_FOLDER}/ in {visible(str(cwd))}, and no path was given",
+            hint="name the recipe files or folders",
+        )
+    return [_absolute(cwd / RECIPES_FOLDER)]
 
 
 def home_directory() -> Path | None:
@@ -66,7 +67,7 @@ def _root(start: Path, home: Path | None) -> Path:
         for folder in above:
             if (folder / mark).exists():
                 return folder
-    parents = (folder.parent for folder in above if folder.name == FOLDER)
+    parents = (folder.parent for folder in above if folder.name == RECIPES_FOLDER)
     return next((parent for parent in parents if parent in above), start)
 
 

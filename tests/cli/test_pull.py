@@ -87,7 +87,7 @@ def test_some_into_a_folder_that_is_there(project: Path) -> None:
         (("-o", "dist"), "end the path with / to create it"),
         (("-o", "all.safetensors"), "all.safetensors does not exist"),
         (("Pixel Rouge", "-o", "x.safetensors"), "did you mean Pixel Rogue?"),
-        (("Pixel Rogue",), "--output"),
+        (("Pixel Rogue",), "--out'"),
     ],
     ids=str,
 )

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.cli import REPO, edit, samples
+from support.fake_target import FakeTarget
 
 import composer
 from composer import (
     ApplyOptions,
     Check,
+    ComposeError,
     InvalidInput,
     PlanOptions,
     Project,
@@ -193,6 +195,18 @@ def test_lock_pins_without_creating(root: Path, target: Engine) -> None:
         edit(root / ROGUE, "Ink Lines", "Ink Linse")
         broken = Project(root).lock(target)
         assert (broken.exit_status, [path for path, _ in broken.pinning.problems]) == (1, [ROGUE])
+
+
+def test_inspect_takes_a_target_that_can_read_loras(root: Path, target: Engine) -> None:
+    project = Project(root, Selection(include=("pixel-*",)))
+    with target:
+        (inspection,) = project.inspect(target)
+        assert (inspection.title, inspection.source) == ("Pixel Rogue", ROGUE)
+        edit(root / ROGUE, "Ink Lines", "Ink Linse")
+        with pytest.raises(ComposeError, match=ROGUE):
+            Project(root).inspect(target)
+    with pytest.raises(UsageError, match="can't read LoRA files"):
+        project.inspect(FakeTarget())
 
 
 def test_repair_merges_a_conflict(root: Path, target: Engine) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from composer.errors import NOTE, OK, SKIPPED, WRONG, Check, ComposeError, UsageError
 from composer.files.repository import is_inside
 from composer.lora import families
+from composer.model import RECIPES_FOLDER
 from composer.targets.kind import OpenRequest, TargetKind
 from composer.text import counted, visible
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from composer.targets.local.service import Engine
 
 LIBRARY = "COMPOSE_LIBRARY"
-_RECIPES, _LORAS = "recipes", "loras"
+_LORAS = "loras"
 
 
 def open_engine(request: OpenRequest) -> Engine:
@@ -59,7 +60,7 @@ def find_library(
 
 
 def _library_in(root: Path, recipe_paths: Collection[str]) -> Path:
-    starts = {(root / path).parent for path in recipe_paths} or {root / _RECIPES}
+    starts = {(root / path).parent for path in recipe_paths} or {root / RECIPES_FOLDER}
     folders = sorted({folder for start in starts if (folder := _nearest(root, start))})
     if len(folders) > 1:
         raise UsageError(
@@ -68,7 +69,7 @@ def _library_in(root: Path, recipe_paths: Collection[str]) -> Path:
         )
     if folders:
         return folders[0]
-    default = root / _RECIPES / _LORAS
+    default = root / RECIPES_FOLDER / _LORAS
     if default.exists():  # but outside the root, else it would be in `folders`
         raise UsageError(
             f"the library {default} leads out of the project",
