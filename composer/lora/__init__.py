@@ -17,19 +17,19 @@ from composer.errors import BadLora
 
 if TYPE_CHECKING:
     from composer.lora.analysis import inspect
-    from composer.lora.composition import Report, compose, composed_size, foreseen
+    from composer.lora.composition import CompositionReport, compose, composed_size, foreseen
     from composer.lora.inspection import Inspection, LoraInfo, Mix
     from composer.lora.merging import Merged, merge
     from composer.lora.reading import LoraFile, read
 
 __all__ = [
     "BadLora",
+    "CompositionReport",
     "Inspection",
     "LoraFile",
     "LoraInfo",
     "Merged",
     "Mix",
-    "Report",
     "compose",
     "composed_size",
     "foreseen",
@@ -44,7 +44,7 @@ _MODULES = {
     "LoraInfo": "inspection",
     "Merged": "merging",
     "Mix": "inspection",
-    "Report": "composition",
+    "CompositionReport": "composition",
     "compose": "composition",
     "composed_size": "composition",
     "foreseen": "composition",

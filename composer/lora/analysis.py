@@ -24,7 +24,7 @@ from composer.lora.dtypes import finite
 from composer.lora.formats import LoraFacts
 from composer.lora.inspection import Inspection, LoraInfo, Mix
 from composer.lora.reading import read, shared_family, with_scales
-from composer.lora.threads import in_order
+from composer.lora.threads import map_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -66,7 +66,7 @@ def grams(loras: Sequence[LoraFile]) -> Grams:
     with ExitStack() as stack:
         parts = open_parts([(lora, 1.0) for lora in loras], stack)
         layers = _layers(parts, family.files.inspected)
-        products = in_order(partial(_layer, count=len(loras)), layers.values())
+        products = map_in_order(partial(_layer, count=len(loras)), layers.values())
         for output, gram in zip(layers, products, strict=True):
             block = output.layer.module.block
             sums[block] = sums.get(block, 0) + gram

@@ -20,7 +20,7 @@ from composer.lora.dtypes import F32, TooNarrow
 from composer.lora.layout import Layout, most_bytes, shared_dtype
 from composer.lora.metadata import KEPT
 from composer.lora.reading import shared_family
-from composer.lora.threads import in_order
+from composer.lora.threads import map_in_order
 from composer.lora.weights import weights_of
 from composer.lora.writer import writing
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CompositionReport:
     """`kept`: group of layers -> the share of the Frobenius norm, 0..1, that is left of those that
     lost something; none where nothing was lost."""
 
@@ -86,7 +86,7 @@ def compose(
     rank: int | None = None,
     dtype: str | None = None,
     progress: Callable[[float], None] = lambda share: None,
-) -> Report:
+) -> CompositionReport:
     """Write the sum of `parts`, each a file and its scale, to `out`.
 
     The order of `parts` is the order of the concatenation: the same parts in the same order give
@@ -132,14 +132,14 @@ def foreseen(
     format: str | None = None,
     rank: int | None = None,
     dtype: str | None = None,
-) -> Report:
+) -> CompositionReport:
     """What `compose` with the same arguments would report, but for what a reduction keeps.
 
     Reads no more than it takes to know the ranks. Raises `BadLora` for parts that don't fit.
     """
     with ExitStack() as stack:
         layout = Layout.of(parts, _output_format(parts, format), rank, stack)
-        return Report(dtype or shared_dtype(parts), layout.ranks)
+        return CompositionReport(dtype or shared_dtype(parts), layout.ranks)
 
 
 def _output_format(parts: Sequence[ScaledLora], name: str | None) -> OutputFormat:
@@ -152,21 +152,21 @@ def _write(
     out: Path,
     metadata: Mapping[str, str],
     progress: Callable[[float], None],
-) -> Report:
+) -> CompositionReport:
     kept = Kept(layout.layers)
     noted = {**metadata, **layout.output_format.metadata(layout.ranks), "format": "pt"}
     with writing(out, layout.specs(dtype), {**noted, **kept.metadata()}) as output:
         for key, norm in layout.norms.items():
             output.put(key, norm.values())
         write = partial(_write_layer, layout, dtype, output)
-        with closing(in_order(write, layout.layers)) as results:
+        with closing(map_in_order(write, layout.layers)) as results:
             for number, done in enumerate(results):
                 progress(number / len(layout.layers))
                 kept.add(done)
         layout.check()
         output.annotate({**noted, **kept.metadata()})
         progress(1.0)
-    return Report(dtype, layout.ranks, kept.shares())
+    return CompositionReport(dtype, layout.ranks, kept.shares())
 
 
 def _write_layer(layout: Layout, dtype: str, output: Output, layer: Layer) -> Weights:

@@ -232,10 +232,10 @@ class Source:
         self.fill(tensor, array, first)
         return array
 
-    def fill(self, tensor: Tensor, place: NDArray[Any], first: int = 0) -> None:
+    def fill(self, tensor: Tensor, out: NDArray[Any], first: int = 0) -> None:
         """Put rows of a tensor, from `first` on, into an array of its type, in one piece."""
-        before = first * prod(tensor.shape[1:]) * place.itemsize
-        _read_into(self._bytes, tensor.start + before, place.reshape(-1).view(np.uint8).data)
+        before = first * prod(tensor.shape[1:]) * out.itemsize
+        _read_into(self._bytes, tensor.start + before, out.reshape(-1).view(np.uint8).data)
 
     def check(self) -> None:
         """Raise `LoraFormatError` if the file was written to since it was opened."""

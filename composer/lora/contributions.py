@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from composer.lora.container import Source
-from composer.lora.deltas import LowRank, check_finite, read
+from composer.lora.deltas import LowRank, check_finite, read_finite
 from composer.lora.dtypes import NUMPY, finite
 from composer.lora.errors import LoraFormatError, Naming, shown
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from composer.lora.adapters import Adapter
     from composer.lora.container import Tensor
     from composer.lora.deltas import Delta
-    from composer.lora.formats import OutputFormat, OutputLayer, Part
+    from composer.lora.formats import ModuleSlice, OutputFormat, OutputLayer
     from composer.lora.reading import LoraFile, ScaledLora
 
     Array = NDArray[Any]
@@ -122,15 +122,15 @@ class ScaledDelta:
             self.check()
         return values[list(self.keep)]
 
-    def down_into(self, place: Array) -> bool:
-        """Read A straight into its place, if it stays as it is in the file; else do nothing."""
+    def down_into(self, out: Array) -> bool:
+        """Read A straight into `out`, if it stays as it is in the file; else do nothing."""
         if not isinstance(self.delta, LowRank) or self.keep is not None:
             return False
         stored = self.delta.a
-        if stored.shape != place.shape or NUMPY[stored.dtype] != place.dtype:
+        if stored.shape != out.shape or NUMPY[stored.dtype] != out.dtype:
             return False
         with Naming(self.path):
-            self.source.fill(stored, place)
+            self.source.fill(stored, out)
         return True
 
     def up(self, run: RowRange) -> Array:
@@ -164,7 +164,7 @@ class ScaledBias:
     def values(self, run: RowRange) -> Array:
         """(rows,), in float64."""
         with Naming(self.path):
-            return read(self.source, self.tensor, run.first, run.last).astype(np.float64)
+            return read_finite(self.source, self.tensor, run.first, run.last).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ def _runs(
     return runs_of
 
 
-def _rows(source: Part, result: Part) -> Iterator[RowRange]:
+def _rows(source: ModuleSlice, result: ModuleSlice) -> Iterator[RowRange]:
     """The rows of a module, from a file's layer to the result's; in two halves where one of the
     two keeps them the other way round."""
     if source.swapped == result.swapped:
@@ -275,7 +275,7 @@ class Norm:
     def values(self) -> NDArray[np.float32]:
         """(128,); raises `BadLora` for values that aren't finite."""
         with Naming(self.path):
-            return read(self.source, self.tensor).astype(np.float32)
+            return read_finite(self.source, self.tensor).astype(np.float32)
 
 
 def norms(parts: Iterable[OpenPart], output_format: OutputFormat) -> dict[str, Norm]:

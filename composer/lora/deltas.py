@@ -64,7 +64,7 @@ class Delta(Protocol):
         """The same rows of the product, (last - first, inputs), in float64."""
 
 
-def read(source: Source, tensor: Tensor, first: int = 0, last: int | None = None) -> Array:
+def read_finite(source: Source, tensor: Tensor, first: int = 0, last: int | None = None) -> Array:
     """Rows of a tensor, all by default; raises `LoraFormatError` if they aren't finite."""
     values = source.rows(tensor, first, tensor.shape[0] if last is None else last)
     if not finite(values):

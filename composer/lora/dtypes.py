@@ -86,7 +86,7 @@ class TooNarrow(Exception):
         self.error = BadLora(f"{name} has values {what}", hint=hint)
 
 
-def rounded(exact: Array, dtype: str, name: str) -> Array:
+def round_to_dtype(exact: Array, dtype: str, name: str) -> Array:
     """`exact` in the type of the result. `name` is what it is, for the message.
 
     To bfloat16 by way of float32: that conversion is the same in every version of `ml_dtypes`.
@@ -103,26 +103,26 @@ def rounded(exact: Array, dtype: str, name: str) -> Array:
     return narrow
 
 
-def scale_into(place: Array, values: Array, factor: float, name: str) -> None:
-    """Put factor * values into `place`, computed in float64, or in float32 for bfloat16: what that
+def scale_into(out: Array, values: Array, factor: float, name: str) -> None:
+    """Put factor * values into `out`, computed in float64, or in float32 for bfloat16: what that
     loses is a 2**15th of the rounding.
 
     In one pass without copies, as numpy's buffered loops do it. Raises `TooNarrow`. Other types'
     range is for `check_range` to look at, once for all that lies side by side.
     """
-    if place.dtype != NUMPY[F16]:
+    if out.dtype != NUMPY[F16]:
         with np.errstate(over="ignore", invalid="ignore"):
-            np.multiply(values, factor, out=place, dtype=_width(place, factor), casting="unsafe")
-    elif values.dtype == place.dtype and abs(factor) == 1:
-        np.multiply(values, place.dtype.type(factor), out=place)  # no digit is lost
+            np.multiply(values, factor, out=out, dtype=_width(out, factor), casting="unsafe")
+    elif values.dtype == out.dtype and abs(factor) == 1:
+        np.multiply(values, out.dtype.type(factor), out=out)  # no digit is lost
     elif values.itemsize <= 2 and values.size >= TABLE:
-        place[...] = _Halves.of(values.dtype, factor).taken(values, name)
+        out[...] = _Halves.of(values.dtype, factor).taken(values, name)
     else:
-        place[...] = rounded(values.astype(np.float64) * factor, F16, name)
+        out[...] = round_to_dtype(values.astype(np.float64) * factor, F16, name)
 
 
-def _width(place: Array, factor: float) -> type[np.floating[Any]]:
-    narrow = place.dtype == NUMPY[BF16] and 2.0**-64 < abs(factor) < 2.0**64
+def _width(out: Array, factor: float) -> type[np.floating[Any]]:
+    narrow = out.dtype == NUMPY[BF16] and 2.0**-64 < abs(factor) < 2.0**64
     return np.float32 if narrow else np.float64
 
 

@@ -45,7 +45,7 @@ class Module:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ModuleSlice:
     """Where a module lies in a layer: its first output row, and whether its halves are swapped."""
 
     module: Module
@@ -63,7 +63,7 @@ class TargetLayer:
 
     inputs: int
     outputs: int
-    parts: tuple[Part, ...]
+    parts: tuple[ModuleSlice, ...]
 
     @property
     def fused(self) -> bool:
@@ -77,7 +77,7 @@ class TargetLayer:
 
 def alone(module: Module) -> TargetLayer:
     """The layer that is one module."""
-    return TargetLayer(module.inputs, module.outputs, (Part(module),))
+    return TargetLayer(module.inputs, module.outputs, (ModuleSlice(module),))
 
 
 def fused(modules: Iterable[Module], swapped: str = "") -> dict[str, TargetLayer]:
@@ -86,7 +86,7 @@ def fused(modules: Iterable[Module], swapped: str = "") -> dict[str, TargetLayer
     layers: dict[str, TargetLayer] = {}
     for module in modules:
         before = layers.get(module.native, TargetLayer(module.inputs, 0, ()))
-        part = Part(module, before.outputs, module.path == swapped)
+        part = ModuleSlice(module, before.outputs, module.path == swapped)
         layers[module.native] = TargetLayer(module.inputs, part.stop, (*before.parts, part))
     return layers
 
@@ -175,7 +175,7 @@ def prefixed(prefix: str, layers: Mapping[str, TargetLayer]) -> dict[str, Target
     return {prefix + name: layer for name, layer in layers.items()}
 
 
-def flat(prefix: str, layers: Mapping[str, TargetLayer]) -> dict[str, TargetLayer]:
+def underscored(prefix: str, layers: Mapping[str, TargetLayer]) -> dict[str, TargetLayer]:
     """Dots as underscores, as trainers write that name modules by attributes."""
     return {prefix + name.replace(".", "_"): layer for name, layer in layers.items()}
 
@@ -212,7 +212,7 @@ class OutputFormat:
     base: str = ""  # sd-scripts' name of the base model
     network: str | None = None  # sd-scripts' name of the module that reads it
 
-    def by_path(self) -> Mapping[str, tuple[OutputLayer, Part]]:
+    def by_path(self) -> Mapping[str, tuple[OutputLayer, ModuleSlice]]:
         """Where each module lies."""
         return {
             part.module.path: (layer, part) for layer in self.layers for part in layer.layer.parts

@@ -34,7 +34,7 @@ from composer.text import shorten, visible
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from composer.lora.composition import Report
+    from composer.lora.composition import CompositionReport
     from composer.lora.fingerprint import Fingerprint
     from composer.lora.reading import LoraFile, Loras, ScaledLora, StrPath
     from composer.model import Parameters, Value
@@ -111,7 +111,7 @@ class CompositionSpec:
         rank, dtype = self.options.rank, self.options.dtype
         return composed_size(self.loras, format=self.format, rank=rank, dtype=dtype)
 
-    def foreseen(self) -> Report:
+    def foreseen(self) -> CompositionReport:
         """What composing will report. Raises `BadLora` for parts that don't fit."""
         rank, dtype = self.options.rank, self.options.dtype
         return foreseen(self.loras, format=self.format, rank=rank, dtype=dtype)
@@ -130,7 +130,7 @@ def write_composed(
     margin: int = MARGIN,
     free_space: Callable[[Path], int] = free_space,
     progress: Callable[[float], None] = lambda share: None,
-) -> Report:
+) -> CompositionReport:
     """Compose the parts into `out`, which is whole and on the disk when this returns.
 
     Raises `TargetError`, with this hint, where there isn't enough space (and a margin, in bytes),
@@ -163,7 +163,7 @@ class Merged:
     out: Path
     format: str
     parts: tuple[Part, ...]
-    report: Report
+    report: CompositionReport
     size: int
     notes: tuple[str, ...]
     dry_run: bool
@@ -257,7 +257,9 @@ def _fingerprint(path: Path, format: str | None) -> Fingerprint:
         raise BadLora(f"{visible(str(path))} can't be read: {reason}") from error
 
 
-def _notes(parts: Sequence[Part], expected: Report, report: Report) -> tuple[str, ...]:
+def _notes(
+    parts: Sequence[Part], expected: CompositionReport, report: CompositionReport
+) -> tuple[str, ...]:
     notes = [_on_norms(part) for part in parts if part.file.norms]
     if report.dtype != expected.dtype:
         notes.append(f"written as {report.dtype}: some values don't fit {expected.dtype}")

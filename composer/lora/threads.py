@@ -25,7 +25,7 @@ THREADS = 4  # at most: more only wait for the disk and for memory
 TURN = 4  # at most that a thread takes at once, of many: a turn costs as much as a small layer
 
 
-def in_order(
+def map_in_order(
     work: Callable[[Item], Result], items: Collection[Item]
 ) -> Generator[Result, None, None]:
     """What `work` makes of each item, in order; no more than a few wait for their turn.

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from composer.errors import BadLora
-from composer.lora.dtypes import F32, NUMPY, TooNarrow, check_range, finite, rounded, scale_into
+from composer.lora.dtypes import (
+    F32,
+    NUMPY,
+    TooNarrow,
+    check_range,
+    finite,
+    round_to_dtype,
+    scale_into,
+)
 from composer.lora.reduction import reduced, reduced_dense
 
 if TYPE_CHECKING:
@@ -61,7 +69,7 @@ def _weights_of(layout: Layout, dtype: str, layer: Layer) -> Weights:
         tensors[f"{prefix}.alpha"] = np.full((), alpha, NUMPY[F32])
     if layout.has_bias(layer):
         bias = _bias(layer) * layout.alpha_correction(layer)  # a loader scales both alike
-        tensors[prefix + output_format.bias] = rounded(bias, dtype, f"the bias of {prefix}")
+        tensors[prefix + output_format.bias] = round_to_dtype(bias, dtype, f"the bias of {prefix}")
     return Weights(layer, tensors, kept, whole)
 
 
@@ -111,7 +119,7 @@ def _shifted(
     if bits:
         scale_into(down[:, : first.inputs], first.down(), 2.0**-bits, first.label)
     elif not first.down_into(down):
-        down[:, : first.inputs] = rounded(first.down(), dtype, first.label)
+        down[:, : first.inputs] = round_to_dtype(first.down(), dtype, first.label)
     for term, run in _runs(block):
         factor = term.factor * alpha_correction * 2.0**bits
         scale_into(up[run.start : run.stop], term.up(run), factor, term.label)
@@ -124,8 +132,8 @@ def _reduced(
     layer: Layer, alpha_correction: float, dtype: str
 ) -> tuple[Array, Array, float, float]:
     prefix, best = layer.output.prefix, _best(layer)
-    down = rounded(best.down, dtype, prefix)
-    return down, rounded(best.up * alpha_correction, dtype, prefix), best.kept, best.whole
+    down = round_to_dtype(best.down, dtype, prefix)
+    return down, round_to_dtype(best.up * alpha_correction, dtype, prefix), best.kept, best.whole
 
 
 def _best(layer: Layer) -> Reduced:

@@ -21,7 +21,7 @@ from composer.errors import BadLora
 from composer.lora import read
 from composer.lora.analysis import Grams, grams
 from composer.lora.families.flux1_files import BY_PATH, FILES
-from composer.lora.threads import in_order
+from composer.lora.threads import map_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -211,5 +211,5 @@ def test_a_file_that_changed_since_it_was_read_is_refused(tmp_path: Path) -> Non
 def test_the_other_threads_of_a_program_keep_their_blas() -> None:
     before = [pool["num_threads"] for pool in threadpool_info()]
     with pytest.raises(ZeroDivisionError):
-        list(in_order(lambda number: 1 / number, [1, 0, 1]))
+        list(map_in_order(lambda number: 1 / number, [1, 0, 1]))
     assert [pool["num_threads"] for pool in threadpool_info()] == before

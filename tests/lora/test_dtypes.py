@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from composer.lora.dtypes import TABLE, TooNarrow, rounded, scale_into
+from composer.lora.dtypes import TABLE, TooNarrow, round_to_dtype, scale_into
 
 NARROW: dict[str, Any] = {
     "F16": np.float16,
@@ -45,7 +45,7 @@ def test_many_numbers_become_in_float16_what_few_do(
     many = values(name, TABLE, seed, spread)
     exact = many.astype(np.float64) * factor
     try:
-        wanted = rounded(exact, "F16", "it")
+        wanted = round_to_dtype(exact, "F16", "it")
     except TooNarrow:
         with pytest.raises(TooNarrow):
             scaled(many, np.float16, factor)

@@ -11,7 +11,7 @@ from composer.lora.families.flux1_files import BY_BFL, BY_PATH, MODULES
 from composer.lora.formats import TensorRole, spelled
 
 if TYPE_CHECKING:
-    from composer.lora.formats import Part
+    from composer.lora.formats import ModuleSlice
 
 PIECES = {
     **{piece: f".{piece.value}" for piece in TensorRole},
@@ -63,7 +63,7 @@ def test_spellings_mean_the_same_layers_and_rows() -> None:
             assert {part.module.path: rows(part) for part in site.parts} == layer.parts
 
 
-def rows(part: Part) -> tuple[slice, ...]:
+def rows(part: ModuleSlice) -> tuple[slice, ...]:
     half = part.start + part.module.outputs // 2
     if part.swapped:
         return slice(half, part.stop), slice(part.start, half)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from support.lora_checks import Mix, Sources
 
-    from composer.lora import Report
+    from composer.lora import CompositionReport
 
 CLIP = "text_encoder.text_model.encoder.layers.0"
 SMALL = (
@@ -42,7 +42,7 @@ GROUPS = {"x_embedder": "embedders and head", CLIP: "text encoder"}
 
 def reduced(
     sources: Sources, out: Path, rank: int, format: str = "diffusers", dtype: str | None = None
-) -> Report:
+) -> CompositionReport:
     parts = [(read(path), scale) for path, scale in sources]
     report = compose(parts, out, metadata={}, format=format, rank=rank, dtype=dtype)
     assert out.stat().st_size <= composed_size(parts, format=format, rank=rank, dtype=dtype)

@@ -19,9 +19,9 @@ from composer.lora.formats import (
     SourceFormat,
     TargetLayer,
     alone,
-    flat,
     fused,
     prefixed,
+    underscored,
 )
 
 if TYPE_CHECKING:
@@ -208,17 +208,19 @@ PEFT = SourceFormat(
     },
 )
 # sd-scripts; some tools write diffusers' names in its manner.
-KOHYA_FILES = SourceFormat("kohya", {**flat("lora_unet_", BY_BFL), **flat("lora_unet_", BY_PATH)})
+KOHYA_FILES = SourceFormat(
+    "kohya", {**underscored("lora_unet_", BY_BFL), **underscored("lora_unet_", BY_PATH)}
+)
 # The bare names of Black Forest Labs: OneTrainer's "original", and BFL's own control LoRAs.
 BFL = SourceFormat("BFL", dict(BY_BFL))
 # A text encoder's part says nothing about the format of the rest.
 ENCODERS = SourceFormat(
     "text encoder",
     {
-        **flat("lora_te1_", _CLIP),
-        **flat("lora_te_", _CLIP),
-        **flat("lora_te3_", _T5),
-        **flat("lora_te2_", _T5),
+        **underscored("lora_te1_", _CLIP),
+        **underscored("lora_te_", _CLIP),
+        **underscored("lora_te3_", _T5),
+        **underscored("lora_te2_", _T5),
         **prefixed("text_encoder.", _CLIP),
         **prefixed("text_encoder.", _FLAT_CLIP),
         **prefixed("text_encoder_2.", _T5),
@@ -240,8 +242,10 @@ FORMATS = (
     ),
     BFL,
     SourceFormat("fal", prefixed("base_model.model.", BY_BFL)),
-    SourceFormat("OneTrainer", flat("lora_transformer_", BY_PATH)),
-    SourceFormat("LyCORIS", {**flat("lycoris_", BY_PATH), **flat("lycoris_", BY_BFL)}),
+    SourceFormat("OneTrainer", underscored("lora_transformer_", BY_PATH)),
+    SourceFormat(
+        "LyCORIS", {**underscored("lycoris_", BY_PATH), **underscored("lycoris_", BY_BFL)}
+    ),
     SourceFormat("XLabs", {**dict(_xlabs("")), **dict(_xlabs("diffusion_model."))}, XLABS_SUFFIXES),
     ENCODERS,
 )
