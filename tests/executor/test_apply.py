@@ -241,13 +241,13 @@ def test_a_local_target_is_not_searched_for_twins(tmp_path: Path) -> None:
     assert verbs(target).count("list_models") == 1
 
 
-def test_wished_ids_are_granted_before_others_can_take_them(tmp_path: Path) -> None:
+def test_requested_ids_are_granted_before_others_can_take_them(tmp_path: Path) -> None:
     """A new recipe's derived id may be the one that another recipe's lock remembers."""
     project, target = stage(tmp_path, grants_ids=True)
     late = recipe("z.yaml", "Late", {"Dust": 0.5})
     project.run([late])
-    wished = str(project.entries["z.yaml"].composition)
-    target.lose(wished)
+    requested = str(project.entries["z.yaml"].composition)
+    target.lose(requested)
     target.made.clear()  # the next id that it derives is the same again
     lock = project.entries["z.yaml"]
     project.run([knight(), late], parallelism=2)

@@ -70,8 +70,8 @@ def summary(calls: int, done: list[Suffered]) -> str:
         "killed" if one.case.what.kill else "done all the same" if one.status == 0 else "failed"
         for one in done
     )
-    said = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
-    return f"exactly once: {calls} calls, {len(done)} combinations of call and fault ({said})"
+    counts = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
+    return f"exactly once: {calls} calls, {len(done)} combinations of call and fault ({counts})"
 
 
 # --- from when the grace is counted ------------------------------------------------------

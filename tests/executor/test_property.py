@@ -413,7 +413,7 @@ def test_one_undisturbed_apply_brings_any_history_right(history: list[Op]) -> No
 
 @settings(relaxed, max_examples=size(60, 400))
 @given(HISTORIES)
-def test_the_same_where_wished_ids_are_granted(history: list[Op]) -> None:
+def test_the_same_where_requested_ids_are_granted(history: list[Op]) -> None:
     play(history, target=FakeTarget(grants_ids=True, polls=2))
 
 

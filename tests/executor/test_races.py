@@ -57,8 +57,10 @@ def race(start: Start, folder: Path, runners: int, chance: random.Random) -> int
         clones = cloned(moved(start.copy("project", folder / "0"), start.url, served.url), runners)
         ended = together(clones, served, chance)
         keep_said(folder, *ended, *served.lines)
-        for status, said in ended:
-            assert status == 0 and "internal error" not in said and "Traceback" not in said, said
+        for status, output in ended:
+            assert status == 0 and "internal error" not in output and "Traceback" not in output, (
+                output
+            )
         posts = served.calls.count("POST /models")
         for clone in clones:
             once_more = apply(clone, served)
@@ -92,10 +94,10 @@ def cloned(project: Path, runners: int) -> list[Path]:
 
 
 def together(clones: list[Path], served: Served, chance: random.Random) -> list[tuple[int, str]]:
-    """Apply in all of them at once; each one's exit status, and what it said."""
+    """Apply in all of them at once; each one's exit status, and what it printed."""
     clients = []
     for clone in clones:
         time.sleep(chance.uniform(0, LONGEST / len(clones)))
         clients.append(spawned(*arguments(served), at=clone, **served.env))
-    said = [client.communicate(timeout=PATIENCE) for client in clients]
-    return [(c.returncode, out + err) for c, (out, err) in zip(clients, said, strict=True)]
+    output = [client.communicate(timeout=PATIENCE) for client in clients]
+    return [(c.returncode, out + err) for c, (out, err) in zip(clients, output, strict=True)]

@@ -170,10 +170,10 @@ def test_a_name_is_shown_whole(name: str) -> None:
 
 
 @given(st.lists(st.builds(Problem, texts, st.just(3), st.just(5), st.just("E101"), texts, texts)))
-def test_no_problem_does_anything_in_a_document(found: list[Problem]) -> None:
-    shown = rendered(problems.markdown(found, files=4))
+def test_no_problem_does_anything_in_a_document(listed: list[Problem]) -> None:
+    shown = rendered(problems.markdown(listed, files=4))
     assert shown.odd == []
-    assert shown.outline[1:] == ([f"table {len(found)}"] if found else [])
+    assert shown.outline[1:] == ([f"table {len(listed)}"] if listed else [])
 
 
 # --- budgets -----------------------------------------------------------------------------
@@ -225,9 +225,9 @@ def test_what_is_cut_is_the_least_important(limit: int) -> None:
     assert not changes or drift == sum(bool(a.explanation.drift) for a in plan.actions)
     assert not quiet or changes == len(plan.changes)
     lost = [len(plan.changes) - changes, len(plan.actions) - len(plan.changes) - quiet]
-    said = " ".join(shown.words)
-    assert (f"{lost[0]} of {len(plan.changes)} changes" in said) is bool(lost[0])
-    assert ("recipes without a change" in said) is bool(lost[1])
+    words = " ".join(shown.words)
+    assert (f"{lost[0]} of {len(plan.changes)} changes" in words) is bool(lost[0])
+    assert ("recipes without a change" in words) is bool(lost[1])
 
 
 MANY = many(80)

@@ -35,9 +35,9 @@ def test_a_move_is_counted_as_one() -> None:
 @pytest.mark.parametrize("note", ["notes", "drift"])
 def test_an_unchanged_recipe_with_something_to_say_is_listed(note: str) -> None:
     quiet = CASES["nothing_to_do"]().plan
-    said = {"notes": ("look here",)} if note == "notes" else {"drift": "tag x taken off"}
+    extra = {"notes": ("look here",)} if note == "notes" else {"drift": "tag x taken off"}
     first, *others = quiet.actions
-    loud = replace(first, explanation=replace(first.explanation, **said))
+    loud = replace(first, explanation=replace(first.explanation, **extra))
     shown = text(PlanView(replace(quiet, actions=(loud, *others))))
     assert first.shown is Verb.KEEP
     assert re.findall("^= keep +(\\w+)", shown, re.MULTILINE) == [first.name]

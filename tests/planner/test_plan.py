@@ -92,13 +92,13 @@ def test_more_than_30_percent_and_at_least_3(
         recipes = [knight(0.9, r.path, r.name) for r in recipes[:changed]] + recipes[changed:]
     else:
         recipes = recipes[changed:] or [knight(0.1, "new.yaml", "New")]
-    found = planned(recipes, locked, models, prune=True)
-    assert [guard.flag for guard in found.guards] == ([ALLOW_LARGE] if refused else [])
+    result = planned(recipes, locked, models, prune=True)
+    assert [guard.flag for guard in result.guards] == ([ALLOW_LARGE] if refused else [])
     if refused:
         with pytest.raises(Refused, match=f"{changed} of {entries}") as caught:
-            found.guard()
+            result.guard()
         assert ALLOW_LARGE in str(caught.value.hint)
-    found.guard({ALLOW_LARGE})
+    result.guard({ALLOW_LARGE})
 
 
 def test_exactly_30_percent_at_any_size() -> None:
@@ -110,20 +110,20 @@ def test_exactly_30_percent_at_any_size() -> None:
 
 def test_a_flag_allows_its_own_danger_only() -> None:
     _, locked, models = many(4)
-    found = planned([], locked, models, prune=True)
-    assert {guard.flag for guard in found.guards} == {ALLOW_EMPTY, ALLOW_LARGE}
+    result = planned([], locked, models, prune=True)
+    assert {guard.flag for guard in result.guards} == {ALLOW_EMPTY, ALLOW_LARGE}
     for flag in (ALLOW_EMPTY, ALLOW_LARGE):
         with pytest.raises(Refused):
-            found.guard({flag})
-    found.guard({ALLOW_EMPTY, ALLOW_LARGE})
+            result.guard({flag})
+    result.guard({ALLOW_EMPTY, ALLOW_LARGE})
 
 
 def test_no_flag_allows_another_owner() -> None:
     recipes, locked, models = many(1)
     memory = KnownState("team_a", locked)
-    found = plan(recipes, memory, observed(*models, owner="team_b"))
+    result = plan(recipes, memory, observed(*models, owner="team_b"))
     with pytest.raises(CredentialsError):
-        found.guard({ALLOW_EMPTY, ALLOW_LARGE})
+        result.guard({ALLOW_EMPTY, ALLOW_LARGE})
     plan(recipes, memory, observed(*models)).guard()  # a target that tells no owner
 
 
@@ -153,8 +153,8 @@ def test_create_adopt_and_train_towards_one_content_are_one_change() -> None:
             (Verb.TRAIN, coming, [new]),
         )
     }
-    assert [found.actions[0].verb for found in digests.values()] == [*digests]
-    assert len({found.digest for found in digests.values()}) == 1
+    assert [result.actions[0].verb for result in digests.values()] == [*digests]
+    assert len({result.digest for result in digests.values()}) == 1
 
 
 def test_an_interrupted_replacement_is_the_same_change() -> None:
@@ -207,15 +207,15 @@ def test_a_drop_is_in_no_digest() -> None:
     """Nobody can have used what was never trained."""
     failed = composition("failed", "Knight", {"lora_ink": 0.9}, "failed", tags=frozenset({MARK}))
     coming = Entry("Knight", (("Ink", "lora_ink"),), next=Next("failed", ink(0.9), "created"))
-    found = planned([knight()], {"a.yaml": coming}, [failed])
-    assert found.actions[0].transition.deletes_untrained == ("failed",)
-    assert found.digest == planned([knight()], {}, []).digest
+    result = planned([knight()], {"a.yaml": coming}, [failed])
+    assert result.actions[0].transition.deletes_untrained == ("failed",)
+    assert result.digest == planned([knight()], {}, []).digest
 
 
 def test_digests_are_64_hex_digits_and_an_empty_plan_has_one() -> None:
-    found = planned([], {}, [])
-    assert len(found.digest) == 64 and set(found.digest) <= set("0123456789abcdef")
-    assert found.change_digests == () and planned([knight()], {}, []).digest != found.digest
+    result = planned([], {}, [])
+    assert len(result.digest) == 64 and set(result.digest) <= set("0123456789abcdef")
+    assert result.change_digests == () and planned([knight()], {}, []).digest != result.digest
 
 
 # --- order and purity ----------------------------------------------------------------------
@@ -230,14 +230,14 @@ def test_every_recipe_gets_an_answer_and_order_means_nothing(
     prune: bool,
     random: object,
 ) -> None:
-    found = planned(recipes, entries, models, prune=prune)
-    assert [a.path for a in found.actions if a.recipe] == sorted(r.path for r in recipes)
-    assert [a.path for a in found.actions] == sorted(a.path for a in found.actions)
-    assert len({a.path for a in found.actions}) == len(found.actions)
-    assert all(action.explanation.reason for action in found.actions)
+    result = planned(recipes, entries, models, prune=prune)
+    assert [a.path for a in result.actions if a.recipe] == sorted(r.path for r in recipes)
+    assert [a.path for a in result.actions] == sorted(a.path for a in result.actions)
+    assert len({a.path for a in result.actions}) == len(result.actions)
+    assert all(action.explanation.reason for action in result.actions)
     backwards = dict(reversed(entries.items()))
     again = planned(reversed(recipes), backwards, reversed(models), prune=prune)
-    assert (again, again.digest) == (found, found.digest)
+    assert (again, again.digest) == (result, result.digest)
 
 
 @settings(max_examples=size(150, 5000), deadline=None)
@@ -245,19 +245,19 @@ def test_every_recipe_gets_an_answer_and_order_means_nothing(
 def test_no_plan_deletes_what_it_must_not(
     recipes: list[Recipe], entries: dict[str, Entry], models: list[Model], prune: bool
 ) -> None:
-    found = planned(recipes, entries, models, prune=prune)
+    result = planned(recipes, entries, models, prune=prune)
     there = {model.id: model for model in models}
-    chosen = {action.model.id for action in found.actions if action.model}
+    chosen = {action.model.id for action in result.actions if action.model}
     used = {e.composition for e in entries.values()}
     used |= {old.id for e in entries.values() for old in e.replaced}
-    for action in found.actions:
+    for action in result.actions:
         transition = action.transition
         for id in (*transition.deletes, *transition.deletes_untrained):
             assert MARK in (there[id].tags or ()) and id not in chosen
         assert not set(transition.deletes_untrained) & used, "once used, only pruning deletes it"
         assert not transition.deletes or (prune and action.recipe is None)
         assert not (transition.deletes and action.entry and action.entry.protect)
-    assert len(chosen) == sum(action.model is not None for action in found.actions)
+    assert len(chosen) == sum(action.model is not None for action in result.actions)
 
 
 @given(recipe_lists, entry_maps)

@@ -61,8 +61,8 @@ class Case:
 
     @property
     def expected(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.plain["expect"]
-        return found
+        result: dict[str, Any] = self.plain["expect"]
+        return result
 
     def plan(self) -> Plan:
         ledger = Ledger(self.stage.root, self.target.key, state_of(self.stage.root))
@@ -234,7 +234,7 @@ def _compare_entry(case: Case, path: str, expected: dict[str, Any] | None) -> No
         assert entry is None
         return
     assert entry is not None
-    found = {
+    result = {
         "name": entry.name,
         "composition": entry.composition,
         "job": entry.job,
@@ -244,7 +244,7 @@ def _compare_entry(case: Case, path: str, expected: dict[str, Any] | None) -> No
         "replaced_names": [old.name for old in entry.replaced],
         "replaced_protect": [old.protect for old in entry.replaced],
     }
-    assert {key: found[key] for key in expected} == expected
+    assert {key: result[key] for key in expected} == expected
 
 
 def _apply_again(case: Case, blocked: set[str]) -> None:

@@ -105,8 +105,8 @@ def test_drift_is_what_neither_lock_nor_recipe_asks_for(
 def test_an_epoch_that_the_target_leaves_out_is_no_drift() -> None:
     content = Content.of(COMPOSITION, [Concept("lora_dust", 0.6, "000010")])
     moved = replace(OURS, concepts=(Concept("lora_dust", 0.5),))
-    said = drift_of(ROGUE, replace(LOCKED, content=content), moved)
-    assert said == "changed on the target: scale of Pixel Dust 0.6 -> 0.5"
+    drift = drift_of(ROGUE, replace(LOCKED, content=content), moved)
+    assert drift == "changed on the target: scale of Pixel Dust 0.6 -> 0.5"
 
 
 def test_a_local_target_that_is_empty_is_a_fresh_clone() -> None:
@@ -136,8 +136,8 @@ def test_nothing_is_taken_back_without_a_word(
             continue
         if model.name not in (locked.name, action.name):
             assert f"-> {model.name}" in action.explanation.drift
-        known = [c.concepts for c in (locked.content, action.content) if c]
-        assert model.concepts in known or "changed on the target" in action.explanation.drift
+        recorded = [c.concepts for c in (locked.content, action.content) if c]
+        assert model.concepts in recorded or "changed on the target" in action.explanation.drift
 
 
 # --- lock-only edits: the lock against its base ------------------------------------------
@@ -163,7 +163,7 @@ SHIELDED = replace(ROGUE, protect=True)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "base", "head", "said"),
+    ("wanted", "base", "head", "expected"),
     [
         (ROGUE, BASE, BASE, []),
         (ROGUE, BASE, replace(BASE, job="job_x", tags=("x",), protect=True), []),  # no ids
@@ -239,11 +239,11 @@ SHIELDED = replace(ROGUE, protect=True)
     ],
 )
 def test_edits_of_the_lock_alone(
-    wanted: Recipe, base: Entry | None, head: Entry | None, said: list[str]
+    wanted: Recipe, base: Entry | None, head: Entry | None, expected: list[str]
 ) -> None:
     path = wanted.path
     before, after = ({path: e} if e else {} for e in (base, head))
-    assert edits([wanted], before, after) == said
+    assert edits([wanted], before, after) == expected
 
 
 def test_an_edit_is_found_where_the_recipe_moved_to() -> None:
@@ -267,16 +267,16 @@ def test_what_an_apply_may_have_written_is_a_note() -> None:
     made = replace(NEW, content=made_of(dust=0.7), replaced=(Replaced("model_rogue", "Rogue"),))
     (moved,) = notes([CHANGED], {ROGUE.path: BASE}, {ROGUE.path: made})
     assert "names another id, along with a change of its recipe: composition model_rogue" in moved
-    (told,) = notes([ROGUE], {}, {ROGUE.path: BASE})
-    assert "no model of Rogue (model_rogue); an apply elsewhere writes that" in told
+    (note,) = notes([ROGUE], {}, {ROGUE.path: BASE})
+    assert "no model of Rogue (model_rogue); an apply elsewhere writes that" in note
     (gone,) = notes([], {ROGUE.path: BASE}, {})
     assert "its entry is gone, with model_rogue: a prune elsewhere does that" in gone
     assert notes([ROGUE], {ROGUE.path: COMING}, {ROGUE.path: replace(BASE, pins=COMING.pins)}) == []
 
 
 def test_an_entry_that_no_recipe_has_is_an_edit_unless_it_only_made_way() -> None:
-    said = edits([], {}, {ROGUE.path: BASE})
-    assert said == ["an entry that no recipe has is new, with model_rogue"]
+    told = edits([], {}, {ROGUE.path: BASE})
+    assert told == ["an entry that no recipe has is new, with model_rogue"]
     assert edits([], {ROGUE.path: BASE}, {"recipes/elsewhere.yaml": BASE}) == []
     assert edits([], {ROGUE.path: replace(BASE, protect=True)}, {ROGUE.path: BASE}) == [
         "protect true -> false"
@@ -286,18 +286,18 @@ def test_an_entry_that_no_recipe_has_is_an_edit_unless_it_only_made_way() -> Non
 def test_every_target_s_part_is_compared() -> None:
     part, other = TargetLock(recipes={ROGUE.path: BASE}), TargetLock(recipes={ROGUE.path: NEW})
 
-    def said(base: dict[str, TargetLock], head: dict[str, TargetLock]) -> list[tuple[str, str]]:
-        found = compare_locks([ROGUE], Lock(base), Lock(head), "local")
-        return [(edit.name, edit.words) for edit in found.edits]
+    def edits_of(base: dict[str, TargetLock], head: dict[str, TargetLock]) -> list[tuple[str, str]]:
+        result = compare_locks([ROGUE], Lock(base), Lock(head), "local")
+        return [(edit.name, edit.words) for edit in result.edits]
 
     both = {"local": part, URL: part}
     moved = ("Rogue", f"at {URL}: composition model_rogue -> model_new")
-    assert said(both, {"local": part, URL: other}) == [moved]
-    assert said(both, {"local": part}) == [(URL, "the target is gone, with 1 entry")]
-    (new,) = said({"local": part}, both)
+    assert edits_of(both, {"local": part, URL: other}) == [moved]
+    assert edits_of(both, {"local": part}) == [(URL, "the target is gone, with 1 entry")]
+    (new,) = edits_of({"local": part}, both)
     assert new == (URL, "the target is new, with 1 entry; a first apply there adds it, too")
-    assert said({"local": part}, {URL: part}) == [("local", f"the target is renamed to {URL}")]
-    assert said({}, both) == []
+    assert edits_of({"local": part}, {URL: part}) == [("local", f"the target is renamed to {URL}")]
+    assert edits_of({}, both) == []
 
 
 @settings(max_examples=size(150, 5000), deadline=None)
@@ -324,32 +324,32 @@ def test_the_digest_knows_nothing_of_drift() -> None:
 def test_every_reason_says_that_nobody_was_asked(
     recipes: list[Recipe], entries: dict[str, Entry], prune: bool
 ) -> None:
-    found = plan_offline(recipes, TargetLock(recipes=entries), "local", Options(prune=prune))
-    assert [a.path for a in found.actions if a.recipe] == sorted(r.path for r in recipes)
+    result = plan_offline(recipes, TargetLock(recipes=entries), "local", Options(prune=prune))
+    assert [a.path for a in result.actions if a.recipe] == sorted(r.path for r in recipes)
     assert all(
         "the target was not asked" in a.explanation.reason and not a.explanation.drift
-        for a in found.actions
+        for a in result.actions
     )
-    assert not found.asked
-    plain = json.loads(as_json(PlanView(found)))
+    assert not result.asked
+    plain = json.loads(as_json(PlanView(result)))
     jsonschema.Draft7Validator(json.loads(schema("plan"))).validate(plain)
     assert (plain["digest"], plain["changeDigests"], plain["targetAsked"]) == (None, [], False)
-    assert "--expect" not in text(PlanView(found))
+    assert "--expect" not in text(PlanView(result))
 
 
 def test_a_lock_that_fits_has_nothing_to_do_offline() -> None:
-    found = plan_offline([KNIGHT, ROGUE], TargetLock(recipes=ENTRIES), URL)
-    assert [action.verb for action in found.actions] == [Verb.KEEP, Verb.KEEP]
-    assert "2 recipes: 2 unchanged." in text(PlanView(found))
+    result = plan_offline([KNIGHT, ROGUE], TargetLock(recipes=ENTRIES), URL)
+    assert [action.verb for action in result.actions] == [Verb.KEEP, Verb.KEEP]
+    assert "2 recipes: 2 unchanged." in text(PlanView(result))
 
 
 def test_a_name_without_a_pin_is_a_note_and_no_problem() -> None:
     mage = recipe("recipes/mage.yaml", "Mage", {"Pixel Dust": 0.5, "Star Dust": 0.4})
-    found = plan_offline([mage, ROGUE], TargetLock(recipes=ENTRIES), URL)
-    action = next(action for action in found.actions if action.recipe == mage)
+    result = plan_offline([mage, ROGUE], TargetLock(recipes=ENTRIES), URL)
+    action = next(action for action in result.actions if action.recipe == mage)
     assert action.verb is Verb.CREATE
     assert any("no pin for Star Dust" in note for note in action.explanation.notes)
-    plain = json.loads(as_json(PlanView(found)))["actions"][1]
+    plain = json.loads(as_json(PlanView(result)))["actions"][1]
     assert plain["after"]["concepts"] == [
         {"name": "Pixel Dust", "scale": 0.5},
         {"name": "Star Dust", "scale": 0.4},

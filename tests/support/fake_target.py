@@ -86,7 +86,7 @@ class FakeTarget:
     poll_interval: float = 0.0
     polls: int = 1
     team: str | None = None
-    grants_ids: bool = False  # the wish of `create`, as the engine does
+    grants_ids: bool = False  # those that `create` asks for, as the engine does
     hides: frozenset[str] = frozenset()
     list_hides: frozenset[str] = frozenset()
     late: float = 0.0
