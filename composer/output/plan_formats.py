@@ -18,7 +18,7 @@ from composer.output.plan_json import as_json
 from composer.output.plan_markdown import markdown
 from composer.output.plan_text import text
 from composer.output.plan_view import LOCK_ONLY
-from composer.recipes.codes import CODES
+from composer.recipes.problems import CODES
 from composer.text import visible
 
 if TYPE_CHECKING:

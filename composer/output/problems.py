@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from composer.output.findings import ERROR, Finding, annotated, log
 from composer.output.markdown import COMMENT, Budget, Section, cell, fitted
 from composer.output.style import dumped
-from composer.recipes.codes import CODES
+from composer.recipes.problems import CODES
 from composer.text import counted
 
 if TYPE_CHECKING:

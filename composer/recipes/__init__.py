@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from composer.recipes import parsing
-from composer.recipes.codes import CODES
-from composer.recipes.discovery import (
+from composer.recipes.loading import (
+    Loaded,
     default_paths,
     discover,
     find_root,
     home_directory,
+    load,
     relative,
 )
-from composer.recipes.loading import Loaded, load
+from composer.recipes.problems import CODES
 from composer.recipes.writing import slug, write
 
 if TYPE_CHECKING:

@@ -1,41 +1,212 @@
-"""Reads a project's recipe files: each for itself, and then what they must keep between them.
+"""Finds a project's root and its recipe files, and reads them.
 
-Every problem of every file is found at once; a caller that gets one stops. A recipe may come from a
-stranger's branch, so only a regular, small file inside the project is opened: no link that leads
+The root is where `.git` or the lock is; files are found by their names. Each file is checked for
+itself, and then all together. Every problem of every file is found at once. A recipe may come from
+a stranger's branch, so only a regular, small file inside the project is opened: no link that leads
 out of it, no pipe and no device.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from composer.errors import InvalidInput, Problem
+from composer.errors import InvalidInput, Problem, UsageError
 from composer.files.repository import NotRegularError, read_inside
-from composer.recipes.discovery import below, real, relative
-from composer.recipes.nodes import quoted
+from composer.model import LOCK_NAME, RECIPES_FOLDER
 from composer.recipes.parsing import MAX_BYTES, Parsed, parse, too_large
+from composer.recipes.problems import quoted
 from composer.text import UNSAFE, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from composer.model import ModelTypes, Recipe
+
+_ENDINGS = (".yaml", ".yml")
+
+
+# --- finding -------------------------------------------------------------------------------
+
+
+def default_paths(paths: Sequence[Path], *, cwd: Path) -> list[Path]:
+    """The paths as absolute ones; without any, `recipes/` of the working directory.
+
+    UsageError if there is no such folder, or a path doesn't exist.
+    """
+    if paths:
+        return [_existing(cwd / path) for path in paths]
+    if not (cwd / RECIPES_FOLDER).is_dir():
+        raise UsageError(
+            f"there is no folder {RECIPES_FOLDER}/ in {visible(str(cwd))}, and no path was given",
+            hint="name the recipe files or folders",
+        )
+    return [_absolute(cwd / RECIPES_FOLDER)]
+
+
+def home_directory() -> Path | None:
+    """The user's home directory; None if the system names none, as in some containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def find_root(paths: Sequence[Path], *, cwd: Path, home: Path | None) -> Path:
+    """The project's root: of the folders upward from each path, the nearest with a `.git`, else
+    the nearest with a `compose.lock`, else the parent of the nearest folder named `recipes`, else
+    the folder of the recipes.
+
+    The search stops at the home directory, if there is one. UsageError if the paths are of
+    two projects, or as for `default_paths`.
+    """
+    starts = [_folder(path) for path in default_paths(paths, cwd=cwd)]
+    roots = list(dict.fromkeys(_root(start, home) for start in starts))
+    if len(roots) > 1:
+        named = " and ".join(visible(str(root)) for root in roots[:2])
+        hint = "run compose once for each project"
+        raise UsageError(f"the paths belong to two projects: {named}", hint=hint)
+    return roots[0]
+
+
+def _root(start: Path, home: Path | None) -> Path:
+    above = list(_upward(start, home))
+    for mark in (".git", LOCK_NAME):
+        for folder in above:
+            if (folder / mark).exists():
+                return folder
+    parents = (folder.parent for folder in above if folder.name == RECIPES_FOLDER)
+    return next((parent for parent in parents if parent in above), start)
+
+
+def _upward(start: Path, home: Path | None) -> Iterator[Path]:
+    ceiling = os.path.realpath(home) if home else None
+    for folder in (start, *start.parents):
+        if os.path.realpath(folder) == ceiling:
+            return
+        yield folder
+
+
+def discover(
+    paths: Sequence[Path],
+    *,
+    root: Path,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> list[Path]:
+    """The recipe files of these paths, each once, by path.
+
+    Files as they are given; folders with all below them, `*.yaml` and `*.yml`, but for what is
+    hidden and for links to folders. The globs match paths relative to the root, with `/`: `*`
+    stays in one folder, `**` does not, and a glob without `/` matches at any depth; one that
+    matches a folder matches all that is in it. UsageError if a path doesn't exist.
+    """
+    files = {file: None for path in paths for file in _files(_existing(path))}
+    wanted, unwanted = _patterns(include), _patterns(exclude)
+    chosen = (
+        file
+        for file in files
+        if file.name.casefold() != LOCK_NAME
+        and (not wanted or _matches(file, root, wanted))
+        and not _matches(file, root, unwanted)
+    )
+    return sorted(chosen, key=lambda file: file.as_posix())
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    for folder, folders, names in os.walk(path):
+        folders[:] = (name for name in folders if not name.startswith("."))
+        for name in names:
+            if name.casefold().endswith(_ENDINGS) and not name.startswith("."):
+                yield Path(folder, name)
+
+
+def _existing(path: Path) -> Path:
+    path = _absolute(path)
+    if not os.path.lexists(path):
+        raise UsageError(f"{visible(str(path))} doesn't exist", hint="check the path")
+    return path
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _folder(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+def relative(file: Path, root: Path) -> str | None:
+    """The file's path below the root, with `/`, links not resolved; None if it is not below it."""
+    file = Path(os.path.abspath(file))
+    path = below(file, Path(os.path.abspath(root)))
+    # The root may have been named through a link (/tmp on macOS is one).
+    return path or below(Path(os.path.realpath(file.parent), file.name), real(root))
+
+
+def below(file: Path, root: Path) -> str | None:
+    """One path relative to the other, with `/`; None if it is not below it. Pure."""
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else None
+
+
+def real(path: Path) -> Path:
+    """The path with every link resolved."""
+    return Path(os.path.realpath(path))
+
+
+# --- globs -------------------------------------------------------------------------------
+
+_GLOB = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|.", re.DOTALL)
+_STARS = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+def _patterns(globs: Sequence[str]) -> list[re.Pattern[str]]:
+    return [_pattern(glob) for glob in globs]
+
+
+def _pattern(glob: str) -> re.Pattern[str]:
+    """A glob as a pattern of whole paths; what it matches as a folder, it matches all below."""
+    glob = glob.replace("\\", "/").removeprefix("./").strip("/")
+    anywhere = "" if "/" in glob else "(?:[^/]+/)*"
+    body = "".join(_piece(piece) for piece in _GLOB.findall(glob))
+    return re.compile(f"{anywhere}{body}(?:/.*)?", re.DOTALL)
+
+
+def _piece(piece: str) -> str:
+    if piece.startswith("[") and len(piece) > 2:
+        negated = piece[1] == "!"
+        inside = re.sub(r"([\\\[&~|^])", r"\\\1", piece[2 if negated else 1 : -1])
+        return f"[{'^' if negated else ''}{inside}]"
+    return _STARS.get(piece) or re.escape(piece)
+
+
+def _matches(file: Path, root: Path, patterns: list[re.Pattern[str]]) -> bool:
+    if not patterns:
+        return False
+    path = relative(file, root) or file.as_posix()
+    return any(pattern.fullmatch(path) for pattern in patterns)
+
+
+# --- reading -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Recipes by path, and problems by place."""
+    """The recipes, sorted by path, and the problems, sorted by place."""
 
     recipes: tuple[Recipe, ...]
     problems: tuple[Problem, ...]
 
 
 def load(files: Iterable[Path], *, root: Path, types: Sequence[ModelTypes]) -> Loaded:
-    """The recipes of these files, and everything that is wrong with them.
+    """The recipes of these files, and all problems.
 
     A file's path in the result is relative to `root`, with `/`. A file that is given twice is
     read once. `types` are what a recipe's `type` may be, the default first.
@@ -63,7 +234,7 @@ def _problem(file: str, refusal: _Refusal) -> Problem:
 
 
 def _same_path(parsed: Mapping[str, Parsed]) -> Iterator[Problem]:
-    """Files that are one file on Windows and macOS."""
+    """Problems of paths that are one file on Windows and macOS."""
     first: dict[str, str] = {}
     for name in sorted(parsed):
         folded = unicodedata.normalize("NFC", name.casefold())
@@ -92,7 +263,7 @@ def _same_name(parsed: Mapping[str, Parsed]) -> Iterator[Problem]:
 
 
 class _Refusal(InvalidInput):
-    """Why a file is not read: a problem without its place."""
+    """Why a file is not read: a problem without a place."""
 
     def __init__(self, code: str, message: str, hint: str) -> None:
         super().__init__(message, hint=hint)
@@ -100,7 +271,7 @@ class _Refusal(InvalidInput):
 
 
 def _read(file: Path, root: Path) -> bytes:
-    """The bytes of a recipe file; _Refusal if it may not be read or can't be."""
+    """The bytes of a recipe file. Raises `_Refusal` if it must not or can't be read."""
     path = relative(file, root)
     if path is None or below(real(file), real(root)) is None:
         how = "is not inside" if path is None else "is a link that leads out of"

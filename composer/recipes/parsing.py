@@ -1,6 +1,6 @@
-"""From one file's bytes to a Recipe, or to every problem that it has. Pure: no file is opened.
+"""Turns one file's bytes into a Recipe, or into all its problems. Pure: no file is opened.
 
-The stages: characters, YAML events, the schema, the rules that a schema can't say.
+The stages: characters, YAML, the JSON Schema, and the rules that a schema can't express.
 """
 
 from __future__ import annotations
@@ -12,27 +12,26 @@ from typing import TYPE_CHECKING, Any
 from composer.errors import Problem
 from composer.model import DESCRIBED, ConceptRef, Recipe, parameters, rounded
 from composer.recipes import schema
-from composer.recipes.characters import decode
-from composer.recipes.nodes import NOWHERE, Node, Place, Report, quoted, said
-from composer.recipes.yaml_events import LOADER, read_document
+from composer.recipes.problems import NOWHERE, Place, Report, at_path, quoted
+from composer.recipes.yaml_tree import LOADER, decode, read_document
 from composer.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from composer.model import ModelTypes
-    from composer.recipes.nodes import KeyPath
-    from composer.recipes.yaml_events import Document
+    from composer.recipes.problems import KeyPath
+    from composer.recipes.yaml_tree import Document, Node
 
 MAX_BYTES = 256 * 1024
 MAX_DECIMALS = 4
 
-_ALIKE = 0.86  # `concept` is a slip for `concepts`; `project` is none for `protect`
+_ALIKE = 0.86  # `concept` is nearly `concepts`; `project` is not nearly `protect`
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a file says. `name` is there even where a problem leaves no recipe."""
+    """The result for one file. `name` is set even if a problem leaves no recipe."""
 
     problems: tuple[Problem, ...]
     recipe: Recipe | None = None
@@ -55,10 +54,10 @@ def parse(text: bytes, *, file: str, types: Sequence[ModelTypes], loader: Any = 
         return Parsed(tuple(report.problems))
     document = read_document(decoded, report, loader=loader)
     if document.complete and not _is_recipe(document):
-        return Parsed((_no_recipe(document, file),))
+        return Parsed((_not_a_recipe(document, file),))
     if document.root is None:
-        return Parsed(tuple(_with_way_out(report, document)))
-    return _judged(document.root, report, types)
+        return Parsed(tuple(_with_exclude_hint(report, document)))
+    return _checked(document.root, report, types)
 
 
 def too_large(size: int) -> tuple[str, str]:
@@ -67,9 +66,9 @@ def too_large(size: int) -> tuple[str, str]:
     return message, "if it is not a recipe, leave it out with --exclude"
 
 
-def _judged(root: Node, report: Report, types: Sequence[ModelTypes]) -> Parsed:
+def _checked(root: Node, report: Report, types: Sequence[ModelTypes]) -> Parsed:
     by_name = {one.composition: one for one in types}
-    schema.judge(root, report, tuple(by_name))
+    schema.check(root, report, tuple(by_name))
     _check_concepts(root, report)
     problems = tuple(report.problems)
     recipe = None if problems else _recipe(root.value, report.file, by_name)
@@ -79,12 +78,12 @@ def _judged(root: Node, report: Report, types: Sequence[ModelTypes]) -> Parsed:
     return Parsed(problems, recipe, name.value, name.place)
 
 
-# --- what JSON Schema can't say ----------------------------------------------------------
+# --- what JSON Schema can't express ------------------------------------------------------
 # Decimals are counted in the source text: in binary, 0.65 is not a multiple of 0.0001.
 
 
 def _check_concepts(root: Node, report: Report) -> None:
-    """Reports scales with too many decimals, and concepts that are there twice."""
+    """Report scales with too many decimals, and duplicate concepts."""
     concepts = list(_concepts(root))
     for path, concept in concepts:
         _check_decimals(concept.children.get("scale"), (*path, "scale"), report)
@@ -101,17 +100,17 @@ def _concepts(root: Node) -> Iterator[tuple[KeyPath, Node]]:
 def _check_decimals(scale: Node | None, path: KeyPath, report: Report) -> None:
     if scale is None or scale.refused or not isinstance(scale.value, float):
         return
-    if _too_fine(scale.text):
+    if _has_too_many_decimals(scale.text):
         message = f"{scale.shown} has more than {MAX_DECIMALS} decimal places"
         hint = f"write {round(scale.value, MAX_DECIMALS):g}" if 0 <= scale.value <= 1 else ""
-        report.add(scale.place, "E105", said(path, message), hint)
+        report.add(scale.place, "E105", at_path(path, message), hint)
 
 
-def _too_fine(text: str) -> bool:
+def _has_too_many_decimals(text: str) -> bool:
     """Whether a number has too many decimals, zeros at the end not counted."""
     try:
         _, digits, exponent = Decimal(text).as_tuple()
-    except InvalidOperation:  # an exponent of astronomic size
+    except InvalidOperation:  # a huge exponent
         return True
     kept = "".join(map(str, digits)).rstrip("0")
     return bool(kept) and int(exponent) + len(digits) - len(kept) < -MAX_DECIMALS
@@ -126,7 +125,7 @@ def _check_once(key: str, concepts: list[tuple[KeyPath, Node]], report: Report) 
         if node.value in first:
             message = f"{quoted(node.value)} is already concepts[{first[node.value][1]}]"
             hint = "keep one of the two, with the scale that you want"
-            report.add(node.place, "E110", said((*path, key), message), hint)
+            report.add(node.place, "E110", at_path((*path, key), message), hint)
         first.setdefault(node.value, path)
 
 
@@ -134,14 +133,14 @@ def _check_once(key: str, concepts: list[tuple[KeyPath, Node]], report: Report) 
 
 
 def _is_recipe(document: Document) -> bool:
-    """Whether it has a recipe's key, or one that nearly is."""
-    known = schema.properties()
+    """Whether it has a key of a recipe, or one that is spelt nearly like it."""
+    valid_keys = schema.properties()
     root = document.root
     keys = root.keys if root and root.keys else document.keys
-    return any(did_you_mean(key, known, likeness=_ALIKE) for key in keys)
+    return any(did_you_mean(key, valid_keys, likeness=_ALIKE) for key in keys)
 
 
-def _no_recipe(document: Document, file: str) -> Problem:
+def _not_a_recipe(document: Document, file: str) -> Problem:
     root = document.root
     place = root.place if root else Place(1, 1)
     message = f"not a recipe: the file {_kind(root.value if root else None)}"
@@ -157,13 +156,13 @@ def _kind(value: object) -> str:
     return "is a list" if isinstance(value, list) else "is a single value"
 
 
-def _with_way_out(report: Report, document: Document) -> list[Problem]:
+def _with_exclude_hint(report: Report, document: Document) -> list[Problem]:
     """The problems of a file that was read in part, with a hint in case it is not a recipe."""
     if _is_recipe(document):
         return report.problems
-    way_out = f"if it is not a recipe, leave it out with {_exclude(report.file)}"
+    hint = f"if it is not a recipe, leave it out with {_exclude(report.file)}"
     return [
-        Problem(p.file, p.line, p.column, p.code, p.message, f"{p.hint}; {way_out}".lstrip("; "))
+        Problem(p.file, p.line, p.column, p.code, p.message, f"{p.hint}; {hint}".lstrip("; "))
         for p in report.problems
     ]
 
@@ -176,7 +175,7 @@ def _exclude(file: str) -> str:
 
 
 def _recipe(raw: Any, path: str, types: Mapping[str, ModelTypes]) -> Recipe:
-    """A Recipe of values that the schema has let pass; the first of `types` is the default."""
+    """A Recipe from values that fit the schema; the first of `types` is the default."""
     training = raw.get("training", {}).get("parameters", {})
     return Recipe(
         path=path,

@@ -1,7 +1,7 @@
-"""What a plain scalar means, and whether everybody reads it the same way.
+"""What a plain scalar means, and whether all YAML readers agree on it.
 
-Editors follow the core schema of YAML 1.2, many programs YAML 1.1. A text that both read alike
-is read; one that they read differently is refused in words (`read`). `number` is the way back.
+Editors follow the core schema of YAML 1.2, many programs YAML 1.1. `read` accepts a text that both
+read alike, and refuses one that they read differently. `number` writes a number.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LONGEST_NUMBER = 64  # characters; converting a longer one costs time and keeps 
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class ScalarProblem:
     """Why a scalar is refused: a problem without its place."""
 
     code: str
@@ -27,7 +27,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Special:
-    """What YAML 1.1 sees where we have no value for it, in words."""
+    """A value of YAML 1.1 that has no Python value here, in words."""
 
     what: str
 
@@ -122,25 +122,25 @@ def _old_int(text: str, base: int) -> int | Special:
 _NUMBER_LIKE = re.compile(r"[-+.0-9][-+.:_0-9a-fA-FxobE]*")
 
 
-def read(text: str) -> Scalar | Trouble:
-    """The value that every reader of YAML sees in a plain scalar, or why there is none."""
+def read(text: str) -> Scalar | ScalarProblem:
+    """The value that every YAML reader sees in a plain scalar, or why they differ."""
     if len(text) > LONGEST_NUMBER and _NUMBER_LIKE.fullmatch(text):
         what = f"a number of {len(text):,} characters is too long to be kept exactly"
-        return Trouble("E211", what, "write fewer digits, or quote it if it is a string")
+        return ScalarProblem("E211", what, "write fewer digits, or quote it if it is a string")
     new, old = core(text), older(text)
     if type(new) is not type(old) or (new != old and new == new):
-        return _unclear(text, old, new)
+        return _ambiguous(text, old, new)
     if isinstance(new, float) and not math.isfinite(new):
-        return Trouble("E211", f"{text} is not a finite number", "write a finite number")
+        return ScalarProblem("E211", f"{text} is not a finite number", "write a finite number")
     return new
 
 
-def _unclear(text: str, old: Scalar | Special, new: Scalar) -> Trouble:
-    values = dict.fromkeys(as_text for value in (new, old) if (as_text := _instead(value)))
+def _ambiguous(text: str, old: Scalar | Special, new: Scalar) -> ScalarProblem:
+    values = dict.fromkeys(as_text for value in (new, old) if (as_text := _replacement(value)))
     quoted = f'quote it: "{text}"'
     hint = f"{quoted}, or write {' or '.join(values)}" if values else quoted
     message = f"{text} is {_words(old)} in YAML 1.1 and {_words(new)} in YAML 1.2"
-    return Trouble("E210", message, hint)
+    return ScalarProblem("E210", message, hint)
 
 
 def _words(value: Scalar | Special) -> str:
@@ -153,7 +153,7 @@ def _words(value: Scalar | Special) -> str:
     return f"the number {number(value)}"
 
 
-def _instead(value: Scalar | Special) -> str | None:
+def _replacement(value: Scalar | Special) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
     return number(value) if isinstance(value, int | float) else None

@@ -1,7 +1,7 @@
-"""Judges a file's values by `schemas/recipe.schema.json`, the schema that editors use too.
+"""Checks a file's values by `schemas/recipe.schema.json`, the schema that editors use too.
 
-jsonschema finds what is wrong; here it becomes a code, a place and words. A definition of the
-schema that has a rule of its own carries the code of its problem as `x-code`.
+jsonschema finds what is wrong; this module turns it into a code, a place and a message. A
+definition of the schema with a rule of its own has the code of its problem as `x-code`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from jsonschema import Draft7Validator
 
 from composer.files.schemas import schema as shipped
-from composer.recipes.characters import unsafe_words
-from composer.recipes.nodes import KeyPath, Node, Place, Report, dotted, quoted, said
+from composer.recipes.problems import KeyPath, Place, Report, at_path, dotted, quoted
 from composer.recipes.scalars import core
+from composer.recipes.yaml_tree import unsafe_words
 from composer.text import UNSAFE, counted, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from composer.recipes.yaml_tree import Node
 
 # What a sentence about a finding is made of: place, code, message without the path, hint.
 Sentence: TypeAlias = "tuple[Place, str, str, str]"
@@ -28,7 +30,7 @@ Sentence: TypeAlias = "tuple[Place, str, str, str]"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What jsonschema has against one value: the rule, what the rule wants, the rule's schema."""
+    """What jsonschema found wrong with one value: the rule, its setting, and its schema."""
 
     rule: str
     wanted: Any
@@ -57,20 +59,20 @@ def _validator(types: tuple[str, ...]) -> Draft7Validator:
 @cache
 def properties(*path: str) -> Mapping[str, Any]:
     """The keys and their schemas: of a recipe, or of a mapping in it (`training`, …)."""
-    found: Any = _schema()
+    schema: Any = _schema()
     for step in path:
-        found = found["properties"][step]
-    return dict(found["properties"])
+        schema = schema["properties"][step]
+    return dict(schema["properties"])
 
 
-def judge(root: Node, report: Report, types: tuple[str, ...]) -> None:
-    """Reports whatever the schema has against a file's values.
+def check(root: Node, report: Report, types: tuple[str, ...]) -> None:
+    """Report every value that the schema does not allow.
 
     `types` are what a recipe's `type` may be, the default first.
     """
-    for found in _findings(root, types):
-        for place, code, message, hint in _SENTENCES[found.rule](found):
-            report.add(place, code, said(found.path, message), hint)
+    for finding in _findings(root, types):
+        for place, code, message, hint in _SENTENCES[finding.rule](finding):
+            report.add(place, code, at_path(finding.path, message), hint)
 
 
 def _findings(root: Node, types: tuple[str, ...]) -> Iterator[Finding]:
@@ -85,32 +87,32 @@ def _findings(root: Node, types: tuple[str, ...]) -> Iterator[Finding]:
 # --- keys --------------------------------------------------------------------------------
 
 
-def _unknown_keys(found: Finding) -> Iterator[Sentence]:
-    known = found.schema["properties"]
-    for key in (key for key in found.node.keys if key not in known):
-        place = found.node.keys[key]
+def _unknown_keys(finding: Finding) -> Iterator[Sentence]:
+    valid_keys = finding.schema["properties"]
+    for key in (key for key in finding.node.keys if key not in valid_keys):
+        place = finding.node.keys[key]
         if key.casefold().replace("_", "") == "wandbkey":
             message = f"{key} is a secret and must not be in a recipe"
             yield place, "E112", message, "remove it; revoke it if it was ever committed"
         else:
-            hint = _key_hint(key, list(known), found.path)
+            hint = _key_hint(key, list(valid_keys), finding.path)
             yield place, "E101", f"unknown key {quoted(key)}", hint
 
 
-def _key_hint(key: str, known: list[str], path: KeyPath) -> str:
-    if meant := did_you_mean(key, known):
+def _key_hint(key: str, valid_keys: list[str], path: KeyPath) -> str:
+    if meant := did_you_mean(key, valid_keys):
         return f"did you mean {meant}?"
     if path != ("training", "parameters") and key in properties("training", "parameters"):
         return f"write it under training: parameters: {{{key}: …}}"
-    few = len(known) < 9
-    return f"valid keys: {', '.join(known)}" if few else "compose schema recipe lists the keys"
+    few = len(valid_keys) < 9
+    return f"valid keys: {', '.join(valid_keys)}" if few else "compose schema recipe lists the keys"
 
 
-def _missing_keys(found: Finding) -> Iterator[Sentence]:
-    """The required keys that aren't there, but for those that are only misspelt."""
-    for key in found.wanted:
-        if key not in found.node.keys and key not in _misspelt(found):
-            yield found.node.place, "E102", f"{key} is missing", _ADD[key]
+def _missing_keys(finding: Finding) -> Iterator[Sentence]:
+    """The required keys that are missing, except those that are only misspelt."""
+    for key in finding.wanted:
+        if key not in finding.node.keys and key not in _misspelt(finding):
+            yield finding.node.place, "E102", f"{key} is missing", _ADD[key]
 
 
 _ADD = {
@@ -120,20 +122,20 @@ _ADD = {
 }
 
 
-def _misspelt(found: Finding) -> set[str | None]:
-    known = found.schema["properties"]
-    return {did_you_mean(key, known) for key in found.node.keys if key not in known}
+def _misspelt(finding: Finding) -> set[str | None]:
+    valid_keys = finding.schema["properties"]
+    return {did_you_mean(key, valid_keys) for key in finding.node.keys if key not in valid_keys}
 
 
-def _name_or_id(found: Finding) -> Iterator[Sentence]:
+def _name_or_id(finding: Finding) -> Iterator[Sentence]:
     """The one `oneOf` of the schema: a concept has `name` or `modelId`."""
-    node, both = found.node, {"name", "modelId"}
+    node, both = finding.node, {"name", "modelId"}
     if not isinstance(node.value, dict):
         return  # its type is another finding
     if both <= node.value.keys():
         message = "names its LoRA twice, by name and by modelId"
         yield node.keys["modelId"], "E108", message, "keep either name or modelId"
-    elif not both & _misspelt(found):
+    elif not both & _misspelt(finding):
         yield node.place, "E108", "names no LoRA", "add the LoRA's name or its modelId"
 
 
@@ -149,10 +151,10 @@ _NOUNS = {
 }
 
 
-def _wrong_type(found: Finding) -> Iterator[Sentence]:
-    noun = _NOUNS[found.wanted]
-    message = "is empty" if found.node.value is None else f"{_what(found.node)}, not {noun}"
-    yield found.node.place, "E103", message, _type_hint(found)
+def _wrong_type(finding: Finding) -> Iterator[Sentence]:
+    noun = _NOUNS[finding.wanted]
+    message = "is empty" if finding.node.value is None else f"{_what(finding.node)}, not {noun}"
+    yield finding.node.place, "E103", message, _type_hint(finding)
 
 
 def _what(node: Node) -> str:
@@ -163,15 +165,15 @@ def _what(node: Node) -> str:
     return f"{node.shown} is {'a string' if isinstance(node.value, str) else 'a number'}"
 
 
-def _type_hint(found: Finding) -> str:
-    value, wanted = found.node.value, found.wanted
+def _type_hint(finding: Finding) -> str:
+    value, wanted = finding.node.value, finding.wanted
     if value is None:
         return f"write {_NOUNS[wanted]}, or leave the key out"
     if wanted == "string" and not isinstance(value, dict | list):
-        return f'quote it: "{found.node.text}"'
+        return f'quote it: "{finding.node.text}"'
     if isinstance(value, str) and _reads_as(value, wanted):
         return f"remove the quotes: {value}"
-    return _range_hint(found.schema) if wanted in ("number", "integer") else _WRITE[wanted]
+    return _range_hint(finding.schema) if wanted in ("number", "integer") else _WRITE[wanted]
 
 
 _WRITE = {
@@ -198,32 +200,32 @@ def _range_hint(schema: Mapping[str, Any]) -> str:
     return noun if low is None else f"{noun} of {low} or more"
 
 
-def _out_of_range(found: Finding) -> Iterator[Sentence]:
-    side = "above" if found.rule == "maximum" else "below"
-    message = f"{found.node.shown} is {side} {found.wanted}"
-    yield found.node.place, "E104", message, _range_hint(found.schema)
+def _out_of_range(finding: Finding) -> Iterator[Sentence]:
+    side = "above" if finding.rule == "maximum" else "below"
+    message = f"{finding.node.shown} is {side} {finding.wanted}"
+    yield finding.node.place, "E104", message, _range_hint(finding.schema)
 
 
-def _too_short(found: Finding) -> Iterator[Sentence]:
-    yield found.node.place, "E106", "is empty", "write at least one character"
+def _too_short(finding: Finding) -> Iterator[Sentence]:
+    yield finding.node.place, "E106", "is empty", "write at least one character"
 
 
-def _too_long(found: Finding) -> Iterator[Sentence]:
-    length = len(str(found.node.value))
-    message = f"has {counted(length, 'character')}; the maximum is {found.wanted}"
-    yield found.node.place, "E106", message, f"shorten it by {length - found.wanted}"
+def _too_long(finding: Finding) -> Iterator[Sentence]:
+    length = len(str(finding.node.value))
+    message = f"has {counted(length, 'character')}; the maximum is {finding.wanted}"
+    yield finding.node.place, "E106", message, f"shorten it by {length - finding.wanted}"
 
 
-def _how_many(found: Finding) -> Iterator[Sentence]:
-    few, most = found.schema["minItems"], found.schema["maxItems"]
-    size = len(found.node.children)
+def _how_many(finding: Finding) -> Iterator[Sentence]:
+    few, most = finding.schema["minItems"], finding.schema["maxItems"]
+    size = len(finding.node.children)
     message = f"has {size} items; the maximum is {most}" if size else "is empty"
-    yield found.node.place, "E107", message, f"list {few} to {most} {dotted(found.path)}"
+    yield finding.node.place, "E107", message, f"list {few} to {most} {dotted(finding.path)}"
 
 
-def _not_allowed(found: Finding) -> Iterator[Sentence]:
-    node = found.node
-    allowed = found.wanted if found.rule == "enum" else [found.wanted]
+def _not_allowed(finding: Finding) -> Iterator[Sentence]:
+    node = finding.node
+    allowed = finding.wanted if finding.rule == "enum" else [finding.wanted]
     meant = did_you_mean(str(node.value), allowed)
     what = node.shown if not isinstance(node.value, dict | list) else ""
     message = f"{what or 'this value'} is not allowed"
@@ -241,14 +243,14 @@ _RULES = {
 }
 
 
-def _own_rule(found: Finding) -> Iterator[Sentence]:
-    code, text = found.schema["x-code"], str(found.node.value)
+def _own_rule(finding: Finding) -> Iterator[Sentence]:
+    code, text = finding.schema["x-code"], str(finding.node.value)
     if code == "E202":
         _, what = unsafe_words(UNSAFE.findall(text)[0])
-        yield found.node.place, code, f"contains {what}", "write it on one line"
+        yield finding.node.place, code, f"contains {what}", "write it on one line"
     else:
         words, hint = _RULES[code]
-        yield found.node.place, code, f"{quoted(text)} {words}", hint
+        yield finding.node.place, code, f"{quoted(text)} {words}", hint
 
 
 _SENTENCES: Mapping[str, Callable[[Finding], Iterator[Sentence]]] = {

@@ -1,7 +1,7 @@
-"""From a recipe to the text of its file: `compose import` writes recipes of what it finds.
+"""Writes a recipe as the text of its file, for `compose import`.
 
-Texts are quoted only where they must be; whatever is written, our own strict reader reads back
-as the same recipe.
+Strings are quoted only where necessary. The strict reader reads every written text back as the same
+recipe.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]")  # Windows' device 
 
 
 def write(recipe: Recipe, *, default: ModelTypes) -> str:
-    """The YAML text of a recipe; what is at its default is left out, the types too."""
+    """The YAML text of a recipe; default values are left out, the type too."""
     return "".join(f"{line}\n" for line in _lines(recipe, default))
 
 
@@ -73,13 +73,13 @@ def _value(value: Value) -> str:
 
 
 def _text(text: str) -> str:
-    """Plain where both versions of YAML read the same text back, else in double quotes."""
+    """Plain if both versions of YAML read the same string back, else in double quotes."""
     plain = _PLAIN.fullmatch(text) and read(text) == text
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def slug(name: str) -> str:
-    """A file's stem for a recipe's name: ASCII, lower case, hyphens; good on every system."""
+    """A file's stem for a recipe's name: ASCII, lower case, hyphens; valid on every system."""
     ascii_only = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii")
     words = re.findall("[a-z0-9]+", ascii_only.lower())
     stem = "-".join(words)[:_LONGEST_SLUG].strip("-") or "recipe"

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent / "broken_recipes"
 FILES = sorted(FOLDER.glob("*.yaml"))
 LOADERS = [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)]
 
-# These need more than one small file: their cases are in test_recipes_project.py.
+# These need more than one small file: their cases are in test_loading.py.
 ELSEWHERE = {"E301", "E302", "E303", "E304", "E305", "E306"}
 
 

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.sizes import size
 
-from composer.recipes.scalars import LONGEST_NUMBER, Trouble, number, read
+from composer.recipes.scalars import LONGEST_NUMBER, ScalarProblem, number, read
 
 NOTHING = object()  # neither reads as a value: no agreement
 
@@ -84,11 +84,11 @@ def check(text: str) -> None:
     got = read(text)
 
     if text in {"y", "Y", "n", "N"}:  # booleans by the letter of YAML 1.1, not for PyYAML
-        assert isinstance(got, Trouble)
+        assert isinstance(got, ScalarProblem)
     elif agree(old, new) and not (isinstance(new, float) and not math.isfinite(new)):
         assert agree(got, new)
     else:
-        assert isinstance(got, Trouble)
+        assert isinstance(got, ScalarProblem)
         assert got.code in {"E210", "E211"}
 
 
@@ -111,14 +111,14 @@ def test_what_everybody_reads_alike_is_read(text: str, value: object) -> None:
 )
 def test_the_hint_says_what_to_write_instead(text: str, hint: str) -> None:
     trouble = read(text)
-    assert isinstance(trouble, Trouble)
+    assert isinstance(trouble, ScalarProblem)
     assert trouble.hint == hint
 
 
 @given(st.text(string.digits, min_size=LONGEST_NUMBER + 1, max_size=300))
 def test_a_number_of_endless_digits_is_refused(text: str) -> None:
     trouble = read(text)
-    assert isinstance(trouble, Trouble)
+    assert isinstance(trouble, ScalarProblem)
     assert trouble.code == "E211"
 
 

@@ -1,23 +1,27 @@
-"""From YAML text to a tree of values, by the parser's events alone.
+"""From a file's bytes to a tree of values with their places.
 
-Nothing is composed or constructed, so an alias bomb never unfolds and a deep file never reaches
-the code that can't bear it: the first anchor, alias, tag, merge key or 21st level ends the walk.
+`decode` accepts UTF-8 without characters that could mislead a reader or a terminal. `read_document`
+walks the events of the YAML parser. Nothing is composed or constructed, so an alias bomb is never
+expanded, and a deep file never reaches code that can't handle it: the first anchor, alias, tag,
+merge key or 21st level ends the walk.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
-from composer.recipes.characters import unsafe_words
-from composer.recipes.nodes import KeyPath, Node, Place, Report, quoted, said
-from composer.recipes.scalars import Trouble, read
-from composer.text import UNSAFE, shorten, visible
+from composer.recipes.problems import LONGEST_SHOWN, KeyPath, Place, Report, at_path, quoted
+from composer.recipes.scalars import ScalarProblem, read
+from composer.text import BIDI, UNSAFE, counted, shorten, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 MAX_DEPTH = 20
 MAX_VALUES = 2_000  # keys count too; a recipe has some dozen
@@ -27,15 +31,107 @@ LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _YAML_TAG = "tag:yaml.org,2002:"  # what !! stands for
 _OK_IN_TEXT = frozenset("\n\t")
+_OK_IN_FILE = frozenset("\n\t\r")
+_LINE_END = re.compile("\r\n|\n|\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One value of a file. `value` is plain Python (dict, list, str, int, float, bool, None).
+
+    `text` is a scalar's source, which has a number's decimals. `refused`: a problem of this scalar
+    has been reported, so `value` means nothing and no other problem is reported.
+    """
+
+    place: Place
+    value: object
+    text: str = ""
+    refused: bool = False
+    children: dict[str | int, Node] = field(default_factory=dict)
+    keys: dict[str, Place] = field(default_factory=dict)  # where a mapping's keys begin
+
+    def at(self, path: Iterable[str | int]) -> Node:
+        """The node at this path."""
+        node = self
+        for step in path:
+            node = node.children[step]
+        return node
+
+    @property
+    def shown(self) -> str:
+        """The scalar for a message: a string in quotes, shortened, safe to print."""
+        if isinstance(self.value, str):
+            return quoted(self.value)
+        return visible(shorten(self.text, LONGEST_SHOWN))
+
+
+# --- characters --------------------------------------------------------------------------
+
+
+def decode(data: bytes, report: Report) -> str | None:
+    """The text of a file, None if it is not text. Problems are reported.
+
+    A byte order mark is removed (Windows editors write it). Each refused character is replaced by
+    U+FFFD, so that the rest is still read, at the right place.
+    """
+    if b"\0" in data or data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        _report_nul(data, report)
+        return None
+    try:
+        text = data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        place = place_of(data[: error.start].decode("utf-8").removeprefix("\ufeff"))
+        what = f"the byte 0x{data[error.start]:02x} is not valid UTF-8"
+        report.add(place, "E201", what, "save the file as UTF-8")
+        return None
+    _report_unsafe(text, report)
+    return UNSAFE.sub(lambda match: match[0] if match[0] in _OK_IN_FILE else "\ufffd", text)
+
+
+def _report_nul(data: bytes, report: Report) -> None:
+    if b"\0" in data[:2] or data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        report.add(Place(1, 1), "E201", "looks like UTF-16", "save the file as UTF-8")
+        return
+    before = data[: data.index(b"\0")].decode("utf-8", "replace")
+    message = "contains the control character U+0000, so it is not a text file"
+    report.add(place_of(before), "E202", message, "write the recipe in a text editor, as UTF-8")
+
+
+def _report_unsafe(text: str, report: Report) -> None:
+    """Report each unsafe code point once, where it first occurs."""
+    counts = Counter(c for c in UNSAFE.findall(text) if c not in _OK_IN_FILE)
+    for character, times in counts.items():
+        code, what = unsafe_words(character)
+        more = f" ({counted(times, 'time')})" if times > 1 else ""
+        place = place_of(text[: text.index(character)])
+        report.add(place, code, f"the file contains {what}{more}", "remove it")
+
+
+def unsafe_words(character: str) -> tuple[str, str]:
+    """The code of the problem with a character, and its description by code point."""
+    point = f"U+{ord(character):04X}"
+    if BIDI.match(character):
+        name = unicodedata.name(character, "").lower()
+        return "E203", f"{point} ({name}), which changes the text direction"
+    return "E202", f"the control character {point}"
+
+
+def place_of(before: str) -> Place:
+    """The place of the character after this text."""
+    ends = list(_LINE_END.finditer(before))
+    return Place(len(ends) + 1, len(before) - (ends[-1].end() if ends else 0) + 1)
+
+
+# --- YAML events -------------------------------------------------------------------------
 
 
 class _End(Exception):
-    """The walk ends here; the reason is reported."""
+    """The walk ends here; the reason has been reported."""
 
 
 @dataclass(slots=True)
 class Document:
-    """What was read: `root` is None for an empty file. `keys` are the top level's so far."""
+    """What was read: `root` is None for an empty file; `keys` are the top-level keys so far."""
 
     root: Node | None = None
     complete: bool = False
@@ -59,7 +155,7 @@ def read_document(text: str, report: Report, *, loader: Any = LOADER) -> Documen
 
 
 _DEEP = ("E209", f"nested deeper than {MAX_DEPTH} levels", "a recipe has four levels")
-# What libyaml and PyYAML's own parser say in different words, and what it means.
+# Parts of the messages of libyaml and PyYAML, and the problem that each means.
 _SYNTAX = {
     "exceeded maximum nesting depth": _DEEP,  # libyaml 0.2.6, which looks ahead of its events
     "cannot start any token": (
@@ -79,14 +175,14 @@ _CHECK = "check the indentation, quotes and brackets, here and on the line above
 def _report_syntax(error: yaml.YAMLError, report: Report) -> None:
     mark = getattr(error, "problem_mark", None)
     place = Place(mark.line + 1, mark.column + 1) if mark else Place()
-    said_there = getattr(error, "problem", None) or str(error)
-    known = (words for theirs, words in _SYNTAX.items() if theirs in said_there)
-    report.add(place, *next(known, ("E204", f"invalid YAML: {visible(said_there)}", _CHECK)))
+    parser_message = getattr(error, "problem", None) or str(error)
+    problems = (problem for part, problem in _SYNTAX.items() if part in parser_message)
+    report.add(place, *next(problems, ("E204", f"invalid YAML: {visible(parser_message)}", _CHECK)))
 
 
 @dataclass(slots=True)
 class _Walk:
-    """Takes events one by one and builds nodes; `place` is where the last event began."""
+    """Builds nodes from the events, one by one; `place` is where the last event began."""
 
     events: Iterator[Any]
     report: Report
@@ -106,7 +202,7 @@ class _Walk:
         return root
 
     def end(self) -> None:
-        """Reports a second document, if there is one."""
+        """Report a second document, if there is one."""
         if isinstance(self._next(), yaml.DocumentStartEvent):
             hint = "write one recipe per file; move the others to files of their own"
             self._end("E205", "a second document begins here", hint)
@@ -132,7 +228,7 @@ class _Walk:
         return self._mapping(path, depth)
 
     def _check(self, event: Any, depth: int) -> None:
-        """Ends the walk at what a recipe never has."""
+        """End the walk at what no recipe has."""
         self.count += 1
         if isinstance(event, yaml.AliasEvent):
             self._end("E206", f"*{_short(event.anchor)} is an alias", "write the value itself")
@@ -151,17 +247,17 @@ class _Walk:
         if self._unsafe(text, path):
             return Node(place, text, text, refused=True)
         value = read(text) if event.implicit[0] else text
-        if isinstance(value, Trouble):
-            self.report.add(place, value.code, said(path, visible(value.message)), value.hint)
+        if isinstance(value, ScalarProblem):
+            self.report.add(place, value.code, at_path(path, visible(value.message)), value.hint)
             return Node(place, text, text, refused=True)
         return Node(place, value, text)
 
     def _unsafe(self, text: str, path: KeyPath) -> bool:
-        """Whether escapes brought in what `decode` refuses in the raw text; reported."""
+        """Report characters from escapes that `decode` refuses in the raw text; True if any."""
         bad = dict.fromkeys(c for c in UNSAFE.findall(text) if c not in _OK_IN_TEXT)
         for character in bad:
             code, what = unsafe_words(character)
-            self.report.add(self.place, code, said(path, f"contains {what}"), "remove it")
+            self.report.add(self.place, code, at_path(path, f"contains {what}"), "remove it")
         return bool(bad)
 
     def _sequence(self, path: KeyPath, depth: int) -> Node:
@@ -191,17 +287,17 @@ class _Walk:
         return Node(place, value, children=children, keys=keys)
 
     def _key(self, event: Any, path: KeyPath, depth: int) -> str | None:
-        """A key's text: whatever its type, only a known key is ever of use. None if it has none."""
+        """A key's text, whatever its type: only known keys are used. None for a list or mapping."""
         if not isinstance(event, yaml.ScalarEvent):
             self._check(event, depth)
             self.report.add(
-                self.place, "E213", said(path, "a key is not a string"), "write a plain word"
+                self.place, "E213", at_path(path, "a key is not a string"), "write a plain word"
             )
             self._node(event, path, depth + 1)
             return None
         if event.implicit[0] and event.value == "<<":
             hint = "write out the keys that it merges"
-            self._end("E208", said(path, "<< merges another mapping"), hint)
+            self._end("E208", at_path(path, "<< merges another mapping"), hint)
         self._check(event, depth)
         self._unsafe(event.value, path)
         if depth == 1:
@@ -210,7 +306,7 @@ class _Walk:
 
     def _twice(self, key: str, path: KeyPath, first: Place, second: Place) -> None:
         where = f"line {first.line}" if first.line != second.line else "this line"
-        message = said(path, f"the key {quoted(key)} is already on {where}")
+        message = at_path(path, f"the key {quoted(key)} is already on {where}")
         self.report.add(second, "E212", message, "keep one of the two")
 
 
