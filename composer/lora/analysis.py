@@ -115,8 +115,8 @@ def _from_factors(terms: Sequence[ScaledDelta]) -> NDArray[np.float64]:
     """Σ (A Aᵀ) * (BᵀB) for each pair of terms, without their factors.
 
     In float32, and once more in float64 where a square doesn't fit, or where a term's own products
-    nearly cancel, as in a file that was merged of a LoRA and another's opposite; if a square is no
-    number, one of the values isn't.
+    nearly cancel, as in a file that was merged of a LoRA and another's opposite. If a square is not
+    finite, one of the values isn't either.
     """
     starts = list(accumulate((term.rank for term in terms[:-1]), initial=0))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -175,8 +175,8 @@ def _outer(terms: Sequence[ScaledDelta], dtype: type) -> Array:
 def _beside(ups: Sequence[Array], dtype: type) -> Array:
     """Matrices side by side, converted.
 
-    As records of which each field is a row of one of them, that takes half the time of copying
-    number after number; and so do they wait for their conversion, if they have one type.
+    Rows are copied as records, each matrix a field: half the time of copying number after number.
+    Matrices of one type are therefore converted after they are joined.
     """
     kinds = {up.dtype for up in ups}
     kind = kinds.pop() if len(kinds) == 1 else np.dtype(dtype)

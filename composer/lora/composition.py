@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CompositionReport:
-    """`kept`: group of layers -> the share of the Frobenius norm, 0..1, that is left of those that
-    lost something; none where nothing was lost."""
+    """Data type and ranks of the result. `kept`: group of layers -> the share of its Frobenius norm
+    that a reduction kept, 0..1, for the groups that lost something."""
 
     dtype: str
     ranks: tuple[int, ...]
@@ -170,7 +170,7 @@ def _write(
 
 
 def _write_layer(layout: Layout, dtype: str, output: Output, layer: Layer) -> Weights:
-    """Make a layer's tensors and write them; what comes back has them no more.
+    """Make a layer's tensors and write them; what is returned no longer has them.
 
     In one thread, so that their memory serves for its next layer too: memory that another thread
     frees goes back to the system, and fresh pages cost as much as the arithmetic.

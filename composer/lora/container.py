@@ -43,8 +43,8 @@ class Positioned:
         self._turn = threading.Lock()  # elsewhere a file has one place, which every call moves
 
     def reserve(self, size: int) -> None:
-        """Tell the system how large the file will be: where it finds the room at once, writing
-        takes a third less time. What it can't do, and what doesn't fit, `write` will find."""
+        """Tell the system how large the file will be: writing takes a third less time if it
+        allocates the space at once. Errors are left to `write`."""
         if hasattr(os, "posix_fallocate"):
             with suppress(OSError):
                 os.posix_fallocate(self._file.fileno(), 0, size)
@@ -90,7 +90,7 @@ _TOKENS = re.compile(rb'[^"{\[,]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[{\[,
 def strict_json(raw: bytes, what: str) -> object:
     """Parse this JSON; raises `LoraFormatError`, which names `what`, where it is not valid.
 
-    A key twice, NaN and broken text are unsound, and so is more than a configuration needs.
+    A repeated key, NaN and broken text are refused, and so is more than a configuration needs.
     """
     if len(raw) > NOTE_LIMIT:
         raise LoraFormatError(
@@ -101,7 +101,7 @@ def strict_json(raw: bytes, what: str) -> object:
 
 def bounded(raw: bytes | bytearray, what: str) -> str:
     """The text, if parsing it can't take long; else raises `LoraFormatError`."""
-    if sum(map(raw.count, _MARKS)) > TOKENS_LIMIT:  # an upper bound, found in a moment
+    if sum(map(raw.count, _MARKS)) > TOKENS_LIMIT:  # an upper bound, quick to compute
         tokens = islice(_TOKENS.finditer(raw), TOKENS_LIMIT + 1)
         if sum(1 for _ in tokens) > TOKENS_LIMIT:
             reason = f"has more than {TOKENS_LIMIT:,} texts, brackets and commas"

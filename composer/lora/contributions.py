@@ -51,7 +51,7 @@ class OpenPart:
 
 
 def open_parts(parts: Iterable[ScaledLora], stack: ExitStack) -> tuple[OpenPart, ...]:
-    """The parts that have a say, in their order: those whose scale isn't 0.
+    """The parts that count, in their order: those whose scale isn't 0.
 
     Raises `BadLora` for a file that isn't the one that was read.
     """
@@ -86,8 +86,8 @@ class RowRange:
 class ScaledDelta:
     """One adapter's share in a layer: factor * up @ down, the part's scale in the factor.
 
-    `keep` are the ranks that count, None for all of them. The verbs don't look whether the values
-    are numbers: what is none shows in all that is made of it, and `check` finds out where it is.
+    `keep` are the ranks that count, None for all of them. The methods don't check that the values
+    are finite: one that isn't shows in every result, and `check` names its tensor.
     """
 
     source: Source
@@ -279,7 +279,7 @@ class Norm:
 
 
 def norms(parts: Iterable[OpenPart], output_format: OutputFormat) -> dict[str, Norm]:
-    """By key of the output format, those of these parts.
+    """The scales of norms of these parts, by key of the output format.
 
     Raises `BadLora` where two parts bring different ones, or the format can't hold any.
     """

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Delta(Protocol):
     """A change of one layer's weights, (outputs, inputs), as a product of `rank` columns and rows.
 
-    All verbs read from the open file, and give arrays of the file's own type where the values stand
-    there as they are, else float64. A value that is not a number makes every result of it one too.
+    All methods read from the open file. Arrays have the file's own type where the values are stored
+    as they are, else float64. A value that is not a number makes every result of it one too.
     """
 
     @property
@@ -52,7 +52,7 @@ class Delta(Protocol):
 
     @property
     def downs(self) -> tuple[Tensor, ...]:
-        """Those of them that `down` is made of: where two of a kind share these, they share it."""
+        """Those that `down` is made of: deltas of one kind with equal ones have equal `down`s."""
 
     def down(self, source: Source) -> Array:
         """A, (rank, inputs)."""

@@ -107,8 +107,8 @@ def scale_into(out: Array, values: Array, factor: float, name: str) -> None:
     """Put factor * values into `out`, computed in float64, or in float32 for bfloat16: what that
     loses is a 2**15th of the rounding.
 
-    In one pass without copies, as numpy's buffered loops do it. Raises `TooNarrow`. Other types'
-    range is for `check_range` to look at, once for all that lies side by side.
+    In one pass without copies, as numpy's buffered loops do it. Raises `TooNarrow`. The range of
+    other types is left to `check_range`, which checks a whole tensor at once.
     """
     if out.dtype != NUMPY[F16]:
         with np.errstate(over="ignore", invalid="ignore"):

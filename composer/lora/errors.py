@@ -29,7 +29,7 @@ class LoraFormatError(ValueError):
 
 
 class Naming:
-    """Turns a `LoraFormatError` within into the `BadLora` that names the file at `path`."""
+    """A context that turns a `LoraFormatError` into the `BadLora` that names the file at `path`."""
 
     __slots__ = ("_path",)
 

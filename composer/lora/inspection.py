@@ -24,7 +24,7 @@ Gram: TypeAlias = "tuple[tuple[float, ...], ...]"
 class Mix:
     """LoRAs by number, with their scales; `blocks` are the inner products <ΔWᵢ, ΔWⱼ> at scale 1.
 
-    Every verb takes a block, or none for all of them together.
+    Every method takes a block, or none for all of them together.
     """
 
     names: tuple[str, ...]
@@ -76,7 +76,7 @@ HOPELESS = 20  # the factor from which on none is suggested
 
 
 class Level(StrEnum):
-    """What a pair is to each other, the gravest first."""
+    """How much the two of a pair interfere, the gravest first."""
 
     STRONG = "strong overlap"
     OPPOSED = "opposed"

@@ -59,7 +59,7 @@ class OutputOptions:
     def of(cls, parameters: Parameters) -> OutputOptions:
         """What these training parameters ask for; all others mean nothing here.
 
-        Raises `TargetError` for values that can't be.
+        Raises `TargetError` for invalid values.
         """
         given = dict(parameters)
         return cls(_rank(given.get("rank")), _precision(given.get("precision")))
@@ -229,7 +229,7 @@ def _refuse_inputs(out: Path, paths: Sequence[Path]) -> None:
     for path in paths:
         if out.exists() and path.exists() and os.path.samefile(out, path):
             raise UsageError(
-                f"{visible(str(out))} is one of the LoRAs", hint="name another file with -o"
+                f"{visible(str(out))} is one of the LoRAs", hint="name another output file"
             )
 
 

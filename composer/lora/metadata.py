@@ -118,7 +118,7 @@ _SAID: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def triggers(metadata: Metadata) -> tuple[str, ...]:
-    """The words that its maker says call it up."""
+    """Its trigger words, as its maker gives them."""
     phrase = trigger_phrase(metadata)
     return (_cut(phrase),) if phrase else ()
 

@@ -68,7 +68,7 @@ class AdapterConfig:
         )
 
     def alpha_and_factor(self, name: str, stored: int) -> tuple[float, float]:
-        """Of the layer that the model calls `name`, whose tensors have the rank `stored`."""
+        """Those of the layer that the model calls `name`, whose tensors have the rank `stored`."""
         rank = _first(self.rank_pattern, name, self.rank)
         if rank != stored:
             raise LoraFormatError(
@@ -115,7 +115,7 @@ class Configs:
         return cls(dict.fromkeys(PEFT_PREFIXES, config), PEFT_PREFIXES)
 
     def check(self, key_prefixes: Sequence[str], *, has_alphas: bool) -> None:
-        """Raise `LoraFormatError` if anything else also gives factors for these key_prefixes."""
+        """Raise `LoraFormatError` if anything else also gives factors for these prefixes."""
         if not self.by_prefix:
             return
         where = next(iter(self.by_prefix.values())).where
@@ -128,8 +128,8 @@ class Configs:
             raise LoraFormatError(f"has {where}, but also {others[0]}, which it does not cover")
 
     def alpha_and_factor(self, key_prefix: str, rank: int) -> tuple[float | None, float]:
-        """Of the LoRA spelled like this; 1 where nothing is said, as in every loader, whatever
-        `ss_network_alpha` says."""
+        """Those of the LoRA with this prefix; the factor is 1 where nothing is said, as in every
+        loader, whatever `ss_network_alpha` says."""
         for prefix, config in self.by_prefix.items():
             if key_prefix.startswith(prefix):
                 return config.alpha_and_factor(key_prefix.removeprefix(prefix), rank)

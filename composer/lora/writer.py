@@ -98,8 +98,8 @@ class Output:
 def writing(path: Path, specs: Iterable[Spec], metadata: Mapping[str, str]) -> Iterator[Output]:
     """A new file at `path`, with tensors in the given `order`.
 
-    When the context ends, the file is complete; that it is on the disk too is the caller's to see
-    to. If it ends with an error, the file is gone.
+    When the context ends, the file is complete; the caller syncs it to the disk. If it ends with an
+    error, the file is gone.
     """
     file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed below, before it is removed
     try:
