@@ -16,8 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from support.model_types import COMPOSITION
 
-from composer.targets.http.rate_limit import Pace
-from composer.targets.http.session import SessionOptions
+from composer.targets.http.session import Pace, SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

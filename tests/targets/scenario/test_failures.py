@@ -23,8 +23,7 @@ from composer.errors import (
 )
 from composer.model import Concept
 from composer.targets.http.error_translation import Refusal
-from composer.targets.http.rate_limit import Pace, shared
-from composer.targets.http.session import SessionOptions
+from composer.targets.http.session import Pace, SessionOptions, shared
 from composer.targets.scenario.credentials import Credentials
 from composer.targets.scenario.service import Scenario
 
