@@ -27,7 +27,7 @@ FILE = read(Path(__file__).parents[2] / "recipes/loras/ink-lines.safetensors")
 
 def part(hashes: Hashes, scale: float, metadata: dict[str, str]) -> Part:
     """A part of a composition whose file says this about itself."""
-    fingerprint = Fingerprint(FILE.path, "", True, hashes, None, 0)
+    fingerprint = Fingerprint(FILE.path, "", True, hashes, None, FILE.family.types.lora, 0)
     return Part(fingerprint, replace(FILE, metadata=metadata), scale)
 
 
