@@ -38,9 +38,16 @@ def apply_command(
     list_all: bool,
     dry_run: bool,
 ) -> int:
-    """Make the target what the recipes say, exactly once, and write the ids to compose.lock.
+    """Create, train and update compositions until the target matches the recipes.
 
-    PATHS are recipe files or folders; without any, the folder recipes/.
+    \b
+    Examples:
+      compose apply
+      compose apply recipes/pixel-rogue.yaml --expect plan.json
+
+    The ids are written to compose.lock. A second run changes nothing.
+
+    PATHS are recipe files or folders. The default is the folder recipes/.
     """
     project = open_project(selection)
     options = project.options(options)

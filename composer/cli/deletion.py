@@ -31,7 +31,15 @@ if TYPE_CHECKING:
 def forget_command(
     what: tuple[str, ...], target_options: TargetOptions, dry_run: bool, lock_timeout: float
 ) -> int:
-    """Take recipes (by path or name) or single ids out of the lock. Nothing is deleted."""
+    """Remove recipes or single ids from compose.lock, without deleting anything.
+
+    \b
+    Examples:
+      compose forget "Pixel Rogue"
+      compose forget model_eyVcnFJcR92BxBkz7N6g5w --dry-run
+
+    WHAT is a recipe's path, the name of its model, or an id.
+    """
     project = open_project()
     key = chosen_key(project, target_options)
     with nullcontext() if dry_run else project.exclusive(lock_timeout):
@@ -44,7 +52,9 @@ def forget_command(
 
 @click.command("destroy")
 @click.argument("what", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Delete those of all recipes in the lock.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Delete the compositions of all recipes in the lock."
+)
 @opt.target_options
 @opt.dry_running
 @opt.allow_large_change
@@ -57,10 +67,17 @@ def destroy_command(
     allow_large_change: bool,
     lock_timeout: float,
 ) -> int:
-    """Delete the compositions of recipes (by path or name) on the target, earlier ones too.
+    """Delete the compositions of recipes on the target, earlier ones included.
 
-    An id deletes one composition that compose made and no lock names: compose doctor lists those.
-    Only what compose made is deleted, and nothing that is protected.
+    \b
+    Examples:
+      compose destroy "Pixel Rogue" --dry-run
+      compose destroy --all
+
+    WHAT is a recipe's path, the name of its model, or the id of a composition that no lock
+    entry names; compose doctor lists those.
+
+    Only what compose created is deleted, and nothing that is protected.
     """
     if bool(what) == everything:
         raise UsageError("name recipes, or give --all, one of the two")
@@ -85,7 +102,11 @@ def destroy_command(
 @click.command("prune")
 @opt.selection_options
 @opt.target_options
-@click.option("--local", is_flag=True, help="Free the local results that no lock entry names.")
+@click.option(
+    "--local",
+    is_flag=True,
+    help="Delete the local results that no lock entry names, and nothing else.",
+)
 @opt.dry_running
 @opt.allow_empty
 @opt.allow_large_change
@@ -99,9 +120,16 @@ def prune_command(
     allow_large_change: bool,
     lock_timeout: float,
 ) -> int:
-    """Delete earlier compositions, and those whose recipe's file is gone.
+    """Delete earlier compositions, and those whose recipe file is gone.
 
-    Only what compose made is deleted, and nothing that is protected.
+    \b
+    Examples:
+      compose prune --dry-run
+      compose prune --local
+
+    Only what compose created is deleted, and nothing that is protected.
+
+    PATHS are recipe files or folders. The default is the folder recipes/.
     """
     project = open_project(selection)
     options = PlanOptions(allow_empty=allow_empty, allow_large_change=allow_large_change)

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 @opt.output_option("text", "json")
 @click.option("--offline", is_flag=True, help="Don't contact the target.")
 def doctor_command(target_options: TargetOptions, output_format: str, offline: bool) -> int:
-    """Check the environment, project, LoRA library, local database and target for problems.
+    """Check the environment, the project, the LoRA library, the local database and the target.
+
+    \b
+    Examples:
+      compose doctor
+      compose doctor --offline -o json
 
     Nothing is changed. Each problem comes with the command that fixes it.
     """

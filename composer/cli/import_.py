@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @click.command("import")
 @click.argument("ids", nargs=-1)
 @click.option(
-    "--all", "everything", is_flag=True, help="Import every composition that no recipe names."
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Import every composition that the lock does not name.",
 )
 @opt.target_options
 @opt.dry_running
@@ -32,9 +35,15 @@ def import_command(
     dry_run: bool,
     lock_timeout: float,
 ) -> int:
-    """Write recipes into recipes/, and lock entries, for compositions that exist.
+    """Write recipes and lock entries for compositions that exist on the target.
 
-    What a recipe can't express is skipped with the reason, and the exit status is 1.
+    \b
+    Examples:
+      compose import model_eyVcnFJcR92BxBkz7N6g5w
+      compose import --all --dry-run
+
+    Recipes go to recipes/. A composition that no recipe can describe is skipped with the
+    reason, and the exit status is 1.
     """
     if bool(ids) == everything:
         raise UsageError("name ids, or give --all, one of the two")

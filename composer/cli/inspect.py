@@ -33,21 +33,31 @@ RECIPE_ENDINGS = (".yaml", ".yml")
     "--library",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The folder of LoRA files that recipes mean [COMPOSE_LIBRARY].",
+    help="Folder of the local target's LoRA files [env: COMPOSE_LIBRARY].",
 )
 @opt.output_option("text", "json")
 @click.option(
-    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page for browsers too."
+    "--html",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write an HTML page to this file.",
 )
 def inspect_command(
     what: tuple[str, ...], library: Path | None, output_format: str, html: Path | None
 ) -> int:
-    """Show what LoRAs are, and whether they get into each other's way: before anything is made.
+    """Show what LoRAs contain, and whether they interfere when mixed.
 
-    A RECIPE (a file or folder) is looked up in the local target's library, whatever the target;
-    all FILEs together are one mix, each at its SCALE, or 1. For each LoRA: its format, trigger
-    words and training notes, and its share of the change, block by block. For each pair: how far
-    both pull the same way, block by block, and what to expect of it.
+    \b
+    Examples:
+      compose inspect recipes/pixel-rogue.yaml
+      compose inspect ink.safetensors:0.65 pixel.safetensors:0.8
+
+    RECIPE is a recipe file or folder. Its LoRAs are found in the local target's library. All
+    FILEs together are one mix; the default SCALE is 1.
+
+    For each LoRA: its format, trigger words, training notes, and its share of the total weight
+    change. For each pair: how similar both are, block by block, and what that means for the
+    mix.
     """
     if html:
         check_page(html)

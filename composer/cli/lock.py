@@ -34,15 +34,21 @@ _PATH_ENDINGS = ("/", os.sep, ".yaml", ".yml")
 @opt.selection_options
 @opt.target_options
 @opt.output_option("text", "json")
-@click.option("--locked", is_flag=True, help="Write nothing; refuse if a pin is missing or moves.")
-@click.option("--offline", is_flag=True, help="Check that the lock has every pin; send nothing.")
+@click.option(
+    "--locked", is_flag=True, help="Refuse if a pin is missing or would move. Writes nothing."
+)
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Check that the lock has every pin, without contacting the target.",
+)
 @click.option(
     "--upgrade",
     is_flag=False,
     flag_value="",
     multiple=True,
     metavar="[NAME]",
-    help="Resolve this LoRA's name again and update its pin; without NAME, all. Repeatable.",
+    help="Resolve this LoRA's name again and update its pin; all if no NAME is given. Repeatable.",
 )
 @click.option("--repair", is_flag=True, help="Merge both sides of a git conflict in the lock.")
 @click.option(
@@ -50,7 +56,7 @@ _PATH_ENDINGS = ("/", os.sep, ".yaml", ".yml")
     nargs=3,
     type=click.Path(path_type=Path),
     metavar="BASE OURS THEIRS",
-    help="Merge these lock files into OURS, as a git merge driver.",
+    help="Merge three lock files into OURS, as a git merge driver does.",
 )
 @opt.dry_running
 @opt.lock_timeout
@@ -66,9 +72,16 @@ def lock_command(
     dry_run: bool,
     lock_timeout: float,
 ) -> int:
-    """Look up the LoRAs that recipes name, and pin their ids in compose.lock. Nothing is made.
+    """Look up the LoRAs that recipes name, and pin their ids in compose.lock.
 
-    PATHS are recipe files or folders; without any, the folder recipes/.
+    \b
+    Examples:
+      compose lock
+      compose lock --upgrade "Ink Lines" --dry-run
+
+    Nothing is created on the target.
+
+    PATHS are recipe files or folders. The default is the folder recipes/.
     """
     if merge is not None:
         _refuse_all_but("--merge", "merge")

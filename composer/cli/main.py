@@ -28,24 +28,27 @@ if TYPE_CHECKING:
 
 # Command -> (module of `composer.cli`, what the list of commands says).
 COMMANDS = {
-    "validate": ("validate", "Check recipes; nothing is sent anywhere."),
-    "plan": ("plan", "Show what apply would do, and why, for every recipe."),
-    "apply": ("apply", "Make the target what the recipes say."),
-    "status": ("status", "Show whether recipes, lock and target agree."),
-    "models": ("models", "List the models of the target."),
+    "validate": ("validate", "Check recipes for problems, without contacting a target."),
+    "plan": ("plan", "Show what apply would do for every recipe, and why."),
+    "apply": (
+        "apply",
+        "Create, train and update compositions until the target matches the recipes.",
+    ),
+    "status": ("status", "Show whether each recipe, the lock and the target agree."),
+    "models": ("models", "List the LoRAs and compositions on the target."),
     "output": ("output", "Print a recipe's model id, and how to use it."),
     "lock": ("lock", "Pin the LoRAs that recipes name, without applying; repair the lock."),
-    "inspect": ("inspect", "Show what LoRAs are, and what they do to each other in a mix."),
-    "merge": ("merge", "Make one LoRA of several files, without a recipe."),
-    "pull": ("pull", "Put a recipe's trained result where you want it."),
-    "import": ("import_", "Write recipes for compositions that exist."),
-    "forget": ("deletion", "Take a recipe or an id out of the lock; nothing is deleted."),
-    "prune": ("deletion", "Delete earlier compositions that nothing needs any more."),
-    "destroy": ("deletion", "Delete the compositions of recipes."),
-    "doctor": ("doctor", "Check the project and this machine for problems."),
-    "serve": ("serve", "Answer clients of the Scenario API with the embedded engine."),
-    "schema": ("schema", "Print the JSON Schema of recipes, the lock, plans or inspections."),
-    "completion": ("schema", "Print the shell's completion script."),
+    "inspect": ("inspect", "Show what LoRAs contain, and whether they interfere when mixed."),
+    "merge": ("merge", "Merge LoRA files into one, without a recipe."),
+    "pull": ("pull", "Write the trained results of recipes to files."),
+    "import": ("import_", "Write recipes for compositions that exist on the target."),
+    "forget": ("deletion", "Remove recipes or ids from the lock, without deleting anything."),
+    "prune": ("deletion", "Delete earlier compositions, and those whose recipe file is gone."),
+    "destroy": ("deletion", "Delete the compositions of recipes on the target."),
+    "doctor": ("doctor", "Check the project, this machine and the target for problems."),
+    "serve": ("serve", "Serve the local target to clients of the Scenario API."),
+    "schema": ("schema", "Print the JSON Schema of a recipe, the lock, or a command's output."),
+    "completion": ("schema", "Print the completion script of a shell."),
 }
 
 
@@ -95,11 +98,17 @@ def _listen(level: int) -> None:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, "-V", "--version", prog_name="compose")
-@click.option("-v", "--verbose", is_flag=True, help="Say more, on stderr.")
-@click.option("--debug", is_flag=True, help="Say everything, on stderr; never a secret.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more to stderr.")
+@click.option("--debug", is_flag=True, help="Log everything to stderr, but no secret.")
 @click.pass_context
 def compose(ctx: click.Context, verbose: bool, debug: bool) -> None:
-    """Composed LoRA models, declared in YAML, reviewed in git, made exactly once."""
+    """Compose LoRA models from recipes in YAML, and create each on the target exactly once.
+
+    \b
+    Examples:
+      compose plan
+      compose apply
+    """
     if verbose or debug:
         _listen(logging.DEBUG if debug else logging.INFO)
     if ctx.invoked_subcommand is None:

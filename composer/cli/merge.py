@@ -29,16 +29,19 @@ from composer.output import merge as render
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Data type of the weights; by default the LoRAs' own.",
+    help="Data type of the weights. The default is the LoRAs' own.",
 )
 @click.option(
     "--format",
     metavar="FORMAT",
     help="Key naming of the output file: diffusers (the default) or kohya. ComfyUI reads both.",
 )
-@click.option("--force", is_flag=True, help="Replace OUT if it is there.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @click.option(
-    "--json-into", type=click.Path(path_type=Path), metavar="FILE", help="Write a report as JSON."
+    "--json-into",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write a report as JSON to this file.",
 )
 @opt.dry_running
 def merge_command(
@@ -51,10 +54,18 @@ def merge_command(
     json_into: Path | None,
     dry_run: bool,
 ) -> int:
-    """Write the weighted sum of LoRA files to OUT, as one LoRA; 1 is the SCALE if none is given.
+    """Merge LoRA files into one: the sum of their weight changes, each times its scale.
 
-    Exact, of any mix of formats, ranks and types; with --rank, the best there is of that rank. One
-    LoRA alone is converted, reduced or scaled. No recipe, lock or project is read or written.
+    \b
+    Examples:
+      compose merge ink.safetensors:0.65 pixel.safetensors:0.8 -o both.safetensors
+      compose merge ink.safetensors -o small.safetensors --rank 16
+
+    The default SCALE is 1. The result is exact, whatever the formats, ranks and data types.
+    With --rank, it is the closest LoRA of that rank. A single LoRA is converted, reduced or
+    scaled.
+
+    No recipe, lock or project is needed.
     """
     parts = [weighted(text) for text in loras]
     if json_into:

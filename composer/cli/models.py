@@ -34,7 +34,15 @@ def _known(context: click.Context, parameter: click.Parameter, type: str | None)
 def models_command(
     selection: Selection, target_options: TargetOptions, type_: str | None, output_format: str
 ) -> int:
-    """List the models of the target, newest first: LoRAs and compositions."""
+    """List the LoRAs and compositions on the target, newest first.
+
+    \b
+    Examples:
+      compose models
+      compose models --type flux.1-lora -o json
+
+    PATHS choose the project. The default is the current folder's.
+    """
     project = open_project(selection)
     with open_target(project, target_options, run_jobs=False) as target:
         listed = target.list_models(*([type_] if type_ else []))

@@ -48,23 +48,35 @@ selection_options = gathered(
     "selection",
     click.argument("paths", nargs=-1, type=click.Path(path_type=Path)),
     click.option(
-        "--include", multiple=True, metavar="GLOB", help="Only recipe files that match; repeatable."
+        "--include",
+        multiple=True,
+        metavar="GLOB",
+        help="Only recipe files that match this pattern. Repeatable.",
     ),
     click.option(
-        "--exclude", multiple=True, metavar="GLOB", help="Pass over files that match; repeatable."
+        "--exclude",
+        multiple=True,
+        metavar="GLOB",
+        help="Skip recipe files that match this pattern. Repeatable.",
     ),
 )
 
 target_options = gathered(
     TargetOptions,
     "target_options",
-    click.option("--target", metavar="TARGET", help="local, scenario, or a base URL."),
-    click.option("--project", metavar="ID", help="The Scenario project [SCENARIO_PROJECT_ID]."),
+    click.option(
+        "--target",
+        metavar="TARGET",
+        help="Target: local, scenario, or a base URL [env: COMPOSE_TARGET].",
+    ),
+    click.option(
+        "--project", metavar="ID", help="Id of the Scenario project [env: SCENARIO_PROJECT_ID]."
+    ),
     click.option(
         "--library",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="The local target's folder of LoRA files [COMPOSE_LIBRARY].",
+        help="Folder of the local target's LoRA files [env: COMPOSE_LIBRARY].",
     ),
 )
 
@@ -78,7 +90,7 @@ def output_option(*formats: str) -> Callable[[Command], Command]:
         type=click.Choice(formats),
         default=formats[0],
         show_default=True,
-        help="How to print it.",
+        help="Output format.",
     )
 
 
@@ -88,7 +100,9 @@ allow_large_change = click.option(
     is_flag=True,
     help="Allow replacing or deleting more than 30 % of the models.",
 )
-_dry_run = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+_dry_run = click.option(
+    "--dry-run", is_flag=True, help="Show what would be done, and write nothing."
+)
 
 
 def dry_running(command: Command) -> Command:
@@ -112,7 +126,7 @@ lock_timeout = click.option(
     type=click.FloatRange(min=0),
     default=0.0,
     metavar="SECONDS",
-    help="How long to wait for another compose in this project.",
+    help="How long to wait while another compose works on this project.",
 )
 
 
@@ -153,11 +167,9 @@ _PLANNING = (
         multiple=True,
         metavar="NAME",
         callback=_name_set,
-        help="Resolve this LoRA's name again and update its pin; repeatable.",
+        help="Resolve this LoRA's name again and update its pin. Repeatable.",
     ),
-    click.option(
-        "--prune", is_flag=True, help="Delete compositions that no recipe asks for any more."
-    ),
+    click.option("--prune", is_flag=True, help="Delete compositions whose recipe file is gone."),
     allow_empty,
     allow_large_change,
     click.option("--locked", is_flag=True, help="Refuse if a pin would be added or moved."),
@@ -172,23 +184,27 @@ apply_options = gathered(
         "--expect",
         metavar="DIGEST|PLAN.json",
         is_eager=True,  # the check of --digest looks at it
-        help="Run only the plan that was approved.",
+        help="Apply only this plan, or refuse.",
     ),
     click.option(
         "--digest",
         metavar="HEX",
         callback=_whole_digest,
-        help="The digest that PLAN.json must have; all 64 digits.",
+        help="Refuse unless PLAN.json has this digest (64 hex digits).",
     ),
     *_PLANNING,
     click.option("--no-wait", is_flag=True, help="Don't wait for trainings to end."),
     click.option(
-        "--timeout", type=Duration(), default="15m", show_default=True, help="How long to wait."
+        "--timeout",
+        type=Duration(),
+        default="15m",
+        show_default=True,
+        help="How long to wait for trainings.",
     ),
     click.option(
         "--poll-interval",
         type=Duration(),
-        help="Pause between two looks at what is training; by default the target's own.",
+        help="How often to ask for the state of trainings. The default depends on the target.",
     ),
     click.option(
         "--grace",
@@ -206,7 +222,7 @@ apply_options = gathered(
         type=click.IntRange(1, 64),
         default=8,
         show_default=True,
-        help="How many requests and compositions run at the same time.",
+        help="Maximum number of concurrent requests and compositions.",
     ),
     lock_timeout,
 )

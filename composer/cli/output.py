@@ -28,9 +28,15 @@ if TYPE_CHECKING:
 @opt.target_options
 @opt.output_option("text", "json")
 def output_command(recipe: str | None, target_options: TargetOptions, output_format: str) -> int:
-    """Print the model id of RECIPE (a path or a name), its concepts, and a generation call.
+    """Print the model id of a recipe, its concepts, and how to generate an image with it.
 
-    Without RECIPE, the map of all recipes' names to ids: what a game's config reads.
+    \b
+    Examples:
+      compose output "Pixel Rogue"
+      compose output -o json
+
+    RECIPE is a recipe's path or the name of its model. Without it, the names and ids of all
+    recipes are printed.
     """
     project = open_project()
     key = chosen_key(project, target_options)

@@ -133,7 +133,9 @@ def _into(name: str, help: str) -> Callable[[Command], Command]:
 copy_options = gathered(
     Copies,
     "copies",
-    _into("json", "Write the JSON to this file too."),
-    _into("markdown", "Write the Markdown of a comment to this file too."),
-    _into("summary", "Write the Markdown of a job summary, up to 1 MiB, to this file too."),
+    _into("json", "Also write the plan as JSON to this file."),
+    _into("markdown", "Also write the plan as Markdown for a comment to this file."),
+    _into(
+        "summary", "Also write the plan as Markdown for a job summary (up to 1 MiB) to this file."
+    ),
 )

@@ -38,10 +38,18 @@ if TYPE_CHECKING:
     type=click.Choice([*BUDGETS]),
     default="comment",
     show_default=True,
-    help="How large the Markdown may be: 60,000 characters, or 1 MiB.",
+    help="Maximum size of the Markdown: 60,000 characters (comment) or 1 MiB (summary).",
 )
-@click.option("--base", metavar="FILE|GIT_REF", help="Show edits of the lock since this version.")
-@click.option("--offline", is_flag=True, help="Compare recipes with the lock alone; send nothing.")
+@click.option(
+    "--base",
+    metavar="FILE|GIT_REF",
+    help="Also show edits of the lock since this version that no recipe explains.",
+)
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Compare the recipes with the lock alone, without contacting the target.",
+)
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if there are changes.")
 @opt.list_all
 @opt.plan_options
@@ -57,9 +65,16 @@ def plan_command(
     list_all: bool,
     options: PlanOptions,
 ) -> int:
-    """Show what apply would do for every recipe, and why. The lock and the target stay as they are.
+    """Show what apply would do for every recipe, and why.
 
-    PATHS are recipe files or folders; without any, the folder recipes/.
+    \b
+    Examples:
+      compose plan
+      compose plan recipes/pixel-rogue.yaml --json-into plan.json
+
+    The lock and the target stay as they are.
+
+    PATHS are recipe files or folders. The default is the folder recipes/.
     """
     if offline and options.upgrade:
         raise UsageError("--upgrade asks the target, and --offline doesn't")

@@ -23,18 +23,25 @@ if TYPE_CHECKING:
     "--out",
     required=True,
     metavar="FILE|DIR",
-    help="A .safetensors file, or a folder; end the path with / to create the folder.",
+    help="A .safetensors file, or a folder. End the path with / to create the folder.",
 )
-@click.option("--force", is_flag=True, help="Replace files that have other bytes.")
+@click.option("--force", is_flag=True, help="Replace files whose contents differ.")
 @opt.target_options
 @opt.dry_running
 def pull_command(
     recipes: tuple[str, ...], out: str, force: bool, target_options: TargetOptions, dry_run: bool
 ) -> int:
-    """Write the trained results of recipes (by path or name; by default all) to files.
+    """Write the trained results of recipes to files.
 
-    In a folder, files are named after their recipes. Uses a reflink or hard link if the file
-    system allows, else copies.
+    \b
+    Examples:
+      compose pull "Pixel Rogue" -o rogue.safetensors
+      compose pull -o models/
+
+    RECIPE is a recipe's path or the name of its model. The default is all recipes. In a folder,
+    files are named after their recipes.
+
+    Uses a reflink or hard link if the file system allows, else copies.
     """
     project = open_project()
     key = chosen_key(project, target_options)

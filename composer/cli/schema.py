@@ -19,10 +19,15 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command("schema")
 @click.argument("name", type=click.Choice(SCHEMAS))
 def schema_command(name: str) -> int:
-    """Print the JSON Schema of a recipe, the lock, or what a command prints as JSON.
+    """Print the JSON Schema of a recipe, the lock, or a command's JSON output.
 
-    validate: problems; apply: outcomes; lock: pins, and with --repair: repair; merge --json-into:
-    merge; the others have their command's name.
+    \b
+    Examples:
+      compose schema recipe
+      compose schema plan
+
+    Most schemas have the name of their command. The others: problems (validate), outcomes
+    (apply), pins (lock), repair (lock --repair), merge (merge --json-into).
     """
     click.echo(schema(name), nl=False)
     return 0
@@ -31,7 +36,13 @@ def schema_command(name: str) -> int:
 @click.command("completion")
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion_command(shell: str) -> int:
-    """Print the completion script: eval "$(compose completion bash)"."""
+    """Print the completion script of a shell.
+
+    \b
+    Examples:
+      compose completion zsh
+      eval "$(compose completion bash)"
+    """
     found = get_completion_class(shell)
     if found is None:
         raise UsageError(f"no completion for {shell}")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--library",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder of LoRA files [COMPOSE_LIBRARY].",
+    help="Folder of LoRA files [env: COMPOSE_LIBRARY].",
 )
 @click.option(
     "--fault-script",
@@ -52,9 +52,14 @@ def serve_command(
 ) -> int:
     """Serve the local target to clients of the Scenario API until interrupted.
 
-    Prints the base URL on stdout. The key and the secret are those in SCENARIO_SDK_API_KEY and
-    SCENARIO_SDK_API_SECRET, else those in serve.json in the state folder, which the first start
-    writes.
+    \b
+    Examples:
+      compose serve
+      compose serve --port 0 --library loras/
+
+    The base URL is printed on stdout. Key and secret come from SCENARIO_SDK_API_KEY and
+    SCENARIO_SDK_API_SECRET. If they are not set, they are in serve.json in the state folder;
+    the first start writes that file.
     """
     try:
         from composer.server import auth, running

@@ -33,12 +33,22 @@ class Sized(Protocol):
 @click.option(
     "--detailed-exitcode",
     is_flag=True,
-    help="Exit 2 if the target drifted from the lock; a changed recipe is no drift.",
+    help="Exit 2 if a composition was changed or deleted on the target.",
 )
 def status_command(
     selection: Selection, target_options: TargetOptions, output_format: str, detailed_exitcode: bool
 ) -> int:
-    """Show for each recipe whether it, the lock and the target agree, and its model's state."""
+    """Show whether each recipe, the lock and the target agree.
+
+    \b
+    Examples:
+      compose status
+      compose status --target local --detailed-exitcode
+
+    Nothing is changed.
+
+    PATHS are recipe files or folders. The default is the folder recipes/.
+    """
     project = open_project(selection)
     with open_target(project, target_options, run_jobs=False) as target:
         plan = project.status(target).plan

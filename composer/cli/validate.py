@@ -20,9 +20,16 @@ if TYPE_CHECKING:
 @selection_options
 @output_option("text", "json", "github", "sarif")
 def validate_command(selection: Selection, output_format: str) -> int:
-    """Check recipes: every problem in every file, with its place and what to write instead.
+    """Check recipes for problems, without contacting a target.
 
-    PATHS are recipe files or folders; without any, the folder recipes/.
+    \b
+    Examples:
+      compose validate
+      compose validate recipes/tutorial -o json
+
+    Every problem in every file is reported at once, with its place and what to write instead.
+
+    PATHS are recipe files or folders. The default is the folder recipes/.
     """
     project = Project(".", selection)
     found = project.validate()
