@@ -42,31 +42,30 @@ def text(merged: Merged) -> str:
 
 def as_json(merged: Merged) -> str:
     """The same for programs."""
-    concepts = [
-        {
-            "file": str(part.file.path),
-            "modelId": part.id,
-            "sha256": part.fingerprint.hashes.weights,
-            "scale": part.scale,
-            **lora_facts(part.file),
-            "modules": len(part.file.modules),
-        }
-        for part in merged.parts
-    ]
-    return dumped(
-        {
-            "formatVersion": 1,
-            "file": str(merged.out),
-            "dryRun": merged.dry_run,
-            "form": merged.format,
-            "dtype": merged.report.dtype,
-            "ranks": list(merged.report.ranks),
-            "bytes": merged.size,
-            "kept": dict(merged.report.kept),
-            "notes": list(merged.notes),
-            "concepts": concepts,
-        }
-    )
+    plain = {
+        "formatVersion": 1,
+        "file": str(merged.out),
+        "dryRun": merged.dry_run,
+        "form": merged.format,
+        "dtype": merged.report.dtype,
+        "ranks": list(merged.report.ranks),
+        "bytes": merged.size,
+        "kept": dict(merged.report.kept),
+        "notes": list(merged.notes),
+        "concepts": [_plain_part(part) for part in merged.parts],
+    }
+    return dumped(plain)
+
+
+def _plain_part(part: Part) -> dict[str, object]:
+    return {
+        "file": str(part.file.path),
+        "modelId": part.id,
+        "sha256": part.fingerprint.hashes.weights,
+        "scale": part.scale,
+        **lora_facts(part.file),
+        "modules": len(part.file.modules),
+    }
 
 
 def _row(part: Part) -> list[str]:

@@ -122,9 +122,9 @@ def plan(
     context = PlanningContext.of(memory, observed, options, matched=owned.values())
     decisions = []
     for recipe in sorted(recipes, key=lambda recipe: recipe.path):
-        at = matched.get(recipe.path)
-        moved = at if at != recipe.path else None
-        decisions.append(decide(recipe, owned.get(recipe.path), context, moved_from=moved))
+        at = matched.get(recipe.path, recipe.path)
+        entry, moved_from = owned.get(recipe.path), at if at != recipe.path else None
+        decisions.append(decide(recipe, entry, context, moved_from=moved_from))
     decisions = _without_claimed(decisions)
     left = {
         path: free_place(path, matched) for path in memory.entries if path not in matched.values()
@@ -132,10 +132,11 @@ def plan(
     actions = [action for action in decisions if options.wants(action.path)]
     actions += _leftovers(left, context, _named(decisions))
     actions = [_with_drift(action, observed) for action in actions]
+    places = {old: new for new, old in matched.items()} | left
     return Plan(
         target=observed.key,
         actions=tuple(sorted(actions, key=lambda action: (action.path, action.recipe is None))),
-        moves=_moves({old: new for new, old in matched.items()} | left),
+        moves={old: new for old, new in places.items() if old != new},
         guards=tuple(dangers(recipes, actions, memory, observed)),
         notes=_notes(actions, observed),
         owner=observed.owner,
@@ -152,10 +153,6 @@ def _leftovers(
     for place, entry in entries.items():
         deletions = Deletions(memory, observed, {*taken} | repeated(place, entries))
         yield deletions.leftover(place, entry, prune=context.options.prune)
-
-
-def _moves(places: dict[str, str]) -> dict[str, str]:
-    return {old: new for old, new in places.items() if old != new}
 
 
 def _without_claimed(actions: list[Action]) -> list[Action]:

@@ -17,7 +17,7 @@ from composer.planner.plan import LockEdit
 from composer.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from composer.model import Entry, Lock, Recipe, TargetLock
 
@@ -56,23 +56,23 @@ def compare_locks(recipes: Sequence[Recipe], base: Lock, head: Lock, planned: st
         if base.target(old).recipes == head.target(new).recipes
     }
     for key in sorted({*base.targets, *head.targets}, key=lambda key: (key != planned, key)):
-        words = ""
-        if key in renamed:
-            words = f"the target is renamed to {renamed[key]}"
-        elif key in gone:
-            words = f"the target is gone, with {_entries(base.target(key))}"
-        elif key in come and base.targets and key not in renamed.values():
-            words = f"the target is new, with {_entries(head.target(key))}"
-            words += "; a first apply there adds it, too"
-        diff.edits += [LockEdit(LOCK_NAME, key, words)] if words else []
+        edits = _of_target(key, base, head, renamed)
+        diff.edits += [LockEdit(LOCK_NAME, key, words) for words in edits]
         if key not in gone and key not in renamed.values():
             where = "" if key == planned else f"at {key}: "
             _compare(recipes, base.target(key), head.target(key), where, diff)
     return diff
 
 
-def _entries(lock: TargetLock) -> str:
-    return counted(len(lock.recipes), "entry")
+def _of_target(key: str, base: Lock, head: Lock, renamed: Mapping[str, str]) -> Iterator[str]:
+    """Whether the target itself is renamed, gone or new."""
+    before, after = (counted(len(lock.target(key).recipes), "entry") for lock in (base, head))
+    if key in renamed:
+        yield f"the target is renamed to {renamed[key]}"
+    elif key not in head.targets:
+        yield f"the target is gone, with {before}"
+    elif key not in base.targets and base.targets and key not in renamed.values():
+        yield f"the target is new, with {after}; a first apply there adds it, too"
 
 
 def _compare(
