@@ -305,10 +305,7 @@ def check_concepts(type: str, concepts: tuple[Concept, ...], lora_types: Mapping
     for concept in concepts:
         _check_concept(concept)
         if concept.model_id not in lora_types:
-            raise TargetError(
-                f"the library has no LoRA {concept.model_id}",
-                hint="`compose models` lists its LoRAs; `--library` chooses another folder",
-            )
+            raise no_such_lora(concept.model_id)
         lora_type = lora_types[concept.model_id]
         if lora_type != family.types.lora:
             raise TargetError(
@@ -317,6 +314,14 @@ def check_concepts(type: str, concepts: tuple[Concept, ...], lora_types: Mapping
             )
     if len({concept.model_id for concept in concepts}) < len(concepts):
         raise TargetError("a composition cannot have the same LoRA twice")
+
+
+def no_such_lora(id: str) -> TargetError:
+    """The error for a LoRA that the library does not have."""
+    return TargetError(
+        f"the library has no LoRA {id}",
+        hint="`compose models` lists its LoRAs; `--library` chooses another folder",
+    )
 
 
 def _check_concept(concept: Concept) -> None:

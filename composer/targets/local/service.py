@@ -30,6 +30,7 @@ from composer.targets.local.records import (
     composition_model,
     is_usable_id,
     job_answer,
+    no_such_lora,
     status_of,
 )
 from composer.targets.local.store import Store
@@ -331,10 +332,7 @@ class Engine(Closing):
         listed = list(concepts)
         for concept in listed:
             if concept.model_id not in loras:
-                raise TargetError(
-                    f"the library has no LoRA {concept.model_id}",
-                    hint="`compose models` lists its LoRAs; `--library` chooses another folder",
-                )
+                raise no_such_lora(concept.model_id)
         return [(loras[concept.model_id], concept.scale) for concept in listed]
 
     def _remove(self, id: str) -> None:
