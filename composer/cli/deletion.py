@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import chosen_key, open_engine, open_project, open_target
+from composer.cli.project import chosen_key, open_local, open_project, open_target
 from composer.cli.terminal import Progress, emit
 from composer.errors import UsageError
 from composer.output import results
@@ -135,8 +135,8 @@ def prune_command(
     options = PlanOptions(allow_empty=allow_empty, allow_large_change=allow_large_change)
     with nullcontext() if dry_run else project.exclusive(lock_timeout):
         if local:
-            with open_engine(project, target_options, run_jobs=not dry_run) as engine:
-                freed = project.prune_local(engine, dry_run=dry_run)
+            with open_local(project, target_options, run_jobs=not dry_run) as target:
+                freed = project.prune_local(target, dry_run=dry_run)
             would = "would free" if dry_run else "freed"
             click.echo(f"{would} {len(freed)}: {', '.join(freed) or '-'}")
             return 0

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.options import weighted
+from composer.cli.options import lora_argument
 from composer.cli.output_files import check_page, write_copy
-from composer.cli.project import open_engine, open_project
+from composer.cli.project import open_local, open_project
 from composer.cli.terminal import emit
 from composer.errors import UsageError
 from composer.output.inspect import as_json, text
@@ -62,11 +62,11 @@ def inspect_command(
     if html:
         check_page(html)
     recipes = [Path(text) for text in what if _is_recipe(Path(text))]
-    files = [weighted(text) for text in what if not _is_recipe(Path(text))]
+    files = [lora_argument(text) for text in what if not _is_recipe(Path(text))]
     for path in [*recipes, *(path for path, _ in files)]:
         if not path.exists():
             raise UsageError(
-                f"there is no file {visible(str(path))}", hint="name recipes or .safetensors files"
+                f"{visible(str(path))} does not exist", hint="name recipes or .safetensors files"
             )
         if path.is_dir() and not find(Selection((path,)), Path.cwd())[1]:
             raise UsageError(
@@ -103,5 +103,5 @@ def _of_recipes(recipes: Sequence[Path], library: Path | None) -> list[Inspectio
     if not recipes:
         return []
     project = open_project(Selection(tuple(recipes)))
-    with open_engine(project, opt.TargetOptions(library=library), run_jobs=False) as engine:
-        return project.inspect(engine)
+    with open_local(project, opt.TargetOptions(library=library), run_jobs=False) as target:
+        return project.inspect(target)

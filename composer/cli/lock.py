@@ -123,7 +123,7 @@ def _refuse_all_but(mode: str, *allowed: str) -> None:
 def _paths_apart(
     selection: Selection, upgrade: tuple[str, ...]
 ) -> tuple[Selection, frozenset[str]]:
-    """In `--upgrade recipes/` the value is a path, and all names of its recipes are meant."""
+    """In `--upgrade recipes/` the value is a path, and stands for all names of its recipes."""
     paths = [value for value in upgrade if value.endswith(_PATH_ENDINGS) and Path(value).exists()]
     names = frozenset(value for value in upgrade if value and value not in paths)
     return replace(selection, paths=(*selection.paths, *map(Path, paths))), names

@@ -171,13 +171,13 @@ def _no_access(error: OSError) -> int:
     """A full disk, missing rights, a folder that is gone: the system says what, we say where."""
     place = f"{visible(str(error.filename))}: " if error.filename else ""
     click.echo(f"compose: {place}{error.strerror or error}", err=True)
-    click.echo("  what was done so far is recorded; fix this and run the command again", err=True)
+    click.echo("  what was done so far is recorded; fix this, then run the command again", err=True)
     _silence_stdout()
     return ExitStatus.FAILED
 
 
 def _silence_stdout() -> None:
-    """What is still in the buffer can't be written: nobody must fail on that at exit."""
+    """Drop what is still in the buffer: Python would fail to write it at exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

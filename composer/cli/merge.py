@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from composer.cli import options as opt
-from composer.cli.options import weighted
+from composer.cli.options import lora_argument
 from composer.cli.output_files import check_report, write_copy
 from composer.cli.signals import terminable
 from composer.cli.terminal import Meter
@@ -67,7 +67,7 @@ def merge_command(
 
     No recipe, lock or project is needed.
     """
-    parts = [weighted(text) for text in loras]
+    parts = [lora_argument(text) for text in loras]
     if json_into:
         check_report(json_into, [out, *(path for path, _ in parts)])
     try:

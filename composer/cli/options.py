@@ -230,12 +230,12 @@ apply_options = gathered(
 
 # --- LoRA files as arguments -------------------------------------------------------------
 
-LIMIT = 2.0  # as for a concept of the engine: -2..2
-LEAST = 1e-6  # other than 0; smaller ones change no picture, and no type holds what they leave
+LIMIT = 2.0  # scales are within -2..2
+LEAST = 1e-6  # and not closer to 0 than this: a smaller one changes no image
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
 
-def weighted(text: str) -> tuple[Path, float]:
+def lora_argument(text: str) -> tuple[Path, float]:
     """A path and a scale, 1 if none is given. Raises `UsageError` for a scale not within -2..2.
 
     Only a number after the last colon is a scale: `C:\\loras\\ink.safetensors` is a path, and
@@ -247,12 +247,14 @@ def weighted(text: str) -> tuple[Path, float]:
         return _path(text, text), 1.0
     if Path(text).is_file() and not Path(path).exists():
         raise UsageError(
-            f"{visible(text)} is a file: is {number} its scale, or the end of its name?",
+            f"{visible(text)} is a file, so {number} may be a scale or the end of its name",
             hint=f"write {visible(text)}:1 for the file",
         )
     scale = float(number)
     if abs(scale) < LEAST and re.search("[1-9]", number.lower().partition("e")[0]):
-        raise UsageError(f"{visible(text)}: the scale {number} is neither 0 nor at least {LEAST}")
+        raise UsageError(
+            f"{visible(text)}: the scale {number} is too close to 0 (the smallest is {LEAST})"
+        )
     if not -LIMIT <= scale <= LIMIT:
         raise UsageError(f"{visible(text)}: the scale {number} is not within -2..2")
     return _path(path, text), scale
@@ -261,11 +263,13 @@ def weighted(text: str) -> tuple[Path, float]:
 def _check_typo(text: str, path: str, number: str) -> None:
     """Raise `UsageError` where the file is there, and it is what follows it that is wrong."""
     if path and Path(path).is_file() and not Path(text).exists():
-        said = f"{visible(number)} is no scale" if number else "no scale after the colon"
-        raise UsageError(f"{visible(text)}: {said}", hint="write FILE:SCALE, as in FILE:0.5")
+        flaw = (
+            f"{visible(number)} is not a number" if number else "there is no scale after the colon"
+        )
+        raise UsageError(f"{visible(text)}: {flaw}", hint="write FILE:SCALE, as in FILE:0.5")
 
 
 def _path(path: str, text: str) -> Path:
     if not path:
-        raise UsageError(f"{visible(text)!r} names no file", hint="write FILE or FILE:SCALE")
+        raise UsageError(f"{visible(text)!r} does not name a file", hint="write FILE or FILE:SCALE")
     return Path(path)

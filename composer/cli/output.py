@@ -52,8 +52,8 @@ def output_command(recipe: str | None, target_options: TargetOptions, output_for
         raise ComposeError(f"{entry.name} has no trained model yet", hint="compose apply")
     if output_format == "json":
         content = plain_content(entry.content)
-        said = {"name": entry.name, "id": entry.composition, "content": content}
-        click.echo(json.dumps(said, indent=2))
+        output = {"name": entry.name, "id": entry.composition, "content": content}
+        click.echo(json.dumps(output, indent=2))
     else:
         use = kind_of_key(key).usage(key, entry.composition, project.state)
         click.echo(results.output(entry, use=use), nl=False)

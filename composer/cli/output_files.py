@@ -34,14 +34,14 @@ def check_page(out: Path) -> None:
     """Raise `UsageError` where no page can be written, or something else might be lost."""
     _check(out)
     if out.suffix.lower() not in PAGES:
-        raise UsageError(f"{visible(str(out))} is no name for a page", hint="name a .html file")
+        raise UsageError(f"{visible(str(out))} does not end in .html", hint="name an .html file")
 
 
 def check_report(out: Path, others: Sequence[Path]) -> None:
     """The same for a report, which must be none of the `others` that the command works on."""
     _check(out)
     if out.suffix.lower() in SOURCES or any(_is_same(out, other) for other in others):
-        raise UsageError(f"{visible(str(out))} is no name for a report", hint="name a .json file")
+        raise UsageError(f"{visible(str(out))} can't be the report", hint="name a .json file")
 
 
 def write_copy(out: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -13,8 +14,6 @@ from composer.lock import read_lock
 from composer.project import Project, opening
 from composer.project.options import ALL_RECIPES
 from composer.targets import registry
-from composer.targets.kind import OpenRequest
-from composer.targets.local.kind import open_engine as open_local
 from composer.targets.selection import choose
 from composer.text import visible
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from composer.project import Selection
     from composer.targets.base import Target
     from composer.targets.kind import TargetOptions
-    from composer.targets.local.service import Engine
     from composer.targets.selection import Choice
 
 
@@ -86,7 +84,7 @@ def chosen_key(project: Project, options: TargetOptions) -> str:
     return choose(options, project.lockfile.targets, os.environ).key
 
 
-def open_engine(project: Project, options: TargetOptions, *, run_jobs: bool) -> Engine:
+def open_local(project: Project, options: TargetOptions, *, run_jobs: bool) -> Target:
     """The local target, whatever else is chosen. Raises `UsageError`."""
-    request = OpenRequest(LOCAL, project.target_context, options, os.environ, run_jobs=run_jobs)
-    return open_local(request)
+    local = replace(options, target=LOCAL, project=None)
+    return opening.open_target(local, project, env=os.environ, run_jobs=run_jobs)

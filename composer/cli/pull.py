@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import LOCAL, chosen_key, open_engine, open_project
+from composer.cli.project import LOCAL, chosen_key, open_local, open_project
 from composer.errors import UsageError, gravest
 from composer.output.style import aligned
 from composer.text import visible
@@ -50,7 +50,7 @@ def pull_command(
             f"pull works with the local target only, not with {visible(key)}",
             hint="give --target local, or download the model as that target documents it",
         )
-    with open_engine(project, target_options, run_jobs=False) as engine:
-        pulled = project.pull(engine, out, *recipes, force=force, dry_run=dry_run)
+    with open_local(project, target_options, run_jobs=False) as target:
+        pulled = project.pull(target, out, *recipes, force=force, dry_run=dry_run)
     click.echo("\n".join(aligned([[one.state, visible(one.name), one.note] for one in pulled])))
     return gravest(one.exit_status for one in pulled)

@@ -43,8 +43,8 @@ def completion_command(shell: str) -> int:
       compose completion zsh
       eval "$(compose completion bash)"
     """
-    found = get_completion_class(shell)
-    if found is None:
+    completion = get_completion_class(shell)
+    if completion is None:
         raise UsageError(f"no completion for {shell}")
-    click.echo(found(compose, {}, "compose", "_COMPOSE_COMPLETE").source())
+    click.echo(completion(compose, {}, "compose", "_COMPOSE_COMPLETE").source())
     return 0

@@ -32,10 +32,10 @@ def validate_command(selection: Selection, output_format: str) -> int:
     PATHS are recipe files or folders. The default is the folder recipes/.
     """
     project = Project(".", selection)
-    found = project.validate()
+    listed = project.validate()
     if output_format == "text":
-        emit(lambda color: problems.text(found, files=len(project.files), color=color))
+        emit(lambda color: problems.text(listed, files=len(project.files), color=color))
     else:
         render = {"json": problems.as_json, "github": problems.github, "sarif": problems.sarif}
-        click.echo(render[output_format](found), nl=False)
-    return ExitStatus.INVALID if found else 0
+        click.echo(render[output_format](listed), nl=False)
+    return ExitStatus.INVALID if listed else 0

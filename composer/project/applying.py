@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from composer.errors import Refused
+from composer.errors import Refused, UsageError
 from composer.executor import Settings, Stopped, recover
 from composer.executor import apply as carry_out
 from composer.lock import Ledger, remember
@@ -16,7 +16,7 @@ from composer.planner import plan as build_plan
 from composer.project.options import check_approved
 from composer.project.planning import ReviewedPlan
 from composer.project.sources import find_path
-from composer.targets.base import observe
+from composer.targets.base import KeepsResults, observe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from composer.project.options import ApplyOptions, PlanOptions
     from composer.project.project import Project
     from composer.targets.base import Target
-    from composer.targets.local.service import Engine
 
     Actions = Callable[[KnownState, Observed], list[Action]]
 
@@ -202,8 +201,10 @@ def _refuse_protected(actions: Sequence[Action]) -> None:
             )
 
 
-def prune_local(project: Project, target: Engine, *, dry_run: bool) -> list[str]:
-    """The ids of the local results that no lock entry names, freed unless it is a dry run."""
+def prune_local(project: Project, target: Target, *, dry_run: bool) -> list[str]:
+    """The ids of the local results that no lock entry names, deleted unless it is a dry run."""
+    if not isinstance(target, KeepsResults):
+        raise UsageError(f"the target {target.key} keeps no results here", hint="--target local")
     memory = remember(project.root, target.key, project.state)
     keep = {*memory.made}.union(*(entry.all_ids for entry in memory.entries.values()))
     return list(target.prune(keep, dry_run=dry_run))

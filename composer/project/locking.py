@@ -72,9 +72,9 @@ def pin(project: Project, target: Target, options: PlanOptions, *, dry_run: bool
     lock = project.current_lock()
     memory = remember(project.root, target.key, project.state, lock=lock)
     observed = observe(target, project.recipes, memory)
-    stranger = other_owner(memory, observed)
-    if stranger is not None:
-        raise stranger.error(stranger.message)
+    wrong_owner = other_owner(memory, observed)
+    if wrong_owner is not None:
+        raise wrong_owner.error(wrong_owner.message)
     mine = lock.target(target.key)
     pinning = pinned(project.recipes, mine, memory, observed, options)
     if options.locked:
@@ -114,8 +114,8 @@ def repair(root: Path, *, dry_run: bool) -> MergedLock:
 def merge_lock_files(base: Path, ours: Path, theirs: Path) -> MergedLock:
     """Merge two versions of a lock by their common ancestor, as a git merge driver does.
 
-    The result goes to the file `ours`. An ancestor that is no lock counts as an empty one. Raises
-    `InvalidInput` where one of the two versions can't be read.
+    The result goes to the file `ours`. An ancestor that can't be read counts as an empty lock.
+    Raises `InvalidInput` where one of the two versions can't be read.
     """
     mine, other = _read(ours), _read(theirs)
     try:

@@ -170,9 +170,9 @@ def advice(planned: Plan, target: Target) -> dict[str, str]:
 
     Where there is none, the plan is as good.
     """
-    found: dict[str, str] = {}
+    verdicts: dict[str, str] = {}
     if not isinstance(target, Inspecting):
-        return found
+        return verdicts
     for action in planned.actions:
         try:
             verdict = target.verdict(concepts_of(action))
@@ -182,8 +182,8 @@ def advice(planned: Plan, target: Target) -> dict[str, str]:
             log.debug("no verdict on %s: %s", action.path, error)
             continue
         if verdict is not None:
-            found[action.path] = verdict
-    return found
+            verdicts[action.path] = verdict
+    return verdicts
 
 
 def concepts_of(action: Action) -> tuple[Concept, ...]:
@@ -209,8 +209,8 @@ class Base:
 def base_lock(base: str, root: Path) -> Base:
     """The lock in this file, or the one at the root in this revision; empty if it has none there.
 
-    A revision is what it is: where its lock can't be read, that is told, and stops nobody from
-    mending it. Raises `UsageError` for what is neither, `InvalidInput` for a file that is no lock.
+    Where a revision's lock can't be read, the result says so, so that a later commit can repair it.
+    Raises `UsageError` for what is neither, `InvalidInput` for a file that can't be read as a lock.
     """
     if Path(base).is_file():
         return Base(_read(Path(base).read_bytes(), base))
@@ -218,9 +218,9 @@ def base_lock(base: str, root: Path) -> Base:
         raise UsageError(f"--base: {visible(base)!r} is neither a file nor a git revision")
     commit = _git(root, "rev-parse", "--verify", f"{base}^{{commit}}")
     if commit.returncode:
-        said = shorten(visible(commit.stderr.decode("utf-8", "replace").strip()), 200)
+        reason = shorten(visible(commit.stderr.decode("utf-8", "replace").strip()), 200)
         raise UsageError(
-            f"--base: {shorten(visible(base), 100)} is neither a file nor a git revision: {said}",
+            f"--base: {shorten(visible(base), 100)} is neither a file nor a git revision: {reason}",
             hint="in CI, fetch it first: git fetch origin BRANCH",
         )
     # A path that begins with ./ is meant from where git runs, which need not be the top level.

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from composer.project.sources import Sources
     from composer.targets.base import Target
     from composer.targets.kind import TargetContext, TargetOptions
-    from composer.targets.local.service import Engine
 
 Options = TypeVar("Options", bound=PlanOptions)
 
@@ -357,8 +356,11 @@ class Project:
         with nullcontext() if dry_run else self.exclusive():
             return delete(self, target, pruning(self), options, watcher, dry_run=dry_run)
 
-    def prune_local(self, target: Engine, *, dry_run: bool = False) -> list[str]:
-        """Free the local results that no lock entry names; their ids."""
+    def prune_local(self, target: Target, *, dry_run: bool = False) -> list[str]:
+        """Delete the local target's results that no lock entry names; returns their ids.
+
+        Raises `UsageError` for another target.
+        """
         from composer.project.applying import prune_local
 
         with nullcontext() if dry_run else self.exclusive():
@@ -379,7 +381,7 @@ class Project:
             return import_models(self, target, ids, dry_run=dry_run)
 
     def pull(
-        self, target: Engine, out: str, *recipes: str, force: bool = False, dry_run: bool = False
+        self, target: Target, out: str, *recipes: str, force: bool = False, dry_run: bool = False
     ) -> list[Pulled]:
         """Write the trained results of recipes (by path or name; by default all) to files.
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from composer.errors import ComposeError, ExitStatus, Refused, UsageError
 from composer.files.delivery import UNCHANGED, deliver, unwritable
+from composer.model import DELETED
 from composer.planner import match_entries
 from composer.project.sources import find_path
 from composer.recipes import slug
+from composer.targets.base import KeepsResults
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from composer.model import Entry
     from composer.project.project import Project
-    from composer.targets.local.service import Engine
+    from composer.targets.base import Target
 
 SUFFIX, SLASHES = ".safetensors", ("/", os.sep)
 
@@ -45,7 +47,7 @@ class _Delivery:
 
 def pull(
     project: Project,
-    engine: Engine,
+    target: Target,
     recipes: Sequence[str],
     out: str,
     *,
@@ -53,7 +55,9 @@ def pull(
     dry_run: bool,
 ) -> list[Pulled]:
     """See `Project.pull`."""
-    chosen = _chosen(project, project.entries(engine), recipes)
+    if not isinstance(target, KeepsResults):
+        raise UsageError(f"the target {target.key} keeps no results here", hint="--target local")
+    chosen = _chosen(project, project.entries(target), recipes)
     deliveries = _placed(chosen, out, alone=len(recipes) == 1)
     if out.endswith(SLASHES) and not dry_run:
         place = Path(out)
@@ -61,13 +65,13 @@ def pull(
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(place, error) from error
-    return [_pulled(engine, one, force=force, dry_run=dry_run) for one in deliveries]
+    return [_pulled(target, one, force=force, dry_run=dry_run) for one in deliveries]
 
 
 def _chosen(
     project: Project, entries: Mapping[str, Entry], recipes: Sequence[str]
 ) -> list[tuple[str, Entry | None]]:
-    """Names and entries of the recipes that are meant. Raises `UsageError`."""
+    """Names and entries of these recipes, or of all. Raises `UsageError`."""
     if recipes:
         paths = dict.fromkeys(find_path(entries, recipe) for recipe in recipes)
         return [(entries[path].name, entries[path]) for path in paths]
@@ -101,13 +105,13 @@ def _placed(
     return [_Delivery(name, entry, place / f"{slug(name)}{SUFFIX}") for name, entry in chosen]
 
 
-def _pulled(engine: Engine, one: _Delivery, *, force: bool, dry_run: bool) -> Pulled:
+def _pulled(target: KeepsResults, one: _Delivery, *, force: bool, dry_run: bool) -> Pulled:
     out = visible(str(one.out))
     try:
-        source = _result(engine, one.entry)
+        source = _result(target, one.entry)
         if source is None:
             return Pulled("training", one.name, "compose apply waits for it", ExitStatus.TRAINING)
-        how = deliver(source, one.out, force=force, dry_run=dry_run, is_library_file=engine.holds)
+        how = deliver(source, one.out, force=force, dry_run=dry_run, is_library_file=target.holds)
     except ComposeError as error:
         status = error.exit_status if isinstance(error, Refused) else ExitStatus.FAILED
         return Pulled("not pulled", one.name, visible(str(error)), status)
@@ -119,13 +123,13 @@ def _pulled(engine: Engine, one: _Delivery, *, force: bool, dry_run: bool) -> Pu
     return Pulled("kept" if how == UNCHANGED else "pulled", one.name, f"{out} ({how}{newer})")
 
 
-def _result(engine: Engine, entry: Entry | None) -> Path | None:
+def _result(target: KeepsResults, entry: Entry | None) -> Path | None:
     """The composed file; None while it is in training. Raises `ComposeError` if there is none."""
     coming = entry.next.composition if entry and entry.next else None
     id = (entry.composition if entry else None) or coming
     if id is None:
         raise ComposeError("it has no model yet", hint="compose apply")
-    record = engine.record(id)
-    if record is None:
-        raise ComposeError(f"{id} is not on this machine", hint="compose apply makes it")
-    return None if record.status == "training" else engine.result(id)
+    model = target.get_models([id]).get(id)
+    if model is None or model.status == DELETED:
+        raise ComposeError(f"{id} is not on this machine", hint="compose apply creates it")
+    return None if model.status == "training" else target.result(id)

@@ -111,11 +111,11 @@ def trained(entries: Mapping[str, Entry]) -> dict[str, str]:
 def find_path(entries: Mapping[str, Entry], wanted: str) -> str:
     """The path of the entry with this path or name. Raises `UsageError`."""
     path = wanted.replace(os.sep, "/").removeprefix("./")
-    for known, entry in entries.items():
-        if known == path or entry.name == wanted:
-            return known
+    for recipe, entry in entries.items():
+        if recipe == path or entry.name == wanted:
+            return recipe
     near = did_you_mean(wanted, [*entries, *(entry.name for entry in entries.values())])
     raise UsageError(
         f"the lock has no recipe {wanted}",
-        hint=f"did you mean {near}?" if near else "compose apply makes what the recipes ask for",
+        hint=f"did you mean {near}?" if near else "compose status lists the recipes",
     )

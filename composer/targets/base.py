@@ -7,13 +7,14 @@ commands are given a `Target` and never ask which one it is.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from composer.lora import families
 from composer.model import NOTHING_DESCRIBED, Observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
+    from pathlib import Path
     from typing import Self
 
     from composer.model import Concept, Described, Entry, Job, KnownState, Model, Parameters, Recipe
@@ -112,6 +113,26 @@ class Target(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *error: object) -> None: ...
+
+
+@runtime_checkable
+class KeepsResults(Protocol):
+    """A target whose results are files on this machine, as those of the local target are."""
+
+    def get_models(self, ids: Collection[str]) -> dict[str, Model]:
+        """As in `Target`."""
+
+    def result(self, id: str) -> Path:
+        """The file of a trained composition. Raises `NotFound` or `TargetError` without one."""
+
+    def holds(self, path: Path) -> bool:
+        """Whether this is one of the target's own LoRA files, by whatever name."""
+
+    def size(self) -> int:
+        """Bytes of all results."""
+
+    def prune(self, keep: Collection[str], *, dry_run: bool = False) -> list[str]:
+        """Delete the compositions, and their results, whose ids are not in `keep`; their ids."""
 
 
 class Closing:

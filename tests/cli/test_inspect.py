@@ -22,7 +22,7 @@ from support.lora_files import Spec, write
 from support.pages import parsed
 from support.state import state_of
 
-from composer.cli.options import weighted
+from composer.cli.options import lora_argument
 from composer.errors import UsageError
 from composer.files.schemas import schema
 from composer.lora import inspect
@@ -138,12 +138,12 @@ def test_equal_names_are_told_apart(tmp_path: Path) -> None:
     ("arguments", "status", "message"),
     [
         ([], 64, "Missing argument"),
-        (["none.safetensors"], 64, "there is no file none.safetensors"),
-        (["none.yaml"], 64, "there is no file none.yaml"),
+        (["none.safetensors"], 64, "none.safetensors does not exist"),
+        (["none.yaml"], 64, "none.yaml does not exist"),
         (["empty"], 64, "there are no recipes in empty"),
         (["recipes/loras"], 64, "name recipes or .safetensors files"),
-        (["text.safetensors:0,5"], 64, "0,5 is no scale"),
-        (["text.safetensors:nan"], 64, "nan is no scale"),
+        (["text.safetensors:0,5"], 64, "0,5 is not a number"),
+        (["text.safetensors:nan"], 64, "nan is not a number"),
         (["text.safetensors:"], 64, "no scale after the colon"),
         (["a.safetensors:3"], 64, "the scale 3 is not within -2..2"),
         (["text.safetensors"], 1, "text.safetensors: is not a safetensors file"),
@@ -431,7 +431,7 @@ _scales = st.floats(-2, 2).filter(lambda scale: scale == 0 or abs(scale) >= 1e-6
 
 @given(_names, _scales)
 def test_a_scale_stands_after_the_last_colon(name: str, scale: float) -> None:
-    path, found = weighted(f"{name}:{scale}")
+    path, found = lora_argument(f"{name}:{scale}")
     assert (str(path), found) == (str(type(path)(name)), scale)
 
 
@@ -440,9 +440,9 @@ def test_a_scale_stands_after_the_last_colon(name: str, scale: float) -> None:
     [r"C:\loras\a.safetensors", "a:b", "C:", "a:1x", "a:nan", "a:inf", "a:", "a:0x1", "a:1_0"],
 )
 def test_a_colon_alone_is_part_of_the_path(name: str) -> None:
-    path, scale = weighted(name)
+    path, scale = lora_argument(name)
     assert (str(path), scale) == (name, 1.0)
-    assert weighted(f"{name}:0.5") == (path, 0.5)
+    assert lora_argument(f"{name}:0.5") == (path, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -450,7 +450,7 @@ def test_a_colon_alone_is_part_of_the_path(name: str) -> None:
 )
 def test_no_such_scale_and_no_file(text_: str) -> None:
     with pytest.raises(UsageError):
-        weighted(text_)
+        lora_argument(text_)
 
 
 def test_a_file_whose_name_ends_like_a_scale_is_asked_about(
@@ -460,11 +460,11 @@ def test_a_file_whose_name_ends_like_a_scale_is_asked_about(
     if sys.platform == "win32":
         pytest.skip("Windows has no such names")
     (tmp_path / "a:0.5").touch()
-    with pytest.raises(UsageError, match=r"is 0\.5 its scale, or the end"):
-        weighted("a:0.5")
-    assert weighted("a:0.5:1") == (type(tmp_path)("a:0.5"), 1.0)
+    with pytest.raises(UsageError, match=r"0\.5 may be a scale or the end"):
+        lora_argument("a:0.5")
+    assert lora_argument("a:0.5:1") == (type(tmp_path)("a:0.5"), 1.0)
     (tmp_path / "a").touch()
-    assert weighted("a:0.5") == (type(tmp_path)("a"), 0.5)
+    assert lora_argument("a:0.5") == (type(tmp_path)("a"), 0.5)
 
 
 def test_bars_and_strips_of_nothing_at_all() -> None:

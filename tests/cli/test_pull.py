@@ -184,7 +184,7 @@ def test_before_the_first_apply(tmp_path: Path) -> None:
 def test_on_another_machine(project: Path) -> None:
     shutil.rmtree(state_of(project))
     ran = pull(project, "Pixel Rogue", "-o", "x.safetensors")
-    assert (ran.status, "is not on this machine (compose apply makes it)" in ran.out) == (1, True)
+    assert (ran.status, "is not on this machine (compose apply creates it)" in ran.out) == (1, True)
     assert not (state_of(project)).exists()
 
 
