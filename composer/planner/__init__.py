@@ -20,7 +20,6 @@ from composer.planner.identity import (
     orphans,
     with_recovered,
 )
-from composer.planner.importing import entry_of, recipe_of
 from composer.planner.lock_diff import MARKERS, LockDiff, compare_locks, unreadable
 from composer.planner.matching import free_place, match_entries, own_entries
 from composer.planner.pins import OutdatedPin, Pin, Pinning, outdated_pins, pinned, unpinned
@@ -81,7 +80,6 @@ __all__ = [
     "compare_locks",
     "dangers",
     "digest_of_changes",
-    "entry_of",
     "entry_without",
     "is_exact_match",
     "is_expected_model",
@@ -95,7 +93,6 @@ __all__ = [
     "pinned",
     "plan",
     "plan_offline",
-    "recipe_of",
     "unpinned",
     "unreadable",
     "with_recovered",

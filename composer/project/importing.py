@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from composer.lock import Ledger
 from composer.lora import families
-from composer.model import RECIPES_FOLDER
-from composer.planner import entry_of, recipe_of
+from composer.model import MARK, RECIPES_FOLDER, ConceptRef, Content, Entry, Recipe, in_order
 from composer.recipes import parse, slug, write
 from composer.targets.base import observe
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from composer.model import Model, Observed, Recipe
+    from composer.model import Concept, Model, ModelTypes, Observed
     from composer.project.project import Project
     from composer.targets.base import Target
 
@@ -63,17 +62,17 @@ class _Import:
     dry_run: bool
     _names: set[str] = field(init=False)
     _paths: set[str] = field(init=False)
-    _known: set[str] = field(init=False)
+    _ids: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
         entries = self.ledger.memory.entries.values()
         self._names = {recipe.name for recipe in self.project.recipes}
         self._paths = {recipe.path.casefold() for recipe in self.project.recipes}
-        self._known = {id for entry in entries for id in entry.ids}
+        self._ids = {id for entry in entries for id in entry.ids}
 
     def take(self, model: Model) -> Imported:
         """Write one model's recipe and entry, or tell why not."""
-        if model.id in self._known:
+        if model.id in self._ids:
             return Imported(model.id, model.name, reason="in the lock already")
         try:
             recipe = self._recipe(model)
@@ -83,7 +82,7 @@ class _Import:
         self._paths.add(recipe.path.casefold())
         if not self.dry_run:
             _write(self.project.root / recipe.path, recipe)
-            self.ledger.record(recipe.path, entry_of(model, recipe))
+            self.ledger.record(recipe.path, _entry_of(model, recipe))
         return Imported(model.id, model.name, path=recipe.path)
 
     def _recipe(self, model: Model) -> Recipe:
@@ -93,7 +92,7 @@ class _Import:
         if family is None:
             raise ValueError(f"it is a {model.type}, not a composition")
         path = self._free_path(model.name)
-        recipe = recipe_of(model, family.types, path, self.observed)
+        recipe = _recipe_of(model, family.types, path, self.observed)
         types = families.model_types()
         again, problems = parse(_text(recipe).encode(), file=path, types=types)
         if problems or again is None:
@@ -117,3 +116,72 @@ def _write(file: Path, recipe: Recipe) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("x", encoding="utf-8", newline="\n") as out:
         out.write(_text(recipe))
+
+
+# --- a composition as a recipe, and as an entry ------------------------------------------
+
+_MOST_CONCEPTS = 5
+
+
+def _recipe_of(model: Model, types: ModelTypes, path: str, observed: Observed) -> Recipe:
+    """The recipe of a composition of these types; concepts by name where that name is unique here.
+
+    Raises `ValueError` with the reason where a recipe can't express it.
+    """
+    concepts = _expressible(model)
+    described: dict[str, Any] = {name: text for name, text in model.texts.items() if text}
+    return Recipe(
+        path=path,
+        name=model.name,
+        concepts=tuple(_ref(concept, types.lora, observed) for concept in concepts),
+        types=types,
+        training=model.parameters or (),
+        tags=tuple(sorted((model.tags or frozenset()) - {MARK})),
+        **described,
+    )
+
+
+def _expressible(model: Model) -> Sequence[Concept]:
+    if not model.trained:
+        raise ValueError(f"it is not trained (status {model.status})")
+    if not model.concepts:
+        raise ValueError("the target doesn't say what it is made of")
+    if len(model.concepts) > _MOST_CONCEPTS:
+        raise ValueError(
+            f"it has {len(model.concepts)} concepts, a recipe at most {_MOST_CONCEPTS}"
+        )
+    for concept in model.concepts:
+        if not 0 <= concept.scale <= 1:
+            raise ValueError(f"the scale of {concept.model_id} is {concept.scale:g}, outside 0..1")
+    ids = [concept.model_id for concept in model.concepts]
+    if len(set(ids)) < len(ids):
+        raise ValueError("one LoRA is in it twice")
+    return in_order(model.concepts)
+
+
+def _ref(concept: Concept, lora_type: str, observed: Observed) -> ConceptRef:
+    lora = observed.get(concept.model_id)
+    own = [observed.models[id] for id in observed.own if id in observed.models]
+    alike = [m for m in own if lora and m.type == lora_type and lora.name in (m.name, *m.aliases)]
+    if lora is not None and [m.id for m in alike] == [concept.model_id]:
+        return ConceptRef(concept.scale, name=lora.name, epoch=concept.epoch)
+    return ConceptRef(concept.scale, model_id=concept.model_id, epoch=concept.epoch)
+
+
+def _entry_of(model: Model, recipe: Recipe) -> Entry:
+    """The lock's entry for an imported recipe: the plan that follows is empty."""
+    concepts = in_order(model.concepts or ())
+    pins = {
+        ref.name: concept.model_id
+        for ref, concept in zip(recipe.concepts, concepts, strict=True)
+        if ref.name
+    }
+    return Entry(
+        name=model.name,
+        pins=tuple(sorted(pins.items())),
+        composition=model.id,
+        job=model.job,
+        content=Content(model.type, concepts, recipe.training),
+        tags=recipe.tags,
+        protect=recipe.protect,
+    )
