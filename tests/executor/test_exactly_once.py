@@ -148,7 +148,7 @@ def test_twins_of_two_runners_that_saw_stale_lists_are_kept_and_shown(
             shown = planned(project, served)
             for path in (CREATE, REPLACE):
                 (other,) = twins[path] - {named[path].composition}
-                assert f"the lock doesn't name its twins: {other}\n" in shown
+                assert f"the lock does not name its twins: {other}\n" in shown
             assert shown.count("note:") == 2
             check_at_rest(project, served)
         assert {path: set(ids_of(served, path)) for path in WANTED} == twins
