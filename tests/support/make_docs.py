@@ -95,8 +95,8 @@ def recipes() -> str:
             "A recipe is a YAML file. With this first line, an editor that speaks JSON Schema"
             " completes and explains it:\n",
             "```yaml\n# yaml-language-server: $schema=../schemas/recipe.schema.json\n```\n",
-            "It is read strictly: UTF-8, one document, at most 256 KiB, no anchors, aliases, tags"
-            " or merge keys, at most 20 levels deep. Scalars follow YAML 1.2; one that YAML 1.1"
+            "The parser is strict: UTF-8, one document, at most 256 KiB, no anchors, aliases, tags"
+            " or merge keys, at most 20 levels deep. Scalars follow YAML 1.2. One that YAML 1.1"
             " reads differently (`yes`, `000010`, `1e-1`, `12:30`) is refused: quote it, or write"
             " 0.1.\n",
             "## Fields\n",
@@ -104,9 +104,9 @@ def recipes() -> str:
             "### concepts\n",
             _fields(concept),
             "### training.parameters\n",
-            "They belong to what a composition is made of: changing one makes a new model. The"
-            " local target honours `rank` and `precision`, and ignores the others;"
-            " Scenario refuses `precision`.\n",
+            "They are part of a composition's content: changing one makes a new model. The local"
+            " target uses `rank` and `precision`, and ignores the others; Scenario refuses"
+            " `precision`.\n",
             _fields(parameters),
             "[errors.md](errors.md) lists every problem that a recipe can have.\n",
         ]
