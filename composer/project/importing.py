@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from composer.errors import UsageError
+from composer.files.repository import is_inside
 from composer.lock import Ledger
 from composer.lora import families
 from composer.model import MARK, RECIPES_FOLDER, ConceptRef, Content, Entry, Recipe, in_order
 from composer.recipes import parse, slug, write
 from composer.targets.base import observe
+from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +41,11 @@ def import_models(
     project: Project, target: Target, ids: Sequence[str] | None, *, dry_run: bool
 ) -> list[Imported]:
     """See `Project.import_models`."""
+    if not is_inside(project.root / RECIPES_FOLDER, project.root):
+        raise UsageError(
+            f"{RECIPES_FOLDER}/ leads out of {visible(str(project.root))} through a link",
+            hint="replace the link with a folder",
+        )
     ledger = Ledger(project.root, target.key, project.state, write=not dry_run)
     observed = observe(target, project.recipes, ledger.memory)
     if ids is None:

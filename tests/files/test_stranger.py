@@ -144,8 +144,9 @@ def test_a_committed_journal_claims_no_model(project: Path, place: str) -> None:
     state = made_state(project)
     with Engine(state, project / "recipes/loras") as engine:
         (ink,) = (one for one in engine.list_models("flux.1-lora") if one.name == "Ink Lines")
-        model = engine.create("My portrait", [Concept(ink.id, 0.5)])
-    content = {"concepts": [{"modelId": ink.id, "scale": 0.5}]}
+        model = engine.create("My portrait", [Concept(ink.id, 0.5)], type="flux.1-composition")
+    concepts = [{"modelId": ink.id, "scale": 0.5}]
+    content = {"type": "flux.1-composition", "concepts": concepts}
     intent = {"event": "intent", "name": "My portrait", "content": content, "at": 1.0}
     found = {"event": "found", "made": model.id, "at": 2.0}
     common = {"recipe": "recipes/x.yaml", "token": "t", "target": "local"}
@@ -159,6 +160,22 @@ def test_a_committed_journal_claims_no_model(project: Path, place: str) -> None:
     with Engine(state, project / "recipes/loras", run_jobs=False) as engine:
         left = [one.name for one in engine.list_models("flux.1-composition")]
     assert ("My portrait" in left) == (place == "repository")
+
+
+def test_import_writes_no_recipes_through_a_link_out_of_the_project(
+    project: Path, tmp_path: Path
+) -> None:
+    (project / "recipes" / "loras").rename(project / "loras")
+    library = ("--library", "loras", "--target", "local")
+    assert compose("apply", *library, at=project).status == 0
+    shutil.rmtree(project / "recipes")
+    (project / "compose.lock").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    (project / "recipes").symlink_to("../elsewhere")
+    for dry_run in ([], ["--dry-run"]):
+        ran = compose("import", "--all", *dry_run, *library, at=project)
+        assert (ran.status, "recipes/ leads out of" in ran.err) == (64, True), ran
+    assert not [*(tmp_path / "elsewhere").iterdir()]
 
 
 @pytest.mark.parametrize("place", [".compose", "."])
