@@ -19,7 +19,7 @@ from composer.lock import LOCK_NAME
 from composer.output import lock as render
 from composer.project import PlanOptions
 from composer.project.locking import merge_lock_files
-from composer.targets.selection import offline_choice
+from composer.targets.registry import offline_choice
 from composer.text import counted, visible
 
 if TYPE_CHECKING:

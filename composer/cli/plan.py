@@ -18,7 +18,7 @@ from composer.lock import read_conflicted, read_lock
 from composer.output.markdown import BUDGETS
 from composer.output.plan_formats import PLAN_FORMATS, invalid
 from composer.output.plan_view import WHOLE
-from composer.targets.selection import offline_choice
+from composer.targets.registry import offline_choice
 from composer.text import visible
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from composer.lock import read_lock
 from composer.project import Project, opening
 from composer.project.options import ALL_RECIPES
 from composer.targets import registry
-from composer.targets.selection import choose
+from composer.targets.registry import choose
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from composer.project import Selection
     from composer.targets.base import Target
     from composer.targets.kind import TargetOptions
-    from composer.targets.selection import Choice
+    from composer.targets.registry import Choice
 
 
 def open_project(

@@ -31,8 +31,8 @@ from composer.project.options import PLAN_DEFAULTS
 from composer.project.sources import find
 from composer.targets.base import observe
 from composer.targets.kind import CheckRequest, TargetOptions
+from composer.targets.registry import VARIABLE as TARGET_VARIABLE
 from composer.targets.registry import find_kind, kind_names
-from composer.targets.selection import VARIABLE as TARGET_VARIABLE
 from composer.text import counted
 from composer.version import __version__
 

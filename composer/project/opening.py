@@ -7,14 +7,14 @@ import time
 from typing import TYPE_CHECKING
 
 from composer.targets.kind import OpenRequest, TargetOptions
-from composer.targets.selection import choose
+from composer.targets.registry import choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from composer.project.project import Project
     from composer.targets.base import Target
-    from composer.targets.selection import Choice
+    from composer.targets.registry import Choice
 
 
 def open_target(

@@ -1,7 +1,7 @@
 """What a kind of target is: a name, and the functions that choose and open targets of that kind.
 
 `local.kind` and `scenario.kind` define the built-in ones, other distributions theirs; `registry`
-finds a kind by name, and `selection` chooses one.
+finds a kind by name and chooses one.
 """
 
 from __future__ import annotations

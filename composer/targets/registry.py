@@ -1,23 +1,30 @@
-"""The kinds of targets by name: the built-in ones, and those of other distributions.
+"""The kinds of targets by name, and choosing one. The lock never chooses a host.
 
 A distribution adds a kind by an entry point of the group `composer.targets` whose value is a
-`TargetKind`.
+`TargetKind`. `choose` and `offline_choice` are pure functions of what the caller asks for, the
+lock's keys and the environment, and return the reason for their choice.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from composer.errors import UsageError
+from composer.errors import CredentialsError, UsageError
 from composer.targets.kind import TargetKind
 from composer.targets.local.kind import KIND as LOCAL
 from composer.targets.scenario.kind import KIND as SCENARIO
 from composer.text import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
     from importlib.metadata import EntryPoint
+
+    from composer.targets.kind import TargetOptions
+
+# --- kinds by name -----------------------------------------------------------------------
 
 
 GROUP = "composer.targets"
@@ -71,3 +78,111 @@ def _load(point: EntryPoint) -> TargetKind:
             hint=f"update or uninstall {source}",
         )
     return kind
+
+
+# --- choosing one ------------------------------------------------------------------------
+
+
+VARIABLE = "COMPOSE_TARGET"
+ONLY_TARGET = "the only target in compose.lock"
+_CHOOSE = f"choose one: --target {HOSTED.name} or --target URL, and --project ID"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The chosen target: its kind, the name or URL that means it, its key in the lock, and why."""
+
+    kind: TargetKind
+    name: str
+    key: str
+    reason: str
+
+
+def choose(options: TargetOptions, lock_keys: Collection[str], env: Mapping[str, str]) -> Choice:
+    """The target by flag, environment, the lock's targets, and credentials, in that order.
+
+    Raises `UsageError` if the lock has other hosted targets than the one that the environment
+    names, `CredentialsError` if it has only hosted ones and there are no credentials.
+    """
+    for name, reason in ((options.target, "--target"), (env.get(VARIABLE), VARIABLE)):
+        if name:
+            choice = _choice(find_kind(name), name, reason, options, env)
+            _check_project(choice.key, options, lock_keys)
+            return choice
+    keys = sorted(lock_keys)
+    if keys == [DEFAULT.name]:
+        return _choice(DEFAULT, DEFAULT.name, ONLY_TARGET, options, env)
+    if HOSTED.has_credentials(env):
+        return _by_credentials(options, keys, env)
+    if keys and DEFAULT.name not in keys:
+        raise _no_credentials(keys)
+    return _choice(DEFAULT, DEFAULT.name, "no credentials are set", options, env)
+
+
+def offline_choice(
+    options: TargetOptions, lock_keys: Collection[str], env: Mapping[str, str]
+) -> tuple[str, str]:
+    """The target's key in the lock, and the reason for it, where no target is asked.
+
+    Credentials play no part: it is the target that `options` name, else the lock's only one, else
+    its only one of the project. Raises `UsageError` if several are left.
+    """
+    keys = sorted(lock_keys)
+    if not options.target:
+        if len(keys) == 1 and not options.project:
+            return keys[0], ONLY_TARGET
+        project = options.project or HOSTED.key(HOSTED.name, None, env).partition("#")[2]
+        of_project = [key for key in keys if project and key.endswith(f"#{project}")]
+        if len(of_project) == 1:
+            return of_project[0], f"the only target of project {project} in compose.lock"
+        if options.project or (keys and not env.get(VARIABLE)):
+            raise UsageError(f"compose.lock has {', '.join(keys) or 'no target'}", hint=_CHOOSE)
+    secret = {name for group in HOSTED.credentials for name in group}
+    choice = choose(options, keys, {name: env[name] for name in env if name not in secret})
+    return choice.key, choice.reason
+
+
+def _choice(
+    kind: TargetKind, name: str, reason: str, options: TargetOptions, env: Mapping[str, str]
+) -> Choice:
+    return Choice(kind, name, kind.key(name, options.project, env), reason)
+
+
+def _by_credentials(options: TargetOptions, keys: list[str], env: Mapping[str, str]) -> Choice:
+    """The hosted target that the environment names; a lock made for another one needs a flag."""
+    choice = _choice(HOSTED, HOSTED.name, "credentials are set", options, env)
+    hosted = [key for key in keys if key != DEFAULT.name]
+    named = options.project is not None or ("#" in choice.key and choice.key in hosted)
+    if len(hosted) > 1 and not named:
+        raise UsageError(f"compose.lock has several targets: {', '.join(hosted)}", hint=_CHOOSE)
+    if hosted and choice.key not in hosted and not named:
+        raise UsageError(
+            f"compose.lock has {hosted[0]}, but the environment names {choice.key}",
+            hint=f"set {' or '.join(HOSTED.settings)}, or use --target",
+        )
+    return choice
+
+
+def _no_credentials(keys: list[str]) -> UsageError | CredentialsError:
+    """Why none of the lock's targets can be chosen without a flag."""
+    kinds = {kind_of_key(key).name for key in keys}
+    needed = HOSTED.credentials[0]
+    if HOSTED.name in kinds:
+        return CredentialsError(
+            f"compose.lock has only {', '.join(keys)}, and no credentials are set",
+            hint=f"set {' and '.join(needed)}, or use --target {DEFAULT.name}",
+        )
+    names = " or ".join(f"--target {name}" for name in sorted(kinds))
+    return UsageError(f"compose.lock has only {', '.join(keys)}", hint=f"use {names}")
+
+
+def _check_project(key: str, options: TargetOptions, lock_keys: Collection[str]) -> None:
+    """Where the lock has only projects of this address, one of them must be named."""
+    if "#" in key or options.project is not None or key in lock_keys:
+        return
+    projects = sorted(other for other in lock_keys if other.startswith(f"{key}#"))
+    if projects:
+        raise UsageError(
+            f"compose.lock has {', '.join(projects)}, and no project is given",
+            hint="choose one: --project ID, or --project '' for none",
+        )

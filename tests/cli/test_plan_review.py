@@ -13,7 +13,7 @@ from support.documents import rendered
 from composer.cli.options import TargetOptions
 from composer.errors import UsageError
 from composer.model import Lock, TargetLock
-from composer.targets.selection import offline_choice
+from composer.targets.registry import offline_choice
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,7 @@ from composer.errors import CredentialsError, UsageError
 from composer.targets import registry
 from composer.targets.kind import OpenRequest, TargetKind, TargetOptions
 from composer.targets.local.kind import find_library
-from composer.targets.registry import find_kind, kind_of_key
-from composer.targets.selection import choose
+from composer.targets.registry import choose, find_kind, kind_of_key
 
 if TYPE_CHECKING:
     from pathlib import Path
