@@ -64,7 +64,7 @@ class Creator:
     def create(self, action: Action) -> tuple[Action, Model]:
         """Create what the action asks for; its id is in the ledger when this returns.
 
-        The action that comes back also drops what turned out to be needless: our own twin.
+        Returns the model and the action, which also deletes our twin where an older one is used.
         Raises `TargetError` if the target refuses, or keeps other content than it was sent.
         """
         recipe, content = wanted(action)
@@ -210,14 +210,14 @@ class Creator:
         """
         superseded = list(action.transition.supersedes)
         for id in action.transition.deletes_untrained:
-            kept = self._drop(id, action.path)
+            kept = self._delete_unused(id, action.path)
             if kept is not None:
                 superseded.append(kept)
         for old in superseded:
             self.mark_ours(old.id)
         return replace(action, transition=replace(action.transition, supersedes=tuple(superseded)))
 
-    def _drop(self, id: str, path: str) -> Replaced | None:
+    def _delete_unused(self, id: str, path: str) -> Replaced | None:
         """Delete it, if a look shows that we may; if not, it stays in the lock, so that nothing
         is lost: prune deletes it."""
         fresh = self.target.get_models([id]).get(id)

@@ -126,7 +126,7 @@ def _delete_entry(creator: Creator, action: Action) -> None:
         left = replace(entry_without(entry, transition.deletes), replaced=transition.supersedes)
         if entry.candidates:  # the next apply decides what becomes of them
             ledger.unsettled(action.path)
-    elif action.verb is Verb.LEAVE or rest.transition.supersedes:  # something could not be dropped
+    elif action.verb is Verb.LEAVE or rest.transition.supersedes:  # something was not deleted
         left = entry_left_behind(rest)
     else:
         ledger.forget(action.path)

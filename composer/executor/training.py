@@ -179,7 +179,7 @@ def wait(runner: TaskRunner, tasks: Sequence[Task]) -> None:
 
 
 def _start_deferred(runner: TaskRunner, waiting: Sequence[Task]) -> None:
-    """Try those that had no room, one by one, until there is none again."""
+    """Try those that the plan's limit deferred, one by one, until it is reached again."""
     for task in waiting:
         if task.deferred is not None and task.outcome is None:
             runner.guarded(lambda task: train(runner, task), task)

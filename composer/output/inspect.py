@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from composer.lora.inspection import Inspection, LoraInfo, Verdict
 
 
-LONGEST = 200  # characters of a stranger's text
+LONGEST = 200  # characters of other people's text
 NAME = 40
 NOTHING = " "  # for a block that isn't changed
 SHARES = "▁▂▃▄▅▆▇█"
@@ -63,7 +63,9 @@ def _lines(one: Inspection, *, color: bool) -> Iterator[str]:
 def _concept(one: Inspection, number: int, info: LoraInfo, *, color: bool) -> Iterator[str]:
     share = one.mix.share(number)
     share_words = (
-        f"{bar(share)} {share:.0%} of the change" if share is not None else "changes nothing"
+        f"{bar(share)} {share:.0%} of the total weight change"
+        if share is not None
+        else "changes nothing"
     )
     name = painted(named(one.mix.names[number]), "bold", color=color)
     yield f"{weight(one.mix.scales[number])}  {name}  {share_words}"
@@ -80,7 +82,7 @@ def _facts(info: LoraInfo) -> Iterator[tuple[str, str]]:
 
 
 def facts(info: LoraInfo) -> Iterator[tuple[str, str]]:
-    """What is known of a file, as label and text, for every form; not escaped."""
+    """What is known of a file, as label and text, for every output format; not escaped."""
     yield "file", info.file
     yield "format", weights_format(info)
     kinds = "; ".join(f"{n} in {kind}" for kind, n in info.modules.items())

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from composer.lora.inspection import Inspection, LoraInfo, Mix, Verdict
 
-LONGEST = 400  # characters of a stranger's text
+LONGEST = 400  # characters of other people's text
 CELL, HIGH = 14, 20  # pixels of a block in a drawing
 BANDS = (0.7, 0.5, 0.3, 0.1)  # of the cosine's size, as colours
 BAD = (Level.STRONG, Level.OPPOSED)
@@ -84,7 +84,7 @@ def page(inspections: Sequence[Inspection]) -> str:
 
 
 def _text(text: str) -> str:
-    """A stranger's text, inert in an element and in an attribute."""
+    """Other people's text, inert in an element and in an attribute."""
     return escape(shorten(visible(text), LONGEST), quote=True)
 
 
@@ -104,7 +104,7 @@ def _section(one: Inspection) -> Iterator[str]:
 
 def _concept(mix: Mix, number: int, info: LoraInfo) -> Iterator[str]:
     name, share = _text(mix.names[number]), mix.share(number)
-    share_words = "changes nothing" if share is None else f"{share:.0%} of the change"
+    share_words = "changes nothing" if share is None else f"{share:.0%} of the total weight change"
     yield f"<h3>{weight(mix.scales[number])} {name}</h3>\n<p>{share_words}</p>\n<dl>"
     yield from (f"<dt>{_text(a)}</dt><dd>{_text(b)}</dd>" for a, b in facts(info))
     yield "</dl>"

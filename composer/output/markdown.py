@@ -78,14 +78,14 @@ def _joined(head: str, sections: Sequence[Section], tail: str) -> str:
     return "\n".join(text for text in (head, *texts, tail) if text)
 
 
-def _most_important(sections: Sequence[Section], budget: Budget, room: int) -> list[Section]:
+def _most_important(sections: Sequence[Section], budget: Budget, space: int) -> list[Section]:
     counts = dict.fromkeys(range(len(sections)), 0)
     for n in sorted(counts, key=lambda n: sections[n].rank):
         section = sections[n]
-        room -= budget.size(section.lead) + 2 if section.items else 0
+        space -= budget.size(section.lead) + 2 if section.items else 0
         for item in section.items:
-            room -= budget.size(section.gap + item)
-            if room < 0:
+            space -= budget.size(section.gap + item)
+            if space < 0:
                 return [replace(s, items=s.items[: counts[n]]) for n, s in enumerate(sections)]
             counts[n] += 1
     return list(sections)

@@ -34,7 +34,7 @@ def text(merged: Merged) -> str:
         *aligned([_row(part) for part in merged.parts]),
     ]
     if kept := merged.report.kept:
-        lines += ["", "kept of the change:"]
+        lines += ["", "kept of the weight change:"]
         lines += aligned([[f"  {group}", f"{share:.2%}"] for group, share in kept.items()])
     lines += [f"note: {visible(note)}" for note in merged.notes]
     return "\n".join(lines) + "\n"

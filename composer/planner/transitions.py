@@ -66,7 +66,7 @@ def _sorted(replaced: Iterable[Replaced], *, without: Iterable[str | None]) -> t
 
 
 def entry_left_behind(action: Action) -> Entry:
-    """An entry that no recipe asks for, left in the lock: without what was dropped."""
+    """An entry that no recipe asks for, left in the lock: without what was deleted."""
     entry = action.entry
     assert entry is not None, "only an entry can be left behind"
     transition = action.transition

@@ -123,8 +123,8 @@ class _Decision:
         own = (
             candidate for candidate in self.entry.current if candidate.id not in self.context.chosen
         )
-        strangers = self.context.taken
-        return [*own, *(c for c in self.entry.candidates if c.id not in strangers)]
+        taken = self.context.taken
+        return [*own, *(c for c in self.entry.candidates if c.id not in taken)]
 
     def _unexpected_model(self) -> str:
         for candidate in self._own_candidates():

@@ -63,7 +63,9 @@ def test_a_recipe_is_looked_up_in_the_library(tmp_path: Path) -> None:
     assert (ran.status, ran.err) == (0, "")
     lines = ran.out.splitlines()
     assert lines[0] == f"Storybook Knight   {KNIGHT}"
-    assert re.fullmatch(r"0\.65  Storybook Watercolour  █+░+ \d+% of the change", lines[2])
+    assert re.fullmatch(
+        r"0\.65  Storybook Watercolour  █+░+ \d+% of the total weight change", lines[2]
+    )
     said = "\n".join(lines)
     for words in (
         "kohya LoRA, rank 2 to 4, alpha 2, bfloat16",

@@ -160,7 +160,7 @@ def test_a_reduction_is_the_best_there_is_and_says_what_it_keeps(
         kept, whole = kept + (values[:4] ** 2).sum(), whole + (values**2).sum()
     assert report["ranks"] == [4]
     assert report["kept"] == {"embedders and head": pytest.approx((kept / whole) ** 0.5, 1e-6)}
-    assert "kept of the change:\n  embedders and head  " in ran.out
+    assert "kept of the weight change:\n  embedders and head  " in ran.out
     assert metadata(out)["compose.rank"] == "4"
     told = json.loads(metadata(out)["compose.kept"])["embedders and head"]
     assert float(told) == pytest.approx((kept / whole) ** 0.5, abs=1e-4)
