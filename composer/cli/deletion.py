@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -11,13 +11,15 @@ import click
 from composer.cli import options as opt
 from composer.cli.project import chosen_key, open_local, open_project, open_target
 from composer.cli.terminal import Progress, emit
-from composer.errors import UsageError
+from composer.errors import ExitStatus, UsageError
 from composer.output import results
 from composer.output.plan_text import text
 from composer.project import PlanOptions
 from composer.text import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from composer.cli.options import TargetOptions
     from composer.planner import Report
     from composer.project import ReviewedPlan, Selection
@@ -26,10 +28,9 @@ if TYPE_CHECKING:
 @click.command("forget")
 @click.argument("what", nargs=-1, required=True)
 @opt.target_options
-@opt.dry_running
-@opt.lock_timeout
+@opt.writing_options
 def forget_command(
-    what: tuple[str, ...], target_options: TargetOptions, dry_run: bool, lock_timeout: float
+    what: tuple[str, ...], target_options: TargetOptions, writing: opt.Writing
 ) -> int:
     """Remove recipes or single ids from compose.lock, without deleting anything.
 
@@ -42,8 +43,8 @@ def forget_command(
     """
     project = open_project()
     key = chosen_key(project, target_options)
-    with nullcontext() if dry_run else project.exclusive(lock_timeout):
-        forgotten = project.forget(key, *what, dry_run=dry_run)
+    with writing.exclusive(project):
+        forgotten = project.forget(key, *what, dry_run=writing.dry_run)
     for one in forgotten:
         id = f"{one.id} of " if one.id else ""
         click.echo(f"forget {id}{visible(one.name)} ({visible(one.path)})")
@@ -56,16 +57,14 @@ def forget_command(
     "--all", "everything", is_flag=True, help="Delete the compositions of all recipes in the lock."
 )
 @opt.target_options
-@opt.dry_running
+@opt.writing_options
 @opt.allow_large_change
-@opt.lock_timeout
 def destroy_command(
     what: tuple[str, ...],
     everything: bool,
     target_options: TargetOptions,
-    dry_run: bool,
+    writing: opt.Writing,
     allow_large_change: bool,
-    lock_timeout: float,
 ) -> int:
     """Delete the compositions of recipes on the target, earlier ones included.
 
@@ -84,16 +83,16 @@ def destroy_command(
     project = open_project()
     options = PlanOptions(allow_empty=True, allow_large_change=allow_large_change)
     with (
-        nullcontext() if dry_run else project.exclusive(lock_timeout),
-        open_target(project, target_options, run_jobs=not dry_run) as target,
+        writing.exclusive(project),
+        open_target(project, target_options, run_jobs=not writing.dry_run) as target,
         Progress() as progress,
     ):
         report = project.destroy(
             target,
             None if everything else what,
             options,
-            dry_run=dry_run,
-            on_plan=_Shown(dry_run=dry_run),
+            dry_run=writing.dry_run,
+            on_plan=partial(_show, dry_run=writing.dry_run),
             on_step=progress.say,
         )
     return _finish(report)
@@ -107,18 +106,14 @@ def destroy_command(
     is_flag=True,
     help="Delete the local results that no lock entry names, and nothing else.",
 )
-@opt.dry_running
-@opt.allow_empty
-@opt.allow_large_change
-@opt.lock_timeout
+@opt.writing_options
+@opt.guard_options
 def prune_command(
     selection: Selection,
     target_options: TargetOptions,
     local: bool,
-    dry_run: bool,
-    allow_empty: bool,
-    allow_large_change: bool,
-    lock_timeout: float,
+    writing: opt.Writing,
+    options: PlanOptions,
 ) -> int:
     """Delete earlier compositions, and those whose recipe file is gone.
 
@@ -131,15 +126,11 @@ def prune_command(
 
     PATHS are recipe files or folders. The default is the folder recipes/.
     """
-    project = open_project(selection)
-    options = PlanOptions(allow_empty=allow_empty, allow_large_change=allow_large_change)
-    with nullcontext() if dry_run else project.exclusive(lock_timeout):
+    project, dry_run = open_project(selection), writing.dry_run
+    with writing.exclusive(project):
         if local:
             with open_local(project, target_options, run_jobs=not dry_run) as target:
-                freed = project.prune_local(target, dry_run=dry_run)
-            would = "would free" if dry_run else "freed"
-            click.echo(f"{would} {len(freed)}: {', '.join(freed) or '-'}")
-            return 0
+                return _print_freed(project.prune_local(target, dry_run=dry_run), dry_run=dry_run)
         with (
             open_target(project, target_options, run_jobs=not dry_run) as target,
             Progress() as progress,
@@ -148,23 +139,23 @@ def prune_command(
                 target,
                 options,
                 dry_run=dry_run,
-                on_plan=_Shown(dry_run=dry_run),
+                on_plan=partial(_show, dry_run=dry_run),
                 on_step=progress.say,
             )
     return _finish(report)
 
 
-class _Shown:
-    """Shows a dry run's plan, and says where there is nothing to delete."""
+def _print_freed(ids: Sequence[str], *, dry_run: bool) -> int:
+    click.echo(f"{'would free' if dry_run else 'freed'} {len(ids)}: {', '.join(ids) or '-'}")
+    return ExitStatus.DONE
 
-    def __init__(self, *, dry_run: bool) -> None:
-        self.dry_run = dry_run
 
-    def __call__(self, plan: ReviewedPlan) -> None:
-        if self.dry_run and (plan.actions or plan.refused):
-            emit(lambda color: text(replace(plan, color=color)))
-        elif not plan.actions and not plan.refused:
-            click.echo("Nothing to delete.")
+def _show(plan: ReviewedPlan, *, dry_run: bool) -> None:
+    """A dry run's plan, or that there is nothing to delete."""
+    if dry_run and (plan.actions or plan.refused):
+        emit(lambda color: text(replace(plan, color=color)))
+    elif not plan.actions and not plan.refused:
+        click.echo("Nothing to delete.")
 
 
 def _finish(report: Report) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -26,14 +25,12 @@ if TYPE_CHECKING:
     help="Import every composition that the lock does not name.",
 )
 @opt.target_options
-@opt.dry_running
-@opt.lock_timeout
+@opt.writing_options
 def import_command(
     ids: tuple[str, ...],
     everything: bool,
     target_options: TargetOptions,
-    dry_run: bool,
-    lock_timeout: float,
+    writing: opt.Writing,
 ) -> int:
     """Write recipes and lock entries for compositions that exist on the target.
 
@@ -49,10 +46,12 @@ def import_command(
         raise UsageError("name ids, or give --all, one of the two")
     project = open_project(may_be_empty=True)
     with (
-        nullcontext() if dry_run else project.exclusive(lock_timeout),
+        writing.exclusive(project),
         open_target(project, target_options, run_jobs=False) as target,
     ):
-        imported = project.import_models(target, None if everything else ids, dry_run=dry_run)
+        imported = project.import_models(
+            target, None if everything else ids, dry_run=writing.dry_run
+        )
     for one in imported:
         click.echo(_line(one), err=not one.path)
     return ExitStatus.FAILED if any(one.skipped for one in imported) else 0

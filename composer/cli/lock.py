@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,47 +30,60 @@ if TYPE_CHECKING:
 _PATH_ENDINGS = ("/", os.sep, ".yaml", ".yml")
 
 
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What `compose lock` does, instead of or besides pinning what is missing."""
+
+    locked: bool
+    offline: bool
+    upgrade: tuple[str, ...]
+    repair: bool
+    merge: tuple[Path, Path, Path] | None
+
+
+mode_options = opt.gathered(
+    Mode,
+    "mode",
+    click.option(
+        "--locked", is_flag=True, help="Refuse if a pin is missing or would move. Writes nothing."
+    ),
+    click.option(
+        "--offline",
+        is_flag=True,
+        help="Check that the lock has every pin, without contacting the target.",
+    ),
+    click.option(
+        "--upgrade",
+        is_flag=False,
+        flag_value="",
+        multiple=True,
+        metavar="[NAME]",
+        help="Resolve this LoRA's name again and update its pin; all if no NAME is given. "
+        "Repeatable.",
+    ),
+    click.option("--repair", is_flag=True, help="Merge both sides of a git conflict in the lock."),
+    click.option(
+        "--merge",
+        nargs=3,
+        type=click.Path(path_type=Path),
+        metavar="BASE OURS THEIRS",
+        help="Merge three lock files into OURS, as a git merge driver does.",
+    ),
+)
+
+
 @click.command("lock")
 @opt.selection_options
 @opt.target_options
 @opt.output_option("text", "json")
-@click.option(
-    "--locked", is_flag=True, help="Refuse if a pin is missing or would move. Writes nothing."
-)
-@click.option(
-    "--offline",
-    is_flag=True,
-    help="Check that the lock has every pin, without contacting the target.",
-)
-@click.option(
-    "--upgrade",
-    is_flag=False,
-    flag_value="",
-    multiple=True,
-    metavar="[NAME]",
-    help="Resolve this LoRA's name again and update its pin; all if no NAME is given. Repeatable.",
-)
-@click.option("--repair", is_flag=True, help="Merge both sides of a git conflict in the lock.")
-@click.option(
-    "--merge",
-    nargs=3,
-    type=click.Path(path_type=Path),
-    metavar="BASE OURS THEIRS",
-    help="Merge three lock files into OURS, as a git merge driver does.",
-)
-@opt.dry_running
-@opt.lock_timeout
+@mode_options
+@opt.writing_options
 def lock_command(
     selection: Selection,
     target_options: TargetOptions,
     output_format: str,
-    locked: bool,
-    offline: bool,
-    upgrade: tuple[str, ...],
-    repair: bool,
-    merge: tuple[Path, Path, Path] | None,
-    dry_run: bool,
-    lock_timeout: float,
+    mode: Mode,
+    writing: opt.Writing,
 ) -> int:
     """Look up the LoRAs that recipes name, and pin their ids in compose.lock.
 
@@ -83,29 +96,26 @@ def lock_command(
 
     PATHS are recipe files or folders. The default is the folder recipes/.
     """
-    if merge is not None:
+    if mode.merge is not None:
         _refuse_all_but("--merge", "merge")
-        return _print_merge(merge_lock_files(*merge))
-    if repair:
+        return _print_merge(merge_lock_files(*mode.merge))
+    if mode.repair:
         _refuse_all_but("--repair", "repair", "paths", "output_format", "dry_run", "lock_timeout")
         project = open_project(selection, check=False)
-        with nullcontext() if dry_run else project.exclusive(lock_timeout):
-            return _print_repair(project.repair_lock(dry_run=dry_run), output_format)
-    if offline and upgrade:
+        with writing.exclusive(project):
+            return _print_repair(project.repair_lock(dry_run=writing.dry_run), output_format)
+    if mode.offline and mode.upgrade:
         raise UsageError("--upgrade asks the target, and --offline does not")
-    selection, names = _paths_apart(selection, upgrade)
+    selection, options = _pin_options(selection, mode)
     project = open_project(selection)
-    options = PlanOptions(upgrade=names, upgrade_all=len(names) < len(set(upgrade)), locked=locked)
-    if offline:
+    if mode.offline:
         return _check_offline(project, target_options, options)
     with (
-        nullcontext() if dry_run or locked else project.exclusive(lock_timeout),
+        nullcontext() if mode.locked else writing.exclusive(project),
         open_target(project, target_options, run_jobs=False) as target,
     ):
-        pinned = project.lock(target, options, dry_run=dry_run)
-    _print_pins(
-        pinned, output_format, locked=locked, upgrade=dry_run and bool(upgrade), dry_run=dry_run
-    )
+        pinned = project.lock(target, options, dry_run=writing.dry_run)
+    _print_pins(pinned, output_format, mode, dry_run=writing.dry_run)
     return pinned.exit_status
 
 
@@ -120,20 +130,19 @@ def _refuse_all_but(mode: str, *allowed: str) -> None:
             raise UsageError(f"{mode} can't be used with {flag}")
 
 
-def _paths_apart(
-    selection: Selection, upgrade: tuple[str, ...]
-) -> tuple[Selection, frozenset[str]]:
+def _pin_options(selection: Selection, mode: Mode) -> tuple[Selection, PlanOptions]:
     """In `--upgrade recipes/` the value is a path, and stands for all names of its recipes."""
-    paths = [value for value in upgrade if value.endswith(_PATH_ENDINGS) and Path(value).exists()]
-    names = frozenset(value for value in upgrade if value and value not in paths)
-    return replace(selection, paths=(*selection.paths, *map(Path, paths))), names
+    values = mode.upgrade
+    paths = [value for value in values if value.endswith(_PATH_ENDINGS) and Path(value).exists()]
+    names = frozenset(value for value in values if value and value not in paths)
+    upgrade_all = len(names) < len(set(values))
+    options = PlanOptions(upgrade=names, upgrade_all=upgrade_all, locked=mode.locked)
+    return replace(selection, paths=(*selection.paths, *map(Path, paths))), options
 
 
-def _print_pins(
-    pinned: Pinned, output_format: str, *, locked: bool, upgrade: bool, dry_run: bool
-) -> None:
+def _print_pins(pinned: Pinned, output_format: str, mode: Mode, *, dry_run: bool) -> None:
     pinning = pinned.pinning
-    if locked:  # no pin was written: only what is wrong is of interest
+    if mode.locked:  # no pin was written: only what is wrong is of interest
         for path, words in pinning.problems:
             click.echo(f"{visible(path)}: {visible(words)}", err=True)
     elif output_format == "json":
@@ -141,7 +150,7 @@ def _print_pins(
             pinning, pinned.outdated, target=pinned.target, written=pinned.written
         )
         click.echo(printed, nl=False)
-    elif upgrade:
+    elif mode.upgrade and dry_run:
         emit(lambda color: render.outdated(pinned.outdated, pinning, color=color))
     else:
         emit(lambda color: render.pins(pinning, would=dry_run, color=color))

@@ -63,9 +63,7 @@ def merge_command(
 
     The default SCALE is 1. The result is exact, whatever the formats, ranks and data types.
     With --rank, it is the closest LoRA of that rank. A single LoRA is converted, reduced or
-    scaled.
-
-    No recipe, lock or project is needed.
+    scaled. No recipe, lock or project is needed.
     """
     parts = [lora_argument(text) for text in loras]
     if json_into:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import fields
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from composer.project import Project
 
     Command = Callable[..., Any]
 
@@ -100,6 +103,9 @@ allow_large_change = click.option(
     is_flag=True,
     help="Allow replacing or deleting more than 30 % of the models.",
 )
+list_all = click.option(
+    "--all", "list_all", is_flag=True, help="List the recipes that do not change as well."
+)
 _dry_run = click.option(
     "--dry-run", is_flag=True, help="Show what would be done, and write nothing."
 )
@@ -117,10 +123,6 @@ def dry_running(command: Command) -> Command:
     return _dry_run(wrapper)
 
 
-list_all = click.option(
-    "--all", "list_all", is_flag=True, help="List the recipes that do not change as well."
-)
-
 lock_timeout = click.option(
     "--lock-timeout",
     type=click.FloatRange(min=0),
@@ -128,6 +130,23 @@ lock_timeout = click.option(
     metavar="SECONDS",
     help="How long to wait while another compose works on this project.",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """Whether a command writes, and how many seconds it waits for another one that does."""
+
+    dry_run: bool
+    lock_timeout: float
+
+    def exclusive(self, project: Project) -> AbstractContextManager[None]:
+        """Keep other processes from changing the project, unless nothing is written."""
+        return nullcontext() if self.dry_run else project.exclusive(self.lock_timeout)
+
+
+def writing_options(command: Command) -> Command:
+    """`--dry-run` and `--lock-timeout`, as one value."""
+    return dry_running(gathered(Writing, "writing", lock_timeout)(command))
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
@@ -176,6 +195,7 @@ _PLANNING = (
 )
 
 plan_options = gathered(PlanOptions, "options", *_PLANNING)
+guard_options = gathered(PlanOptions, "options", allow_empty, allow_large_change)
 
 apply_options = gathered(
     ApplyOptions,

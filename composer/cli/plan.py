@@ -91,17 +91,19 @@ def plan_command(
     view = replace(
         plan, next_step=next_step, whole=whole, budget=BUDGETS[budget], list_all=list_all
     )
-    copies.write(
-        lambda output_format, budget: PLAN_FORMATS[output_format](replace(view, budget=budget))
-    )
-    if output_format == "text":
-        emit(lambda color: PLAN_FORMATS["text"](replace(view, color=color)))
-    else:
-        click.echo(PLAN_FORMATS[output_format](view), nl=False)
+    _print(view, copies, output_format)
     plan.check(options)
     if plan.blocked:
         return ExitStatus.FAILED
     return ExitStatus.PENDING if detailed_exitcode and plan.changes else 0
+
+
+def _print(view: ReviewedPlan, copies: Copies, output_format: str) -> None:
+    copies.write(lambda name, budget: PLAN_FORMATS[name](replace(view, budget=budget)))
+    if output_format == "text":
+        emit(lambda color: PLAN_FORMATS["text"](replace(view, color=color)))
+    else:
+        click.echo(PLAN_FORMATS[output_format](view), nl=False)
 
 
 def _planned(

@@ -1,8 +1,9 @@
 """The formats of a plan, by name: `compose plan -o` offers them, in this order.
 
 A new format is one function from a `PlanView` to a string, in a file of its own, and its line in
-`PLAN_FORMATS`. Annotations and SARIF are here: both show the plan's findings. `invalid` is what
-stands in a review's place where recipes or lock can't be read, and there is no plan.
+`PLAN_FORMATS`; a line in `INVALID_FORMATS` as well, if it shows recipes that can't be read.
+Annotations and SARIF are here: both show the plan's findings. `invalid` is what stands in a
+review's place where recipes or lock can't be read, and there is no plan.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from composer.recipes.problems import CODES
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from composer.errors import InvalidInput
     from composer.output.markdown import Budget
@@ -96,6 +97,18 @@ PLAN_FORMATS: Mapping[str, Callable[[PlanView], str]] = MappingProxyType(
 )
 
 
+# What stands in the place of a plan: a function of the problems, the files read and the budget.
+INVALID_FORMATS: Mapping[str, Callable[[Sequence[Problem], int, Budget], str]] = MappingProxyType(
+    {
+        "markdown": lambda listed, files, budget: problems.markdown(
+            listed, files=files, budget=budget
+        ),
+        "github": lambda listed, files, budget: f"{problems.github(listed)}\n",
+        "sarif": lambda listed, files, budget: problems.sarif(listed, RULES),
+    }
+)
+
+
 def invalid(bad: InvalidInput, output_format: str, budget: Budget) -> str:
     """What is wrong with recipes or lock, where a review looks for the plan.
 
@@ -103,11 +116,5 @@ def invalid(bad: InvalidInput, output_format: str, budget: Budget) -> str:
     """
     hint = visible(bad.hint or "")
     unread = Problem(LOCK_NAME, 0, 0, UNREADABLE, visible(bad.message), hint)
-    listed = bad.problems or (unread,)
-    if output_format == "github":
-        return f"{problems.github(listed)}\n"
-    if output_format == "sarif":
-        return problems.sarif(listed, RULES)
-    if output_format == "markdown":
-        return problems.markdown(listed, files=bad.files, budget=budget)
-    return ""
+    render = INVALID_FORMATS.get(output_format)
+    return render(bad.problems or (unread,), bad.files, budget) if render else ""
