@@ -19,14 +19,16 @@ def painted(text: str, colour: str, *, color: bool) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows with their cells in columns, two spaces apart; nothing trails."""
-    if not rows:
-        return []
-    columns = range(max(len(row) for row in rows))
+    """Rows with their cells in columns, two spaces apart; nothing trails.
+
+    The last cell that says anything in a row makes no column wider.
+    """
+    lasts = [max((n for n, cell in enumerate(row) if cell), default=0) for row in rows]
     widths = [
-        min(_WIDEST, max((width(row[column]) for row in rows if column < len(row)), default=0))
-        for column in columns
+        max((width(row[n]) for row, last in zip(rows, lasts, strict=True) if n < last), default=0)
+        for n in range(max((len(row) for row in rows), default=0))
     ]
+    widths = [min(_WIDEST, size) for size in widths]
     return ["  ".join(_padded(row, widths)).rstrip() for row in rows]
 
 

@@ -28,8 +28,16 @@ def test_a_plan_without_a_change_is_its_count_alone() -> None:
     assert text(PlanView(CASES["nothing_to_do"]().plan)) == "2 recipes: 2 unchanged.\n"
 
 
-def test_a_move_is_counted_as_one() -> None:
-    assert "> move" in text(PlanView(MOVED)) and "1 moved" in text(PlanView(MOVED))
+def test_a_move_is_counted_as_one_and_its_two_paths_widen_no_column() -> None:
+    both = planned(
+        [replace(KNIGHT, path="b/knight.yaml"), wants("Rogue", dust=0.7)], ENTRIES, MODELS
+    )
+    assert "1 moved" in text(PlanView(MOVED))
+    assert text(PlanView(both)).splitlines()[:3] == [
+        "> move     Knight  recipes/knight.yaml -> b/knight.yaml",
+        "~ replace  Rogue   recipes/rogue.yaml  scale of Pixel Dust 0.6 -> 0.7",
+        "             0.60 -> 0.70  Pixel Dust",
+    ]
 
 
 @pytest.mark.parametrize("note", ["notes", "drift"])
