@@ -91,7 +91,7 @@ class Creator:
                 id=action.requested_id,
             )
         except Ambiguous:
-            intent = self.ledger.doubt(intent)
+            intent = self.ledger.unanswered(intent)
             model = self._look(intent)
         except TargetError:
             self.ledger.expire(intent)
@@ -108,7 +108,7 @@ class Creator:
 
         Raises `Unreachable` if the target can't be asked; the intent then stays open.
         """
-        named = known_ids(self.ledger.memory)
+        named = known_ids(self.ledger.known_state)
         while True:
             late = self.ledger.clock() - intent.at >= self.settings.grace
             try:
@@ -156,7 +156,9 @@ class Creator:
         What lock or journal name is none: planning has looked at that already.
         """
         recipe, content = wanted(action)
-        named = known_ids(self.ledger.memory) | self.ledger.named(without=action.path) | {ours.id}
+        named = (
+            known_ids(self.ledger.known_state) | self.ledger.ids_of_others(action.path) | {ours.id}
+        )
         models = self._exact(recipe.name, content, named)
         before = [m for m in models if (m.created_at, m.id) < (ours.created_at, ours.id)]
         return min(before, key=lambda m: (m.created_at, m.id), default=None)
@@ -197,7 +199,7 @@ class Creator:
             name = change.name[1] if change.name else None
             self.target.update(model.id, name=name, described=change)
         add = {*change.add_tags}
-        if self.ledger.made(model.id):
+        if self.ledger.has_created(model.id):
             add |= {MARK} - (model.tags or frozenset())
         if add or change.remove_tags:
             self.target.tag(model.id, add=sorted(add), remove=change.remove_tags)
@@ -236,14 +238,14 @@ class Creator:
 
     def may_delete(self, fresh: Model, path: str) -> bool:
         """What any deletion needs, of a model just read: made by us, and no other entry's."""
-        ours = MARK in (fresh.tags or ()) or self.ledger.made(fresh.id)
-        others = self.ledger.named(without=path)
+        ours = MARK in (fresh.tags or ()) or self.ledger.has_created(fresh.id)
+        others = self.ledger.ids_of_others(path)
         is_composition = fresh.type in families.composition_types()
         return is_composition and ours and fresh.id not in others
 
     def mark_ours(self, id: str) -> None:
         """The journal's record of what we made is folded away only once the tag says so."""
-        if self.ledger.made(id):
+        if self.ledger.has_created(id):
             fresh = self.target.get_models([id]).get(id)
             if fresh is not None and not fresh.gone and MARK not in (fresh.tags or ()):
                 self.target.tag(id, add=[MARK])
@@ -280,12 +282,12 @@ def recover(
     while True:
         now = ledger.clock()
         observed = observe(
-            target, recipes, ledger.memory, grace=grace, clock=ledger.clock, pause=pause
+            target, recipes, ledger.known_state, grace=grace, clock=ledger.clock, pause=pause
         )
-        if not ledger.memory.intents:
+        if not ledger.known_state.intents:
             return observed
         _settle_intents(ledger, observed, began=began, before=now - grace)
-        if ledger.memory.intents:
+        if ledger.known_state.intents:
             pause(pause_within(grace))
 
 
@@ -295,10 +297,10 @@ def _settle_intents(ledger: Ledger, observed: Observed, *, began: float, before:
     A killed run's POST may have taken effect up to a minute after its intent, but not after this
     run `began` if that is sooner. What took effect `before` that time would be seen.
     """
-    for intent, model in models_of_intents(ledger.memory, observed):
+    for intent, model in models_of_intents(ledger.known_state, observed):
         ledger.found(intent, model.id)
     ledger.refresh()
-    for intent in ledger.memory.intents:
+    for intent in ledger.known_state.intents:
         if before >= max(intent.at, min(began, intent.at + _UNDER_WAY)):
             ledger.expire(intent)
     ledger.refresh()

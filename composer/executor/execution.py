@@ -85,7 +85,7 @@ def _prepare(runner: TaskRunner, task: Task) -> None:
     """Bring the model into being, and its id into the ledger."""
     creator, action, model = runner.creator, task.action, task.action.model
     if action.verb is Verb.BLOCKED:
-        creator.ledger.unsettled(action.path)
+        creator.ledger.keep_open(action.path)
         task.end("blocked")
         return
     if model is None:
@@ -115,7 +115,7 @@ def _delete_entry(creator: Creator, action: Action) -> None:
     ledger, entry, transition = creator.ledger, action.entry, action.transition
     assert entry is not None, "only an entry can be removed"
     if action.verb is Verb.BLOCKED:
-        ledger.unsettled(action.path)
+        ledger.keep_open(action.path)
         return
     for id in transition.deletes:
         _delete_model(creator, action, id)
@@ -125,7 +125,7 @@ def _delete_entry(creator: Creator, action: Action) -> None:
     if transition.keeps_entry:
         left = replace(entry_without(entry, transition.deletes), replaced=transition.supersedes)
         if entry.candidates:  # the next apply decides what becomes of them
-            ledger.unsettled(action.path)
+            ledger.keep_open(action.path)
     elif action.verb is Verb.LEAVE or rest.transition.supersedes:  # something was not deleted
         left = entry_left_behind(rest)
     else:

@@ -66,10 +66,10 @@ class TaskRunner:
                 raise Stopped
             do(task)
         except Stopped:
-            self.creator.ledger.unsettled(task.action.path)
+            self.creator.ledger.keep_open(task.action.path)
             task.end(stopped)
         except ComposeError as error:
-            self.creator.ledger.unsettled(task.action.path)
+            self.creator.ledger.keep_open(task.action.path)
             self.fail(task, error)
 
     def fail(self, task: Task, error: ComposeError, *, state: str = "failed") -> None:

@@ -12,26 +12,28 @@ from typing import TYPE_CHECKING
 from composer.model import Candidate, Entry, Next, Replaced, TargetLock
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 
 def flat(target: TargetLock) -> TargetLock:
     """The same as a lock can hold it: with candidates in `replaced`, so that no id is lost."""
     own = {used.id for entry in target.recipes.values() for used in entry.current}
+    entries = target.recipes.items()
     return replace(
-        target, recipes={path: _flat(entry, own) for path, entry in target.recipes.items()}
+        target,
+        recipes={path: with_replaced(entry, entry.candidates, own) for path, entry in entries},
     )
 
 
-def _flat(entry: Entry, own: Collection[str]) -> Entry:
-    known = {other.id: retired(other, protect=entry.protect) for other in entry.candidates}
-    known |= {old.id: old for old in entry.replaced}
-    kept = tuple(known[id] for id in sorted(known) if id not in own)
+def with_replaced(entry: Entry, others: Iterable[Candidate], own: Collection[str | None]) -> Entry:
+    """The entry with the `others` in `replaced`, where no id of `own` stays; no candidates."""
+    old = {other.id: _retired(other, protect=entry.protect) for other in others}
+    old |= {one.id: one for one in entry.replaced}
+    kept = tuple(old[id] for id in sorted(old) if id not in own)
     return replace(entry, replaced=kept, candidates=())
 
 
-def retired(candidate: Candidate, *, protect: bool) -> Replaced:
-    """The record in `replaced` of an id that is no entry's current one."""
+def _retired(candidate: Candidate, *, protect: bool) -> Replaced:
     training = candidate.content.training if candidate.content else ()
     return Replaced(candidate.id, candidate.name, training, protect)
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from composer.files.state import prepare_state
-from composer.lock.candidates import retired
+from composer.lock.candidates import with_replaced
 from composer.lock.codec import Plain, plain_entry, plain_intent
 from composer.lock.document import read_lock, write_lock
 from composer.lock.journal import Journal, known_state
@@ -53,26 +53,26 @@ class Ledger:
         self._lock = read_lock(root)
         self._before = dict(self._lock.target(key).recipes)
         self._marked: set[str] = set()
-        self._unsettled: set[str] = set()
+        self._open: set[str] = set()
         self._guard = threading.Lock()
         self.refresh()
 
     def refresh(self) -> None:
         """Read lock and journal again, after open intents were recovered."""
         content = self._journal.content(self.key)
-        self.memory = known_state(self._lock.target(self.key), content)
-        self._entries = dict(self.memory.entries)
+        self.known_state = known_state(self._lock.target(self.key), content)
+        self._entries = dict(self.known_state.entries)
         self._made_for = dict(content.made_for)
-        self._candidates = {path: e.candidates for path, e in self.memory.entries.items()}
+        self._candidates = {path: e.candidates for path, e in self.known_state.entries.items()}
 
     def entry(self, path: str) -> Entry | None:
         """The entry as it is now."""
         return self._entries.get(path)
 
-    def named(self, *, without: str) -> set[str]:
-        """Every id that other entries than this one name."""
+    def ids_of_others(self, path: str) -> set[str]:
+        """All ids that the entries of other recipes name."""
         with self._guard:
-            return {id for p, e in self._entries.items() if p != without for id in e.ids}
+            return {id for other, e in self._entries.items() if other != path for id in e.ids}
 
     def move(self, moves: Mapping[str, str]) -> None:
         """Move recipes to other paths: old -> new, all at once (two may have swapped)."""
@@ -87,11 +87,11 @@ class Ledger:
         self._append({"event": "intent", **plain_intent(intent)})
         return intent
 
-    def doubt(self, intent: Intent) -> Intent:
+    def unanswered(self, intent: Intent) -> Intent:
         """Record that the POST got no answer and may have taken effect: its grace begins now."""
-        doubted = replace(intent, at=self.clock())
-        self._append({"event": "intent", **plain_intent(doubted)})
-        return doubted
+        later = replace(intent, at=self.clock())
+        self._append({"event": "intent", **plain_intent(later)})
+        return later
 
     def expire(self, intent: Intent) -> None:
         """Record that the intent's model does not exist, and will not."""
@@ -128,7 +128,7 @@ class Ledger:
         with self._guard:
             self._entries.pop(path, None)
 
-    def made(self, id: str) -> bool:
+    def has_created(self, id: str) -> bool:
         """Whether the journal has the record of this id's POST, from this run or an earlier one."""
         with self._guard:
             return id in self._made_for
@@ -138,10 +138,10 @@ class Ledger:
         with self._guard:
             self._marked.add(id)
 
-    def unsettled(self, path: str) -> None:
+    def keep_open(self, path: str) -> None:
         """Keep this recipe's events in the journal: its candidates are still open."""
         with self._guard:
-            self._unsettled.add(path)
+            self._open.add(path)
 
     def _append(self, event: Plain) -> None:
         with self._guard:
@@ -156,10 +156,10 @@ class Ledger:
         with self._guard:
             unmarked = {p for id, p in self._made_for.items() if id not in self._marked}
             paths = {*self._entries, *self._made_for.values(), *self._journal.paths(self.key)}
-            waiting = {*self.memory.entries} - set(handled)
-            undealt = {path for path in self._unsettled if self._candidates.get(path)}
+            waiting = {*self.known_state.entries} - set(handled)
+            undealt = {path for path in self._open if self._candidates.get(path)}
             done = paths - waiting - unmarked - undealt
-            changed = self._write_lock(owner, done - self._unsettled)
+            changed = self._write_lock(owner, done - self._open)
             self._fold_away(done)
             return changed
 
@@ -178,7 +178,7 @@ class Ledger:
 
     def _write_lock(self, owner: str | None, done: Collection[str]) -> bool:
         targets = dict(self._lock.targets)
-        targets[self.key] = TargetLock(owner or self.memory.owner, self._final_entries(done))
+        targets[self.key] = TargetLock(owner or self.known_state.owner, self._final_entries(done))
         if not targets[self.key].recipes:
             del targets[self.key]
         return write_lock(self.root, Lock(targets))
@@ -194,13 +194,8 @@ class Ledger:
         final = {}
         for path, entry in sorted(self._entries.items()):
             before = self._before.get(path) if path not in done else None
-            named = before.current if before else ()
-            known = {
-                c.id: retired(c, protect=entry.protect) for c in named if c.id not in self._marked
-            }
-            known |= {old.id: old for old in entry.replaced}
-            kept = tuple(known[id] for id in sorted(known) if id not in own)
-            final[path] = replace(entry, replaced=kept)
+            others = [c for c in before.current if c.id not in self._marked] if before else []
+            final[path] = with_replaced(entry, others, own)
         return final
 
 

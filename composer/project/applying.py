@@ -58,7 +58,7 @@ def apply(
             observed = recover(project.recipes, target, ledger, grace=settings.grace, stop=stop)
         except Stopped:
             return Report(interrupted=True)
-        planned = build_plan(project.recipes, ledger.memory, observed, options)
+        planned = build_plan(project.recipes, ledger.known_state, observed, options)
         watcher.on_plan(ReviewedPlan(planned, options.allowed))
         bare = approved.plan if isinstance(approved, ReviewedPlan) else approved
         planned.guard(options.allowed)
@@ -95,7 +95,7 @@ def forget(project: Project, key: str, what: Sequence[str], *, dry_run: bool) ->
     ledger = Ledger(project.root, key, project.state, write=not dry_run)
     forgotten = [_forget(ledger, thing, dry_run=dry_run) for thing in what]
     if not dry_run:
-        for id in ledger.memory.made:
+        for id in ledger.known_state.made:
             ledger.marked(id)
         ledger.close(handled=[one.path for one in forgotten])
     return forgotten
@@ -103,15 +103,15 @@ def forget(project: Project, key: str, what: Sequence[str], *, dry_run: bool) ->
 
 def _forget(ledger: Ledger, thing: str, *, dry_run: bool) -> Forgotten:
     """Forget one recipe or id."""
-    for path, entry in ledger.memory.entries.items():
+    for path, entry in ledger.known_state.entries.items():
         if thing in entry.all_ids:
             if not dry_run:
                 ledger.record(path, entry_without(entry, [thing]))
             return Forgotten(path, entry.name, thing)
-    path = find_path(ledger.memory.entries, thing)
+    path = find_path(ledger.known_state.entries, thing)
     if not dry_run:
         ledger.forget(path)
-    return Forgotten(path, ledger.memory.entries[path].name)
+    return Forgotten(path, ledger.known_state.entries[path].name)
 
 
 def destroying(what: Sequence[str] | None) -> Actions:
@@ -173,10 +173,10 @@ def delete(
     Raises `Refused` for what is protected or not allowed. A dry run only tells the plan.
     """
     ledger = Ledger(project.root, target.key, project.state, write=not dry_run)
-    observed = observe(target, project.recipes, ledger.memory)
-    removals = actions(ledger.memory, observed)
+    observed = observe(target, project.recipes, ledger.known_state)
+    removals = actions(ledger.known_state, observed)
     _refuse_protected(removals)
-    guards = dangers(project.recipes, removals, ledger.memory, observed)
+    guards = dangers(project.recipes, removals, ledger.known_state, observed)
     planned = Plan(target.key, tuple(removals), guards=tuple(guards), owner=observed.owner)
     view = ReviewedPlan(planned, options.allowed, next_step="")
     watcher.on_plan(view)

@@ -47,7 +47,7 @@ def import_models(
             hint="replace the link with a folder",
         )
     ledger = Ledger(project.root, target.key, project.state, write=not dry_run)
-    observed = observe(target, project.recipes, ledger.memory)
+    observed = observe(target, project.recipes, ledger.known_state)
     if ids is None:
         chosen, missing = target.list_models(*families.composition_types()), []
     else:
@@ -73,7 +73,7 @@ class _Import:
     _ids: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        entries = self.ledger.memory.entries.values()
+        entries = self.ledger.known_state.entries.values()
         self._names = {recipe.name for recipe in self.project.recipes}
         self._paths = {recipe.path.casefold() for recipe in self.project.recipes}
         self._ids = {id for entry in entries for id in entry.ids}

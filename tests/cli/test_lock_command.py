@@ -241,7 +241,9 @@ def test_a_merged_pin_wins_over_an_older_journal(tmp_path: Path) -> None:
     Ledger(tmp_path, "local", state_of(tmp_path)).record("a.yaml", locked)
     merged = Lock({"local": TargetLock(None, {"a.yaml": replace(locked, pins=theirs)})})
     (tmp_path / LOCK_NAME).write_text(dump(merged))
-    assert Ledger(tmp_path, "local", state_of(tmp_path)).memory.entries["a.yaml"].pins == theirs
+    assert (
+        Ledger(tmp_path, "local", state_of(tmp_path)).known_state.entries["a.yaml"].pins == theirs
+    )
 
 
 # --- flags that do nothing --------------------------------------------------------------

@@ -98,8 +98,8 @@ def test_a_slow_post_does_not_use_up_the_grace(tmp_path: Path) -> None:
     answered, lost = (ledger.intend(f"{name}.yaml", name, CONTENT) for name in ("a", "b"))
     watch.now = 50.0
     ledger.record("a.yaml", Entry("a"), settles=answered, made="made_1")
-    ledger.doubt(lost)
-    memory = Ledger(tmp_path, "local", state_of(tmp_path), clock=watch).memory
+    ledger.unanswered(lost)
+    memory = Ledger(tmp_path, "local", state_of(tmp_path), clock=watch).known_state
     assert memory.made["made_1"].at == 50.0
     assert [(intent.token, intent.at) for intent in memory.intents] == [(lost.token, 50.0)]
 
@@ -113,7 +113,7 @@ def test_a_killed_run_s_post_may_have_taken_effect_later(
     watch.now, watch.ticks = age, 0.1
     ledger = Ledger(tmp_path, "local", state_of(tmp_path), clock=watch)
     recover([], FakeTarget(), ledger, grace=10.0, stop=Impatient())
-    assert not ledger.memory.intents
+    assert not ledger.known_state.intents
     assert waits <= watch.now - age <= waits + 1
 
 

@@ -591,8 +591,8 @@ def test_pruning_when_all_earlier_ones_are_gone(tmp_path: Path) -> None:
 def prune_earlier(project: Stage, target: FakeTarget) -> Report:
     """As `compose prune` does it."""
     ledger = Ledger(project.root, target.key, made_state(project.root))
-    removal = Deletions(ledger.memory, observe(target, [], ledger.memory))
-    entry = ledger.memory.entries["a.yaml"]
+    removal = Deletions(ledger.known_state, observe(target, [], ledger.known_state))
+    entry = ledger.known_state.entries["a.yaml"]
     action = removal.earlier("a.yaml", entry)
     assert action is not None
     return apply(Plan(target.key, (action,)), target, ledger, Settings(grace=0.0))
@@ -706,7 +706,7 @@ def test_pruning_earlier_ones_keeps_what_a_killed_run_left(tmp_path: Path) -> No
     with pytest.raises(Killed):
         kill_after_post(project, target, [knight(0.7)])
     ledger = Ledger(project.root, target.key, made_state(project.root))
-    ledger.found(ledger.memory.intents[0], "made_3")
+    ledger.found(ledger.known_state.intents[0], "made_3")
     prune_earlier(project, target)
     planned, _ = project.run([knight(0.7)])
     assert planned.actions[0].verb == "train" and len(target.made) == 3

@@ -223,7 +223,7 @@ def test_an_unsettled_recipes_candidates_stay(tmp_path: Path) -> None:
         "a.yaml", Entry("Knight", composition="new", content=INK)
     )
     ledger = Ledger(tmp_path, "local", state_of(tmp_path))
-    ledger.unsettled("a.yaml")
+    ledger.keep_open("a.yaml")
     ledger.close(handled=["a.yaml"])
     (candidate,) = remember(tmp_path, "local", state_of(tmp_path)).entries["a.yaml"].candidates
     assert candidate.id == "new"
@@ -240,7 +240,7 @@ def test_a_lock_written_but_a_journal_not_folded(tmp_path: Path) -> None:
     lock = (tmp_path / LOCK_NAME).read_bytes()
     journal(tmp_path).write_bytes(told)
     ledger = Ledger(tmp_path, "local", state_of(tmp_path))
-    assert ledger.memory.entries["a.yaml"].candidates == ()
+    assert ledger.known_state.entries["a.yaml"].candidates == ()
     ledger.marked("comp")
     assert not ledger.close(handled=["a.yaml"])
     assert (tmp_path / LOCK_NAME).read_bytes() == lock and not journal(tmp_path).exists()

@@ -68,7 +68,7 @@ class Case:
         ledger = Ledger(self.stage.root, self.target.key, state_of(self.stage.root))
         stop = threading.Event()
         observed = recover(self.recipes, self.target, ledger, grace=0.0, stop=stop)
-        return plan(self.recipes, ledger.memory, observed, self.options)
+        return plan(self.recipes, ledger.known_state, observed, self.options)
 
 
 def _recipe(path: str, raw: dict[str, Any]) -> Recipe:

@@ -131,7 +131,7 @@ class Stage:
             else Ledger(self.root, self.target.key, state_of(self.root), clock=self.clock)
         )
         observed = recover(recipes, self.target, ledger, grace=self.grace, stop=stop)
-        planned = plan(recipes, ledger.memory, observed, options or Options())
+        planned = plan(recipes, ledger.known_state, observed, options or Options())
         planned.guard(() if guarded else ALL_ALLOWED)
         known: dict[str, Any] = {"poll_interval": 0.0, "timeout": 20.0, "parallelism": 1}
         report = apply(
