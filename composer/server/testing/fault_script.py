@@ -135,14 +135,8 @@ def read_script(file: Path) -> Script:
 def _fault(entry: object, folder: Path) -> Fault:
     if not isinstance(entry, dict):
         raise TypeError("it is not a mapping")
-    if unknown := sorted(map(str, entry.keys() - _KEYS)):
-        raise ValueError(f"unknown key {unknown[0]}; the keys are {', '.join(sorted(_KEYS))}")
+    _check_keys(entry)
     scripted = "status" in entry
-    ends = [name for name in _ENDS if name in entry]
-    if "body" in entry and not scripted:
-        ends.append("body")
-    if len(ends) > 1:
-        raise ValueError(f"{' and '.join(ends)} can't be given together")
     method, path = _when(entry.get("when", "* **"))
     return Fault(
         method=method,
@@ -163,6 +157,16 @@ def _fault(entry: object, folder: Path) -> Fault:
         late_replica=_seconds(entry, "late_replica"),
         duplicate=bool(entry.get("duplicate", False)),
     )
+
+
+def _check_keys(entry: Mapping[str, Any]) -> None:
+    if unknown := sorted(map(str, entry.keys() - _KEYS)):
+        raise ValueError(f"unknown key {unknown[0]}; the keys are {', '.join(sorted(_KEYS))}")
+    ends = [name for name in _ENDS if name in entry]
+    if "body" in entry and "status" not in entry:
+        ends.append("body")
+    if len(ends) > 1:
+        raise ValueError(f"{' and '.join(ends)} can't be given together")
 
 
 def _when(text: object) -> tuple[str, re.Pattern[str]]:

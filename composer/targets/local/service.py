@@ -82,14 +82,10 @@ class Engine(Closing):
         self.poll_interval = poll_interval
         self.store = Store(self._folder.database, write=run_jobs)
         self._library = Library(library, self.store)
-        self._worker = (
-            Worker(
-                self.store, self._library, self._folder, poll=poll_interval, free_space=free_space
-            )
-            if run_jobs
-            else None
-        )
-        if self._worker:
+        self._worker: Worker | None = None
+        if run_jobs:
+            places = self.store, self._library, self._folder
+            self._worker = Worker(*places, poll=poll_interval, free_space=free_space)
             self._worker.start()
 
     def of_project(self, name: str) -> Engine:
