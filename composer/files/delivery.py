@@ -169,21 +169,15 @@ def deliver(
     force: bool = False,
     dry_run: bool = False,
     sharing: Sequence[Callable[[Path, Path], str]] = SHARING,
-    free_space: Callable[[Path], int] = free_space,
-    is_library_file: Callable[[Path], bool] = lambda out: False,
 ) -> str:
     """Make `out` a file with the bytes of `source`, and return in words how.
 
     Nothing is written if it already is. The functions in `sharing` are tried in order before a
-    copy is made. Raises as `check_output`, `UsageError` if `out` is a file of the library,
-    `TargetError` if a copy doesn't fit on the disk, and `OSError`.
+    copy is made. Raises as `check_output`, `TargetError` if a copy doesn't fit on the disk, and
+    `OSError`.
     """
     if _same(source, out):
         return UNCHANGED
-    if is_library_file(out):
-        raise UsageError(
-            f"{visible(str(out))} is a LoRA of the library", hint="name another file with -o"
-        )
     if dry_run and not out.parent.exists():
         return "dry run"
     check_output(out, force=force)

@@ -111,7 +111,9 @@ def _pulled(target: KeepsResults, one: _Delivery, *, force: bool, dry_run: bool)
         source = _result(target, one.entry)
         if source is None:
             return Pulled("training", one.name, "compose apply waits for it", ExitStatus.TRAINING)
-        how = deliver(source, one.out, force=force, dry_run=dry_run, is_library_file=target.holds)
+        if target.holds(one.out):
+            raise UsageError(f"{out} is a LoRA of the library", hint="name another file with -o")
+        how = deliver(source, one.out, force=force, dry_run=dry_run)
     except ComposeError as error:
         status = error.exit_status if isinstance(error, Refused) else ExitStatus.FAILED
         return Pulled("not pulled", one.name, visible(str(error)), status)
