@@ -10,6 +10,7 @@ from support.model_types import COMPOSITION
 
 from composer.files.schemas import schema
 from composer.model import DESCRIBED, Candidate, Content, Described, Entry, Next, Replaced
+from composer.targets.local.records import NewComposition
 from composer.targets.local.store import Store
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def test_every_described_field_is_in_value_schema_and_database(tmp_path: Path) -
     assert {f.name: f.longest for f in DESCRIBED} == {n: recipe[n]["maxLength"] for n in names}
     store = Store(tmp_path / "engine.sqlite3", write=True)
     said = Described(**{name: f"a {name}" for name in names})
-    id = store.create(iter(["model_a"]), "Knight", (), said, type=COMPOSITION)
+    id = store.create(iter(["model_a"]), NewComposition("Knight", COMPOSITION, (), said))
     record = store.record(id)
     store.close()
     assert record is not None and record.texts == said.texts

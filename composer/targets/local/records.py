@@ -82,6 +82,16 @@ class Record(Described):
 
 
 @dataclass(frozen=True, slots=True)
+class NewComposition:
+    """A composition to create; `concepts` are in content order."""
+
+    name: str
+    type: str
+    concepts: tuple[Concept, ...]
+    described: Described
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """A training job in the store."""
 

@@ -24,6 +24,7 @@ from composer.targets.local.overlaps import Overlaps
 from composer.targets.local.records import (
     TRAINING,
     UNSUPPORTED,
+    NewComposition,
     check_concepts,
     check_parameters,
     check_texts,
@@ -212,9 +213,8 @@ class Engine(Closing):
         check_concepts(type, content, {lora.id: lora.type for lora in loras.values()})
         requested = [id] if id is not None and is_usable_id(id) else []
         ids = chain(requested, composition_ids(name, content))
-        created = self.store.create(
-            ids, name, content, described, type=type, project=self._project, reuse=self._reuse_ids
-        )
+        new = NewComposition(name, type, content, described)
+        created = self.store.create(ids, new, project=self._project, reuse=self._reuse_ids)
         return self._model(self._composition(created))
 
     def update(

@@ -17,6 +17,7 @@ from composer.targets.local.database import open_for_reading, open_for_writing, 
 from composer.targets.local.records import (
     Download,
     JobRecord,
+    NewComposition,
     Record,
     advance,
     insert_model,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
-    from composer.model import Concept, Described, Parameters
+    from composer.model import Described, Parameters
 
 ALL = """SELECT models.*, jobs.progress, jobs.started_at, jobs.error, jobs.status AS job_status
     FROM models LEFT JOIN jobs ON jobs.id = models.job"""
@@ -98,11 +99,8 @@ class Store:
     def create(
         self,
         ids: Iterable[str],
-        name: str,
-        concepts: Iterable[Concept],
-        described: Described,
+        new: NewComposition,
         *,
-        type: str,
         project: str = "",
         reuse: bool = True,
     ) -> str:
@@ -112,10 +110,10 @@ class Store:
         only in case count as one: on some systems their results would be one file.
         """
         columns: dict[str, object] = {
-            "name": name,
-            "type": type,
-            **described.texts,
-            "concepts": json.dumps([[concept.model_id, concept.scale] for concept in concepts]),
+            "name": new.name,
+            "type": new.type,
+            **new.described.texts,
+            "concepts": json.dumps([[part.model_id, part.scale] for part in new.concepts]),
             "status": "new",
             "tags": "[]",
             "project": project,

@@ -16,7 +16,8 @@ from support.model_types import COMPOSITION, LORA
 from support.sizes import size
 
 from composer.errors import TargetError, Unreachable
-from composer.model import Concept, Described, parameters
+from composer.model import NOTHING_DESCRIBED, Concept, Described, parameters
+from composer.targets.local.records import NewComposition
 from composer.targets.local.store import Store
 from composer.targets.local.worker import Folder
 
@@ -44,6 +45,10 @@ def ids(*first: str) -> Iterator[str]:
     yield from (f"model_{number}" for number in count())
 
 
+def new(name: str, described: Described = NOTHING_DESCRIBED) -> NewComposition:
+    return NewComposition(name, COMPOSITION, CONCEPTS, described)
+
+
 def nothing() -> None:
     """In place of what removes or publishes a file."""
 
@@ -53,9 +58,7 @@ def nothing() -> None:
 
 def test_a_composition_is_kept_as_it_was_given(path: Path) -> None:
     store = Store(path, write=True)
-    id = store.create(
-        ids(), "Knight", CONCEPTS, Described(description="of the book"), type=COMPOSITION
-    )
+    id = store.create(ids(), new("Knight", Described(description="of the book")))
     store.tag(id, add=["b", "a"], remove=["c"])
     store.close()
     again = Store(path, write=True)
@@ -68,34 +71,32 @@ def test_a_composition_is_kept_as_it_was_given(path: Path) -> None:
 
 
 def test_twins_take_the_next_id_and_a_freed_one_is_taken_again(store: Store) -> None:
-    assert [
-        store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION) for _ in range(3)
-    ] == [
+    assert [store.create(ids(), new("K")) for _ in range(3)] == [
         "model_0",
         "model_1",
         "model_2",
     ]
     store.delete("model_1", nothing)
     assert store.record("model_1") is None
-    assert store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION) == "model_1"
-    assert store.create(ids("MODEL_1"), "K", CONCEPTS, Described(), type=COMPOSITION) == "model_3"
+    assert store.create(ids(), new("K")) == "model_1"
+    assert store.create(ids("MODEL_1"), new("K")) == "model_3"
 
 
 def test_created_at_grows_whatever_the_clock_does(store: Store, path: Path) -> None:
-    made = [store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION) for _ in range(20)]
+    made = [store.create(ids(), new("K")) for _ in range(20)]
     with sqlite3.connect(path) as db:  # made while the clock was far ahead
         db.execute("UPDATE models SET created_at = created_at + 1e12 WHERE id = ?", (made[-1],))
     db.close()
-    made += [store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION) for _ in range(3)]
+    made += [store.create(ids(), new("K")) for _ in range(3)]
     records = store.records()
     assert [record.id for record in records] == made[::-1]
     store.delete(made[-1], nothing)
-    assert store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION) == made[-1]
+    assert store.create(ids(), new("K")) == made[-1]
     assert store.records()[0].created_at > records[0].created_at
 
 
 def test_what_is_updated_changes_and_the_rest_stays(store: Store) -> None:
-    id = store.create(ids(), "K", CONCEPTS, Described(description="old"), type=COMPOSITION)
+    id = store.create(ids(), new("K", Described(description="old")))
     store.update(id, name="New", described=Described())
     store.update(id, name=None, described=Described(description=""))
     store.tag(id, add=["x", "y"], remove=[])
@@ -106,7 +107,7 @@ def test_what_is_updated_changes_and_the_rest_stays(store: Store) -> None:
 
 
 def test_a_result_that_cant_be_removed_leaves_the_row(store: Store) -> None:
-    id = store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION)
+    id = store.create(ids(), new("K"))
 
     def locked() -> None:
         raise PermissionError("in use")
@@ -126,7 +127,7 @@ def history(store: Store, job: str = "job_a") -> list[str]:
 
 
 def queued(store: Store, job: str = "job_a") -> str:
-    id = store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION)
+    id = store.create(ids(), new("K"))
     store.queue(id, job, parameters({"seed": 7, "names": ["a", "b"]}))
     return id
 
@@ -172,7 +173,7 @@ def test_what_was_canceled_or_deleted_neither_reports_nor_ends(store: Store, ver
     else:
         store.delete(id, nothing)
     if verb == "recreate":
-        assert store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION) == id
+        assert store.create(ids(), new("K")) == id
         store.queue(id, "job_a", ())
     assert not store.report("job_a", 0.5)
 
@@ -226,7 +227,7 @@ def test_models_and_jobs_never_disagree(
         id, job = f"model_{number}", f"job_{number}"
         match verb:
             case "create":
-                store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION)
+                store.create(ids(), new("K"))
             case "train":
                 store.queue(id, job, ())
             case "claim":
@@ -261,9 +262,7 @@ def test_threads_create_each_their_own(path: Path) -> None:
     made: list[str] = []
 
     def create(store: Store) -> None:
-        made.extend(
-            store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION) for _ in range(10)
-        )
+        made.extend(store.create(ids(), new("K")) for _ in range(10))
 
     threads = [threading.Thread(target=create, args=(store,)) for store in stores * 2]
     for thread in threads:
@@ -304,7 +303,7 @@ def test_a_store_that_is_no_database_says_what_to_do(path: Path, *, write: bool)
 
 
 def test_a_row_that_makes_no_sense_says_what_to_do(store: Store, path: Path) -> None:
-    id = store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION)
+    id = store.create(ids(), new("K"))
     with sqlite3.connect(path) as db:
         db.execute("""UPDATE models SET concepts = '[["../x", 1]]'""")
     db.close()
@@ -313,7 +312,7 @@ def test_a_row_that_makes_no_sense_says_what_to_do(store: Store, path: Path) -> 
 
 
 def test_a_row_whose_id_is_no_id_is_passed_over(store: Store, path: Path) -> None:
-    store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION)
+    store.create(ids(), new("K"))
     with sqlite3.connect(path) as db:
         db.execute("UPDATE models SET id = '../../x'")
     db.close()
@@ -338,11 +337,11 @@ def test_a_busy_store_is_worth_another_try(
     with sqlite3.connect(path, isolation_level=None) as db:
         db.execute("BEGIN IMMEDIATE")
         with pytest.raises(Unreachable, match="busy"):
-            other.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION)
+            other.create(ids(), new("K"))
         assert other.records() == []  # looking doesn't wait
         db.execute("ROLLBACK")
     db.close()
-    assert other.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION) == "model_0"
+    assert other.create(ids(), new("K")) == "model_0"
     other.close()
 
 
@@ -360,7 +359,7 @@ def test_looking_at_nothing_makes_nothing(path: Path) -> None:
 )
 def test_a_store_on_a_medium_that_cant_be_written_is_read(path: Path) -> None:
     store = Store(path, write=True)
-    id = store.create(ids(), "K", CONCEPTS, Described(), type=COMPOSITION)
+    id = store.create(ids(), new("K"))
     store.close()
     path.chmod(0o400)
     path.parent.chmod(0o500)
