@@ -81,14 +81,10 @@ class Creator:
 
     def _post(self, action: Action, recipe: Recipe, content: Content) -> Model | None:
         intent = self.ledger.intend(action.path, recipe.name, content)
-        model: Model | None
+        id = action.requested_id
         try:
-            model = self.target.create(
-                recipe.name,
-                content.concepts,
-                type=content.type,
-                described=recipe,
-                id=action.requested_id,
+            model: Model | None = self.target.create(
+                recipe.name, content.concepts, type=content.type, described=recipe, id=id
             )
         except Ambiguous:
             intent = self.ledger.unanswered(intent)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from composer.executor.creator import Settings
     from composer.lock import Ledger
+    from composer.model import Entry
     from composer.planner import Action, Plan
     from composer.targets.base import Target
 
@@ -90,12 +91,11 @@ def _prepare(runner: TaskRunner, task: Task) -> None:
         return
     if model is None:
         runner.say(Step(action, "creating"))
-        task.action, model = creator.create(action)
-        action = task.action
+        action, model = creator.create(action)
         runner.say(Step(action, "created", model.id))
     else:
         creator.update(action, model)
-    task.model = model
+    task.action, task.model = action, model
     if model.trained:
         runner.finish_trained(task, model)
     else:
@@ -122,17 +122,23 @@ def _delete_entry(creator: Creator, action: Action) -> None:
     rest = creator.release(action)
     for id in entry.all_ids:
         creator.mark_ours(id)
-    if transition.keeps_entry:
-        left = replace(entry_without(entry, transition.deletes), replaced=transition.supersedes)
-        if entry.candidates:  # the next apply decides what becomes of them
-            ledger.keep_open(action.path)
-    elif action.verb is Verb.LEAVE or rest.transition.supersedes:  # something was not deleted
-        left = entry_left_behind(rest)
-    else:
+    if transition.keeps_entry and entry.candidates:  # the next apply decides about them
+        ledger.keep_open(action.path)
+    left = _what_is_left(entry, rest)
+    if left is None:
         ledger.forget(action.path)
-        return
-    if left != replace(entry, candidates=()):
+    elif left != replace(entry, candidates=()):
         ledger.record(action.path, left)
+
+
+def _what_is_left(entry: Entry, action: Action) -> Entry | None:
+    """The entry after its deletions; None if it is forgotten."""
+    transition = action.transition
+    if transition.keeps_entry:
+        return replace(entry_without(entry, transition.deletes), replaced=transition.supersedes)
+    if action.verb is Verb.LEAVE or transition.supersedes:  # something was not deleted
+        return entry_left_behind(action)
+    return None
 
 
 def _delete_model(creator: Creator, action: Action, id: str) -> None:

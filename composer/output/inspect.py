@@ -93,6 +93,11 @@ def facts(info: LoraInfo) -> Iterator[tuple[str, str]]:
         yield "norms", f"{info.norms}, which take the place of the base model's"
     if info.biases:
         yield "biases", f"of {info.biases} {'layer' if info.biases == 1 else 'layers'}"
+    yield from _provenance(info)
+
+
+def _provenance(info: LoraInfo) -> Iterator[tuple[str, str]]:
+    """What the file's metadata tells: trigger words, tags, notes, and what it was made of."""
     if info.triggers:
         yield "trigger", ", ".join(info.triggers)
     if info.tags:

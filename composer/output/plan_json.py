@@ -39,28 +39,35 @@ def as_json(view: PlanView) -> str:
 
 
 def _plain_action(action: Action, view: PlanView) -> Plain:
-    why, transition = action.explanation, action.transition
     plain: Plain = {
         "action": str(action.shown),
         "isChange": action.is_change,
         "recipe": action.path,
         "name": action.name,
-        "reason": why.reason,
-        "drift": why.drift,
+        "reason": action.explanation.reason,
+        "drift": action.explanation.drift,
         "composition": action.model.id if action.model else None,
         "movedFrom": action.moved_from,
-        "before": _content(action, why.before),
-        "after": _content(action, action.content),
-        "names": {id: n for id, n in sorted(why.labels.items()) if not is_stand_in(id)},
+        **_contents(action),
         "update": action.update.words or None,
         "price": view.prices.get(action.path),
         "advice": view.advice.get(action.path) if action.recipe is not None else None,
-        "movesAwayFrom": transition.moves_away_from,
-        "deletes": list(transition.deletes),
-        "deletesUntrained": list(transition.deletes_untrained),
-        "notes": list(why.notes),
+        "movesAwayFrom": action.transition.moves_away_from,
+        "deletes": list(action.transition.deletes),
+        "deletesUntrained": list(action.transition.deletes_untrained),
+        "notes": list(action.explanation.notes),
     }
     return {key: value for key, value in plain.items() if value not in (None, "", [], {})}
+
+
+def _contents(action: Action) -> Plain:
+    """What it is made of now and will be, and the names of the LoRAs by their ids."""
+    labels = sorted(action.explanation.labels.items())
+    return {
+        "before": _content(action, action.explanation.before),
+        "after": _content(action, action.content),
+        "names": {id: name for id, name in labels if not is_stand_in(id)},
+    }
 
 
 def _content(action: Action, content: Content | None) -> Plain | None:

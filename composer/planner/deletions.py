@@ -70,12 +70,10 @@ class Deletions:
 
         What is protected is left alone, and what isn't ours is left there, the entry forgotten.
         """
-        other = self._unexpected_model(entry)
         if entry.protect:
             return self._left_alone(path, entry, f"protected; {reason}")
-        if other is not None:
-            reason = other_model(other.id, other, path)
-            return Action(Verb.BLOCKED, path, entry.name, Explanation(reason), entry=entry)
+        if stopped := self._unexpected_model(path, entry):
+            return Action(Verb.BLOCKED, path, entry.name, Explanation(stopped), entry=entry)
         deletes, notes = self._ours(candidate.id for candidate in entry.possible)
         earlier, spared, more = self._earlier(path, entry)
         kept = any(old.protect for old in spared)
@@ -153,12 +151,13 @@ class Deletions:
             and is_deletable_untrained(candidate, self.memory, self.observed)
         )
 
-    def _unexpected_model(self, entry: Entry) -> Model | None:
+    def _unexpected_model(self, path: str, entry: Entry) -> str:
+        """Why nothing of this entry is deleted: it names what can't be its own; else empty."""
         for candidate in entry.possible:
             model, contents = self.observed.get(candidate.id), [candidate.content]
             if model and not is_expected_model(model, {candidate.name}, contents, self.observed):
-                return model
-        return None
+                return other_model(model.id, model, path)
+        return ""
 
 
 def repeated(path: str, left: Mapping[str, Entry]) -> set[str]:

@@ -79,19 +79,17 @@ def _compare(
     recipes: Sequence[Recipe], base: TargetLock, head: TargetLock, where: str, diff: LockDiff
 ) -> None:
     """One target's part: another owner first, then every entry by its recipe's path."""
-    if base.owner and base.owner != head.owner:
-        words = f"{where}{base.owner} -> {head.owner or _NOTHING}"
-        diff.edits.append(LockEdit(LOCK_NAME, "owner", words))
+    owners = f"{where}{base.owner} -> {head.owner or _NOTHING}"
+    other_owner = base.owner and base.owner != head.owner
+    diff.edits += [LockEdit(LOCK_NAME, "owner", owners)] if other_owner else []
     first_models: list[str] = []
     for path, recipe, before, after in _pairs(recipes, base, head):
-        named = recipe or after or before
-        name = named.name if named else path
+        name = named.name if (named := recipe or after or before) else path
         compared = _Compared(recipe, before, after)
-        edits, notes = [*compared.edits()], [*compared.notes()]
-        if edits:
-            diff.edits.append(LockEdit(path, name, where + ", ".join(edits)))
-        if notes:
-            diff.notes.append(f"{where}{name} ({path}): {', '.join(notes)}")
+        if edits := ", ".join(compared.edits()):
+            diff.edits.append(LockEdit(path, name, where + edits))
+        if notes := ", ".join(compared.notes()):
+            diff.notes.append(f"{where}{name} ({path}): {notes}")
         if compared.is_arrival and after is not None and after.ids:
             first_models.append(f"{name} ({', '.join(after.ids)})")
     if first_models:

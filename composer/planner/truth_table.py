@@ -58,18 +58,11 @@ def decide(
 ) -> Action:
     """The action for one recipe; the model that it uses is added to `context.taken`."""
     resolution = resolve(recipe, entry, context.observed, context.options)
-    explanation = Explanation(
-        reason="; ".join(resolution.problems),
-        before=entry.content if entry else None,
-        status=status_of(entry, context.observed),
-        labels=_labels(resolution, entry),
-        notes=tuple(resolution.notes),
-    )
     action = Action(
         Verb.BLOCKED,
         recipe.path,
         recipe.name,
-        explanation,
+        _explanation(resolution, entry, context.observed),
         recipe=recipe,
         entry=entry,
         content=resolution.content,
@@ -81,8 +74,16 @@ def decide(
     return _Decision(action, recipe, entry, resolution, resolution.content, context).action()
 
 
-def _labels(resolution: Resolution, entry: Entry | None) -> dict[str, str]:
-    return {**({id: name for name, id in entry.pins} if entry else {}), **resolution.labels}
+def _explanation(resolution: Resolution, entry: Entry | None, observed: Observed) -> Explanation:
+    """What is known before a row of the table is chosen; its reason is what blocks the recipe."""
+    pinned = {id: name for name, id in entry.pins} if entry else {}
+    return Explanation(
+        reason="; ".join(resolution.problems),
+        before=entry.content if entry else None,
+        status=status_of(entry, observed),
+        labels={**pinned, **resolution.labels},
+        notes=tuple(resolution.notes),
+    )
 
 
 @dataclass(slots=True)
