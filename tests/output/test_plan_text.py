@@ -11,7 +11,7 @@ from support.golden_cases import CASES, ENTRIES, KNIGHT, MODELS, planned, wants
 from composer.model import TargetLock
 from composer.output.plan_text import text
 from composer.output.plan_view import PlanView
-from composer.planner import Verb, plan_offline
+from composer.planner import CHANGES, Verb, plan_offline
 
 CHANGED = planned([KNIGHT, wants("Rogue", dust=0.7)], ENTRIES, MODELS)
 MOVED = planned([replace(KNIGHT, path="recipes/b/knight.yaml")], ENTRIES, MODELS)
@@ -75,3 +75,15 @@ def test_advice_stands_below_changes_alone() -> None:
     advice = {action.path: "they overlap" for action in CHANGED.actions}
     shown = text(PlanView(CHANGED, advice=advice, list_all=True))
     assert shown.count("advice: they overlap") == 1
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_a_plan_has_changes_exactly_where_its_list_shows_one(name: str) -> None:
+    """So `--detailed-exitcode` is 2 exactly where a reader sees a change."""
+    plan = CASES[name]().plan
+    shown, listed = (
+        re.findall(r"^[-+~=>!] (left alone|\w+)  ", text(view), re.MULTILINE)
+        for view in (PlanView(plan), PlanView(plan, list_all=True))
+    )
+    assert any(Verb(verb) in CHANGES for verb in shown) is bool(plan.changes)
+    assert len(listed) == len(plan.actions)
