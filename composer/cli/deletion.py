@@ -79,7 +79,7 @@ def destroy_command(
     Only what compose created is deleted, and nothing that is protected.
     """
     if bool(what) == everything:
-        raise UsageError("name recipes, or give --all, one of the two")
+        raise UsageError("give either recipes or --all")
     project = open_project()
     options = PlanOptions(allow_empty=True, allow_large_change=allow_large_change)
     with (

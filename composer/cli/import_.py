@@ -43,7 +43,7 @@ def import_command(
     reason, and the exit status is 1.
     """
     if bool(ids) == everything:
-        raise UsageError("name ids, or give --all, one of the two")
+        raise UsageError("give either ids or --all")
     project = open_project(may_be_empty=True)
     with (
         writing.exclusive(project),

@@ -105,7 +105,7 @@ def lock_command(
         with writing.exclusive(project):
             return _print_repair(project.repair_lock(dry_run=writing.dry_run), output_format)
     if mode.offline and mode.upgrade:
-        raise UsageError("--upgrade asks the target, and --offline does not")
+        raise UsageError("--upgrade can't be used with --offline")
     selection, options = _pin_options(selection, mode)
     project = open_project(selection)
     if mode.offline:

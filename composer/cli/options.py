@@ -176,7 +176,7 @@ def _whole_digest(ctx: click.Context, param: click.Parameter, value: str | None)
     if value is None:
         return None
     if not ctx.params.get("expect") or not re.fullmatch("[0-9a-fA-F]{64}", value):
-        raise UsageError("--digest is all 64 hex digits of the plan in --expect PLAN.json")
+        raise UsageError("--digest takes 64 hex digits, together with --expect PLAN.json")
     return value.lower()
 
 

@@ -49,7 +49,7 @@ def output_command(recipe: str | None, target_options: TargetOptions, output_for
         return 0
     entry = entries[find_path(entries, recipe)]
     if entry.composition is None or entry.content is None:
-        raise ComposeError(f"{entry.name} has no trained model yet", hint="compose apply")
+        raise ComposeError(f"{entry.name} has no trained model yet", hint="run compose apply")
     if output_format == "json":
         content = plain_content(entry.content)
         output = {"name": entry.name, "id": entry.composition, "content": content}

@@ -99,14 +99,15 @@ class Copies:
         wanted = list(self.files)
         for n, (option, file, _, _) in enumerate(wanted):
             if any(_is_same(file, other) for _, other, _, _ in wanted[:n]):
-                raise UsageError(f"{option}: {file} is to hold another format already")
+                raise UsageError(f"{option}: {file} is given for two formats")
         root, chosen = find(selection, Path.cwd())
         recipes = [*chosen, *(root / RECIPES_FOLDER).rglob("*.y*ml")]
         for option, file, _, _ in self.files:
             refuse_link_out(file)
             if any(_is_same(file, ours) for ours in (root / LOCK_NAME, *recipes)):
                 raise UsageError(
-                    f"{option}: {file} is the lock or a recipe", hint="give another file"
+                    f"{option}: {file} is the lock or a recipe, and would be overwritten",
+                    hint="give another file",
                 )
 
     def write(self, render: Callable[[str, Budget], str]) -> None:

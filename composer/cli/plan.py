@@ -77,7 +77,7 @@ def plan_command(
     PATHS are recipe files or folders. The default is the folder recipes/.
     """
     if offline and options.upgrade:
-        raise UsageError("--upgrade asks the target, and --offline doesn't")
+        raise UsageError("--upgrade can't be used with --offline")
     try:
         copies.check(selection)
         project = open_project(selection, read=read_lock if base is None else read_conflicted)

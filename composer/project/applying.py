@@ -197,14 +197,16 @@ def _refuse_protected(actions: Sequence[Action]) -> None:
             name = action.name if entry and entry.protect else old[0]
             raise Refused(
                 f"{name} ({action.path}) is protected",
-                hint="write protect: false into its recipe, apply, and come back",
+                hint="set protect: false in its recipe, and run compose apply first",
             )
 
 
 def prune_local(project: Project, target: Target, *, dry_run: bool) -> list[str]:
     """The ids of the local results that no lock entry names, deleted unless it is a dry run."""
     if not isinstance(target, KeepsResults):
-        raise UsageError(f"the target {target.key} keeps no results here", hint="--target local")
+        raise UsageError(
+            f"the target {target.key} keeps no results on this machine", hint="use --target local"
+        )
     memory = remember(project.root, target.key, project.state)
     keep = {*memory.made}.union(*(entry.all_ids for entry in memory.entries.values()))
     return list(target.prune(keep, dry_run=dry_run))

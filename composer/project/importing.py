@@ -104,7 +104,7 @@ class _Import:
         types = families.model_types()
         again, problems = parse(_text(recipe).encode(), file=path, types=types)
         if problems or again is None:
-            raise ValueError(f"a recipe can't say it: {problems[0].message}")
+            raise ValueError(f"a recipe can't describe it: {problems[0].message}")
         return recipe
 
     def _free_path(self, name: str) -> str:

@@ -122,7 +122,7 @@ def check_expected(planned: Plan, expected: str, digest: str | None = None) -> N
         if not planned.digest.startswith(expected.removeprefix("sha256:").lower()):
             raise Refused(
                 f"--expect: the plan is sha256:{planned.digest[:8]}…, not {expected[:8]}…",
-                hint="something changed since it was approved: look at compose plan again",
+                hint="something changed since it was approved: review compose plan again",
             )
         if digest is not None and planned.digest != digest:
             raise Refused(
@@ -144,7 +144,7 @@ def _check_among(planned: Plan, approved: Collection[str], where: str, *, option
         if planned.digest_of(change) not in approved:
             raise Refused(
                 f"{option}{change.shown} {change.name} ({change.path}) is not in {where}",
-                hint="something changed since it was approved: look at compose plan again",
+                hint="something changed since it was approved: review compose plan again",
             )
 
 
@@ -160,9 +160,10 @@ def _approved(file: Path) -> list[str]:
             raise ValueError("it is too large")
         digests = json.loads(file.read_text(encoding="utf-8"))["changeDigests"]
         if not isinstance(digests, list) or not all(isinstance(one, str) for one in digests):
-            raise ValueError("its digests are no text")
+            raise ValueError("changeDigests is not a list of strings")
         return list(digests)
     except (ValueError, KeyError, TypeError, RecursionError) as bad:
         raise InvalidInput(
-            f"--expect: {file} is not a plan's JSON ({bad})", hint="compose plan --json-into FILE"
+            f"--expect: {file} is not a plan's JSON ({bad})",
+            hint="write one with compose plan --json-into FILE",
         ) from bad

@@ -153,7 +153,9 @@ class Inspecting(Protocol):
 def inspect(project: Project, target: Target) -> list[Inspection]:
     """See `Project.inspect`."""
     if not isinstance(target, Inspecting):
-        raise UsageError(f"the target {target.key} can't read LoRA files", hint="use local")
+        raise UsageError(
+            f"the target {target.key} can't read LoRA files", hint="use --target local"
+        )
     inspections = []
     for action in build_plan(project, target, project.options(PLAN_DEFAULTS)).actions:
         if action.recipe is None:
@@ -247,5 +249,6 @@ def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         return git(root, *arguments)
     except FileNotFoundError as missing:
         raise UsageError(
-            "--base: a git revision needs git, which isn't installed", hint="give a file"
+            "--base: a git revision needs git, which isn't installed",
+            hint="give a lock file instead",
         ) from missing

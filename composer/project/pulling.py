@@ -56,7 +56,9 @@ def pull(
 ) -> list[Pulled]:
     """See `Project.pull`."""
     if not isinstance(target, KeepsResults):
-        raise UsageError(f"the target {target.key} keeps no results here", hint="--target local")
+        raise UsageError(
+            f"the target {target.key} keeps no results on this machine", hint="use --target local"
+        )
     chosen = _chosen(project, project.entries(target), recipes)
     deliveries = _placed(chosen, out, alone=len(recipes) == 1)
     if out.endswith(SLASHES) and not dry_run:
@@ -77,7 +79,9 @@ def _chosen(
         return [(entries[path].name, entries[path]) for path in paths]
     matched = match_entries(project.recipes, entries)
     if not project.recipes:
-        raise UsageError("there are no recipes", hint="compose pull [RECIPE]... -o FILE|DIR")
+        raise UsageError(
+            "there are no recipes", hint="name recipes of the lock: compose pull RECIPE -o FILE"
+        )
     return [(recipe.name, entries.get(matched.get(recipe.path, ""))) for recipe in project.recipes]
 
 
@@ -100,7 +104,7 @@ def _placed(
         if other != name:
             raise UsageError(
                 f"{visible(other)} and {visible(name)} would both be {slug(name)}{SUFFIX}",
-                hint="pull them one by one, to files",
+                hint="pull them one by one, each to its own file",
             )
     return [_Delivery(name, entry, place / f"{slug(name)}{SUFFIX}") for name, entry in chosen]
 
@@ -130,8 +134,8 @@ def _result(target: KeepsResults, entry: Entry | None) -> Path | None:
     coming = entry.next.composition if entry and entry.next else None
     id = (entry.composition if entry else None) or coming
     if id is None:
-        raise ComposeError("it has no model yet", hint="compose apply")
+        raise ComposeError("it has no model yet", hint="run compose apply")
     model = target.get_models([id]).get(id)
     if model is None or model.status == DELETED:
-        raise ComposeError(f"{id} is not on this machine", hint="compose apply creates it")
+        raise ComposeError(f"{id} is not on this machine", hint="run compose apply to create it")
     return None if model.status == "training" else target.result(id)

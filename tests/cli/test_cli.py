@@ -665,5 +665,5 @@ def test_a_digest_holds_beside_an_expected_digest(project: Path) -> None:
 
 def test_two_copies_are_two_files(project: Path) -> None:
     ran = compose("plan", "--json-into", "a", "--markdown-into", "a", at=project)
-    assert (ran.status, "another format already" in ran.err) == (64, True)
+    assert (ran.status, "is given for two formats" in ran.err) == (64, True)
     assert not (project / "a").exists()

@@ -166,13 +166,16 @@ def test_a_dry_run_writes_nothing(project: Path) -> None:
 def test_before_the_first_apply(tmp_path: Path) -> None:
     project = samples(tmp_path / "project")
     ran = pull(project, "-o", "dist/")
-    assert (ran.status, ran.out.count("it has no model yet (compose apply)")) == (1, 4)
+    assert (ran.status, ran.out.count("it has no model yet (run compose apply)")) == (1, 4)
 
 
 def test_on_another_machine(project: Path) -> None:
     shutil.rmtree(state_of(project))
     ran = pull(project, "Pixel Rogue", "-o", "x.safetensors")
-    assert (ran.status, "is not on this machine (compose apply creates it)" in ran.out) == (1, True)
+    assert (ran.status, "is not on this machine (run compose apply to create it)" in ran.out) == (
+        1,
+        True,
+    )
     assert not (state_of(project)).exists()
 
 
