@@ -62,22 +62,27 @@ def pinned(
         resolution = resolve(recipe, remembered, observed, options)
         if resolution.problems:
             problems.append((recipe.path, "; ".join(resolution.problems)))
-            continue
-        place = _place(recipe, matched, entries)
-        entry = entries.get(place, Entry(recipe.name))
-        new = [*_new_pins(recipe.path, entry, resolution.pins)]
-        if new:
-            together = {**dict(entry.pins), **resolution.pins}
-            entries[place] = replace(entry, pins=tuple(sorted(together.items())))
-            pins += new
+        else:
+            place = _place(recipe, matched, entries)
+            pins += _add_pins(recipe, place, resolution.pins, entries)
     return Pinning(dict(sorted(entries.items())), tuple(pins), tuple(problems))
 
 
-def _new_pins(path: str, entry: Entry, resolved: Mapping[str, str]) -> Iterator[Pin]:
+def _add_pins(
+    recipe: Recipe, place: str, resolved: Mapping[str, str], entries: dict[str, Entry]
+) -> list[Pin]:
+    """Put the pins into the entry at `place`; returns those that are new or have another id."""
+    entry = entries.get(place, Entry(recipe.name))
     before = dict(entry.pins)
-    for name, id in sorted(resolved.items()):
-        if before.get(name) != id:
-            yield Pin(path, name, id, before.get(name))
+    pins = [
+        Pin(recipe.path, name, id, before.get(name))
+        for name, id in sorted(resolved.items())
+        if before.get(name) != id
+    ]
+    if pins:
+        together = {**before, **resolved}
+        entries[place] = replace(entry, pins=tuple(sorted(together.items())))
+    return pins
 
 
 def unpinned(
