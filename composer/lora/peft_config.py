@@ -11,15 +11,15 @@ import math
 import os
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from composer.files.repository import is_inside, is_link, read_inside
+from composer.files.repository import is_inside, read_inside
 from composer.lora.container import strict_json
 from composer.lora.errors import LoraFormatError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from composer.lora.families import Family
 
@@ -137,21 +137,24 @@ class Configs:
 
 
 def peft_config_path(path: Path, root: Path | None) -> Path | None:
-    """The configuration that belongs to the file at `path`, if PEFT saved the two.
+    """The configuration that belongs to the file at `path`, if PEFT saved the two: its real path.
 
-    Raises `LoraFormatError` if it is a link out of `root`; if no root is given, for any link.
+    A link to it is followed within `root`. Without a root it is followed within the folder of the
+    weights, or to the folder that the weights are linked to, as Hugging Face's cache has both.
+    Raises `LoraFormatError` for any other link.
     """
     config = path.with_name(PEFT_CONFIG)
     if path.name != PEFT_WEIGHTS or not os.path.lexists(config):
         return None
-    if root is None and is_link(config):
-        raise LoraFormatError(
-            f"has an {PEFT_CONFIG} that is a link, which is not followed",
-            hint="put the file itself beside the weights",
-        )
     if root is not None and not is_inside(config, root):
         raise LoraFormatError(f"has an {PEFT_CONFIG} that leads outside the library")
-    return config
+    real, weights = Path(os.path.realpath(config)), Path(os.path.realpath(path))
+    if root is None and real.parent != weights.parent and not is_inside(real, path.parent):
+        raise LoraFormatError(
+            f"has an {PEFT_CONFIG} that is a link out of the folder of the weights",
+            hint="put the file itself beside the weights",
+        )
+    return real
 
 
 def read_peft_config(path: Path, root: Path | None) -> bytes | None:
@@ -161,7 +164,7 @@ def read_peft_config(path: Path, root: Path | None) -> bytes | None:
     """
     config = peft_config_path(path, root)
     try:
-        return read_inside(config, root or config.parent, limit=_CONFIG_LIMIT) if config else None
+        return read_inside(config, config.parent, limit=_CONFIG_LIMIT) if config else None
     except OSError as error:
         reason = error.strerror or error.args[0]
         raise LoraFormatError(f"has an {PEFT_CONFIG} that can't be read: {reason}") from error

@@ -98,8 +98,8 @@ ScaledLora: TypeAlias = tuple[LoraFile, float]  # a file in a mix, and its scale
 def read(path: Path, *, root: Path | None = None) -> LoraFile:
     """The LoRA file at `path`; raises `BadLora`, naming the file and why it can't be used.
 
-    PEFT's configuration beside it may be a link that stays within the folder `root`; without a
-    root no link to it is followed.
+    PEFT's configuration beside it may be a link that stays within the folder `root`; for links
+    without a root see `peft_config_path`.
     """
     with Naming(path), Source(path) as source:
         file = _read(path, source, root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +17,6 @@ from composer.lora import inspect, merge, read
 from composer.lora.fingerprint import fingerprint_file
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from support.lora_tensors import Tensors
 
     from composer.lora import LoraFile
@@ -163,7 +162,7 @@ def test_a_link_to_one_is_followed_within_a_given_folder_alone(tmp_path: Path, p
         real.write_text('{"r": 2, "lora_alpha": 8}', "utf-8")
     out = tmp_path / "out.safetensors"
     for use in (read, fingerprint_file, inspect, lambda path: merge(path, out)):
-        with pytest.raises(BadLora, match="a link, which is not followed"):
+        with pytest.raises(BadLora, match="a link out of the folder of the weights"):
             use(path)
     if place == "library":
         assert factors(read(path, root=tmp_path / "library")) == {stem: 4.0}
@@ -171,6 +170,52 @@ def test_a_link_to_one_is_followed_within_a_given_folder_alone(tmp_path: Path, p
     else:
         with pytest.raises(BadLora, match="leads outside the library"):
             read(path, root=tmp_path / "library")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+@pytest.mark.parametrize("layout", ["cache", "cache, absolute", "own folder", "own subfolder"])
+def test_a_link_is_followed_beside_the_weights_themselves(tmp_path: Path, layout: str) -> None:
+    """Hugging Face's cache has links to both files, in `snapshots`, and both files in `blobs`."""
+    stem = Q.replace("transformer.", "base_model.model.", 1)
+    snapshot, blobs = tmp_path / "snapshots/5f0c", tmp_path / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    if layout.startswith("own"):
+        real = snapshot / ("configs/a.json" if layout == "own subfolder" else "a.json")
+        real.parent.mkdir(exist_ok=True)
+        saved(snapshot / WEIGHTS, pair(stem))
+    else:
+        real = blobs / "1b2c"
+        saved(blobs / "9f8e", pair(stem))
+        (snapshot / WEIGHTS).symlink_to(_place(blobs / "9f8e", snapshot, layout))
+    real.write_text('{"r": 2, "lora_alpha": 8}', "utf-8")
+    (snapshot / "adapter_config.json").symlink_to(_place(real, snapshot, layout))
+    path, out = snapshot / WEIGHTS, tmp_path / "out.safetensors"
+    assert factors(read(path)) == {stem: 4.0}
+    assert inspect(path).loras[0].alphas == (8.0,)
+    assert merge(path, out).parts[0].fingerprint.unchanged()
+    real.write_text('{"r": 2, "lora_alpha": 4}', "utf-8")
+    assert merge(path, out, force=True).parts[0].file.alphas == (4.0,)
+
+
+def _place(real: Path, folder: Path, layout: str) -> Path:
+    return real if layout.endswith("absolute") else Path(os.path.relpath(real, folder))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+@pytest.mark.parametrize("place", ["other/config.json", "blobs/deeper/config.json", "config.json"])
+def test_a_link_to_one_that_is_elsewhere_is_refused(tmp_path: Path, place: str) -> None:
+    stem = Q.replace("transformer.", "base_model.model.", 1)
+    for folder in ("snapshot", "blobs/deeper", "other"):
+        (tmp_path / folder).mkdir(parents=True)
+    saved(tmp_path / "blobs/9f8e", pair(stem))
+    (tmp_path / place).write_text('{"r": 2, "lora_alpha": 8}', "utf-8")
+    path = tmp_path / "snapshot" / WEIGHTS
+    path.symlink_to("../blobs/9f8e")
+    path.with_name("adapter_config.json").symlink_to(tmp_path / place)
+    for use in (read, fingerprint_file, inspect):
+        with pytest.raises(BadLora, match="a link out of the folder of the weights"):
+            use(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
