@@ -254,7 +254,7 @@ def lora_info(file: LoraFile) -> LoraInfo:
         only_in=_only_in(file),
         triggers=notes.triggers(file.metadata),
         tags=notes.tags(file.metadata),
-        notes=notes.notes(file.metadata),
+        notes=(*notes.notes(file.metadata), *(("note", note) for note in file.notes)),
         made_of=notes.made_of(file.metadata),
         kept=notes.kept(file.metadata),
     )

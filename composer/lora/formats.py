@@ -8,6 +8,7 @@ format says which layers a result has, how they are spelled, and which module li
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property, lru_cache
@@ -15,7 +16,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Iterable, Mapping, Sequence
 
 
@@ -231,6 +231,36 @@ class OutputFormat:
         }
 
 
+class Tagged(StrEnum):
+    """What is done about a file that is tagged as a LoRA for a model."""
+
+    USED = "used"
+    REFUSED = "refused"
+    DOUBTED = "used if it changes a layer of the transformer, with a note"
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """A model that metadata may name. `tag` finds its name there once it is `normalised`; `blocks`
+    are its numbers of double and single blocks, where they tell it apart."""
+
+    name: str
+    tag: re.Pattern[str]
+    means: Tagged
+    blocks: tuple[int, int] | None = None
+
+
+_ABSOLUTE = re.compile(r"[/~\\]|[A-Za-z]:[\\/]")
+
+
+def normalised(tag: str) -> str:
+    """In lower case, with a space for each run of characters that are no letters or digits; of a
+    path on the trainer's machine the last name alone, for folders may be called anything."""
+    if _ABSOLUTE.match(tag):
+        tag = re.split(r"[\\/]", tag.rstrip("\\/"))[-1]
+    return " ".join(re.findall("[a-z0-9]+", tag.lower()))
+
+
 @dataclass(frozen=True, eq=False)
 class FamilyFiles:
     """What the LoRA files of a model family look like.
@@ -239,7 +269,8 @@ class FamilyFiles:
     `output_formats` is that of compositions. `norm_keys` maps the key of a norm's scale, which has
     `norm_width` numbers, to its path. `encoder_format` is the format whose name is left out where
     a file has another one too. `peft_prefixes` begin the entries of PEFT's configuration.
-    `other_models` (what metadata says) and `refusals` (keys) tell why a file can't be used.
+    `base_models` are what metadata may say that a file is for, the first that fits; `refusals` tell
+    by its keys why a file can't be used.
     """
 
     label: str  # the family's name, for messages
@@ -252,7 +283,7 @@ class FamilyFiles:
     norm_width: int = 0
     encoder_format: str | None = None
     peft_prefixes: tuple[str, ...] = ("transformer.",)
-    other_models: tuple[tuple[re.Pattern[str], str], ...] = ()
+    base_models: tuple[BaseModel, ...] = ()
     refusals: tuple[tuple[re.Pattern[str], str], ...] = ()
 
     @cached_property
@@ -267,6 +298,25 @@ class FamilyFiles:
     @cached_property
     def endings(self) -> tuple[str, ...]:
         return tuple({ending for format in self.source_formats for ending in format.suffixes})
+
+    def base_model(self, tag: str) -> BaseModel | None:
+        """The model that this tag names; None if it is not known."""
+        text = normalised(tag)
+        return next((model for model in self.base_models if model.tag.search(text)), None)
+
+    def in_transformer(self, key: str) -> bool:
+        """Whether this key is known, and of no text encoder."""
+        meaning = spelled(self, key)
+        return key in self.norm_keys or bool(meaning and not meaning[0].layer.module.encoder)
+
+    @staticmethod
+    def block_numbers(blocks: Iterable[str]) -> dict[str, set[int]]:
+        """Kind of block -> the numbers of these blocks; those without a number are left out."""
+        numbers: dict[str, set[int]] = {}
+        for kind, _, number in (block.partition(" ") for block in blocks):
+            if number.isdecimal():
+                numbers.setdefault(kind, set()).add(int(number))
+        return numbers
 
     @property
     def output_format(self) -> OutputFormat:

@@ -260,7 +260,8 @@ def _fingerprint(path: Path, format: str | None) -> Fingerprint:
 def _notes(
     parts: Sequence[Part], expected: CompositionReport, report: CompositionReport
 ) -> tuple[str, ...]:
-    notes = [_on_norms(part) for part in parts if part.file.norms]
+    notes = [f"{visible(p.file.path.name)}: {note}" for p in parts for note in p.file.notes]
+    notes += [_on_norms(part) for part in parts if part.file.norms]
     if report.dtype != expected.dtype:
         notes.append(f"written as {report.dtype}: some values don't fit {expected.dtype}")
     return tuple(notes)

@@ -19,7 +19,7 @@ from composer.lora.container import strict_json
 from composer.lora.errors import LoraFormatError, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from composer.lora.families import Family
 
@@ -48,6 +48,7 @@ class AdapterConfig:
     rank_pattern: Mapping[str, float]
     alpha_pattern: Mapping[str, float]
     rslora: bool
+    base_models: tuple[str, ...] = ()  # the names and classes that it gives the base model
 
     @classmethod
     def of(cls, raw: Mapping[str, object], where: str) -> AdapterConfig:
@@ -65,6 +66,7 @@ class AdapterConfig:
             rank_pattern=_pattern("rank_pattern", raw.get("rank_pattern"), where),
             alpha_pattern=_pattern("alpha_pattern", raw.get("alpha_pattern"), where),
             rslora=bool(raw.get("use_rslora")),
+            base_models=tuple(_base_models(raw)),
         )
 
     def alpha_and_factor(self, name: str, stored: int) -> tuple[float, float]:
@@ -113,6 +115,11 @@ class Configs:
             raise LoraFormatError(f"has an {PEFT_CONFIG} of more than {_CONFIG_LIMIT:,} bytes")
         config = AdapterConfig.of(_object(raw, PEFT_CONFIG), PEFT_CONFIG)
         return cls(dict.fromkeys(PEFT_PREFIXES, config), PEFT_PREFIXES)
+
+    def base_models(self) -> Iterator[tuple[str, str]]:
+        """Where a base model is named, and its name."""
+        for config in self.by_prefix.values():
+            yield from ((config.where, name) for name in config.base_models)
 
     def check(self, key_prefixes: Sequence[str], *, has_alphas: bool) -> None:
         """Raise `LoraFormatError` if anything else also gives factors for these prefixes."""
@@ -175,6 +182,14 @@ def _object(raw: bytes, what: str) -> Mapping[str, object]:
     if not isinstance(parsed, dict):
         raise LoraFormatError(f"is broken: its {what} is not a JSON object")
     return parsed
+
+
+def _base_models(raw: Mapping[str, object]) -> Iterator[str]:
+    mapping = raw.get("auto_mapping")
+    class_name = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    for name in (raw.get("base_model_name_or_path"), class_name):
+        if isinstance(name, str):
+            yield name
 
 
 def _number(name: str, value: object, where: str) -> float:

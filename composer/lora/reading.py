@@ -20,7 +20,7 @@ from composer.lora.container import Header, Source
 from composer.lora.dtypes import WEIGHTS
 from composer.lora.errors import LoraFormatError, Naming, shown
 from composer.lora.families import default, of_keys
-from composer.lora.formats import LoraFacts
+from composer.lora.formats import LoraFacts, Tagged
 from composer.lora.peft_config import Configs
 from composer.text import visible
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from composer.lora.adapters import Adapter
     from composer.lora.container import Tensor
     from composer.lora.families import Family
-    from composer.lora.formats import Module, OutputFormat
+    from composer.lora.formats import FamilyFiles, Module, OutputFormat
 
 StrPath: TypeAlias = str | PathLike[str]
 # One path, several paths, (path, scale) pairs, or {path: scale}. Without a scale it is 1.
@@ -55,7 +55,7 @@ class LoraFile(LoraFacts):
     """A LoRA file that can be composed.
 
     `modules` are diffusers paths. `norms` are scales that take the place of the base model's, by
-    diffusers path.
+    diffusers path. `notes` are what is odd about it.
     """
 
     path: Path
@@ -66,6 +66,7 @@ class LoraFile(LoraFacts):
     adapters: tuple[Adapter, ...]
     header: Header
     norms: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def unfit_for(self, output_format: OutputFormat) -> Iterator[tuple[Adapter, Module]]:
         """Each module, with its adapter, that a file of this format can't hold."""
@@ -110,8 +111,11 @@ def read(path: Path, *, root: Path | None = None) -> LoraFile:
 def _read(path: Path, source: Source, root: Path | None) -> LoraFile:
     header = source.header
     family = of_keys(header.tensors)
-    _check_keys(family, header.tensors, header.metadata)
-    made = adapters(source, family, _configs(family, header, path, root))
+    _check_base_model(family, header.tensors, _tags(header.metadata))
+    _check_keys(family, header.tensors)
+    configs = _configs(family, header, path, root)
+    _check_base_model(family, header.tensors, configs.base_models())
+    made = adapters(source, family, configs)
     deltas = [adapter.delta for adapter in made if adapter.delta]
     used = {part.module.path for adapter in made for part in adapter.layer.parts}
     return LoraFile(
@@ -128,6 +132,7 @@ def _read(path: Path, source: Source, root: Path | None) -> LoraFile:
         adapters=made,
         header=header,
         norms=_norms(family, header.tensors),
+        notes=tuple(_notes(family, header.metadata, made)),
     )
 
 
@@ -165,9 +170,6 @@ def _norms(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return norms
 
 
-_BASE_KEYS = ("modelspec.architecture", "ss_base_model_version")
-
-
 def shared_family(files: Sequence[LoraFile]) -> Family:
     """The one family of these files. Raises `BadLora` where they are of several."""
     for file in files[1:]:
@@ -181,8 +183,8 @@ def shared_family(files: Sequence[LoraFile]) -> Family:
     return files[0].family if files else default()
 
 
-def _check_keys(family: Family, keys: Mapping[str, object], metadata: Mapping[str, str]) -> None:
-    """Raise `LoraFormatError` if the file is for another model, is empty, or has an unknown key."""
+def _check_keys(family: Family, keys: Mapping[str, object]) -> None:
+    """Raise `LoraFormatError` if the file is empty, or has an unknown key."""
     if not keys:
         raise LoraFormatError("has no tensors")
     unknown = [key for key in keys if not family.files.has_key(key)]
@@ -190,12 +192,6 @@ def _check_keys(family: Family, keys: Mapping[str, object], metadata: Mapping[st
         raise _refusal(family, unknown)
     if all(key in family.files.norm_keys for key in keys):
         raise LoraFormatError("has scales of norms and nothing else: not a LoRA")
-    for key in _BASE_KEYS:
-        for pattern, words in family.files.other_models:
-            if pattern.search(metadata.get(key, "")):
-                raise LoraFormatError(
-                    f"is for {words}, says its metadata ({key}): not for {family.files.label}"
-                )
 
 
 def _refusal(family: Family, unknown: list[str]) -> LoraFormatError:
@@ -209,3 +205,74 @@ def _refusal(family: Family, unknown: list[str]) -> LoraFormatError:
 def _named(keys: list[str]) -> str:
     more = f" and {len(keys) - 1} more keys" if len(keys) > 1 else ""
     return f"has {shown(keys[0])}{more}"
+
+
+# --- the base model ----------------------------------------------------------------------
+
+_BASE_KEYS = ("modelspec.architecture", "ss_base_model_version", "base_model")
+
+
+def _tags(metadata: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Each key that names a base model, and the name."""
+    for key in _BASE_KEYS:
+        tag = metadata.get(key, "").strip()
+        if tag not in ("", "None"):
+            yield key, tag
+
+
+def _check_base_model(family: Family, keys: Iterable[str], tags: Iterable[tuple[str, str]]) -> None:
+    """Raise `LoraFormatError` if one of these tags names another model than the family's."""
+    transformer = any(map(family.files.in_transformer, keys))
+    for where, tag in tags:
+        model = family.files.base_model(tag)
+        doubted = model and model.means is Tagged.DOUBTED and not transformer
+        if model and (doubted or model.means is Tagged.REFUSED):
+            raise LoraFormatError(
+                f"is for {model.name}, says its metadata ({where}: {shown(tag)}):"
+                f" not for {family.files.label}",
+                hint="if that is wrong, correct it in the metadata",
+            )
+
+
+def _notes(family: Family, metadata: Mapping[str, str], made: Sequence[Adapter]) -> Iterator[str]:
+    """What is odd about the base model: another name of it, or the layers that are changed."""
+    files, known = family.files, False
+    for key, tag in _tags(metadata) if files.base_models else ():
+        model = files.base_model(tag)
+        known = known or bool(model and model.means is Tagged.USED)
+        if not model or model.means is Tagged.DOUBTED:
+            yield (
+                f"its metadata says {shown(tag)} ({key}), but its keys and shapes are"
+                f" those of {files.label}: it is used"
+            )
+    if not known:
+        yield from _odd_widths(files, made)
+        yield from _odd_blocks(files, made)
+
+
+def _odd_widths(files: FamilyFiles, made: Iterable[Adapter]) -> Iterator[str]:
+    for adapter in made:
+        module, shape = adapter.layer.module, adapter.delta and adapter.delta.shape
+        if shape and shape[1] != module.inputs:
+            yield (
+                f"{module.path} has {shape[1]} inputs, where {files.label} has {module.inputs}:"
+                " made for a variant of it"
+            )
+
+
+def _odd_blocks(files: FamilyFiles, made: Iterable[Adapter]) -> Iterator[str]:
+    """Where it changes the first blocks of each kind and no other, as if there were no more."""
+    used = {part.module.block for adapter in made for part in adapter.layer.parts}
+    every, changed = files.block_numbers(files.blocks), files.block_numbers(used)
+    first = {kind: range(len(numbers)) for kind, numbers in changed.items()}
+    if changed == every or every.keys() != changed.keys():
+        return
+    if any(len(n) < 2 or sorted(n) != [*first[kind]] for kind, n in changed.items()):
+        return
+    counts = tuple(len(changed[kind]) for kind in every)
+    names = [model.name for model in files.base_models if model.blocks == counts]
+    which = " and ".join(
+        f"the first {len(changed[kind])} of {len(every[kind])} {kind} blocks" for kind in every
+    )
+    models = f", as LoRAs for {' and '.join(names)} do" if names else ""
+    yield f"it changes {which} alone{models}: is it for {files.label}?"

@@ -196,28 +196,3 @@ def test_a_file_cut_after_its_header(tmp_path: Path) -> None:
     assert load_file(path)
     path.write_bytes(path.read_bytes()[:-1])
     assert refused(path, "is cut short").hint
-
-
-# --- other base models -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("metadata", "reason"),
-    [
-        ({"modelspec.architecture": "Flux.2-dev/lora"}, "FLUX.2"),
-        ({"ss_base_model_version": "flux2"}, "FLUX.2"),
-        ({"ss_base_model_version": "chroma"}, "Chroma"),
-        ({"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}, "Stable Diffusion"),
-        ({"ss_base_model_version": "sdxl_base_v1-0"}, "Stable Diffusion"),
-    ],
-)
-def test_a_base_model_that_is_not_flux_1(
-    tmp_path: Path, metadata: dict[str, str], reason: str
-) -> None:
-    refused(saved(tmp_path / "a.safetensors", pair(Q), metadata), reason, "not for FLUX.1")
-
-
-@pytest.mark.parametrize("base", ["flux1", "flux-1-dev/lora", "Flux.1-dev/lora", "flux", "", "x"])
-def test_a_base_model_that_may_be_flux_1(tmp_path: Path, base: str) -> None:
-    notes = {"modelspec.architecture": base, "ss_base_model_version": base}
-    assert read(saved(tmp_path / "a.safetensors", pair(Q), notes)).modules

@@ -7,9 +7,9 @@ text encoders CLIP-L and T5-XXL.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from composer.lora.families.flux1_models import BASE_MODELS, REASONS
 from composer.lora.formats import (
     XLABS_SUFFIXES,
     FamilyFiles,
@@ -299,59 +299,6 @@ KOHYA = OutputFormat(
 )
 OUTPUT_FORMATS: Mapping[str, OutputFormat] = {format.name: format for format in (DIFFUSERS, KOHYA)}
 
-# --- files that can't be used ------------------------------------------------------------
-
-# The base model as trainers note it, where it is one whose LoRAs may fit FLUX.1 by shape alone.
-_BASES = (
-    (re.compile(r"flux[ ._-]?2", re.I), "FLUX.2"),
-    (re.compile(r"chroma", re.I), "Chroma"),
-    (re.compile(r"hunyuan", re.I), "HunyuanVideo"),
-    (re.compile(r"stable-diffusion|sdxl|^sd_|^sd[123]", re.I), "Stable Diffusion"),
-)
-
-_OTHER = "made for another model, not for FLUX.1"
-
-
-def _table(*rows: tuple[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
-    return tuple((re.compile(pattern), words) for pattern, words in rows)
-
-
-# The first row that a key of the file fits says why; what tells most about a file stands first.
-_REASONS = _table(
-    (r"to_qkv_mlp_proj|double_stream_modulation|single_stream_modulation", f"FLUX.2: {_OTHER}"),
-    (r"distilled_guidance_layer", f"Chroma: {_OTHER}"),
-    (r"joint_blocks|joint_transformer", f"Stable Diffusion 3: {_OTHER}"),
-    (
-        r"(^|[._])(input_blocks|output_blocks|middle_block|down_blocks|up_blocks|mid_block)[._]",
-        f"Stable Diffusion or SDXL: {_OTHER}",
-    ),
-    (
-        r"^(model\.diffusion_model\.|transformer\.)?"
-        r"(double_blocks|single_blocks|transformer_blocks|single_transformer_blocks)\.\d+\."
-        r"(?!.*(lora|processor|lokr|hada|oft|_norm|norm_|\.down\.|\.up\.)).*\.(weight|bias)$",
-        "weights of a whole model: a checkpoint, not a LoRA",
-    ),
-    (
-        r"\.(dora_scale|magnitude|lora_magnitude_vector)\b",
-        "DoRA, which needs the base model's weights",
-    ),
-    (r"\.(hada|lokr)_t\d?$", "of a convolution (a Tucker core), and FLUX.1 has none"),
-    (r"\.(oft_|boft_)|\.oft\b", "OFT, which turns the base model's weights: it has no delta"),
-    (r"\.(a1|a2|b1|b2)\.weight$", "GLoRA, which needs the base model's weights"),
-    (r"\.lora_mid\.", "of a convolution (lora_mid), and FLUX.1 has none"),
-    (
-        r"\.(diff|set_weight|w_norm|b_norm)$",
-        "a full difference, which is not a LoRA: extract one from it first",
-    ),
-    (r"\.lora_A\.bias$", "a bias of the down projection, which no trainer makes"),
-    (
-        r"\.lora_linear_layer\.",
-        "an old spelling of diffusers, from before PEFT, which is not read: convert it first",
-    ),
-    (r"^bundle_emb", "a bundled embedding (textual inversion), which a LoRA can't hold"),
-    (r"^(lora_te\d?_|text_encoders?(_\d)?\.|te\d?\.)", f"of a text encoder {_OTHER}"),
-)
-
 FILES = FamilyFiles(
     label="FLUX.1",
     architecture="flux-1-dev/lora",  # as sd-scripts and the programs that read its files name it
@@ -368,6 +315,6 @@ FILES = FamilyFiles(
     norm_width=HEAD,
     encoder_format=ENCODERS.name,
     peft_prefixes=("transformer.", "text_encoder.", "text_encoder_2."),
-    other_models=_BASES,
-    refusals=_REASONS,
+    base_models=BASE_MODELS,
+    refusals=REASONS,
 )
