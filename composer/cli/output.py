@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from composer.cli import options as opt
 from composer.cli.project import chosen_key, open_project
-from composer.errors import ComposeError
+from composer.errors import ExitStatus
 from composer.lock import plain_content
 from composer.output import results
-from composer.output.style import aligned
-from composer.project.sources import find_path, trained
+from composer.output.style import aligned, dumped
 from composer.targets.registry import kind_of_key
 from composer.text import visible
 
@@ -40,25 +38,23 @@ def output_command(recipe: str | None, target_options: TargetOptions, output_for
     """
     project = open_project()
     key = chosen_key(project, target_options)
-    entries = project.entries(key)
     if recipe is None:
-        ids = trained(entries)
-        click.echo(
-            json.dumps(ids, indent=2, sort_keys=True) if output_format == "json" else _table(ids)
-        )
-        return 0
-    entry = entries[find_path(entries, recipe)]
-    if entry.composition is None or entry.content is None:
-        raise ComposeError(f"{entry.name} has no trained model yet", hint="run compose apply")
+        ids = dict(sorted(project.outputs(key).items()))
+        click.echo(dumped(ids) if output_format == "json" else _table(ids), nl=False)
+        return ExitStatus.DONE
+    entry = project.output(key, recipe)
     if output_format == "json":
+        assert entry.content is not None
         content = plain_content(entry.content)
-        output = {"name": entry.name, "id": entry.composition, "content": content}
-        click.echo(json.dumps(output, indent=2))
+        plain = {"name": entry.name, "id": entry.composition, "content": content}
+        click.echo(dumped(plain), nl=False)
     else:
-        use = kind_of_key(key).usage(key, entry.composition, project.state)
+        use = kind_of_key(key).usage(key, entry.composition or "", project.state)
         click.echo(results.output(entry, use=use), nl=False)
-    return 0
+    return ExitStatus.DONE
 
 
 def _table(ids: Mapping[str, str]) -> str:
-    return "\n".join(aligned([[id, visible(name)] for name, id in sorted(ids.items())]))
+    return "".join(
+        f"{line}\n" for line in aligned([[id, visible(name)] for name, id in ids.items()])
+    )

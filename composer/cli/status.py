@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,19 +11,12 @@ from composer.cli.project import open_project, open_target
 from composer.cli.terminal import emit
 from composer.errors import ExitStatus
 from composer.output import results
+from composer.targets.base import KeepsResults
 from composer.text import visible
 
 if TYPE_CHECKING:
     from composer.cli.options import TargetOptions
     from composer.project import Selection
-
-
-@runtime_checkable
-class Sized(Protocol):
-    """A target whose results take room on this machine."""
-
-    def size(self) -> int:
-        """Bytes of all results."""
 
 
 @click.command("status")
@@ -52,7 +45,7 @@ def status_command(
     project = open_project(selection)
     with open_target(project, target_options, run_jobs=False) as target:
         plan = project.status(target).plan
-        size = target.size() if isinstance(target, Sized) else 0
+        size = target.size() if isinstance(target, KeepsResults) else 0
     if output_format == "json":
         click.echo(results.status_json(plan), nl=False)
     else:

@@ -307,6 +307,16 @@ class Project:
 
         return trained(self.entries(only_key(self.root) if target is None else target))
 
+    def output(self, target: Target | str, recipe: str) -> Entry:
+        """The lock's entry of a recipe (by path or name): its trained composition and content.
+
+        Raises `UsageError` for a recipe that the lock doesn't have, `ComposeError` for one that has
+        no trained composition.
+        """
+        from composer.project.sources import trained_entry
+
+        return trained_entry(self.entries(target), recipe)
+
     def forget(self, target: Target | str, *what: str, dry_run: bool = False) -> list[Forgotten]:
         """Take recipes (by path or name) or single ids out of the lock. Nothing is deleted.
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from composer.errors import UsageError
+from composer.errors import ComposeError, UsageError
 from composer.lock import LOCK_NAME, read_lock
 from composer.lora import families
 from composer.model import RECIPES_FOLDER
@@ -106,6 +106,14 @@ def only_key(root: Path) -> str:
 def trained(entries: Mapping[str, Entry]) -> dict[str, str]:
     """Each entry's name and the id of its trained composition."""
     return {entry.name: entry.composition for entry in entries.values() if entry.composition}
+
+
+def trained_entry(entries: Mapping[str, Entry], recipe: str) -> Entry:
+    """See `Project.output`."""
+    entry = entries[find_path(entries, recipe)]
+    if entry.composition is None or entry.content is None:
+        raise ComposeError(f"{entry.name} has no trained model yet", hint="run compose apply")
+    return entry
 
 
 def find_path(entries: Mapping[str, Entry], wanted: str) -> str:

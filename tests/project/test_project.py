@@ -60,6 +60,9 @@ def test_from_recipes_to_ids(root: Path, target: Engine) -> None:
     assert {step.state for step in steps} >= {"creating", "trained"}
     ids = {outcome.action.name: outcome.id for outcome in report.outcomes}
     assert project.outputs() == project.outputs("local") == ids
+    assert project.output("local", ROGUE).composition == ids["Pixel Rogue"]
+    with pytest.raises(UsageError, match="the lock has no recipe Nobody"):
+        project.output("local", "Nobody")
 
 
 def test_a_plan_in_every_format(root: Path, target: Engine) -> None:
