@@ -128,8 +128,16 @@ class _Decision:
         return [*own, *(c for c in self.entry.candidates if c.id not in taken)]
 
     def _unexpected_model(self) -> str:
+        """Why the recipe is blocked: the lock names a model that can't be its own; else empty.
+
+        A merge of mixed lines may leave a composition without a record of its content. If it is
+        not this recipe's, another one is made, and it is left alone.
+        """
         for candidate in self._own_candidates():
             model = self.context.observed.get(candidate.id)
+            unrecorded = candidate.used and candidate.content is None
+            if model and unrecorded and self.context.observed.is_composition(model):
+                continue
             made = self.context.memory.made.get(candidate.id)
             names = {candidate.name, self.recipe.name, *([made.name] if made else [])}
             contents = (candidate.content, self.content, made.content if made else None)

@@ -7,7 +7,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.fake_target import FakeTarget
 from support.lock_branches import (
@@ -97,6 +97,7 @@ def test_one_apply_heals_every_merge_without_a_base(seed: int) -> None:
 
 @settings(relaxed, max_examples=size(60, 1000))
 @given(SEEDS)
+@example(281360)  # the composition of one branch under the name of the other, without a record
 def test_one_apply_heals_what_is_between_gits_markers(seed: int) -> None:
     drawn = branches(seed, 3, most=3, kinds=CROWDED)
     with TemporaryDirectory() as folder:
