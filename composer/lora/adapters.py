@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     Tensors = Mapping[TensorRole, Tensor]
 
 
+# How far an alpha may be from what a configuration says, by the type that it was rounded to.
+ROUNDING = {"F16": 2**-11, "BF16": 2**-8, "F8_E4M3": 2**-4, "F8_E5M2": 2**-3}
+EXACT = 1e-6
+
+
 @dataclass(frozen=True, slots=True)
 class Bias:
     """A change of a layer's bias, (outputs,): factor * values."""
@@ -66,8 +71,7 @@ class Adapter:
 def adapters(source: Source, family: Family, configs: Configs) -> tuple[Adapter, ...]:
     """The adapters of an open file of this family, by prefix. Raises `LoraFormatError`."""
     by_prefix = _by_prefix(family, source.header.tensors.values())
-    has_alphas = any(TensorRole.ALPHA in tensors for tensors in by_prefix.values())
-    configs.check([prefix.text for prefix in by_prefix], has_alphas=has_alphas)
+    configs.check([p.text for p, tensors in by_prefix.items() if TensorRole.ALPHA not in tensors])
     made = tuple(
         _adapter(prefix, by_prefix[prefix], source, configs)
         for prefix in sorted(by_prefix, key=lambda prefix: (prefix.text, prefix.format))
@@ -100,9 +104,17 @@ def _adapter(prefix: KeyPrefix, tensors: Tensors, source: Source, configs: Confi
         alpha, factor = stored, 1.0
     elif stored is not None:
         alpha, factor = stored, stored / rank
+        rounding = ROUNDING.get(tensors[TensorRole.ALPHA].dtype, EXACT)
+        configs.check_agrees(prefix.text, _path(prefix), factor, rounding)
     else:
         alpha, factor = configs.alpha_and_factor(prefix.text, rank)
     return Adapter(prefix, delta, factor, alpha, _biases(prefix, tensors, factor))
+
+
+def _path(prefix: KeyPrefix) -> str:
+    """The first module's path as PEFT's configuration of a whole pipeline has it."""
+    module = prefix.layer.module
+    return module.path if module.encoder else f"transformer.{module.path}"
 
 
 def _readable(weights: Iterable[Tensor]) -> None:

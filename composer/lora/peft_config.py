@@ -27,6 +27,7 @@ KEY = "lora_adapter_metadata"
 
 # What PEFT calls the two files that it saves together, and how the keys in them begin.
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_TRANSFORMER = "transformer."
 PEFT_PREFIXES = ("base_model.model.", "transformer.base_model.model.")
 MOST = 1e9  # that an alpha or a rank may be
 _CONFIG_LIMIT = 1024 * 1024  # bytes
@@ -69,15 +70,16 @@ class AdapterConfig:
             base_models=tuple(_base_models(raw)),
         )
 
-    def alpha_and_factor(self, name: str, stored: int) -> tuple[float, float]:
-        """Those of the layer that the model calls `name`, whose tensors have the rank `stored`."""
-        rank = _first(self.rank_pattern, name, self.rank)
-        if rank != stored:
-            raise LoraFormatError(
-                f"has rank {stored} at {name}, where its {self.where} says {rank:g}"
-            )
-        alpha = _first(self.alpha_pattern, name, self.alpha)
+    def alpha_and_factor(self, name: str) -> tuple[float, float]:
+        """Those of the layer that the model calls `name`. Raises `LoraFormatError`."""
+        rank, alpha = self.rank_of(name), _first(self.alpha_pattern, name, self.alpha)
+        if rank < 1:
+            raise LoraFormatError(f"is broken: its {self.where} says rank {rank:g} at {name}")
         return alpha, alpha / (math.sqrt(rank) if self.rslora else rank)
+
+    def rank_of(self, name: str) -> float:
+        """The rank of that layer."""
+        return _first(self.rank_pattern, name, self.rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +103,9 @@ class Configs:
             return cls(configs, family.files.peft_prefixes)
         # Of one model saved alone, the keys are the bare names of layers.
         bare = {m.path.partition(".")[0] for m in family.files.modules if m.encoder is None}
-        return cls(
-            {**configs, "": AdapterConfig.of(raw, KEY)}, (*family.files.peft_prefixes, *bare)
-        )
+        alone = AdapterConfig.of(raw, KEY)
+        by_prefix = {_TRANSFORMER: alone, **configs, "": alone}
+        return cls(by_prefix, (*family.files.peft_prefixes, *bare))
 
     @classmethod
     def beside(cls, path: Path, root: Path | None) -> Configs:
@@ -121,26 +123,46 @@ class Configs:
         for config in self.by_prefix.values():
             yield from ((config.where, name) for name in config.base_models)
 
-    def check(self, key_prefixes: Sequence[str], *, has_alphas: bool) -> None:
-        """Raise `LoraFormatError` if anything else also gives factors for these prefixes."""
-        if not self.by_prefix:
-            return
-        where = next(iter(self.by_prefix.values())).where
-        if has_alphas:
-            raise LoraFormatError(
-                f"has both .alpha keys and {where}: it is unclear which one counts"
-            )
+    def check(self, key_prefixes: Sequence[str]) -> None:
+        """Raise `LoraFormatError` if one of these, which have no `.alpha`, is not covered."""
         others = [prefix for prefix in key_prefixes if not prefix.startswith(self.covered)]
-        if others:
+        if self.by_prefix and others:
+            where = next(iter(self.by_prefix.values())).where
             raise LoraFormatError(f"has {where}, but also {others[0]}, which it does not cover")
 
     def alpha_and_factor(self, key_prefix: str, rank: int) -> tuple[float | None, float]:
         """Those of the LoRA with this prefix; the factor is 1 where nothing is said, as in every
         loader, whatever `ss_network_alpha` says."""
+        config, name = self._entry(key_prefix)
+        if config is None:
+            return None, 1.0
+        if config.rank_of(name) != rank:
+            raise LoraFormatError(
+                f"has rank {rank} at {name}, where its {config.where} says {config.rank_of(name):g}"
+            )
+        return config.alpha_and_factor(name)
+
+    def check_agrees(self, key_prefix: str, path: str, factor: float, tolerance: float) -> None:
+        """Raise `LoraFormatError` where the LoRA's own `.alpha` gives another factor; `path` is the
+        module's name, for keys that a configuration does not spell."""
+        config, name = self._entry(key_prefix)
+        if config is None:
+            config, name = self._entry(path)
+        if config is None:
+            return
+        _, other = config.alpha_and_factor(name)
+        if not math.isclose(factor, other, rel_tol=tolerance):
+            raise LoraFormatError(
+                f"has both .alpha keys and {config.where}, which disagree at {key_prefix}:"
+                f" factors {factor:g} and {other:g}"
+            )
+
+    def _entry(self, key_prefix: str) -> tuple[AdapterConfig | None, str]:
+        """The configuration that speaks of this LoRA, and its name there."""
         for prefix, config in self.by_prefix.items():
             if key_prefix.startswith(prefix):
-                return config.alpha_and_factor(key_prefix.removeprefix(prefix), rank)
-        return None, 1.0
+                return config, key_prefix.removeprefix(prefix)
+        return None, key_prefix
 
 
 def peft_config_path(path: Path, root: Path | None) -> Path | None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
+import numpy as np
 import pytest
 from support.lora_files import adapter_metadata
 from support.lora_tensors import QKV, Q, pair, saved, zeros
@@ -263,10 +266,95 @@ def test_one_that_is_no_json_object(tmp_path: Path, text: str) -> None:
         read(saved(tmp_path / "a.safetensors", pair(Q), {"lora_adapter_metadata": text}))
 
 
-def test_alphas_beside_one_are_refused(tmp_path: Path) -> None:
+def test_alphas_that_disagree_with_one_are_refused(tmp_path: Path) -> None:
     """diffusers refuses that too: which one counts can't be known."""
     notes = adapter_metadata(r=2, lora_alpha=2)
     with pytest.raises(BadLora, match=r"both \.alpha keys and lora_adapter_metadata"):
         read(saved(tmp_path / "a.safetensors", {**pair(Q), f"{Q}.alpha": zeros()}, notes))
     with pytest.raises(BadLora, match=f"{QKV}, which it does not cover"):
         read(saved(tmp_path / "b.safetensors", pair(QKV, outputs=9216), notes))
+
+
+# --- `.alpha` keys that say the same -----------------------------------------------------
+
+K = Q.replace("to_q", "to_k")
+
+
+def with_alphas(tensors: Tensors, *alphas: float, dtype: Any = np.float32) -> Tensors:
+    stems = dict.fromkeys(key.partition(".lora_")[0] for key in tensors)
+    named = {f"{s}.alpha": np.array(a, dtype) for s, a in zip(stems, alphas, strict=False)}
+    return {**tensors, **named}
+
+
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize(
+    ("fields", "alphas"),
+    [
+        ({"r": 2, "lora_alpha": 1}, (1, 1)),
+        ({"r": 2, "lora_alpha": 1}, (1,)),
+        (
+            {"r": 2, "lora_alpha": 1, "alpha_pattern": {"^transformer_blocks.0.attn.to_k": 4}},
+            (1, 4),
+        ),
+        ({"r": 2, "lora_alpha": 2, "use_rslora": True}, (2 * 2**0.5, 2 * 2**0.5)),
+        ({"r": 8, "lora_alpha": 4}, (1, 1)),
+        ({"r": 2, "lora_alpha": 0}, (0, 0)),
+    ],
+)
+def test_alphas_that_agree_with_one_are_read(
+    tmp_path: Path, fields: dict[str, object], alphas: tuple[float, ...], bare: bool
+) -> None:
+    """As SimpleTuner writes them; `bare` is a model saved alone."""
+    fields = {"peft_type": "LORA", "rank_pattern": {}, **fields}
+    notes = {"lora_adapter_metadata": json.dumps(fields)} if bare else adapter_metadata(**fields)
+    tensors = with_alphas({**pair(Q), **pair(K)}, *alphas)
+    found = factors(read(saved(tmp_path / "a.safetensors", tensors, notes)))
+    second = alphas[1] if len(alphas) > 1 else 1
+    assert found == pytest.approx({Q: alphas[0] / 2, K: second / 2})
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2]
+)
+def test_they_agree_within_the_rounding_of_the_key(tmp_path: Path, dtype: Any) -> None:
+    stored = np.array(10.3).astype(dtype)
+    notes = adapter_metadata(r=2, lora_alpha=10.3)
+    save = partial(saved, tmp_path / "a.safetensors", metadata=notes)
+    (factor,) = factors(read(save(with_alphas(pair(Q), float(stored), dtype=dtype)))).values()
+    assert factor == float(stored) / 2
+    with pytest.raises(BadLora, match="disagree"):
+        read(save(with_alphas(pair(Q), 13.0, dtype=dtype)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "alphas"),
+    [
+        ({"r": 2, "lora_alpha": 1}, (1, 2)),
+        ({"r": 2, "lora_alpha": 1, "use_rslora": True}, (1, 1)),
+        ({"r": 2, "lora_alpha": 1, "alpha_pattern": {"to_k": 4}}, (1, 1)),
+        ({"r": 2, "lora_alpha": 1.01}, (1, 1)),
+    ],
+)
+def test_alphas_of_which_one_disagrees_are_refused(
+    tmp_path: Path, fields: dict[str, object], alphas: tuple[float, ...]
+) -> None:
+    tensors = with_alphas({**pair(Q), **pair(K)}, *alphas)
+    with pytest.raises(BadLora, match=r"disagree at transformer\.transformer_blocks\.0\.attn"):
+        read(saved(tmp_path / "a.safetensors", tensors, adapter_metadata(**fields)))
+
+
+def test_alphas_beside_a_file_are_compared_too(tmp_path: Path) -> None:
+    tensors = with_alphas(pair(Q.replace("transformer.", "base_model.model.", 1)), 4)
+    assert {*factors(read(beside(tmp_path, tensors, '{"r": 2, "lora_alpha": 4}'))).values()} == {2}
+    with pytest.raises(BadLora, match=r"\.alpha keys and adapter_config\.json, which disagree"):
+        read(beside(tmp_path, tensors, '{"r": 2, "lora_alpha": 2}'))
+
+
+def test_alphas_under_other_names_are_compared_by_the_module(tmp_path: Path) -> None:
+    pattern = {"^transformer_blocks.0.attn.to_q": 8}
+    notes = adapter_metadata(r=2, lora_alpha=4, alpha_pattern=pattern)
+    stem = "lora_unet_transformer_blocks_0_attn_to_q"
+    path = saved(tmp_path / "a.safetensors", with_alphas(pair(stem), 8), notes)
+    assert factors(read(path)) == {stem: 4.0}
+    with pytest.raises(BadLora, match=f"disagree at {stem}"):
+        read(saved(tmp_path / "b.safetensors", with_alphas(pair(stem), 4), notes))
