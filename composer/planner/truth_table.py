@@ -135,8 +135,8 @@ class _Decision:
         """
         for candidate in self._own_candidates():
             model = self.context.observed.get(candidate.id)
-            unrecorded = candidate.used and candidate.content is None
-            if model and unrecorded and self.context.observed.is_composition(model):
+            recorded = candidate.content is not None or not candidate.used
+            if model and not recorded and self.context.observed.is_composition(model):
                 continue
             made = self.context.memory.made.get(candidate.id)
             names = {candidate.name, self.recipe.name, *([made.name] if made else [])}
@@ -295,8 +295,12 @@ class _Decision:
         return replace(action, transition=transition)
 
     def _replaced(self, candidate: Candidate, model: Model | None) -> Replaced:
+        """What is kept of it. Without a record of its content another name than the lock's is not
+        written down: the model may be somebody else's, and only a model of this name is deleted.
+        """
+        known = model and (candidate.content or model.name == self.recipe.name)
+        name = model.name if model and known else candidate.name
         training = candidate.content.training if candidate.content else ()
-        name = model.name if model else candidate.name
         return Replaced(candidate.id, name, training, self.recipe.protect)
 
 
