@@ -86,6 +86,15 @@ def test_one_apply_heals_every_merge_as_values(seed: int) -> None:
     is_healed(drawn, flattened(merge_locks(*swapped)))
 
 
+@settings(relaxed, max_examples=size(150, 3000))
+@given(SEEDS)
+def test_one_apply_heals_a_merge_of_moved_recipes(seed: int) -> None:
+    drawn = branches(seed, 3, most=3, kinds=("move", "move", "edit", "edit", "remove", "add"))
+    is_healed(drawn, flattened(by_values(drawn)))
+    swapped = parse(drawn.theirs.text), parse(drawn.ours.text), parse(drawn.base.text)
+    is_healed(drawn, flattened(merge_locks(*swapped)))
+
+
 @settings(relaxed, max_examples=size(60, 1000))
 @given(SEEDS)
 def test_one_apply_heals_every_merge_without_a_base(seed: int) -> None:
@@ -163,8 +172,14 @@ def is_healed(drawn: Branches, lock: Lock, *, mixed: bool = False) -> None:
 
 def had(drawn: Branches, path: str, made: Model) -> list[Model]:
     """The models of this content that a side's entry named, trained or on its way."""
-    sides = [s.entries[path] for s in (drawn.ours, drawn.theirs) if path in s.entries]
-    ids = {id for side in sides for id in side.ids}
+    origins = {side.origin(path) for side in (drawn.ours, drawn.theirs)} - {path} or {path}
+    ids = {
+        id
+        for side in (drawn.ours, drawn.theirs)
+        for at, entry in side.entries.items()
+        if side.origin(at) in origins
+        for id in entry.ids
+    }
     models = [model for id, model in drawn.target.compositions().items() if id in ids]
     return [m for m in models if (m.concepts, m.parameters) == (made.concepts, made.parameters)]
 

@@ -47,9 +47,18 @@ class Side:
 
     recipes: dict[str, Recipe]
     entries: dict[str, Entry]
+    moves: dict[str, str] = field(default_factory=dict)  # path in the base -> path now
 
     def copy(self) -> Side:
         return Side(dict(self.recipes), dict(self.entries))
+
+    def origin(self, path: str) -> str:
+        """The path in the base of the recipe that is at this path now."""
+        return next((old for old, new in self.moves.items() if new == path), path)
+
+    @property
+    def by_origin(self) -> dict[str, Recipe]:
+        return {self.origin(path): recipe for path, recipe in self.recipes.items()}
 
     @property
     def text(self) -> str:
@@ -96,6 +105,8 @@ class Branches:
         path = self.chance.choice(free)
         if kind == "remove":
             self.remove(side, path)
+        elif kind == "move":
+            self.move(side, path)
         else:
             self.edit(side, path, self.chance.choice(EDITS))
         return path
@@ -127,6 +138,12 @@ class Branches:
         for id in side.entries.pop(path).ids:
             if id in self.target.models:
                 self.target.lose(id)
+
+    def move(self, side: Side, path: str) -> None:
+        new, origin = f"recipes/{self.chance.getrandbits(40):x}.yaml", side.origin(path)
+        side.recipes[new] = replace(side.recipes.pop(path), path=new)
+        side.entries[new] = side.entries.pop(path)
+        side.moves[origin] = new
 
     def edit(self, side: Side, path: str, kind: str) -> None:
         wanted, entry = side.recipes[path], side.entries[path]
@@ -188,12 +205,12 @@ class Branches:
 
     def recipes(self) -> list[Recipe]:
         """The recipes as a person merges them; where both changed one thing, ours."""
-        found = []
-        for path in sorted({*self.ours.recipes, *self.theirs.recipes}):
-            sides = [s.recipes.get(path) for s in (self.base, self.ours, self.theirs)]
-            merged = _merged_recipe(*sides)
-            found += [merged] if merged else []
-        return found
+        base, ours, theirs = (side.by_origin for side in (self.base, self.ours, self.theirs))
+        merged = (
+            _merged_recipe(base.get(path), ours.get(path), theirs.get(path))
+            for path in sorted({*ours, *theirs})
+        )
+        return [recipe for recipe in merged if recipe]
 
 
 def content_of(wanted: Recipe, entry: Entry) -> Content:
