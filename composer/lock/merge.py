@@ -142,26 +142,7 @@ def _with_other_ids(entry: Entry, ours: Entry, theirs: Entry, base: Entry) -> En
 
 def flattened(lock: Lock) -> Lock:
     """The lock as its file can hold it: with candidates in `replaced`, so that no id is lost."""
-    targets = lock.targets.items()
-    if lock.conflicted:
-        return Lock({key: flat(_without_doubtful_models(target)) for key, target in targets})
-    return Lock({key: flat(target) for key, target in targets})
-
-
-def _without_doubtful_models(target: TargetLock) -> TargetLock:
-    """After a conflict, a composition that may have another name is one of the candidates."""
-    entries = {
-        path: _without_doubtful_model(entry) if entry.candidates and not entry.content else entry
-        for path, entry in target.recipes.items()
-    }
-    return replace(target, recipes=entries)
-
-
-def _without_doubtful_model(entry: Entry) -> Entry:
-    if all(old.name == entry.name for old in entry.replaced):
-        return entry
-    candidates = (*entry.candidates, *entry.current)
-    return replace(entry, composition=None, job=None, next=None, candidates=candidates)
+    return Lock({key: flat(target) for key, target in lock.targets.items()})
 
 
 # --- the two locks of a conflict ---------------------------------------------------------
@@ -210,22 +191,24 @@ def _merge_text(text: str, source: str) -> Lock:
 
 
 def _without_doubtful_content(lock: Lock, other: Lock) -> Lock:
-    """The lock without the content of entries that name another model in the other one.
+    """The lock without the content of entries that differ in the other one.
 
-    Around markers git may have mixed the lines of both, so that a content or a name belongs to
-    another id. The next apply asks the target what each is made of.
+    Between markers git may have mixed the lines of both, so planning asks the target instead.
     """
-    targets = {}
-    for key, target in lock.targets.items():
-        others = other.target(key).recipes
-        entries = {
-            path: entry
-            if _model(others.get(path, entry)) == _model(entry)
-            else replace(entry, content=None)
-            for path, entry in target.recipes.items()
+    return Lock(
+        {
+            key: replace(
+                target,
+                recipes={
+                    path: entry
+                    if other.target(key).recipes.get(path) in (None, entry)
+                    else replace(entry, content=None)
+                    for path, entry in target.recipes.items()
+                },
+            )
+            for key, target in lock.targets.items()
         }
-        targets[key] = replace(target, recipes=entries)
-    return Lock(targets)
+    )
 
 
 def _version(text: str, source: str) -> Lock:
