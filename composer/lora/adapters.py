@@ -71,6 +71,8 @@ class Adapter:
 def adapters(source: Source, family: Family, configs: Configs) -> tuple[Adapter, ...]:
     """The adapters of an open file of this family, by prefix. Raises `LoraFormatError`."""
     by_prefix = _by_prefix(family, source.header.tensors.values())
+    weights = {p: tensors for p, tensors in by_prefix.items() if set(tensors) != {TensorRole.ALPHA}}
+    by_prefix = weights or by_prefix  # an alpha without weights says nothing
     configs.check([p.text for p, tensors in by_prefix.items() if TensorRole.ALPHA not in tensors])
     made = tuple(
         _adapter(prefix, by_prefix[prefix], source, configs)
@@ -98,17 +100,26 @@ def _by_prefix(
 def _adapter(prefix: KeyPrefix, tensors: Tensors, source: Source, configs: Configs) -> Adapter:
     _readable(tensor for role, tensor in tensors.items() if role is not TensorRole.ALPHA)
     delta = delta_of(prefix, tensors)
-    stored = _alpha(source, tensors[TensorRole.ALPHA]) if TensorRole.ALPHA in tensors else None
     rank = delta.alpha_rank if delta else None
+    alpha, factor = None, 1.0
     if rank is None:  # nothing that an alpha could be divided by
-        alpha, factor = stored, 1.0
-    elif stored is not None:
-        alpha, factor = stored, stored / rank
+        alpha = _idle_alpha(source, tensors.get(TensorRole.ALPHA))
+    elif TensorRole.ALPHA in tensors:
+        alpha = _alpha(source, tensors[TensorRole.ALPHA])
+        factor = alpha / rank
         rounding = ROUNDING.get(tensors[TensorRole.ALPHA].dtype, EXACT)
         configs.check_agrees(prefix.text, _path(prefix), factor, rounding)
     else:
         alpha, factor = configs.alpha_and_factor(prefix.text, rank)
     return Adapter(prefix, delta, factor, alpha, _biases(prefix, tensors, factor))
+
+
+def idle_alphas(source: Source, family: Family, made: Iterable[Adapter]) -> list[str]:
+    """The keys of alphas whose weights are not in the file: they were left out of `made`."""
+    used = {adapter.prefix for adapter in made}
+    keys = (key for key in source.header.tensors if key not in family.files.norm_keys)
+    meanings = ((key, spelled(family.files, key)) for key in keys)
+    return [key for key, meaning in meanings if meaning and meaning[0] not in used]
 
 
 def _path(prefix: KeyPrefix) -> str:
@@ -139,6 +150,14 @@ def _alpha(source: Source, tensor: Tensor) -> float:
     if not abs(value) <= MOST:  # NaN is neither
         raise LoraFormatError(f"{tensor.name} is {value:g}: not a usable number")
     return value
+
+
+def _idle_alpha(source: Source, tensor: Tensor | None) -> float | None:
+    """An alpha that does not count: trainers store what they like there, infinity too."""
+    try:
+        return _alpha(source, tensor) if tensor else None
+    except LoraFormatError:
+        return None
 
 
 def _biases(prefix: KeyPrefix, tensors: Tensors, factor: float) -> tuple[Bias, ...]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from composer.lora.adapters import Adapter
     from composer.lora.container import Tensor
-    from composer.lora.deltas import Delta
+    from composer.lora.deltas import Delta, Kronecker
     from composer.lora.formats import ModuleSlice, OutputFormat, OutputLayer
     from composer.lora.reading import LoraFile, ScaledLora
 
@@ -143,6 +143,11 @@ class ScaledDelta:
         """The rows of up @ down that go into one run, (rows, inputs), in float64."""
         with Naming(self.path):
             return self.delta.dense(self.source, run.first, run.last)
+
+    def matrices(self, delta: Kronecker) -> tuple[Array, Array]:
+        """The two whose Kronecker product this delta is, in float64."""
+        with Naming(self.path):
+            return delta.w1.matrix(self.source), delta.w2.matrix(self.source)
 
     def check(self) -> None:
         """Raise `BadLora` with the name of a tensor that has values that aren't finite, if any."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -32,7 +32,7 @@ from composer.lora.reading import shared_family, with_scales
 from composer.text import shorten, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from composer.lora.composition import CompositionReport
     from composer.lora.fingerprint import Fingerprint
@@ -179,6 +179,7 @@ def merge(
     force: bool = False,
     dry_run: bool = False,
     progress: Callable[[float], None] = lambda share: None,
+    warn: Callable[[str], None] = lambda warning: None,
 ) -> Merged:
     """Write the weighted sum of LoRA files to `out` as one LoRA, completely or not at all.
 
@@ -186,7 +187,8 @@ def merge(
     the best approximation in which no layer has a higher rank. `precision` is `float32`,
     `bfloat16` or `float16`, by default the files' own; `format` is one of the output formats of
     the files' model family, by default its first. `progress` is called with 0..1 and may raise to
-    cancel. With `dry_run` nothing is written.
+    cancel; `warn` is called before anything is written if the result will be far larger than the
+    LoRAs. With `dry_run` nothing is written.
 
     Raises `UsageError` for wrong arguments (a file given twice, `out` among the files), `Refused`
     if `out` exists and `force` is not set, `BadLora` for a file that can't be used, and
@@ -200,6 +202,9 @@ def merge(
     in_order = tuple(sorted(parts, key=lambda part: part.id))
     spec = CompositionSpec(in_order, out.stem, OutputOptions(rank, precision), format)
     expected, size = spec.foreseen(), spec.size()
+    warnings = tuple(_on_size(spec, expected, size))
+    for warning in warnings:
+        warn(warning)
     check_space(out.parent, size, free_space, hint=HINT, margin=spare(size))
     report = expected
     if not dry_run:
@@ -209,7 +214,8 @@ def merge(
             )
             size = temporary.stat().st_size
     used = format or shared_family([part.file for part in parts]).files.output_format.name
-    return Merged(out, used, parts, report, size, _notes(parts, expected, report), dry_run)
+    notes = (*_notes(parts, expected, report), *warnings)
+    return Merged(out, used, parts, report, size, notes, dry_run)
 
 
 def _check_options(rank: int | None, precision: str | None) -> None:
@@ -255,6 +261,28 @@ def _fingerprint(path: Path, format: str | None) -> Fingerprint:
     except OSError as error:
         reason = error.strerror or error
         raise BadLora(f"{visible(str(path))} can't be read: {reason}") from error
+
+
+# A result that is so many times as large as its LoRAs, and has so many bytes, is warned of.
+FAR_LARGER, LARGE = 8, 16_000_000
+OFFERED = (128, 64, 32, 16)  # ranks, of which the first that is not far larger is offered
+
+
+def _on_size(spec: CompositionSpec, expected: CompositionReport, size: int) -> Iterator[str]:
+    """A warning where the result is far larger than its LoRAs, as of a LoKr that is whole."""
+    inputs = sum(part.file.header.size for part in spec.parts if part.scale)
+    offered = [rank for rank in OFFERED if rank < max(expected.ranks)]
+    if size < max(LARGE, FAR_LARGER * inputs) or not offered:
+        return
+    sizes = {
+        rank: replace(spec, options=replace(spec.options, rank=rank)).size() for rank in offered
+    }
+    rank = next((r for r in offered if sizes[r] <= FAR_LARGER * inputs), offered[-1])
+    yield (
+        f"the result has a rank of up to {max(expected.ranks):,} and takes up to {size / 1e6:,.0f}"
+        f" MB, {size / inputs:,.0f} times as much as its LoRAs; with --rank {rank} it takes at most"
+        f" {sizes[rank] / 1e6:,.0f} MB"
+    )
 
 
 def _notes(

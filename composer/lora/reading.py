@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from composer.errors import BadLora, UsageError
-from composer.lora.adapters import adapters
+from composer.lora.adapters import adapters, idle_alphas
 from composer.lora.container import Header, Source
 from composer.lora.dtypes import WEIGHTS
 from composer.lora.errors import LoraFormatError, Naming, shown
@@ -132,7 +132,7 @@ def _read(path: Path, source: Source, root: Path | None) -> LoraFile:
         adapters=made,
         header=header,
         norms=_norms(family, header.tensors),
-        notes=tuple(_notes(family, header.metadata, made)),
+        notes=(*_notes(family, header.metadata, made), *_idle(idle_alphas(source, family, made))),
     )
 
 
@@ -248,6 +248,12 @@ def _notes(family: Family, metadata: Mapping[str, str], made: Sequence[Adapter])
     if not known:
         yield from _odd_widths(files, made)
         yield from _odd_blocks(files, made)
+
+
+def _idle(alphas: Sequence[str]) -> Iterator[str]:
+    if alphas:
+        also = f" and {len(alphas) - 1} more" if len(alphas) > 1 else ""
+        yield f"{alphas[0]}{also} says the strength of weights that are not in the file: left out"
 
 
 def _odd_widths(files: FamilyFiles, made: Iterable[Adapter]) -> Iterator[str]:

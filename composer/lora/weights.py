@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from composer.errors import BadLora
+from composer.lora.deltas import Kronecker
 from composer.lora.dtypes import (
     F32,
     NUMPY,
@@ -20,7 +21,7 @@ from composer.lora.dtypes import (
     round_to_dtype,
     scale_into,
 )
-from composer.lora.reduction import reduced, reduced_dense
+from composer.lora.reduction import reduced, reduced_dense, reduced_kronecker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -137,6 +138,11 @@ def _reduced(
 
 
 def _best(layer: Layer) -> Reduced:
+    product = _as_kronecker(layer)
+    if product and 2 * max(min(side.shape) for side in product) <= layer.shortest:
+        for side in product:
+            check_range(side, layer.output.prefix)
+        return reduced_kronecker(*product, layer.rank)
     if layer.total > layer.shortest:
         change = _change(layer)
         check_range(change, layer.output.prefix)
@@ -145,6 +151,28 @@ def _best(layer: Layer) -> Reduced:
     for values in (down, up):
         check_range(values, layer.output.prefix)
     return reduced(down, up, layer.rank)
+
+
+def _as_kronecker(layer: Layer) -> tuple[Array, Array] | None:
+    """Two matrices whose Kronecker product the layer is, None for another layer.
+
+    A LoKr of a fused layer is one here too if the rows that go into this layer are rows of the
+    first matrix, each times the second.
+    """
+    terms = layer.shares.terms
+    if len(terms) != 1 or not isinstance(terms[0].delta, Kronecker):
+        return None
+    one, two = terms[0].matrices(terms[0].delta)
+    height = two.shape[0]
+    edges = [edge for run in terms[0].runs for edge in (run.first, run.last, run.start)]
+    if any(edge % height for edge in (*edges, layer.outputs)):
+        return None
+    rows = np.zeros((layer.outputs // height, one.shape[1]))
+    for run in terms[0].runs:
+        rows[run.start // height : run.stop // height] = one[
+            run.first // height : run.last // height
+        ]
+    return rows * terms[0].factor, two
 
 
 def _factors(layer: Layer) -> tuple[Array, Array]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from safetensors.numpy import load_file
+from support.cli import compose
 from support.lora_files import Spec, write
+from support.lora_wild import File, Lora, save
 
 import composer.lora
 from composer.errors import ComposeError, Refused, UsageError
@@ -132,3 +135,53 @@ def test_importing_it_imports_no_numpy() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert ran.stdout == "False\n"
+
+
+# --- results that are far larger than their LoRAs ----------------------------------------
+
+CLIP_Q = "lora_te1_text_model_encoder_layers_0_self_attn_q_proj"
+WHOLE = Lora("lycoris_transformer_blocks_0_attn_to_q", "lokr", split=(4, 4), whole=(True, True))
+HADAMARD = Lora("transformer.transformer_blocks.0.attn.to_q", "loha", ranks=(30, 30))
+
+
+@pytest.mark.parametrize(
+    ("lora", "rank", "offered"),
+    [
+        (WHOLE, None, 128),
+        (HADAMARD, None, 128),
+        (replace(WHOLE, split=(64, 48)), None, 16),
+        (WHOLE, 1024, 128),
+    ],
+)
+def test_one_is_warned_of_with_a_rank_that_helps(
+    tmp_path: Path, lora: Lora, rank: int | None, offered: int
+) -> None:
+    path, heard = save(File((lora,)), tmp_path / "in.safetensors"), []
+    out = tmp_path / "out.safetensors"
+    merged = merge(path, out, rank=rank, dry_run=True, warn=heard.append)
+    assert merged.notes == tuple(heard) and len(heard) == 1
+    assert f"{merged.size / 1e6:,.0f} MB" in heard[0]
+    assert f"with --rank {offered} it takes at most" in heard[0]
+    again = merge(path, out, rank=offered, dry_run=True, warn=heard.append)
+    assert again.notes == () and len(heard) == 1
+    assert f"at most {again.size / 1e6:,.0f} MB" in heard[0]
+
+
+def test_it_is_warned_of_before_it_is_written(tmp_path: Path) -> None:
+    path, out = save(File((WHOLE,)), tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
+
+    def stop(warning: str) -> None:
+        assert not out.exists() and "--rank" in warning
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        merge(path, out, warn=stop)
+    assert os.listdir(tmp_path) == ["in.safetensors"]
+    ran = compose("merge", "in.safetensors", "-o", "out.safetensors", at=tmp_path)
+    assert ran.status == 0 and ran.err.startswith("warning: the result has a rank of up to 3,072")
+
+
+@pytest.mark.parametrize("stem", [CLIP_Q, "transformer.x_embedder"])
+def test_others_are_not(tmp_path: Path, stem: str) -> None:
+    path = save(File((Lora(stem, ranks=(2, 1)),)), tmp_path / "in.safetensors")
+    assert merge(path, tmp_path / "out.safetensors", warn=pytest.fail).notes == ()

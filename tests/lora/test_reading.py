@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from support.lora_files import FLOATS, Spec, write
 from support.lora_names import HADA, LOKR, MODULES, PAIRS, XLABS_PAIR
 from support.lora_tensors import QKV, Q, pair, saved, zeros
 
+from composer.errors import BadLora
 from composer.lora import compose, read
 
 if TYPE_CHECKING:
@@ -225,3 +227,51 @@ def test_our_own_result_is_read(tmp_path: Path) -> None:
     again = read(tmp_path / "b")
     assert (again.format, again.ranks) == ("diffusers", (2, 3))
     assert {adapter.rank * adapter.factor for adapter in again.adapters} == {2.0}
+
+
+# --- alphas that do not count ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alpha", [np.inf, -np.inf, np.nan, 9999999999.0, 1e300, 1.0])
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+def test_alpha_says_nothing_where_both_matrices_of_a_lokr_are_whole(
+    tmp_path: Path, alpha: float, dtype: Any
+) -> None:
+    """Trainers store what they like there, and loaders ignore it."""
+    with np.errstate(over="ignore"):
+        stored = np.array(alpha).astype(dtype)
+    tensors = {f"{Q}.lokr_w1": zeros(4, 4), f"{Q}.lokr_w2": zeros(768, 768), f"{Q}.alpha": stored}
+    lora = read(saved(tmp_path / "a.safetensors", tensors))
+    assert (lora.adapters[0].factor, lora.notes) == (1.0, ())
+    assert lora.alphas == ((1.0,) if alpha == 1 else ())
+
+
+@pytest.mark.parametrize("alpha", [np.array(np.inf, np.float32), zeros(2, 2), zeros(dtype=np.int8)])
+def test_it_says_nothing_about_a_bias_alone(tmp_path: Path, alpha: Any) -> None:
+    tensors = {f"{Q}.diff_b": zeros(3072), f"{Q}.alpha": alpha}
+    assert read(saved(tmp_path / "a.safetensors", tensors)).alphas == ()
+
+
+@pytest.mark.parametrize("alpha", [np.inf, 9999999999.0])
+def test_it_counts_where_one_of_them_is_a_product(tmp_path: Path, alpha: float) -> None:
+    tensors = {
+        f"{Q}.lokr_w1": zeros(4, 4),
+        f"{Q}.lokr_w2_a": zeros(768, 2),
+        f"{Q}.lokr_w2_b": zeros(2, 768),
+        f"{Q}.alpha": np.array(alpha, np.float32),
+    }
+    with pytest.raises(BadLora, match="not a usable number"):
+        read(saved(tmp_path / "a.safetensors", tensors))
+
+
+@pytest.mark.parametrize("stray", [[QKV], [QKV, Q.replace("to_q", "to_k")]])
+def test_alphas_of_weights_that_were_pruned_away_are_left_out(
+    tmp_path: Path, stray: list[str]
+) -> None:
+    kept = Q.replace("transformer_blocks.0", "transformer_blocks.5")
+    alphas = {f"{stem}.alpha": np.array(np.nan, np.float32) for stem in stray}
+    lora = read(saved(tmp_path / "a.safetensors", {**pair(kept), **alphas}))
+    assert lora.modules == (kept.removeprefix("transformer."),)
+    (note,) = lora.notes
+    assert "weights that are not in the file" in note
+    assert ("and 1 more" in note) == (len(stray) == 2)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from support.lora_wild import File
 
-    Outcome = tuple[tuple[float, ...], bytes] | None
+    Outcome = tuple[tuple[float, ...], tuple[str, ...], bytes] | None
 
 thorough = settings(
     max_examples=size(60, 2000),
@@ -36,14 +36,15 @@ thorough = settings(
 
 
 def outcome(path: Path) -> Outcome:
-    """What the file says about alphas and what it composes to; None if it is refused."""
+    """What the file says about alphas, what is said of it, and what it composes to; None if it is
+    refused."""
     try:
         lora = read(path)
         compose([(lora, 0.7)], path.with_name("out"), metadata={}, format=_format(path))
     except BadLora as error:
         assert path.name in error.message
         return None
-    return lora.alphas, path.with_name("out").read_bytes()
+    return lora.alphas, lora.notes, path.with_name("out").read_bytes()
 
 
 def _format(path: Path) -> str:
