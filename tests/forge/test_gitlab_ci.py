@@ -179,4 +179,4 @@ def test_an_issue_is_closed_when_the_drift_is_gone(pipeline: Pipeline) -> None:
 def test_a_digest_is_whole_and_belongs_to_a_file(digest: str, tmp_path: Path) -> None:
     expect = [] if len(digest) == 64 else ["--expect", "plan.json"]
     ran = compose("apply", *expect, "--digest", digest, at=samples(tmp_path))
-    assert (ran.status, "all 64 hex digits" in ran.err) == (64, True), ran.err
+    assert (ran.status, "takes 64 hex digits" in ran.err) == (64, True), ran.err
