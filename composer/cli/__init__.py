@@ -9,8 +9,10 @@ from __future__ import annotations
 import sys
 
 from composer.cli.main import guarded
+from composer.cli.signals import leave_at_second_signal
 
 
 def run() -> None:
     """The entry point `compose`."""
+    leave_at_second_signal()
     sys.exit(guarded(sys.argv[1:]))

@@ -58,6 +58,27 @@ class Interruption:
         click.echo("stopping; once more to leave at once", err=True)
 
 
+def leave_at_second_signal() -> None:
+    """From now on a second Ctrl-C or SIGTERM ends the process at once, wherever it is.
+
+    Python calls a handler only between two steps of the main thread, which may be in a system call
+    that doesn't return, or waiting for another thread. The wakeup descriptor is written at once.
+    """
+    told, tell = os.pipe()
+    if os.name != "nt":  # there it need not be, and can't be set
+        os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    threading.Thread(target=_leave_at_second, args=(told,), daemon=True).start()
+
+
+def _leave_at_second(told: int) -> None:
+    seen = 0
+    while number := os.read(told, 1):
+        seen += number[0] in (signal.SIGINT, signal.SIGTERM)
+        if seen == 2:
+            os._exit(SIGNALLED + number[0])
+
+
 @contextmanager
 def graceful() -> Iterator[Interruption]:
     """The first Ctrl-C or SIGTERM: start nothing new. A second: leave at once."""

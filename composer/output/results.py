@@ -130,7 +130,12 @@ def status_json(plan: Plan) -> str:
 def models(listed: Sequence[Model], *, rejected: Mapping[str, str], color: bool = False) -> str:
     """A line for each model; below, what is in the library but can't be used, and why."""
     rows = [
-        [model.id, model.type, model.status, visible(", ".join((model.name, *model.aliases)))]
+        [
+            *map(
+                visible,
+                (model.id, model.type, model.status, ", ".join((model.name, *model.aliases))),
+            )
+        ]
         for model in listed
     ]
     lines = aligned([["ID", "TYPE", "STATUS", "NAME"], *rows])

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 from support import serving
 from support.cli import compose, samples, spawned
+from support.state import state_of
+from support.wire_server import Reply, WireServer, listed, raw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import subprocess
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from support.serving import Served
+    from support.wire_server import Seen
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are another thing on Windows")
 
-SLOW = {"when": "PUT /models/*/train", "times": 4, "delay": 1.5}
+SLOW = {"when": "PUT /models/*/tags", "times": 4, "delay": 1.5}
 
 
 @pytest.fixture
@@ -29,7 +35,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def served(tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    """A server that takes its time to start trainings."""
+    """A server that takes its time to set tags: an answer that apply waits for when signalled."""
     (tmp_path / "server").mkdir()
     library = project / "recipes/loras"
     with serving.thread(tmp_path / "server", library, faults=[SLOW]) as server:
@@ -38,7 +44,7 @@ def served(tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> It
         yield server
 
 
-def until_training(served: Served) -> None:
+def until_slow(served: Served) -> None:
     """Wait until a request is under way that will take a while."""
     deadline = time.monotonic() + 30
     while not served.faults:
@@ -51,7 +57,7 @@ def test_a_signal_records_and_the_next_run_goes_on(
     number: signal.Signals, status: int, project: Path, served: Served
 ) -> None:
     running = spawned("apply", "--grace", "0.3", at=project)
-    until_training(served)
+    until_slow(served)
     running.send_signal(number)
     out, err = running.communicate(timeout=60)
     assert running.returncode == status, err
@@ -74,7 +80,7 @@ def test_a_signal_records_and_the_next_run_goes_on(
 
 def test_a_second_signal_leaves_at_once_and_heals(project: Path, served: Served) -> None:
     running = spawned("apply", "--grace", "0.3", at=project)
-    until_training(served)
+    until_slow(served)
     running.send_signal(signal.SIGTERM)
     time.sleep(0.1)
     began = time.monotonic()
@@ -87,9 +93,88 @@ def test_a_second_signal_leaves_at_once_and_heals(project: Path, served: Served)
     assert len(models) == 4
 
 
+# --- a target that never finishes its answer -------------------------------------------------
+
+ENDLESS = Reply(drip=(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" "))
+HEADERS = Reply(drip=(b"HTTP/1.1 200 OK\r\nX-Long: ", b"a"))
+
+
+def at_endless(server: WireServer, project: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start a command, and return once the server has a request that it will never finish."""
+    keys = {"SCENARIO_SDK_API_KEY": "k" * 20, "SCENARIO_SDK_API_SECRET": "s" * 20}
+    running = spawned(*arguments, "--target", server.url, at=project, **keys)
+    until(lambda: bool(server.seen))
+    return running
+
+
+def until(ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("reply", [ENDLESS, HEADERS, Reply({"models": []}, delay=20)])
+@pytest.mark.parametrize(
+    "command", [("apply",), ("plan",), ("status",), ("models",), ("prune",), ("lock",), ("doctor",)]
+)
+def test_the_first_signal_ends_a_wait_for_what_is_only_read(
+    command: tuple[str, ...], reply: Reply, project: Path
+) -> None:
+    with WireServer() as server:
+        server.answer = lambda seen: reply
+        running = at_endless(server, project, *command)
+        began = time.monotonic()
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=30)
+        assert (running.returncode, time.monotonic() - began < 1.0) == (130, True), err
+    assert "Traceback" not in err
+
+
+def test_two_signals_leave_a_write_that_is_never_answered(project: Path) -> None:
+    pages = [raw(id, type="flux.1-lora", name=id) for id in ("lora_a", "lora_b")]
+    for file in (project / "recipes").glob("*.yaml"):
+        file.unlink()
+    (project / "recipes/a.yaml").write_text(
+        "name: A\nconcepts:\n  - {modelId: lora_a, scale: 0.5}\n  - {modelId: lora_b, scale: 0.5}\n"
+    )
+
+    def answer(seen: Seen) -> Reply:
+        return HEADERS if seen.line == "POST /v1/models" else listed(*pages)
+
+    with WireServer() as server:
+        server.answer = answer
+        running = at_endless(server, project, "apply")
+        until(lambda: "POST /v1/models" in server.lines)
+        running.send_signal(signal.SIGINT)
+        time.sleep(1.5)
+        assert running.poll() is None  # the id is still waited for
+        began = time.monotonic()
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=30)
+    assert (running.returncode, time.monotonic() - began < 1.0) == (130, True)
+
+
+@pytest.mark.parametrize("command", ["plan", "apply", "models"])
+def test_two_signals_leave_a_database_that_stays_locked(command: str, project: Path) -> None:
+    assert compose("apply", "--target", "local", at=project).status == 0
+    with closing(sqlite3.connect(state_of(project) / "engine.sqlite3")) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        running = spawned(command, "--target", "local", at=project)
+        time.sleep(2)
+        assert running.poll() is None
+        began = time.monotonic()
+        for _ in range(2):
+            running.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        running.communicate(timeout=60)
+    assert (running.returncode, time.monotonic() - began < 1.2) == (130, True)
+
+
 def test_one_apply_at_a_time(project: Path, served: Served) -> None:
     running = spawned("apply", "--grace", "0.3", at=project)
-    until_training(served)
+    until_slow(served)
     other = compose("apply", at=project)
     assert other.status == 3
     assert f"process {running.pid}, since " in other.err

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,8 @@ class Seen:
 class Reply:
     """An answer: a body as JSON, or as the bytes given.
 
-    `drop`: break the connection `before` any answer, or in the middle of the `body`.
+    `drop`: break the connection `before` any answer, or in the middle of the `body`. `drip`: send
+    the first of these as it is, then the second every 20 ms, for as long as somebody reads.
     """
 
     body: object = None
@@ -55,6 +57,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     drop: str = ""
     delay: float = 0.0
+    drip: tuple[bytes, bytes] | None = None
 
     @property
     def content(self) -> bytes:
@@ -96,8 +99,9 @@ class Clock:
         return SessionOptions(sleep=self.sleep, pace=self.pace)
 
     def sleep(self, seconds: float) -> None:
-        self.slept.append(round(seconds, 6))
-        self.now += seconds
+        if seconds:  # none: only to look whether to stop
+            self.slept.append(round(seconds, 6))
+            self.now += seconds
 
 
 NOTHING = Reply({"message": "nothing was scripted for this"}, 418)
@@ -172,7 +176,18 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.drop == "before":
             self.close_connection = True
             return
+        if reply.drip:
+            self._drip(*reply.drip)
+            return
         self._send(reply)
+
+    def _drip(self, first: bytes, then: bytes) -> None:
+        self.close_connection = True
+        with suppress(OSError):
+            self.connection.sendall(first)
+            while True:
+                time.sleep(0.02)
+                self.connection.sendall(then)
 
     do_GET = do_POST = do_PUT = do_DELETE = do_CONNECT = _any
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 TRIES_LOST = 5  # without an answer, or after an error of the server
 TRIES_UNCONNECTED = 3  # where nobody listens, or the name is unknown
 TRIES_THROTTLED = 100  # `patience` ends these, not their number
+MAX_PARTS = 500_000  # objects and lists in one answer: in memory each takes up to 240 bytes
 _LONGEST = 300  # characters of a server's own words
 _LATER = "try again later"
 _RESTRICTED = "ModelAccessRestricted"
@@ -116,7 +117,9 @@ class Answer:
     content: bytes
 
     def json(self) -> object:
-        """The body; raises `ValueError` if it isn't JSON."""
+        """The body; raises `ValueError` if it isn't JSON, or would take too much memory."""
+        if self.content.count(b"[") + self.content.count(b"{") > MAX_PARTS:
+            raise ValueError(f"more than {MAX_PARTS} objects and lists")
         try:
             return json.loads(self.content)
         except RecursionError as deep:
@@ -125,9 +128,8 @@ class Answer:
 
 def server_text(text: object, hide: Callable[[str], str]) -> str:
     """A text of the server's, safe to print: no secrets, and URLs without their query."""
-    words = (
-        word.partition("?")[0] if "://" in word else word for word in hide(str(text)).split(" ")
-    )
+    some = hide(str(text))[: 10 * _LONGEST]
+    words = (word.partition("?")[0] if "://" in word else word for word in some.split(" "))
     return shorten(visible(" ".join(words)), _LONGEST)
 
 

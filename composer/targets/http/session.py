@@ -13,7 +13,10 @@ import os
 import random
 import threading
 import time
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
+from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -43,8 +46,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("composer.targets.http")
 T = TypeVar("T")
 
-MAX_BYTES = 64 * 1024 * 1024  # of one answer
+MAX_BYTES = 8 * 1024 * 1024  # of one answer; an API gateway's own limit is below that
 _CHUNK = 64 * 1024
+_SLICE = 0.1  # seconds between two looks whether we are asked to stop
 _CA_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -106,13 +110,15 @@ class _Session(requests.Session):
 class SessionOptions:
     """How requests are sent; all times in seconds.
 
-    Up to `connections` are open. `timeouts` are for connecting and for each read. `patience` is
-    how long one call may be repeated or wait for its turn. `sleep` may raise, to end a wait when
-    asked to stop. `pace` is shared by the whole process for a base URL unless given.
+    Up to `connections` are open. `timeouts` are for connecting and for each read, `deadline` is
+    for one answer as a whole, whatever the server sends until then. `patience` is how long one
+    call may be repeated or wait for its turn. `sleep` may raise, to end a wait when asked to stop.
+    `pace` is shared by the whole process for a base URL unless given.
     """
 
     connections: int = 8
-    timeouts: tuple[float, float] = (10.0, 60.0)
+    timeouts: tuple[float, float] = (10.0, 30.0)
+    deadline: float = 35.0
     patience: float = 300.0
     sleep: Callable[[float], None] = time.sleep
     pace: Pace | None = None
@@ -128,7 +134,8 @@ class Client:
         self._credentials = credentials
         self._options = options
         self._backoff = 0.05 if address.loopback else 0.5
-        self._session = _session(address, credentials, options.connections)
+        self._new_session = partial(_session, address, credentials, options.connections)
+        self._session = self._new_session()
 
     def call(self, request: Request, read: Callable[[Answer], T]) -> T:
         """What `read` makes of the answer, a 2xx; if it raises `ValueError`, the answer is lost.
@@ -196,7 +203,7 @@ class Client:
     def _try(self, request: Request, info: RequestInfo, read: Callable[[Answer], T]) -> T:
         started = self.pace.clock()
         try:
-            answer = self._send(request)
+            answer = self._answer(request, info)
         except (requests.RequestException, HTTPError, OSError) as error:
             raise unanswered(info, error) from error
         log.debug("%s: %d in %.2f s", info, answer.status, self.pace.clock() - started)
@@ -208,10 +215,28 @@ class Client:
             lost = info.lost(f"an answer that can't be read: {server_text(bad, self.hide)}")
             raise Failed(lost, tries=TRIES_LOST) from bad
 
-    def _send(self, request: Request) -> Answer:
+    def _answer(self, request: Request, info: RequestInfo) -> Answer:
+        """The answer, which a thread of its own waits for: it can be left at any point.
+
+        Raises `Failed` at the deadline. A wait for what is only read also ends when asked to stop.
+        """
+        answer: Future[Answer] = Future()
+        sending = partial(self._send, self._session, request)
+        threading.Thread(target=_fulfil, args=(answer, sending), daemon=True).start()
+        end = time.monotonic() + self._options.deadline
+        while not wait_for([answer], timeout=max(0.0, min(_SLICE, end - time.monotonic()))).done:
+            if not request.writes:
+                self.sleep(0.0)
+            if time.monotonic() >= end:
+                self._session = self._new_session()  # the thread keeps the old one's connection
+                late = f"the answer was not complete after {self._options.deadline:g} s"
+                raise Failed(info.lost(late))
+        return answer.result()
+
+    def _send(self, session: requests.Session, request: Request) -> Answer:
         project = self._address.project
         body = request.body
-        with self._session.request(
+        with session.request(
             request.method,
             self._address.base + request.path,
             params=[*request.query, *([("projectId", project)] if project else [])],
@@ -222,6 +247,13 @@ class Client:
             stream=True,
         ) as response:
             return Answer(response.status_code, response.headers, _content(response))
+
+
+def _fulfil(answer: Future[Answer], send: Callable[[], Answer]) -> None:
+    try:
+        answer.set_result(send())
+    except BaseException as error:
+        answer.set_exception(error)
 
 
 def _content(response: requests.Response) -> bytes:

@@ -11,7 +11,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from composer.errors import Ambiguous, NotFound, TargetError
 from composer.model import NOTHING_DESCRIBED, is_id
@@ -23,7 +23,7 @@ from composer.targets.scenario import wire
 from composer.text import shorten, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from composer.model import Concept, Described, Job, Model, Parameters
     from composer.targets.scenario.credentials import Credentials
@@ -33,7 +33,8 @@ T = TypeVar("T")
 _GRACE, _GRACE_LOOPBACK = 90.0, 2.0
 _POLL, _POLL_LOOPBACK = 10.0, 0.2
 _PAGE = 200  # of 1..500: larger ones come near the size limit of an answer
-_PAGES = 5000
+_PAGES = 1000
+_MEMORY = 64_000_000  # bytes of all models read: about 40,000 models
 _BULK = 100  # ids in one request
 
 
@@ -227,8 +228,7 @@ class Catalogue:
 
     def own(self, types: tuple[str, ...]) -> list[Model]:
         """The project's own models of these types (all, without any), newest first."""
-        raws = [raw for raw in self._pages(types) if raw.get("privacy") != "public"]
-        listed = wire.readable(raws, described=self._described("list", raws)).values()
+        listed = self._all("list", self._pages(types)).values()
         models = [m for m in listed if not m.gone and (not types or m.type in types)]
         owners = Counter(model.owner for model in models if model.owner)
         if owners:
@@ -238,42 +238,62 @@ class Catalogue:
     def named(self, ids: Collection[str]) -> dict[str, Model]:
         """The models of these ids, own or public; unknown ones are left out."""
         wanted = sorted({id for id in ids if is_id(id)})
-        raws: list[dict[str, Any]] = []
+        models = self._all("bulk", self._bulks(wanted))
+        return {id: models[id] for id in wanted if id in models}
+
+    def _all(self, kind: str, answers: Iterable[wire.Models]) -> dict[str, Model]:
+        """The models of several answers. Raises `TargetError` if they would fill the memory.
+
+        A described field that is absent is empty, not unknown, once any answer of this kind had
+        it. Until then the target may never return it, and an update must not repeat for ever.
+        """
+        described = self._describing.setdefault(kind, set())
+        models: dict[str, Model] = {}
+        size = 0
+        for answer in answers:
+            described |= answer.described
+            models |= answer.by_id
+            size += sum(map(wire.size, answer.by_id.values()))
+            if size > _MEMORY:
+                raise TargetError(
+                    f"the target's models take more than {_MEMORY // 10**6} MB",
+                    hint="choose a project with fewer models: --project",
+                )
+        return {id: wire.with_described(model, described) for id, model in models.items()}
+
+    def _bulks(self, wanted: list[str]) -> Iterator[wire.Models]:
         for start in range(0, len(wanted), _BULK):
             some = wanted[start : start + _BULK]
             ask = Request("POST", "/models/get-bulk", body={"modelIds": some}, writes=False)
-            raws += self._client.call(ask, lambda answer: wire.models(answer.json()))
-        models = wire.readable(raws, described=self._described("bulk", raws))
-        return {id: models[id] for id in wanted if id in models}
+            yield self._client.call(
+                ask,
+                lambda answer, some=some: wire.models(  # type: ignore[misc]
+                    answer.json(), lambda raw: raw.get("id") in some
+                ),
+            )
 
-    def _pages(self, types: tuple[str, ...]) -> list[dict[str, Any]]:
+    def _pages(self, types: tuple[str, ...]) -> Iterator[wire.Models]:
         """All pages of the listing. Raises `TargetError` if they don't end."""
         query = [("privacy", "private"), ("pageSize", str(_PAGE))]
         query += [("sortBy", "createdAt"), ("sortDirection", "desc")]
         query += [("type" if len(types) == 1 else "types", ",".join(types))] if types else []
-        raws: list[dict[str, Any]] = []
         seen: set[str] = set()
         token: str | None = None
         while True:
             more = [("paginationToken", token)] if token else []
-            ask = get("/models", *query, *more)
-            some, token = self._client.call(ask, lambda answer: wire.page(answer.json()))
-            raws += some
+            page = self._client.call(
+                get("/models", *query, *more),
+                lambda answer: wire.models(
+                    answer.json(), lambda raw: raw.get("privacy") != "public"
+                ),
+            )
+            yield page
+            token = page.next_page
             if token is None:
-                return raws
+                return
             if token in seen or len(seen) >= _PAGES:
                 raise TargetError("the target's list of models does not end: its pages repeat")
             seen.add(token)
-
-    def _described(self, kind: str, raws: list[dict[str, Any]]) -> set[str]:
-        """The described fields that are empty, not unknown, where this kind of answer omits them.
-
-        A field counts once any answer of the kind had it. Until then the target may never return
-        it, and an update must not repeat for ever.
-        """
-        seen = self._describing.setdefault(kind, set())
-        seen |= wire.describes(raws)
-        return seen
 
 
 def _checked(id: str, what: str = "model") -> str:

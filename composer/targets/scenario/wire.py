@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +27,15 @@ from composer.model import (
 from composer.text import shorten, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from composer.model import Described, Parameters, Value
 
 log = logging.getLogger("composer.targets.scenario")
 
 _SECRET_PARAMETERS = frozenset({"wandbKey"})
+_LONGEST = 300  # characters of a text; a recipe's own are shorter, so a cut one equals none
+_LONGEST_TOKEN = 4096  # characters of a page's token, which goes into a URL
 _TRAINING = frozenset({"training", "copying"})
 
 
@@ -73,26 +77,41 @@ def training(wanted: Parameters) -> dict[str, object]:
 # --- what we read ------------------------------------------------------------------------
 
 
-def page(body: object) -> tuple[list[dict[str, Any]], str | None]:
-    """The models of one page of a listing, unread, and the token of the next page."""
-    token = _mapping(body, "JSON object").get("nextPaginationToken")
-    return models(body), str(token) if token else None
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What one answer says of models: `described` are the described fields that any of them has."""
+
+    by_id: dict[str, Model]
+    described: set[str]
+    next_page: str | None
 
 
-def models(body: object) -> list[dict[str, Any]]:
-    """The models of an answer, unread."""
-    listed = _mapping(body, "JSON object").get("models")
+def models(body: object, wanted: Callable[[dict[str, Any]], bool]) -> Models:
+    """The models of an answer that are `wanted`, and the token of the next page.
+
+    Those with invalid ids are left out; deleted ones have that status.
+    """
+    whole = _mapping(body, "JSON object")
+    listed = whole.get("models")
     if not isinstance(listed, list):
         raise Unreadable("no list of models")
-    return [raw for raw in listed if isinstance(raw, dict)]
+    raws = [raw for raw in listed if isinstance(raw, dict) and wanted(raw)]
+    described = {field.name for field in DESCRIBED if any(field.wire in raw for raw in raws)}
+    return Models(_readable(raws), described, _page_token(whole.get("nextPaginationToken")))
 
 
-def readable(raws: Iterable[Mapping[str, Any]], *, described: Collection[str]) -> dict[str, Model]:
-    """The models by id, without those with invalid ids; deleted ones have that status."""
+def _page_token(raw: object) -> str | None:
+    token = str(raw) if raw else None
+    if token and (len(token) > _LONGEST_TOKEN or not token.isprintable()):
+        raise Unreadable("no usable page token")
+    return token
+
+
+def _readable(raws: Iterable[Mapping[str, Any]]) -> dict[str, Model]:
     by_id = {}
     for raw in raws:
         try:
-            model = read_model(raw, described=described)
+            model = read_model(raw)
         except Unreadable as bad:
             log.debug("ignored %s: %s", shorten(visible(repr(raw.get("id"))), 80), bad)
         else:
@@ -100,13 +119,26 @@ def readable(raws: Iterable[Mapping[str, Any]], *, described: Collection[str]) -
     return by_id
 
 
+def with_described(model: Model, described: Collection[str]) -> Model:
+    """The model, with those of its fields `described` empty that the answer left out."""
+    empty: dict[str, Any] = {name: "" for name in described if getattr(model, name) is None}
+    return replace(model, **empty) if empty else model
+
+
+def size(model: Model) -> int:
+    """About how many bytes a model takes in memory."""
+    return 200 + sum(_size(getattr(model, name)) for name in Model.__slots__)
+
+
+def _size(value: object) -> int:
+    if isinstance(value, Concept):
+        return 250
+    parts = value if isinstance(value, tuple | frozenset) else ()
+    return sys.getsizeof(value) + sum(map(_size, parts))
+
+
 def is_deleted(raw: Mapping[str, Any]) -> bool:
     return bool(raw.get("deletedAt")) or raw.get("status") == DELETED
-
-
-def describes(raws: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The described fields that any of these answers has: where one is absent, it is empty."""
-    return {field.name for field in DESCRIBED if any(field.wire in raw for raw in raws)}
 
 
 def one_model(body: object) -> Model:
@@ -116,20 +148,18 @@ def one_model(body: object) -> Model:
     beside = whole.get("job")
     if isinstance(beside, dict) and is_id(beside.get("jobId")):
         raw["jobId"] = beside["jobId"]
-    return read_model(raw, described=())
+    return read_model(raw)
 
 
-def read_model(raw: Mapping[str, Any], *, described: Collection[str]) -> Model:
-    """One model. Where one of the fields `described` is absent, it is empty, not unknown."""
+def read_model(raw: Mapping[str, Any]) -> Model:
+    """One model. Absent fields are None: unknown. Long texts are cut."""
     if not is_id(raw.get("id")):
         raise Unreadable("no usable id")
     kind, status = _text(raw, "type"), DELETED if is_deleted(raw) else _text(raw, "status")
     progress, remaining = _progress(raw.get("trainingProgress"))
     going = status in _TRAINING
     texts: dict[str, Any] = {
-        field.name: _text(raw, field.wire)
-        for field in DESCRIBED
-        if field.wire in raw or field.name in described
+        field.name: _text(raw, field.wire) for field in DESCRIBED if field.wire in raw
     }
     tags = raw.get("tags")
     return Model(
@@ -142,7 +172,7 @@ def read_model(raw: Mapping[str, Any], *, described: Collection[str]) -> Model:
         parameters=_parameters(raw.get("parameters")),
         tags=frozenset(t for t in tags if isinstance(t, str)) if isinstance(tags, list) else None,
         job=raw["jobId"] if is_id(raw.get("jobId")) else None,
-        owner=_text(raw, "ownerId") or None,
+        owner=raw["ownerId"] if is_id(raw.get("ownerId")) else None,
         progress=progress if going else None,
         remaining=remaining if going else None,
         updated_at=_time(raw.get("updatedAt")),
@@ -165,8 +195,10 @@ def _concepts(raw: object) -> tuple[Concept, ...] | None:
             return None
         if not is_id(item.get("modelId")):
             raise Unreadable("no usable ids of its concepts")
-        epoch = item.get("modelEpoch")
-        concepts.append(Concept(item["modelId"], rounded(scale), str(epoch) if epoch else None))
+        epoch = str(item["modelEpoch"]) if item.get("modelEpoch") else None
+        if epoch is not None and not is_id(epoch):
+            raise Unreadable("no usable epochs of its concepts")
+        concepts.append(Concept(item["modelId"], rounded(scale), epoch))
     return tuple(concepts)
 
 
@@ -220,7 +252,7 @@ def _mapping(raw: object, what: str) -> dict[str, Any]:
 
 def _text(raw: Mapping[str, Any], name: str) -> str:
     value = raw.get(name)
-    return value if isinstance(value, str) else ""
+    return shorten(value, _LONGEST) if isinstance(value, str) else ""
 
 
 def _number(raw: object) -> float | None:

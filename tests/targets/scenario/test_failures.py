@@ -218,6 +218,87 @@ def test_a_stop_ends_the_waiting(server: WireServer, clock: Clock) -> None:
     assert len(server.seen) == 1
 
 
+# --- an answer that never ends ---------------------------------------------------------------
+
+OK = b"HTTP/1.1 200 OK\r\n"
+DRIPS = {
+    "status line": (b"", b"H"),
+    "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "one header": (OK + b"X-Long: ", b"a"),
+    "many headers": (OK, b"X-Many: a\r\n"),
+    "a body of a known length": (OK + b"Content-Length: 100000\r\n\r\n", b" "),
+    "a body in chunks": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "one chunk's size": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+    "a body until the end": (OK + b"Connection: close\r\n\r\n", b" "),
+    "the body of an error": (b"HTTP/1.1 500 No\r\nContent-Length: 100000\r\n\r\n", b" "),
+}
+
+
+@pytest.mark.parametrize("drip", DRIPS.values(), ids=DRIPS)
+def test_an_answer_has_one_deadline_whatever_is_sent(
+    drip: tuple[bytes, bytes], server: WireServer, clock: Clock
+) -> None:
+    options = replace(clock.options, deadline=0.4, connections=1)
+    server.say(Reply(drip=drip), Reply(drip=drip), MADE)
+    began = time.monotonic()
+    with Scenario(server.url, auth=AUTH, options=options) as target:
+        with pytest.raises(Unreachable, match=r"not complete after 0\.4 s") as error:
+            target.list_models()
+        assert not isinstance(error.value, Ambiguous)
+        with pytest.raises(Ambiguous, match=r"not complete after 0\.4 s"):
+            target.create("Knight", CONCEPTS, type=COMPOSITION)
+        assert target.create("Knight", CONCEPTS, type=COMPOSITION).id == "m1"
+    assert time.monotonic() - began < 5
+    assert len(server.seen) == 3
+
+
+def test_a_name_that_is_never_resolved_has_the_same_deadline(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, end = threading.Event(), threading.Event()
+
+    def hang(*args: object, **more: object) -> object:
+        asked.set()
+        end.wait(10)
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    options = replace(clock.options, deadline=0.2)
+    with (
+        Scenario("https://slow.invalid/v1", auth=AUTH, options=options) as target,
+        pytest.raises(Unreachable, match=r"not complete after 0\.2 s"),
+    ):
+        target.list_models()
+    assert asked.is_set()
+    end.set()
+
+
+@pytest.mark.parametrize("drip", [DRIPS["one header"], DRIPS["a body in chunks"], None])
+def test_a_stop_ends_the_wait_for_an_answer_that_is_only_read(
+    drip: tuple[bytes, bytes] | None, server: WireServer, clock: Clock
+) -> None:
+    class Stop(Exception):
+        pass
+
+    stop = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise Stop
+
+    server.answer = lambda seen: Reply(drip=drip) if drip else Reply({"models": []}, delay=3)
+    options = SessionOptions(sleep=sleep, pace=clock.pace, deadline=1.0)
+    with Scenario(server.url, auth=AUTH, options=options) as target:
+        threading.Timer(0.2, stop.set).start()
+        began = time.monotonic()
+        with pytest.raises(Stop):
+            target.list_models()
+        assert time.monotonic() - began < 0.9
+        with pytest.raises(Ambiguous):  # but the answer to a write is waited for: it has the id
+            target.create("Knight", CONCEPTS, type=COMPOSITION)
+    assert server.lines == ["GET /v1/models", "POST /v1/models"]
+
+
 # --- 429 is three things -------------------------------------------------------------------
 
 

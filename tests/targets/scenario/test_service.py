@@ -27,10 +27,12 @@ from composer.targets.http import session as client
 from composer.targets.http.session import SessionOptions
 from composer.targets.scenario.credentials import Credentials
 from composer.targets.scenario.service import Scenario
-from composer.targets.scenario.wire import Unreadable, page, readable
+from composer.targets.scenario.wire import Unreadable, models, with_described
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from composer.model import Model
 
 AUTH = Credentials.basic("api_key_1", "s3cr3t-value")
 
@@ -232,22 +234,38 @@ def test_what_an_answer_leaves_out_is_unknown(server: WireServer, target: Scenar
     assert model.created_at == ""
 
 
+def read(odd: dict[str, Any]) -> dict[str, Model]:
+    """What is made of one model of an answer."""
+    return models({"models": [odd]}, lambda raw: True).by_id
+
+
 @pytest.mark.parametrize(
     "concepts",
     [None, "x", {}, ["x"], [{"modelId": "a"}], [{"modelId": "a", "scale": "1"}], [{"scale": None}]],
 )
 def test_concepts_that_say_nothing_usable_are_unknown(concepts: object) -> None:
-    assert readable([raw("m1", concepts=concepts)], described=())["m1"].concepts is None
+    assert read(raw("m1", concepts=concepts))["m1"].concepts is None
 
 
 def test_a_scale_that_is_no_number_is_unknown() -> None:
     for scale in (float("nan"), float("inf"), 10**400, True):
         odd = raw("m1", concepts=[{"modelId": "a", "scale": scale}])
-        assert readable([odd], described=())["m1"].concepts is None
+        assert read(odd)["m1"].concepts is None
+
+
+def test_texts_are_cut_and_ids_and_epochs_must_be_some() -> None:
+    long = raw(
+        "m1", name="n" * 10**6, ownerId="a b", shortDescription="\ud800" * 10**6, epoch="1 2"
+    )
+    model = read(long)["m1"]
+    assert (len(model.name), len(model.description or "")) == (300, 300)
+    assert (model.owner, model.epoch) == (None, None)
+    odd = [{"modelId": "a", "scale": 1, "modelEpoch": epoch} for epoch in ("1 2", [1], "9" * 65)]
+    assert [read(raw("m1", concepts=[one])) for one in odd] == [{}, {}, {}]
 
 
 @pytest.mark.parametrize(
-    ("written", "read"),
+    ("written", "moment"),
     [
         ("2026-01-01T00:00:00.5Z", "2026-01-01T00:00:00.500Z"),
         ("2026-01-01T02:00:00+02:00", "2026-01-01T00:00:00.000Z"),
@@ -257,8 +275,8 @@ def test_a_scale_that_is_no_number_is_unknown() -> None:
         ("0001-01-01T00:00:00+10:00", ""),
     ],
 )
-def test_moments_sort_as_text(written: object, read: str) -> None:
-    assert readable([raw("m", createdAt=written)], described=())["m"].created_at == read
+def test_moments_sort_as_text(written: object, moment: str) -> None:
+    assert read(raw("m", createdAt=written))["m"].created_at == moment
 
 
 def test_an_absent_description_is_empty_once_the_target_is_seen_to_have_them(
@@ -444,20 +462,20 @@ FIELDS += ["trainingProgress", "deletedAt"]
 )
 def test_no_model_is_too_odd_to_read(fields: dict[str, Any], described: tuple[str, ...]) -> None:
     for odd in (fields, raw("m1", **{k: v for k, v in fields.items() if k != "id"})):
-        for id, model in readable([odd], described=described).items():
+        for id, model in read(odd).items():
             assert id == model.id
-            assert model.adoption_order
+            assert with_described(model, described).adoption_order
 
 
 @settings(max_examples=size(60, 1000), deadline=None)
 @given(body=JSON)
 def test_no_page_is_too_odd_to_read(body: object) -> None:
     try:
-        models, token = page(body)
+        page = models(body, lambda raw: True)
     except Unreadable:
         return
-    assert all(isinstance(model, dict) for model in models)
-    assert token is None or isinstance(token, str)
+    assert all(id == model.id for id, model in page.by_id.items())
+    assert page.next_page is None or isinstance(page.next_page, str)
 
 
 @pytest.mark.parametrize(
