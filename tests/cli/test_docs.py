@@ -117,3 +117,13 @@ def test_links_lead_somewhere() -> None:
     for page in [*DOCS, REPO / "CONTRIBUTING.md", REPO / "SECURITY.md"]:
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_architecture_names_files_that_exist() -> None:
+    page = (REPO / "docs/architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:\w+/)+[\w-]+\.(?:py|json|md|yml))`", page))
+    assert len(named) > 50
+    missing = [
+        path for path in named if not any((f / path).exists() for f in (REPO, REPO / "composer"))
+    ]
+    assert missing == []
