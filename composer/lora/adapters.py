@@ -6,13 +6,13 @@ shape or there twice is refused here, with the key and the reason.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from composer.lora.deltas import Hadamard, Kronecker, LowRank, Side
 from composer.lora.dtypes import NUMPY, WEIGHTS
-from composer.lora.errors import LoraFormatError
-from composer.lora.formats import TensorRole, spelled
+from composer.lora.errors import LoraFormatError, shown
+from composer.lora.formats import TensorRole, adapter_name, spelled
 from composer.lora.peft_config import MOST
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def _by_prefix(
     family: Family, tensors: Iterable[Tensor]
 ) -> dict[KeyPrefix, dict[TensorRole, Tensor]]:
     by_prefix: dict[KeyPrefix, dict[TensorRole, Tensor]] = {}
+    tensors = list(map(_as_matrix, tensors))
+    _check_one_name(tensor.name for tensor in tensors)
     for tensor in tensors:
         meaning = spelled(family.files, tensor.name)
         if meaning is None:  # a norm, which `reading` takes
@@ -97,9 +99,29 @@ def _by_prefix(
     return by_prefix
 
 
+def _as_matrix(tensor: Tensor) -> Tensor:
+    """The weight of a 1x1 convolution as the matrix that it is."""
+    shape = tensor.shape
+    return replace(tensor, shape=shape[:2]) if len(shape) == 4 and shape[2:] == (1, 1) else tensor
+
+
+def _check_one_name(keys: Iterable[str]) -> None:
+    """Raise `LoraFormatError` if PEFT gave two adapters in the file names of their own."""
+    by_name = {name: key for key in keys if (name := adapter_name(key)) is not None}
+    if len(by_name) > 1:
+        first, second, *_ = sorted(by_name)
+        raise LoraFormatError(
+            f"holds two adapters, {shown(first)} and {shown(second)}"
+            f" ({shown(by_name[second])}): which one counts?",
+            hint="save each in a file of its own",
+        )
+
+
 def _adapter(prefix: KeyPrefix, tensors: Tensors, source: Source, configs: Configs) -> Adapter:
-    _readable(tensor for role, tensor in tensors.items() if role is not TensorRole.ALPHA)
+    _readable(tensor for role, tensor in tensors.items() if role not in _NO_WEIGHTS)
     delta = delta_of(prefix, tensors)
+    if TensorRole.RESHAPE in tensors:
+        _check_reshape(source, tensors[TensorRole.RESHAPE], delta)
     rank = delta.alpha_rank if delta else None
     alpha, factor = None, 1.0
     if rank is None:  # nothing that an alpha could be divided by
@@ -126,6 +148,16 @@ def _path(prefix: KeyPrefix) -> str:
     """The first module's path as PEFT's configuration of a whole pipeline has it."""
     module = prefix.layer.module
     return module.path if module.encoder else f"transformer.{module.path}"
+
+
+_NO_WEIGHTS = (TensorRole.ALPHA, TensorRole.RESHAPE)
+
+
+def _check_reshape(source: Source, tensor: Tensor, delta: Delta | None) -> None:
+    """Raise `LoraFormatError` unless this says the layer's shape: ComfyUI widens it to that."""
+    values = source.array(tensor).tolist() if tensor.shape == (2,) and tensor.dtype in NUMPY else []
+    if delta is None or values != list(delta.shape):
+        raise LoraFormatError(f"{tensor.name} does not say the shape of the weights beside it")
 
 
 def _readable(weights: Iterable[Tensor]) -> None:
@@ -263,7 +295,8 @@ def _check_bias_alone(prefix: KeyPrefix, tensors: Tensors) -> None:
     if TensorRole.BIAS in tensors:
         _missing(prefix, (TensorRole.DOWN, TensorRole.UP))
     if TensorRole.DIFF_B not in tensors:
-        raise LoraFormatError(f"{prefix.text} has an alpha and no weights: the file is incomplete")
+        alone = "an alpha" if TensorRole.ALPHA in tensors else "a reshape_weight"
+        raise LoraFormatError(f"{prefix.text} has {alone} and no weights: the file is incomplete")
 
 
 def _all(prefix: KeyPrefix, tensors: Tensors, roles: Sequence[TensorRole]) -> list[Tensor]:

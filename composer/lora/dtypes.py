@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-F32, F16, BF16 = "F32", "F16", "BF16"
+F64, F32, F16, BF16 = "F64", "F32", "F16", "BF16"
 
 # Bits of one value, by the name in the header (the safetensors format's own list).
 BITS: Mapping[str, int] = {
@@ -41,12 +41,12 @@ NUMPY: Mapping[str, np.dtype[Any]] = {
     BF16: np.dtype(ml_dtypes.bfloat16),
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
-    "F64": np.dtype("<f8"),
+    F64: np.dtype("<f8"),
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
 }
 # Alphas come in any of them, weights in these; results are written in the first three.
-WEIGHTS = (F32, F16, BF16, "F8_E4M3", "F8_E5M2")
+WEIGHTS = (F32, F16, BF16, "F8_E4M3", "F8_E5M2", F64)
 WRITTEN = WEIGHTS[:3]
 
 # The bits of infinity, or of NaN where there is none: all above are not numbers.

@@ -98,6 +98,7 @@ class TensorRole(StrEnum):
     UP = "up"  # B, (outputs, rank)
     ALPHA = "alpha"  # one number
     BIAS = "bias of up"  # (outputs,), multiplied by the factor as up is
+    RESHAPE = "reshape_weight"  # two numbers, the layer's outputs and inputs, as ComfyUI has them
     DIFF_B = "diff_b"  # (outputs,), a change of the bias, without a factor
     HADA_W1A = "hada_w1_a"  # (outputs, rank); LoHa: (w1_a @ w1_b) * (w2_a @ w2_b)
     HADA_W1B = "hada_w1_b"  # (rank, inputs)
@@ -114,9 +115,11 @@ class TensorRole(StrEnum):
 _DOWN_UP = (
     (".lora_A.weight", ".lora_B.weight"),
     (".lora_A.default.weight", ".lora_B.default.weight"),
+    (".lora_A", ".lora_B"),
     (".lora_down.weight", ".lora_up.weight"),
     (".lora.down.weight", ".lora.up.weight"),
     ("_lora.down.weight", "_lora.up.weight"),
+    (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight"),
 )
 # Any trainer's suffixes occur with any prefix: converters change the one and keep the other.
 SUFFIXES: Mapping[str, TensorRole] = MappingProxyType(
@@ -127,6 +130,7 @@ SUFFIXES: Mapping[str, TensorRole] = MappingProxyType(
         ".lora_B.bias": TensorRole.BIAS,
         ".lora_B.default.bias": TensorRole.BIAS,
         ".diff_b": TensorRole.DIFF_B,
+        ".reshape_weight": TensorRole.RESHAPE,
         **{f".{p.value}": p for p in TensorRole if p.value.startswith(("hada_", "lokr_"))},
     }
 )
@@ -340,9 +344,32 @@ class FamilyFiles:
         return key in self.norm_keys or spelled(self, key) is not None
 
 
+# PEFT names the adapter in a key: any name means the same, as long as the file has one.
+_NAMED = re.compile(
+    r"(.+\.lora_[AB])\.([^.]+)(\.weight|\.bias)|(.+\.(?:hada_w[12]_[ab]|lokr_w[12](?:_[ab])?))\.([^.]+)"
+)
+# Some tools end kohya's name of a layer with an underscore.
+_UNDERSCORE = re.compile(r"([^.]+)_(\.[^_].*)")
+
+
+def adapter_name(key: str) -> str | None:
+    """The name that PEFT gave the adapter, if it is in the key."""
+    match = _NAMED.fullmatch(key)
+    return (match[2] or match[5]) if match else None
+
+
 @lru_cache(maxsize=16384)  # a file's keys are looked up more than once
 def spelled(files: FamilyFiles, key: str) -> tuple[KeyPrefix, TensorRole] | None:
     """What a key means: a layer and a tensor's role, or None if no format has it."""
+    meaning = _in_tables(files, key)
+    if meaning is None and (match := _NAMED.fullmatch(key)):
+        meaning = _in_tables(files, match[4] or match[1] + match[3])
+    if meaning is None and (match := _UNDERSCORE.fullmatch(key)):
+        meaning = _in_tables(files, match[1] + match[2])
+    return meaning
+
+
+def _in_tables(files: FamilyFiles, key: str) -> tuple[KeyPrefix, TensorRole] | None:
     for ending in files.endings:
         if key.endswith(ending) and (entry := files.prefixes.get(key.removesuffix(ending))):
             prefix, suffixes = entry

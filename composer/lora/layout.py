@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from composer.lora.contributions import Shares, norms, open_parts, shares_by_layer
-from composer.lora.dtypes import F16, F32, WRITTEN
+from composer.lora.dtypes import F16, F32, F64, WRITTEN
 from composer.lora.writer import Spec, header, order
 
 if TYPE_CHECKING:
@@ -234,12 +234,14 @@ METADATA_ALLOWANCE = 64 * 1024  # bytes that are kept for the caller's metadata
 
 
 def shared_dtype(parts: Sequence[ScaledLora]) -> str:
-    """The type of all weights that take part, float32 if there are several.
+    """The type of all weights that take part, float32 if there are several, or one is float64.
 
     float8 fits into either of the 16-bit types without loss, and becomes float16 by itself.
     """
     used = [lora for lora, scale in parts if scale] or [lora for lora, _ in parts]
     dtypes = {dtype for lora in used for dtype in lora.dtypes}
+    if F64 in dtypes:
+        return F32
     wide = dtypes.intersection(WRITTEN) or {F16}
     return wide.pop() if len(wide) == 1 else F32
 

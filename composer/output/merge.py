@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 _TYPES = {
+    "F64": "float64",
     "F32": "float32",
     "F16": "float16",
     "BF16": "bfloat16",

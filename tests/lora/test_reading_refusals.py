@@ -28,7 +28,6 @@ def refused(path: Path, *words: str) -> BadLora:
     return raised.value
 
 
-OLD_CLIP = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
 FLUX_2 = "transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj.lora_A.weight"
 ALONE: tuple[tuple[str, str], ...] = (
     # a key that stands beside good LoRAs, and words of the reason
@@ -59,7 +58,6 @@ ALONE: tuple[tuple[str, str], ...] = (
     ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", "SDXL"),
     ("lora_unet_input_blocks_4_1_proj_in.alpha", "SDXL"),
     ("unet.up_blocks.0.attentions.0.to_q.lora_A.weight", "SDXL"),
-    (f"{OLD_CLIP}.lora_linear_layer.down.weight", "an old spelling of diffusers"),
     ("lora_te2_text_model_encoder_layers_31_mlp_fc1.alpha", "of a text encoder made for another"),
     ("text_encoder_2.text_model.encoder.layers.0.mlp.fc1.lora_A.weight", "of a text encoder"),
     ("model.diffusion_model.double_blocks.0.img_attn.qkv.weight", "checkpoint"),
@@ -70,7 +68,7 @@ ALONE: tuple[tuple[str, str], ...] = (
     ("transformer.transformer_blocks.00.attn.to_q.alpha", "not a known key of a FLUX.1 LoRA"),
     ("single_blocks.0.processor.qkv_lora.lora_down.weight", "not a known key of a FLUX.1 LoRA"),
     (f"{Q}.down.weight", "not a known key of a FLUX.1 LoRA"),
-    ("diffusion_model.transformer_blocks.0.attn.to_q.alpha", "not a known key of a FLUX.1 LoRA"),
+    ("diffusion_model.blocks.0.attn.to_q.alpha", "not a known key of a FLUX.1 LoRA"),
     ("extra", "not a known key of a FLUX.1 LoRA"),
     ("", "not a known key of a FLUX.1 LoRA"),
 )
@@ -135,9 +133,9 @@ BROKEN: tuple[tuple[Tensors, str, str], ...] = (
     (pair(Q, rank=0), Q, "have rank 0"),
     ({**pair(Q), f"{Q}.lora_B.weight": zeros(3072, 3)}, Q, "disagree on the rank"),
     (pair("transformer.proj_out", 3072, 64, rank=8193), "proj_out.lora_A", "rank 8,193"),
-    ({**pair(Q), f"{Q}.lora_A.weight": zeros(2, 3072, 1, 1)}, Q, "matrices only"),
+    ({**pair(Q), f"{Q}.lora_A.weight": zeros(2, 3072, 3, 3)}, Q, "matrices only"),
     ({**pair(Q), f"{Q}.lora_A.weight": zeros(2, 3072, dtype=np.int8)}, Q, "I8"),
-    ({**pair(Q), f"{Q}.lora_A.weight": zeros(2, 3072, dtype=np.float64)}, Q, "F64"),
+    ({**pair(Q), f"{Q}.lora_A.weight": zeros(2, 3072, dtype=np.int32)}, Q, "I32"),
     ({**pair(Q), f"{Q}.diff_b": zeros(9216)}, f"{Q}.diff_b", "3072 outputs"),
     ({**pair(Q), f"{Q}.lora_B.bias": zeros(3072, 1)}, f"{Q}.lora_B.bias", "3072 outputs"),
     ({**pair(FC1, 768), f"{FC1}.diff_b": zeros(3072)}, FC1, "a bias of a text encoder"),

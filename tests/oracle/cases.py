@@ -29,7 +29,7 @@ FUSED = tuple(
     for name in ("img_attn.qkv", "txt_attn.qkv", "txt_mlp.0", "img_mod.lin")
 ) + tuple(f"single_blocks.0.{name}" for name in ("linear1", "linear2"))
 TOP, FUSED_TOP = ("x_embedder", "norm_out.linear"), ("img_in", "final_layer.adaLN_modulation.1")
-AB, DEFAULT, DOWN_UP, DOTS, _ = PAIRS
+AB, DEFAULT, DOWN_UP, DOTS = PAIRS[:4]
 
 
 @dataclass(frozen=True)

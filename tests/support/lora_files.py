@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 FLOATS = {**DTYPES, "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2}
+FLOATS["F64"] = np.float64
 
 
 @dataclass(frozen=True)

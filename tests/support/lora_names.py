@@ -6,6 +6,7 @@ in the engine's tables shows as a disagreement.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -155,19 +156,86 @@ def _xlabs(prefix: str) -> dict[str, Layer]:
     return found
 
 
+def _parts() -> dict[str, Layer]:
+    """Parts of BFL's layers: OneTrainer's numbers, and ComfyUI's name of q, k and v together."""
+    found = {}
+    for name, layer in BFL.items():
+        if len(layer.parts) > 1:
+            for number, module in enumerate(layer.parts):
+                found[f"{name}.{number}"] = DIFFUSERS[module]
+        if name.endswith("linear1"):
+            found[f"{name}_qkv"] = _first_three(layer)
+    return {**found, "img_in.proj": DIFFUSERS["x_embedder"]}
+
+
+def _first_three(layer: Layer) -> Layer:
+    return Layer(3072, 9216, {m: r for m, r in layer.parts.items() if not m.endswith("mlp")})
+
+
+def _fused() -> dict[str, Layer]:
+    """Fused projections among diffusers' names."""
+    found = {}
+    for n in range(19):
+        ours, theirs = f"transformer_blocks.{n}.attn", f"double_blocks.{n}"
+        found[f"{ours}.to_qkv"] = BFL[f"{theirs}.img_attn.qkv"]
+        found[f"{ours}.to_added_qkv"] = BFL[f"{theirs}.txt_attn.qkv"]
+        found[f"{ours}.add_qkv_proj"] = BFL[f"{theirs}.txt_attn.qkv"]
+    for n in range(38):
+        ours, whole = f"single_transformer_blocks.{n}", BFL[f"single_blocks.{n}.linear1"]
+        found[f"{ours}.attn.to_qkv"] = _first_three(whole)
+        found[f"{ours}.attn.to_qkv_mlp"] = found[f"{ours}.to_qkv_mlp"] = whole
+    return found
+
+
+_SYNTH_BLOCK = """
+blocks norm1_a.linear        double_blocks img_mod.lin
+blocks norm1_b.linear        double_blocks txt_mod.lin
+blocks attn.a_to_qkv         double_blocks img_attn.qkv
+blocks attn.b_to_qkv         double_blocks txt_attn.qkv
+blocks attn.a_to_out         double_blocks img_attn.proj
+blocks attn.b_to_out         double_blocks txt_attn.proj
+blocks ff_a.0                double_blocks img_mlp.0
+blocks ff_a.2                double_blocks img_mlp.2
+blocks ff_b.0                double_blocks txt_mlp.0
+blocks ff_b.2                double_blocks txt_mlp.2
+single_blocks norm.linear    single_blocks modulation.lin
+single_blocks to_qkv_mlp     single_blocks linear1
+single_blocks proj_out       single_blocks linear2
+"""
+_SYNTH_TOP = """
+final_norm_out.linear                   norm_out.linear
+final_proj_out                          proj_out
+pooled_text_embedder.0                  time_text_embed.text_embedder.linear_1
+pooled_text_embedder.2                  time_text_embed.text_embedder.linear_2
+time_embedder.timestep_embedder.0       time_text_embed.timestep_embedder.linear_1
+time_embedder.timestep_embedder.2       time_text_embed.timestep_embedder.linear_2
+guidance_embedder.timestep_embedder.0   time_text_embed.guidance_embedder.linear_1
+guidance_embedder.timestep_embedder.2   time_text_embed.guidance_embedder.linear_2
+"""
+
+
+def _synth() -> dict[str, Layer]:
+    found = {name: DIFFUSERS[path] for name, path in _rows(_SYNTH_TOP)}
+    for blocks, name, theirs, bfl in _rows(_SYNTH_BLOCK):
+        for n in range(19 if theirs == "double_blocks" else 38):
+            found[f"{blocks}.{n}.{name}"] = BFL[f"{theirs}.{n}.{bfl}"]
+    return found
+
+
 _FLAT_CLIP = {name.removeprefix("text_model."): layer for name, layer in CLIP.items()}
+_D, _B, _S = DIFFUSERS | _fused(), BFL | _parts(), _synth()
 # A format's name, as `read` says it -> its spellings of layers.
 FORMATS: Mapping[str, Mapping[str, Layer]] = {
-    "diffusers": _dotted("transformer.", DIFFUSERS),
-    "bare diffusers": DIFFUSERS | _dotted("unet.", DIFFUSERS),
-    "raw PEFT": _dotted("base_model.model.", DIFFUSERS)
-    | _dotted("transformer.base_model.model.", DIFFUSERS),
-    "kohya": _underscored("lora_unet_", BFL) | _underscored("lora_unet_", DIFFUSERS),
-    "ComfyUI": _dotted("diffusion_model.", BFL) | _dotted("model.diffusion_model.", BFL),
-    "BFL": BFL,
-    "fal": _dotted("base_model.model.", BFL),
-    "OneTrainer": _underscored("lora_transformer_", DIFFUSERS),
-    "LyCORIS": _underscored("lycoris_", DIFFUSERS) | _underscored("lycoris_", BFL),
+    "diffusers": _dotted("transformer.", _D),
+    "bare diffusers": _D | _dotted("unet.", _D),
+    "raw PEFT": _dotted("base_model.model.", _D) | _dotted("transformer.base_model.model.", _D),
+    "kohya": _underscored("lora_unet_", _B | _D),
+    "ComfyUI": _dotted("diffusion_model.", _B | _D) | _dotted("model.diffusion_model.", _B | _D),
+    "BFL": _B | _dotted("transformer.", _B),
+    "fal": _dotted("base_model.model.", _B),
+    "OneTrainer": _underscored("lora_transformer_", _D | _B),
+    "LyCORIS": _underscored("lycoris_", _D | _B),
+    "DiffSynth": _S | _dotted("pipe.dit.", _S),
     "XLabs": _xlabs("") | _xlabs("diffusion_model."),
     "text encoder": _underscored("lora_te1_", CLIP)
     | _underscored("lora_te_", CLIP)
@@ -176,6 +244,8 @@ FORMATS: Mapping[str, Mapping[str, Layer]] = {
     | _dotted("text_encoder.", CLIP)
     | _dotted("text_encoder.", _FLAT_CLIP)
     | _dotted("text_encoder_2.", T5)
+    | _dotted("clip_l.", CLIP)
+    | _dotted("t5.", T5)
     | _dotted("text_encoders.clip_l.transformer.", CLIP)
     | _dotted("text_encoders.t5xxl.transformer.", T5),
 }
@@ -188,6 +258,8 @@ PAIRS = (
     (".lora_down.weight", ".lora_up.weight"),
     (".lora.down.weight", ".lora.up.weight"),
     ("_lora.down.weight", "_lora.up.weight"),
+    (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight"),
+    (".lora_A", ".lora_B"),
 )
 XLABS_PAIR = (".down.weight", ".up.weight")
 HADA = (".hada_w1_a", ".hada_w1_b", ".hada_w2_a", ".hada_w2_b")
@@ -198,7 +270,7 @@ ENDINGS: Mapping[str, str] = {
     **{down: "down" for down, _ in PAIRS},
     **{up: "up" for _, up in PAIRS},
     **dict.fromkeys(PEFT_BIAS, ".lora_B.bias"),
-    **{ending: ending for ending in (".alpha", ".diff_b", *HADA, *LOKR)},
+    **{ending: ending for ending in (".alpha", ".diff_b", ".reshape_weight", *HADA, *LOKR)},
 }
 XLABS_ENDINGS: Mapping[str, str] = {XLABS_PAIR[0]: "down", XLABS_PAIR[1]: "up", ".alpha": ".alpha"}
 
@@ -212,7 +284,14 @@ NORMS: Mapping[str, str] = {  # key -> diffusers' name of the norm whose scale i
         ),
     )
     for name, bfl in norms.items()
-    for key in (f"transformer.{ours}{name}.weight", f"{theirs}{bfl}.scale")
+    for key in (
+        f"transformer.{ours}{name}.weight",
+        *(
+            f"{prefix}{theirs}{bfl}{ending}"
+            for prefix in ("", "diffusion_model.", "model.diffusion_model.")
+            for ending in (".scale", ".set_weight", ".scale.set_weight")
+        ),
+    )
 }
 
 
@@ -223,3 +302,12 @@ def _meanings() -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 MEANINGS: Mapping[str, tuple[str, str]] = dict(_meanings())  # every legal key -> stem, piece
+
+
+def meaning(key: str) -> tuple[str, str] | None:
+    """Stem and piece of a key as any tool writes it: an adapter's name may be in it, and an
+    underscore after kohya's name of a layer."""
+    unnamed = re.sub(r"(\.lora_[AB])\.[^.]+(\.weight|\.bias)$", r"\1\2", key)
+    unnamed = re.sub(r"(\.(hada_w\d_[ab]|lokr_w\d(_[ab])?))\.[^.]+$", r"\1", unnamed)
+    ended = re.sub(r"^([^.]+)_(\.[^_])", r"\1\2", key)
+    return next((MEANINGS[k] for k in (key, unnamed, ended) if k in MEANINGS), None)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 from safetensors import deserialize, safe_open
-from support.lora_names import CLIP, DIFFUSERS, MEANINGS, NORMS, PEFT_BIAS, STEMS
+from support.lora_names import CLIP, DIFFUSERS, NORMS, PEFT_BIAS, STEMS, meaning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
@@ -70,9 +70,17 @@ def _by_stem(tensors: Mapping[str, NDArray[Any]]) -> dict[str, Pieces]:
     found: dict[str, Pieces] = {}
     for key, values in tensors.items():
         if key not in NORMS:
-            stem, piece = MEANINGS[key]
-            found.setdefault(stem, {})[piece] = np.asarray(values, np.float64)
+            known = meaning(key)
+            assert known is not None, key
+            stem, piece = known
+            found.setdefault(stem, {})[piece] = _matrix(values)
     return found
+
+
+def _matrix(values: NDArray[Any]) -> NDArray[Any]:
+    """In float64, and the weight of a 1x1 convolution as the matrix that it is."""
+    wide = np.asarray(values, np.float64)
+    return wide[:, :, 0, 0] if wide.ndim == 4 else wide
 
 
 def _of(up: NDArray[Any], rows: Iterable[slice]) -> NDArray[Any]:

@@ -7,6 +7,7 @@ those of a few blocks, so that the files of a mix change the same ones.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     Tensors = dict[str, NDArray[Any]]
 
 ALPHA_TYPES = {**FLOATS, "F64": np.float64, "I64": np.int64, "I32": np.int32}
+KOHYA_LIKE = {f"{stem}_" for stem in STEMS if "." not in stem}
 SMALL = 3072 * 768  # entries of a layer on which LoHa and LoKr are drawn: the oracle builds it
 NEAR = ("transformer_blocks.0.", "single_transformer_blocks.0.", "single_transformer_blocks.37.")
 CLIP_NEAR = "text_encoder.text_model.encoder.layers.0."
@@ -54,13 +56,20 @@ class Lora:
 
 @dataclass(frozen=True)
 class File:
-    """LoRAs, scales of norms by key, and PEFT's configuration in one of its two places."""
+    """LoRAs, scales of norms by key, and PEFT's configuration in one of its two places.
+
+    The adapter's name may stand in PEFT's keys, an underscore after kohya's names of layers, and
+    the weights may be those of 1x1 convolutions.
+    """
 
     loras: tuple[Lora, ...]
     norms: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     beside: bool = False
     seed: int = 0
+    adapter: str | None = None
+    underscore: bool = False
+    convolutions: bool = False
 
 
 def save(file: File, path: Path) -> Path:
@@ -68,7 +77,9 @@ def save(file: File, path: Path) -> Path:
     rng = np.random.default_rng(file.seed)
     tensors = {key: rng.uniform(0.5, 1.5, 128).astype(np.float32) for key in file.norms}
     for lora in file.loras:
-        tensors |= _tensors(lora, rng)
+        tensors |= {_key(file, key): v for key, v in _tensors(lora, rng).items()}
+    if file.convolutions:
+        tensors = {k: v[:, :, None, None] if v.ndim == 2 else v for k, v in tensors.items()}
     config = json.dumps(dict(file.config))
     metadata = {"lora_adapter_metadata": config} if file.config and not file.beside else None
     if file.beside:
@@ -77,6 +88,16 @@ def save(file: File, path: Path) -> Path:
         path = path / "adapter_model.safetensors"
     save_file(tensors, path, metadata=metadata)
     return path
+
+
+def _key(file: File, key: str) -> str:
+    before, dot, after = key.partition(".")
+    if file.underscore and f"{before}_" in KOHYA_LIKE:
+        return f"{before}_{dot}{after}"
+    if file.adapter:
+        key = re.sub(r"(\.lora_[AB])(\.weight|\.bias)$", rf"\1.{file.adapter}\2", key)
+        key = re.sub(r"(\.(hada_w|lokr_w)\d(_[ab])?)$", rf"\1.{file.adapter}", key)
+    return key
 
 
 def _tensors(lora: Lora, rng: np.random.Generator) -> Tensors:
@@ -186,7 +207,7 @@ def files(draw: st.DrawFn, *, t5: bool = False, norms: bool = False) -> File:
     found = stems(names, t5=t5)
     chosen = draw(st.lists(st.sampled_from(found), min_size=1, max_size=3, unique=True))
     dtype = draw(
-        st.sampled_from(["F32", "F32", "F16", "F16", "BF16", "BF16", "F8_E4M3", "F8_E5M2"])
+        st.sampled_from(["F32", "F32", "F16", "F16", "BF16", "BF16", "F8_E4M3", "F8_E5M2", "F64"])
     )
     mixed = draw(st.integers(0, 5)) == 0
     drawn, taken = [], set[str]()
@@ -197,7 +218,15 @@ def files(draw: st.DrawFn, *, t5: bool = False, norms: bool = False) -> File:
                 draw(loras(stem, draw(st.sampled_from(sorted(FLOATS))) if mixed else dtype))
             )
     keys = st.lists(st.sampled_from(sorted(NORMS)), max_size=2, unique_by=NORMS.__getitem__)
-    return File(tuple(drawn), tuple(draw(keys)) if norms else (), seed=draw(st.integers(0, 2**16)))
+    named = {key.endswith(".default.weight") for lora in drawn for key in lora.endings}
+    return File(
+        tuple(drawn),
+        tuple(draw(keys)) if norms else (),
+        seed=draw(st.integers(0, 2**16)),
+        adapter=None if True in named else draw(st.sampled_from([None, None, "default_0", "ink"])),
+        underscore=draw(st.booleans()),
+        convolutions=draw(st.integers(0, 3)) == 0,
+    )
 
 
 @st.composite

@@ -14,6 +14,7 @@ from composer.lora.formats import (
     XLABS_SUFFIXES,
     FamilyFiles,
     Module,
+    ModuleSlice,
     OutputFormat,
     OutputLayer,
     SourceFormat,
@@ -25,7 +26,7 @@ from composer.lora.formats import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 # --- the transformer's layers ------------------------------------------------------------
 
@@ -138,6 +139,82 @@ BY_PATH: Mapping[str, TargetLayer] = {module.path: alone(module) for module in M
 BY_BFL: Mapping[str, TargetLayer] = fused(MODULES, _SWAPPED)
 NORMS: Mapping[str, str] = dict(_norms())  # diffusers' path -> BFL's
 
+
+def _joined(layer: TargetLayer, first: int, last: int) -> TargetLayer:
+    """Neighbouring modules of a fused layer as a layer of their own."""
+    start = layer.parts[first].start
+    parts = (ModuleSlice(p.module, p.start - start) for p in layer.parts[first:last])
+    return TargetLayer(layer.inputs, layer.parts[last - 1].stop - start, tuple(parts))
+
+
+def _bfl_parts() -> Iterator[tuple[str, TargetLayer]]:
+    """Names of some tools for parts of BFL's layers: OneTrainer numbers the modules of a fused one,
+    ComfyUI has a single block's q, k and v together."""
+    for name, layer in BY_BFL.items():
+        if layer.fused:
+            yield from ((f"{name}.{n}", alone(part.module)) for n, part in enumerate(layer.parts))
+        if name.endswith(".linear1"):
+            yield f"{name}_qkv", _joined(layer, 0, 3)
+    yield "img_in.proj", BY_BFL["img_in"]
+
+
+def _diffusers_fused() -> Iterator[tuple[str, TargetLayer]]:
+    """Diffusers' names for fused projections, after `fuse_qkv_projections`, and SimpleTuner's."""
+    for block, bfl, double in _blocks():
+        if double:
+            yield f"{block}.attn.to_qkv", BY_BFL[f"{bfl}.img_attn.qkv"]
+            for name in ("to_added_qkv", "add_qkv_proj"):
+                yield f"{block}.attn.{name}", BY_BFL[f"{bfl}.txt_attn.qkv"]
+        else:
+            yield f"{block}.attn.to_qkv", _joined(BY_BFL[f"{bfl}.linear1"], 0, 3)
+            for name in ("to_qkv_mlp", "attn.to_qkv_mlp"):
+                yield f"{block}.{name}", BY_BFL[f"{bfl}.linear1"]
+
+
+# DiffSynth-Studio's own name of a layer, and BFL's, or diffusers' outside the blocks.
+_DIFFSYNTH_DOUBLE = (
+    ("norm1_a.linear", "img_mod.lin"),
+    ("norm1_b.linear", "txt_mod.lin"),
+    ("attn.a_to_qkv", "img_attn.qkv"),
+    ("attn.b_to_qkv", "txt_attn.qkv"),
+    ("attn.a_to_out", "img_attn.proj"),
+    ("attn.b_to_out", "txt_attn.proj"),
+    ("ff_a.0", "img_mlp.0"),
+    ("ff_a.2", "img_mlp.2"),
+    ("ff_b.0", "txt_mlp.0"),
+    ("ff_b.2", "txt_mlp.2"),
+)
+_DIFFSYNTH_SINGLE = (
+    ("norm.linear", "modulation.lin"),
+    ("to_qkv_mlp", "linear1"),
+    ("proj_out", "linear2"),
+)
+_DIFFSYNTH_TOP = (
+    ("final_norm_out.linear", "norm_out.linear"),
+    ("final_proj_out", "proj_out"),
+    ("pooled_text_embedder.0", "time_text_embed.text_embedder.linear_1"),
+    ("pooled_text_embedder.2", "time_text_embed.text_embedder.linear_2"),
+    ("time_embedder.timestep_embedder.0", "time_text_embed.timestep_embedder.linear_1"),
+    ("time_embedder.timestep_embedder.2", "time_text_embed.timestep_embedder.linear_2"),
+    ("guidance_embedder.timestep_embedder.0", "time_text_embed.guidance_embedder.linear_1"),
+    ("guidance_embedder.timestep_embedder.2", "time_text_embed.guidance_embedder.linear_2"),
+)
+
+
+def _diffsynth() -> Iterator[tuple[str, TargetLayer]]:
+    for _, bfl, double in _blocks():
+        block = bfl.replace("double_blocks", "blocks")
+        for name, native in _DIFFSYNTH_DOUBLE if double else _DIFFSYNTH_SINGLE:
+            yield f"{block}.{name}", BY_BFL[f"{bfl}.{native}"]
+    for name, path in _DIFFSYNTH_TOP:
+        yield name, BY_PATH[path]
+
+
+# Every name of a layer in the manner of BFL, of diffusers, and of DiffSynth-Studio.
+BFL_NAMES: Mapping[str, TargetLayer] = {**BY_BFL, **dict(_bfl_parts())}
+DIFFUSERS_NAMES: Mapping[str, TargetLayer] = {**BY_PATH, **dict(_diffusers_fused())}
+DIFFSYNTH_NAMES: Mapping[str, TargetLayer] = dict(_diffsynth())
+
 # --- the text encoders -------------------------------------------------------------------
 
 _TEXT = (ENCODER, ENCODER)  # group and block
@@ -194,65 +271,63 @@ def _xlabs(prefix: str) -> Iterator[tuple[str, TargetLayer]]:
             yield f"{prefix}{block}.processor.proj_lora{suffix}", BY_BFL[f"{block}.{side}.proj"]
     for n in range(SINGLE_BLOCKS):
         block = f"single_blocks.{n}"
-        parts = BY_BFL[f"{block}.linear1"].parts[:3]
-        yield f"{prefix}{block}.processor.qkv_lora", TargetLayer(HIDDEN, parts[-1].stop, parts)
+        yield f"{prefix}{block}.processor.qkv_lora", _joined(BY_BFL[f"{block}.linear1"], 0, 3)
         yield f"{prefix}{block}.processor.proj_lora", BY_BFL[f"{block}.linear2"]
 
 
-DIFFUSERS_FILES = SourceFormat("diffusers", prefixed("transformer.", BY_PATH))
-PEFT = SourceFormat(
-    "raw PEFT",
-    {
-        **prefixed("base_model.model.", BY_PATH),
-        **prefixed("transformer.base_model.model.", BY_PATH),
-    },
-)
-# sd-scripts; some tools write diffusers' names in its manner.
-KOHYA_FILES = SourceFormat(
-    "kohya", {**underscored("lora_unet_", BY_BFL), **underscored("lora_unet_", BY_PATH)}
-)
-# The bare names of Black Forest Labs: OneTrainer's "original", and BFL's own control LoRAs.
-BFL = SourceFormat("BFL", dict(BY_BFL))
+def _all(prefixes: Iterable[str], *names: Mapping[str, TargetLayer]) -> dict[str, TargetLayer]:
+    """These names behind each prefix; with underscores for dots behind one that ends with one."""
+    layers: dict[str, TargetLayer] = {}
+    for prefix in prefixes:
+        spell = underscored if prefix.endswith("_") else prefixed
+        for one in names:
+            layers |= spell(prefix, one)
+    return layers
+
+
+COMFYUI = ("diffusion_model.", "model.diffusion_model.")
 # A text encoder's part says nothing about the format of the rest.
 ENCODERS = SourceFormat(
     "text encoder",
     {
-        **underscored("lora_te1_", _CLIP),
-        **underscored("lora_te_", _CLIP),
-        **underscored("lora_te3_", _T5),
-        **underscored("lora_te2_", _T5),
-        **prefixed("text_encoder.", _CLIP),
-        **prefixed("text_encoder.", _FLAT_CLIP),
-        **prefixed("text_encoder_2.", _T5),
-        **prefixed("text_encoders.clip_l.transformer.", _CLIP),
-        **prefixed("text_encoders.t5xxl.transformer.", _T5),
+        **_all(("lora_te1_", "lora_te_"), _CLIP),
+        **_all(("lora_te3_", "lora_te2_"), _T5),
+        **_all(("text_encoder.",), _CLIP, _FLAT_CLIP),
+        **_all(("text_encoder_2.",), _T5),
+        **_all(("clip_l.", "text_encoders.clip_l.transformer."), _CLIP),
+        **_all(("t5.", "text_encoders.t5xxl.transformer."), _T5),
     },
 )
+DIFFUSERS_FILES = SourceFormat("diffusers", _all(("transformer.",), DIFFUSERS_NAMES))
+# sd-scripts; some tools write diffusers' names in its manner.
+KOHYA_FILES = SourceFormat("kohya", _all(("lora_unet_",), BFL_NAMES, DIFFUSERS_NAMES))
 FORMATS = (
     DIFFUSERS_FILES,
-    SourceFormat("bare diffusers", {**BY_PATH, **prefixed("unet.", BY_PATH)}),
-    PEFT,
+    SourceFormat("bare diffusers", _all(("", "unet."), DIFFUSERS_NAMES)),
+    SourceFormat(
+        "raw PEFT",
+        _all(("base_model.model.", "transformer.base_model.model."), DIFFUSERS_NAMES),
+    ),
     KOHYA_FILES,
-    SourceFormat(
-        "ComfyUI",
-        {
-            **prefixed("diffusion_model.", BY_BFL),
-            **prefixed("model.diffusion_model.", BY_BFL),
-        },
-    ),
-    BFL,
-    SourceFormat("fal", prefixed("base_model.model.", BY_BFL)),
-    SourceFormat("OneTrainer", underscored("lora_transformer_", BY_PATH)),
-    SourceFormat(
-        "LyCORIS", {**underscored("lycoris_", BY_PATH), **underscored("lycoris_", BY_BFL)}
-    ),
+    SourceFormat("ComfyUI", _all(COMFYUI, BFL_NAMES, DIFFUSERS_NAMES)),
+    # The names of Black Forest Labs: bare in their own control LoRAs, both ways OneTrainer's.
+    SourceFormat("BFL", _all(("", "transformer."), BFL_NAMES)),
+    SourceFormat("fal", _all(("base_model.model.",), BFL_NAMES)),
+    SourceFormat("OneTrainer", _all(("lora_transformer_",), DIFFUSERS_NAMES, BFL_NAMES)),
+    SourceFormat("LyCORIS", _all(("lycoris_",), DIFFUSERS_NAMES, BFL_NAMES)),
+    SourceFormat("DiffSynth", _all(("", "pipe.dit."), DIFFSYNTH_NAMES)),
     SourceFormat("XLabs", {**dict(_xlabs("")), **dict(_xlabs("diffusion_model."))}, XLABS_SUFFIXES),
     ENCODERS,
 )
 # Scales of norms that take the place of the base model's: key -> diffusers' path.
 NORM_KEYS: Mapping[str, str] = {
     **{f"transformer.{path}.weight": path for path in NORMS},
-    **{f"{bfl}.scale": path for path, bfl in NORMS.items()},
+    **{
+        f"{prefix}{bfl}{ending}": path
+        for path, bfl in NORMS.items()
+        for prefix in ("", *COMFYUI)
+        for ending in (".scale", ".set_weight", ".scale.set_weight")
+    },
 }
 
 # --- the formats of a result -------------------------------------------------------------

@@ -99,10 +99,9 @@ REASONS = _table(
         "a full difference, which is not a LoRA: extract one from it first",
     ),
     (r"\.lora_A\.bias$", "a bias of the down projection, which no trainer makes"),
-    (
-        r"\.lora_linear_layer\.",
-        "an old spelling of diffusers, from before PEFT, which is not read: convert it first",
-    ),
     (r"^bundle_emb", "a bundled embedding (textual inversion), which a LoRA can't hold"),
-    (r"^(lora_te\d?_|text_encoders?(_\d)?\.|te\d?\.)", f"of a text encoder {_OTHER}"),
+    (
+        r"^(lora_te\d?_|text_encoders?(_\d)?\.|te\d?\.|clip_[lg]\.|t5\.)",
+        f"of a text encoder {_OTHER}",
+    ),
 )
