@@ -362,7 +362,8 @@ class Lock:
 class Intent:
     """A POST that may have been sent: written to the journal before it is.
 
-    `at`: when it was about to be sent, or, once that is known, when its answer got lost.
+    `at`: when it was about to be sent, or, once that is known, when its answer got lost. `uptime`:
+    the same, in seconds since the machine started, as somebody may set the time of day.
     """
 
     token: str
@@ -370,6 +371,7 @@ class Intent:
     name: str
     content: Content
     at: float  # seconds since the epoch, by the journal's clock
+    uptime: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

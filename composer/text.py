@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 # Control characters, the line separators of Unicode, lone surrogates and noncharacters.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]")
@@ -66,6 +66,12 @@ def did_you_mean(word: str, options: Iterable[str], *, likeness: float = 0.6) ->
     folded = {option.casefold(): option for option in options}
     close = get_close_matches(word.casefold(), folded, n=1, cutoff=likeness)
     return folded[close[0]] if close else None
+
+
+def listed(names: Sequence[str], *, most: int = 3) -> str:
+    """The first of these names, and how many more there are: `a, b, c and 4 more`."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def counted(n: int, noun: str) -> str:

@@ -83,10 +83,16 @@ class _Lazy(click.Group):
             raise click.UsageError(f"{error.message.rstrip('.')}.{hint}", ctx) from error
 
 
+class _ToStderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
 def _listen(level: int) -> None:
     """What composer logs goes to stderr; other libraries stay silent."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler = _ToStderr()
+    plain = "%(message)s" if level == logging.WARNING else "%(levelname)s %(name)s: %(message)s"
+    handler.setFormatter(logging.Formatter(plain))
     logger = logging.getLogger("composer")
     logger.handlers = [handler]
     logger.setLevel(level)
@@ -109,8 +115,7 @@ def compose(ctx: click.Context, verbose: bool, debug: bool) -> None:
       compose plan
       compose apply
     """
-    if verbose or debug:
-        _listen(logging.DEBUG if debug else logging.INFO)
+    _listen(logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

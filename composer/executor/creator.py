@@ -7,7 +7,9 @@ off may have created.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import TYPE_CHECKING
 
 from composer.errors import Ambiguous, NotFound, TargetError, Unreachable
@@ -16,17 +18,19 @@ from composer.model import MARK, Replaced
 from composer.planner import known_ids, models_of_intents
 from composer.planner.identity import exact_matches, same_concepts
 from composer.planner.transitions import entry_in_progress
-from composer.targets.base import observe, pause_within
+from composer.targets.base import Search, observe, pause_within
+from composer.text import listed, visible
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from composer.lock import Ledger
     from composer.model import Content, Intent, Model, Observed, Recipe
     from composer.planner import Action
     from composer.targets.base import Target
 
+log = logging.getLogger("composer.executor")
 
 _POSTS = 3  # each only after the one before it has provably made nothing
 
@@ -88,6 +92,11 @@ class Creator:
             )
         except Ambiguous:
             intent = self.ledger.unanswered(intent)
+            log.warning(
+                "the answer to the creation of %s was lost: looking for it for up to %d s",
+                visible(intent.name),
+                ceil(self.settings.grace),
+            )
             model = self._look(intent)
         except TargetError:
             self.ledger.expire(intent)
@@ -274,29 +283,54 @@ def recover(
         if stop.wait(seconds):
             raise Stopped
 
-    began = ledger.clock()
+    search = Search(grace, ledger.clock, pause).started()
+    sent = {intent.token: _sent(intent, ledger) for intent in ledger.known_state.intents}
+    said = False
     while True:
         now = ledger.clock()
-        observed = observe(
-            target, recipes, ledger.known_state, grace=grace, clock=ledger.clock, pause=pause
-        )
+        observed = observe(target, recipes, ledger.known_state, search)
         if not ledger.known_state.intents:
             return observed
-        _settle_intents(ledger, observed, began=began, before=now - grace)
-        if ledger.known_state.intents:
+        _settle_intents(ledger, observed, sent, before=now - grace)
+        if open_intents := ledger.known_state.intents:
+            if not said:
+                _say_waiting(open_intents, max(sent[i.token] for i in open_intents) + grace - now)
+                said = True
             pause(pause_within(grace))
 
 
-def _settle_intents(ledger: Ledger, observed: Observed, *, began: float, before: float) -> None:
-    """Record the models that are there, and give up what would have been seen by now.
+def _sent(intent: Intent, ledger: Ledger) -> float:
+    """The latest that a killed run's POST may have taken effect, by the ledger's clock.
 
-    A killed run's POST may have taken effect up to a minute after its intent, but not after this
-    run `began` if that is sooner. What took effect `before` that time would be seen.
+    That is up to a minute after it was sent, and before this run. When it was sent is told by two
+    clocks, of which the later counts: the time of day may have been set since, and the time since
+    the machine started begins anew with each start.
     """
+    now, up = ledger.clock(), ledger.uptime()
+    age = now - intent.at
+    if intent.uptime is not None:
+        age = min(age, up - intent.uptime if intent.uptime <= up else up)
+    return now - max(age - _UNDER_WAY, 0.0)
+
+
+def _say_waiting(intents: Sequence[Intent], seconds: float) -> None:
+    log.warning(
+        "waiting up to %d s: an interrupted run may have created %s, and the target may not show"
+        " it yet",
+        ceil(seconds),
+        listed([f"{visible(intent.name)} ({visible(intent.path)})" for intent in intents]),
+    )
+
+
+def _settle_intents(
+    ledger: Ledger, observed: Observed, sent: Mapping[str, float], *, before: float
+) -> None:
+    """Record the models that are there, and give up those that were sent `before` this time: they
+    would be seen by now."""
     for intent, model in models_of_intents(ledger.known_state, observed):
         ledger.found(intent, model.id)
     ledger.refresh()
     for intent in ledger.known_state.intents:
-        if before >= max(intent.at, min(began, intent.at + _UNDER_WAY)):
+        if before >= sent[intent.token]:
             ledger.expire(intent)
     ledger.refresh()

@@ -7,7 +7,7 @@ from composer.files.state import only_one
 from composer.lock.codec import Plain, plain_content, plain_entry, plain_parameters
 from composer.lock.document import dump, has_markers, lock_text, parse, read_lock, write_lock
 from composer.lock.journal import Journal, remember
-from composer.lock.ledger import Ledger
+from composer.lock.ledger import Ledger, steady_clock
 from composer.lock.merge import flattened, merge_locks, read_conflicted, read_merged, undecided
 from composer.model import LOCK_NAME
 
@@ -30,6 +30,7 @@ __all__ = [
     "read_lock",
     "read_merged",
     "remember",
+    "steady_clock",
     "undecided",
     "write_lock",
 ]

@@ -97,7 +97,8 @@ def _plain_replaced(old: Replaced) -> Plain:
 def plain_intent(intent: Intent) -> Plain:
     content = plain_content(intent.content)
     what = {"token": intent.token, "recipe": intent.path, "name": intent.name}
-    return {**what, "content": content, "at": intent.at}
+    uptime = {} if intent.uptime is None else {"uptime": intent.uptime}
+    return {**what, "content": content, "at": intent.at, **uptime}
 
 
 # --- and back ----------------------------------------------------------------------------
@@ -179,6 +180,7 @@ def read_intent(plain: Plain) -> Intent:
         name=str(plain["name"]),
         content=read_content(Node(plain["content"], "content")),
         at=float(plain["at"]),
+        uptime=float(plain["uptime"]) if "uptime" in plain else None,
     )
 
 

@@ -1,7 +1,7 @@
 """The journal of an apply: `journal.jsonl` in the state folder, one event a line, each fsynced.
 
-    intent   a POST is about to be sent (token, recipe, name, content, at); once more, with a later
-             `at`, where it got no answer
+    intent   a POST is about to be sent (token, recipe, name, content, at, uptime); once more, with
+             a later time, where it got no answer
     found    the model of an intent whose answer was lost (token, recipe, made, at)
     expired  an intent's model did not appear within the grace, or was refused (token, recipe)
     entry    a recipe's entry as it now is; `settles` an intent, `made` the id of its model, `at`

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def steady_clock() -> Callable[[], float]:
+    """Seconds since 1970 that pass evenly, whatever is done to the system's clock from now on."""
+    offset = time.time() - time.monotonic()
+    return lambda: offset + time.monotonic()
+
+
 class Ledger:
     """Records one run; the caller holds the file lock. All methods may be called by any thread."""
 
@@ -38,15 +44,16 @@ class Ledger:
         state: Path,
         *,
         write: bool = True,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        """`state` is the project's state folder.
+        """`state` is the project's state folder; `clock` replaces both of the machine's clocks.
 
         Without `write` nothing is written, and no folder is made. Raises `InvalidInput`.
         """
         self.root = root
         self.key = key
-        self.clock = clock
+        self.clock = clock or steady_clock()
+        self.uptime = clock or time.monotonic
         if write:
             prepare_state(state, root)
         self._journal = Journal(state)
@@ -83,13 +90,14 @@ class Ledger:
 
     def intend(self, path: str, name: str, content: Content) -> Intent:
         """Record that a POST is about to be sent."""
-        intent = Intent(secrets.token_hex(8), path, name, content, self.clock())
+        token = secrets.token_hex(8)
+        intent = Intent(token, path, name, content, self.clock(), self.uptime())
         self._append({"event": "intent", **plain_intent(intent)})
         return intent
 
     def unanswered(self, intent: Intent) -> Intent:
         """Record that the POST got no answer and may have taken effect: its grace begins now."""
-        later = replace(intent, at=self.clock())
+        later = replace(intent, at=self.clock(), uptime=self.uptime())
         self._append({"event": "intent", **plain_intent(later)})
         return later
 

@@ -29,7 +29,7 @@ from composer.planner import Verb, known_ids, orphans, plan, with_recovered
 from composer.project.opening import open_target
 from composer.project.options import PLAN_DEFAULTS
 from composer.project.sources import find
-from composer.targets.base import observe
+from composer.targets.base import Search, observe
 from composer.targets.kind import CheckRequest, TargetOptions
 from composer.targets.registry import VARIABLE as TARGET_VARIABLE
 from composer.targets.registry import find_kind, kind_names
@@ -240,7 +240,7 @@ def _of_target(project: Project, options: TargetOptions, env: Mapping[str, str])
     try:
         with open_target(options, project, env=env, run_jobs=False) as target:
             memory = _remembered(project, target.key)
-            observed = observe(target, project.recipes, memory, grace=target.grace)
+            observed = observe(target, project.recipes, memory, Search(target.grace))
     except ComposeError as error:
         return [Check(TARGET, WRONG, error.message, error.hint or "", error.exit_status)]
     memory = with_recovered(memory, observed)

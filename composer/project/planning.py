@@ -16,7 +16,7 @@ from composer.output.plan_view import PlanView
 from composer.planner import MARKERS, compare_locks, plan, unreadable, with_recovered
 from composer.planner import plan_offline as plan_by_lock
 from composer.project.options import PLAN_DEFAULTS, check_approved
-from composer.targets.base import Target, observe
+from composer.targets.base import Search, Target, observe
 from composer.text import shorten, visible
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def check_names(recipes: Sequence[Recipe], options: Options) -> None:
 def build_plan(project: Project, target: Target, options: Options) -> Plan:
     """The bare plan of what lock, journal and target say now."""
     memory = remember(project.root, target.key, project.state, lock=project.current_lock())
-    observed = observe(target, project.recipes, memory, grace=target.grace)
+    observed = observe(target, project.recipes, memory, Search(target.grace))
     return plan(project.recipes, with_recovered(memory, observed), observed, options)
 
 

@@ -6,11 +6,16 @@ commands are given a `Target` and never ask which one it is.
 
 from __future__ import annotations
 
+import logging
 import time
+from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from composer.lock import steady_clock
 from composer.lora import families
 from composer.model import NOTHING_DESCRIBED, Observed
+from composer.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from composer.model import Concept, Described, Entry, Job, KnownState, Model, Parameters, Recipe
+
+log = logging.getLogger("composer.targets")
 
 
 class Target(Protocol):
@@ -153,27 +160,41 @@ def pause_within(grace: float) -> float:
     return min(1.0, max(0.02, grace / 10))
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How to look for models that a late replica may not show yet; times in seconds.
+
+    It is over `grace` after our POST by `clock`, and at the latest that long after `began`.
+    """
+
+    grace: float = 0.0
+    clock: Callable[[], float] = field(default_factory=steady_clock)
+    pause: Callable[[float], None] = time.sleep
+    began: float | None = None
+
+    def started(self) -> Search:
+        """The same, begun now unless it has begun before."""
+        return replace(self, began=self.clock()) if self.began is None else self
+
+
 def observe(
     target: Target,
     recipes: Iterable[Recipe],
     memory: KnownState,
-    *,
-    grace: float = 0.0,
-    clock: Callable[[], float] = time.time,
-    pause: Callable[[float], None] = time.sleep,
+    search: Search | None = None,
 ) -> Observed:
     """What planning needs to know of a target: its own models, and all that are named by id.
 
-    A composition that the lock names and the target does not return may be a late replica. It is
-    looked for until `grace` seconds after our POST, or, if the journal does not have that, after
-    this first request. Raises what the target raises.
+    A composition that the lock names and the target does not return may be a late replica, and is
+    searched for. If the journal does not know when it was created, that counts as now. Raises what
+    the target raises.
     """
     models = {model.id: model for model in target.list_models()}
     own = frozenset(models)
     models |= target.get_models(_ids_to_read(list(recipes), memory, models))
     owner = target.owner()
     if not (memory.owner and owner and memory.owner != owner):  # else a guard refuses anyway
-        models |= _late(target, memory, models, grace=grace, clock=clock, pause=pause)
+        models |= _late(target, memory, models, (search or Search()).started())
     return Observed(
         key=target.key,
         models=models,
@@ -206,24 +227,28 @@ def _ids_to_read(
 
 
 def _late(
-    target: Target,
-    memory: KnownState,
-    models: Mapping[str, Model],
-    *,
-    grace: float,
-    clock: Callable[[], float],
-    pause: Callable[[float], None],
+    target: Target, memory: KnownState, models: Mapping[str, Model], search: Search
 ) -> dict[str, Model]:
     """The compositions in use that appear within their grace."""
-    first = clock()
+    began = search.began or search.clock()
     in_use = {id for entry in memory.entries.values() for id in _in_use(entry)} | {*memory.made}
     until = {
-        id: (memory.made[id].at if id in memory.made else first) + grace
+        # an event of the future is from a clock that was ahead
+        id: min(memory.made[id].at if id in memory.made else began, began) + search.grace
         for id in in_use - models.keys()
     }
     late: dict[str, Model] = {}
-    while missing := [id for id in until if id not in late and clock() < until[id]]:
-        pause(pause_within(grace))
+    said = False
+    while missing := [id for id in until if id not in late and search.clock() < until[id]]:
+        if not said:
+            seconds = max(until[id] for id in missing) - search.clock()
+            log.warning(
+                "waiting up to %d s for models of the lock that the target may not show yet: %s",
+                ceil(seconds),
+                listed(sorted(missing)),
+            )
+            said = True
+        search.pause(pause_within(search.grace))
         late |= target.get_models(sorted(missing))
     return late
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import TYPE_CHECKING
 
 import jsonschema
 import pytest
 from support import serving
 from support.cli import compose, edit, samples, snapshot
+from support.state import made_state
 
 from composer.files.schemas import schema
 from composer.lock import read_lock
@@ -70,6 +72,27 @@ def test_the_same_job_over_http(project: Path, served: Served) -> None:
     assert {n for n in after if after[n] != before[n]} <= {"state/apply.lock"}
     assert len(writes(served)) == sent
     assert list(read_lock(project).targets) == [served.url]
+
+
+@pytest.mark.parametrize("ahead", [25.0, 86_400.0, -5.0])
+def test_what_an_interrupted_run_may_have_created_is_waited_for_once_and_said(
+    ahead: float, project: Path, served: Served
+) -> None:
+    """Also where the clock was ahead when it was interrupted."""
+    concepts = [{"modelId": "model_lost", "scale": 0.6}]
+    content = {"type": "flux.1-composition", "concepts": concepts}
+    intent = {"event": "intent", "token": "0f", "recipe": "recipes/gone.yaml", "name": "Gone"}
+    event = {**intent, "content": content, "at": time.time() + ahead, "target": served.url}
+    (made_state(project) / "journal.jsonl").write_text(json.dumps(event) + "\n", "utf-8")
+    began = time.monotonic()
+    ran = compose("apply", ROGUE, "--grace", "1.5", at=project)
+    assert ran.status == 0, ran.err
+    assert 1.5 <= time.monotonic() - began < 10
+    said = (
+        "waiting up to 2 s: an interrupted run may have created Gone (recipes/gone.yaml), and the"
+        " target may not show it yet"
+    )
+    assert ran.err.splitlines().count(said) == 1
 
 
 def test_replace_revert_and_rename(project: Path, served: Served) -> None:

@@ -6,6 +6,7 @@ all kinds of faults at each call, `.ci/run` one of each class.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import threading
@@ -17,14 +18,17 @@ from typing import TYPE_CHECKING
 import pytest
 from support import exactly_once, fault_cases, serving
 from support.exactly_once import CREATE, REPLACE, WANTED, Start, apply, check_at_rest, ids_of, moved
-from support.fake_target import FakeTarget
+from support.fake_target import FakeTarget, lora
 from support.model_types import COMPOSITION
+from support.rehearsal import Stage, recipe
 from support.sizes import size
 from support.state import state_of
 
+from composer.errors import Ambiguous
 from composer.executor import recover
 from composer.lock import Ledger
-from composer.model import Concept, Content, Entry
+from composer.model import Concept, Content, CreatedRecord, Entry, KnownState
+from composer.targets.base import Search, observe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,6 +119,87 @@ def test_a_killed_run_s_post_may_have_taken_effect_later(
     recover([], FakeTarget(), ledger, grace=10.0, stop=Impatient())
     assert not ledger.known_state.intents
     assert waits <= watch.now - age <= waits + 1
+
+
+@pytest.mark.parametrize("wall", [-86_400.0, -25.0, 25.0, 86_400.0])
+@pytest.mark.parametrize("rebooted", [False, True])
+def test_an_intent_is_as_old_as_the_clock_that_nobody_sets_says(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    wall: float,
+    *,
+    rebooted: bool,
+) -> None:
+    """The time of day went back or ahead between a kill and the next run."""
+    Ledger(tmp_path, "local", state_of(tmp_path)).intend("a.yaml", "Knight", CONTENT)
+    clock, uptime = time.time, time.monotonic
+    monkeypatch.setattr(time, "time", lambda: clock() + wall)
+    if rebooted:
+        start = uptime() - 1.0
+        monkeypatch.setattr(time, "monotonic", lambda: uptime() - start)
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
+    began = uptime()
+    recover([], FakeTarget(), ledger, grace=0.5, stop=threading.Event())
+    assert 0.45 <= uptime() - began < 2.0
+    assert not ledger.known_state.intents
+    assert caplog.text.count("an interrupted run may have created Knight (a.yaml)") == 1
+
+
+@pytest.mark.parametrize("ahead", [25.0, 86_400.0])
+def test_an_intent_without_uptime_is_never_younger_than_now(tmp_path: Path, ahead: float) -> None:
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path), clock=lambda: time.time() + ahead)
+    intent = ledger.intend("a.yaml", "Knight", CONTENT)
+    journal = state_of(tmp_path) / "journal.jsonl"
+    event = json.loads(journal.read_text())
+    del event["uptime"]  # as earlier versions wrote it
+    journal.write_text(json.dumps(event) + "\n")
+    began = time.monotonic()
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
+    assert ledger.known_state.intents[0].token == intent.token
+    recover([], FakeTarget(), ledger, grace=0.4, stop=threading.Event())
+    assert 0.35 <= time.monotonic() - began < 2.0
+
+
+@pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])
+def test_a_clock_that_is_set_during_a_run_changes_no_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    """Neither is a lost answer looked for longer, nor is the model created again too early."""
+    clock = time.time
+    target = FakeTarget(grace=0.5, late=0.3)
+    target.put(lora("lora_ink", "Ink"))
+    project = Stage(tmp_path, target, grace=0.5)
+
+    def set_clock(verb: str, when: str) -> None:
+        if verb == "create" and when == "after":
+            monkeypatch.setattr(time, "time", lambda: clock() + jump)
+
+    target.watch = set_clock
+    target.fail("create", Ambiguous("no answer"), after=True)
+    began = time.monotonic()
+    _, report = project.run([recipe("a.yaml", "Knight", {"Ink": 0.5})])
+    assert time.monotonic() - began < 3.0
+    assert (report.exit_status, len(target.made)) == (0, 1)
+    assert time.time() - clock() == pytest.approx(jump, abs=1.0)  # it was set
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_late_replica_is_searched_for_once_for_the_grace(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, recorded: bool
+) -> None:
+    """Also where the record of its POST is from a clock that was ahead, and an intent is open."""
+    ahead = time.time() + 86_400
+    entry = Entry("Knight", composition="model_gone")
+    made = {"model_gone": CreatedRecord("Knight", CONTENT, ahead)} if recorded else {}
+    memory = KnownState(None, {"a.yaml": entry}, made)
+    search = Search(0.4).started()
+    began = time.monotonic()
+    for _ in range(3):
+        observe(FakeTarget(), [], memory, search)
+    assert 0.35 <= time.monotonic() - began < 1.0
+    assert caplog.text.count("waiting up to 1 s for models of the lock") == 1
+    assert "model_gone" in caplog.text
 
 
 class Impatient(threading.Event):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +73,7 @@ class Fate:
 class MortalLedger(Ledger):
     """A ledger whose writes a `Fate` may cut off."""
 
-    def __init__(self, root: Path, key: str, fate: Fate, clock: Callable[[], float]) -> None:
+    def __init__(self, root: Path, key: str, fate: Fate, clock: Callable[[], float] | None) -> None:
         self.fate = fate
         super().__init__(root, key, state_of(root), clock=clock)
 
@@ -109,7 +108,7 @@ class Stage:
     root: Path
     target: Target
     grace: float = 0.0
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] | None = None  # the machine's
     steps: list[Step] = field(default_factory=list)
 
     def run(

@@ -92,7 +92,7 @@ class Clock:
     def __init__(self, chance: float = 0.0) -> None:
         self.now = 1_000.0
         self.slept: list[float] = []
-        self.pace = Pace(clock=lambda: self.now, wall=lambda: self.now, chance=lambda: chance)
+        self.pace = Pace(clock=lambda: self.now, chance=lambda: chance)
 
     @property
     def options(self) -> SessionOptions:

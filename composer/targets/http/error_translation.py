@@ -181,17 +181,17 @@ def _why(links: list[BaseException]) -> str:
 # --- an answer that is not a success -----------------------------------------------------
 
 
-def refused(info: RequestInfo, answer: Answer, now: float) -> Failed:
-    """The error of an answer that is not 2xx; `now` is in seconds since 1970."""
+def refused(info: RequestInfo, answer: Answer) -> Failed:
+    """The error of an answer that is not 2xx."""
     body = _body(answer)
     message = _server_message(info, body)
     status = answer.status
     summary = f"{status}, {message}" if message else str(status)
     if status >= 500 or status == 408:
         lost = info.lost(f"the server failed: {summary}")
-        return Failed(lost, tries=TRIES_LOST, wait=_wait_demanded(answer.headers, now))
+        return Failed(lost, tries=TRIES_LOST, wait=_wait_demanded(answer.headers))
     if status == 429:
-        return _too_many(info, answer, body, summary, now)
+        return _too_many(info, answer, body, summary)
     if 300 <= status < 400:
         return Failed(_redirected(info, answer), harmless=True)
     return Failed(_final(info, status, body, message), harmless=True)
@@ -235,7 +235,7 @@ def _redirected(info: RequestInfo, answer: Answer) -> TargetError:
     )
 
 
-def _too_many(info: RequestInfo, answer: Answer, body: object, summary: str, now: float) -> Failed:
+def _too_many(info: RequestInfo, answer: Answer, body: object, summary: str) -> Failed:
     """429 means one of three things: a cooldown, a limit of the plan, or a rate limit."""
     cooldown = _seconds(_find(body, "remainingSeconds"))
     ceiling = _find(body, "actionName"), _find(body, "actionLimit")
@@ -246,7 +246,7 @@ def _too_many(info: RequestInfo, answer: Answer, body: object, summary: str, now
         tries=TRIES_THROTTLED,
         harmless=True,
         throttled=True,
-        wait=_wait_demanded(answer.headers, now) if cooldown is None else cooldown,
+        wait=_wait_demanded(answer.headers) if cooldown is None else cooldown,
         exact=cooldown is not None,
     )
 
@@ -261,17 +261,15 @@ def _limit_reached(info: RequestInfo, action: object, limit: object) -> CeilingR
     )
 
 
-def _wait_demanded(headers: Mapping[str, str], now: float) -> float | None:
+def _wait_demanded(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait, by `retry-after-ms` or `Retry-After` (seconds, or a date: RFC 9110)."""
     if (ms := _seconds(headers.get("retry-after-ms"))) is not None:
         return ms / 1000
     after = headers.get("Retry-After")
     if (seconds := _seconds(after)) is not None:
         return seconds
-    date = _date(after)
-    if date is None:
-        return None
-    return max(date - (_date(headers.get("Date")) or now), 0.0)  # by the server's own clock
+    until, now = _date(after), _date(headers.get("Date"))  # both by the server's own clock
+    return None if until is None or now is None else max(until - now, 0.0)
 
 
 def _date(text: str | None) -> float | None:

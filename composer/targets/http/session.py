@@ -208,7 +208,7 @@ class Client:
             raise unanswered(info, error) from error
         log.debug("%s: %d in %.2f s", info, answer.status, self.pace.clock() - started)
         if not 200 <= answer.status < 300:
-            raise refused(info, answer, self.pace.wall())
+            raise refused(info, answer)
         try:
             return read(answer)
         except ValueError as bad:
@@ -314,19 +314,16 @@ _SPREAD_CAP = 5.0  # seconds
 class Pace:
     """How long all callers must wait because the server asked for it. Thread-safe.
 
-    `clock` counts seconds, `wall` is the time of day in seconds since 1970, and `chance` gives
-    0..1 for jitter: tests bring their own.
+    `clock` counts seconds, and `chance` gives 0..1 for jitter: tests bring their own.
     """
 
     def __init__(
         self,
         *,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.clock = clock
-        self.wall = wall
         self.chance = chance
         self._lock = threading.Lock()
         self._until = float("-inf")

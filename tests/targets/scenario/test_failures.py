@@ -238,17 +238,17 @@ DRIPS = {
 def test_an_answer_has_one_deadline_whatever_is_sent(
     drip: tuple[bytes, bytes], server: WireServer, clock: Clock
 ) -> None:
-    options = replace(clock.options, deadline=0.4, connections=1)
+    options = replace(clock.options, deadline=1.0, connections=1)
     server.say(Reply(drip=drip), Reply(drip=drip), MADE)
     began = time.monotonic()
     with Scenario(server.url, auth=AUTH, options=options) as target:
-        with pytest.raises(Unreachable, match=r"not complete after 0\.4 s") as error:
+        with pytest.raises(Unreachable, match=r"not complete after 1 s") as error:
             target.list_models()
         assert not isinstance(error.value, Ambiguous)
-        with pytest.raises(Ambiguous, match=r"not complete after 0\.4 s"):
+        with pytest.raises(Ambiguous, match=r"not complete after 1 s"):
             target.create("Knight", CONCEPTS, type=COMPOSITION)
         assert target.create("Knight", CONCEPTS, type=COMPOSITION).id == "m1"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert len(server.seen) == 3
 
 
