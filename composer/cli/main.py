@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from composer.cli.terminal import prepare_streams
 from composer.errors import ComposeError, ExitStatus, InvalidInput
 from composer.text import visible
 from composer.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from typing import Any
 
 
 # Command -> (module of `composer.cli`, what the list of commands says).
@@ -50,10 +52,35 @@ COMMANDS = {
     "schema": ("schema", "Print the JSON Schema of a recipe, the lock, or a command's output."),
     "completion": ("schema", "Print the completion script of a shell."),
 }
+# They only read: a reader that has seen enough of their output is no failure.
+READING = (
+    *("validate", "plan", "status", "models", "output", "inspect"),
+    *("doctor", "schema", "completion", ""),
+)
+
+
+class _ReaderGone(Exception):
+    """Nobody reads the output any more; click would end the process on a `BrokenPipeError`."""
+
+
+@contextlib.contextmanager
+def _closed_pipes_told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _ReaderGone from error
 
 
 class _Lazy(click.Group):
     """A group that knows its commands by name and imports them late."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _closed_pipes_told():  # it prints the help
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _closed_pipes_told():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -125,37 +152,47 @@ def compose(ctx: click.Context, verbose: bool, debug: bool) -> None:
 
 def guarded(arguments: Sequence[str]) -> int:
     """Run `compose` with these arguments; the exit status."""
+    prepare_streams()
+    command = next((word for word in arguments if word in COMMANDS), "")
     try:
         status = compose.main(list(arguments), prog_name="compose", standalone_mode=False)
-        if sys.stdout is not None:  # it may have been closed
-            sys.stdout.flush()
+        sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as done:
         return done.exit_code
-    except click.ClickException as error:
-        return _misused(error)
-    except (click.Abort, KeyboardInterrupt):
+    except (_ReaderGone, BrokenPipeError):
+        return _reader_gone(command)
+    except Exception as error:
+        try:
+            return _failed(error, command)
+        except BrokenPipeError:
+            return _reader_gone(command)
+    except KeyboardInterrupt:
+        return _failed(click.Abort(), command)
+
+
+def _failed(error: Exception, command: str) -> int:
+    """Say on stderr what went wrong; the exit status."""
+    if isinstance(error, click.Abort):
         click.echo("interrupted", err=True)
         return ExitStatus.INTERRUPTED
-    except ComposeError as error:
-        return _expected(error)
-    except BrokenPipeError:
-        return _reader_gone()
-    except OSError as error:
-        return _no_access(error)
-    except Exception:
-        return _bug()
+    if isinstance(error, click.ClickException):
+        return _misused(error)
+    if isinstance(error, ComposeError):
+        return _expected(error, command)
+    return _no_access(error) if isinstance(error, OSError) else _bug()
 
 
 def _misused(error: click.ClickException) -> int:
-    click.echo(f"compose: {visible(error.format_message())}", err=True)
+    """click's own usage errors; a list of choices takes several lines, which become one."""
+    words = " ".join(visible(line.strip()) for line in error.format_message().splitlines())
+    click.echo(f"compose: {words}", err=True)
     context = getattr(error, "ctx", None)
-    if context is not None:
-        click.echo(f"try: {context.command_path} --help", err=True)
+    click.echo(f"try: {context.command_path if context else 'compose'} --help", err=True)
     return ExitStatus.USAGE
 
 
-def _expected(error: ComposeError) -> int:
+def _expected(error: ComposeError, command: str) -> int:
     if isinstance(error, InvalidInput) and error.problems:
         from composer.output import problems
 
@@ -163,13 +200,20 @@ def _expected(error: ComposeError) -> int:
         return error.exit_status
     hint = f"\n  {visible(error.hint)}" if error.hint else ""
     click.echo(f"compose: {visible(error.message)}{hint}", err=True)
+    if error.exit_status == ExitStatus.USAGE:
+        click.echo(f"try: compose {command} --help".replace("  ", " "), err=True)
     return error.exit_status
 
 
-def _reader_gone() -> int:
+def _reader_gone(command: str) -> int:
     """Whoever read our output has enough of it (`compose models | head`)."""
     _silence_stdout()
-    return 0
+    if command in READING:
+        return 0
+    with contextlib.suppress(OSError):
+        click.echo("compose: the output was closed before its end", err=True)
+        click.echo("  what was done is recorded; compose status shows the state", err=True)
+    return ExitStatus.FAILED
 
 
 def _no_access(error: OSError) -> int:
@@ -189,7 +233,7 @@ def _silence_stdout() -> None:
 
 def _bug() -> int:
     handle, name = tempfile.mkstemp(prefix="compose-", suffix=".log")
-    with os.fdopen(handle, "w", encoding="utf-8") as log:
+    with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as log:
         traceback.print_exc(file=log)
     error = sys.exc_info()[1]
     click.echo(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
 import sys
 import threading
@@ -21,7 +23,29 @@ if TYPE_CHECKING:
 
     from composer.planner import Step
 
+_ESCAPED = "composer.escaped"  # the name of an error handler of codecs
 HEARTBEAT = 30.0  # seconds of silence after which a log shows that we are still there
+
+
+def prepare_streams() -> None:
+    """Make stdout and stderr safe to print to, whatever their encoding, and if they are closed.
+
+    What their encoding lacks (on Windows, a redirected stdout has a code page) is printed as
+    `\\u2192`: an escape that JSON allows, too.
+    """
+    codecs.register_error(_ESCAPED, _escape)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors=_ESCAPED)
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def colours(stream: TextIO | None) -> bool:
