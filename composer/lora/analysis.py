@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from composer.lora import metadata as notes
-from composer.lora.contributions import RowRange, ScaledDelta, open_parts, shares_by_layer
+from composer.lora.contributions import (
+    RowRange,
+    ScaledDelta,
+    check_inputs,
+    open_parts,
+    shares_by_layer,
+)
 from composer.lora.dtypes import finite
 from composer.lora.formats import LoraFacts
 from composer.lora.inspection import Inspection, LoraInfo, Mix
@@ -84,6 +90,8 @@ def _layers(
         for output, shares in shares_by_layer([part], output_format).items():
             for term in shares.terms:
                 layers.setdefault(output, {})[number] = term
+    for terms in layers.values():
+        check_inputs(terms.values())
     return layers
 
 

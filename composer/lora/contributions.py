@@ -208,6 +208,22 @@ def shares_by_layer(
     return {output: shares_of[output] for output in used if shares_of[output].any}
 
 
+def check_inputs(terms: Iterable[ScaledDelta]) -> None:
+    """Raise `BadLora` where two LoRAs read different inputs besides those of the base model: of a
+    control model and of a fill model they mean different things, and no model has both."""
+    wider: dict[int, ScaledDelta] = {}
+    for term in terms:
+        if term.inputs != term.adapter.layer.module.inputs:
+            wider.setdefault(term.inputs, term)
+    if len(wider) > 1:
+        one, two, *_ = wider.values()
+        raise LoraFormatError(
+            f"has {two.inputs} inputs at {two.adapter.prefix.text}, where {shown(one.path.name)}"
+            f" has {one.inputs}: they mean different things, and can't be added",
+            hint="combine LoRAs for one kind of model: control, or fill",
+        ).of(two.path)
+
+
 def _runs(
     adapter: Adapter, by_path: Mapping[str, tuple[OutputLayer, Any]]
 ) -> dict[OutputLayer, tuple[RowRange, ...]]:

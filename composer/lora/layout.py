@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from composer.lora.contributions import Shares, norms, open_parts, shares_by_layer
+from composer.lora.contributions import Shares, check_inputs, norms, open_parts, shares_by_layer
 from composer.lora.dtypes import F16, F32, F64, WRITTEN
 from composer.lora.writer import Spec, header, order
 
@@ -88,6 +88,8 @@ class Layout:
         """
         files = open_parts(parts, stack)
         shares_of = shares_by_layer(files, output_format)
+        for shares in shares_of.values():
+            check_inputs(shares.terms)
         layers = [_layer(output, shares, rank) for output, shares in shares_of.items()]
         layers = _filled(layers, output_format)
         return cls(

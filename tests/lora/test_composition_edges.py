@@ -16,7 +16,7 @@ from support.lora_tensors import QKV, Q, pair, saved
 from support.lora_wild import File, Lora, save
 
 from composer.errors import BadLora
-from composer.lora import compose, composed_size, read
+from composer.lora import compose, composed_size, inspect, merge, read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -227,3 +227,49 @@ def test_a_column_with_one_value_far_down_counts(tmp_path: Path) -> None:
     out = composed([(path, 0.5)], tmp_path / "out")
     check(out, [(path, 0.5)], whole_clip=True)
     assert read(out).ranks == (2, 3)
+
+
+# --- inputs that mean different things ---------------------------------------------------
+
+
+def widths(folder: Path, *inputs: int, spelling: str = "transformer.x_embedder") -> list[Path]:
+    return [
+        saved(folder / f"{n}-{width}.safetensors", nonzero(spelling, width, n))
+        for n, width in enumerate(inputs)
+    ]
+
+
+def nonzero(stem: str, inputs: int, seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    return {
+        key: rng.standard_normal(values.shape).astype(np.float32)
+        for key, values in pair(stem, inputs).items()
+    }
+
+
+@pytest.mark.parametrize("spelling", ["transformer.x_embedder", "lora_unet_img_in"])
+@pytest.mark.parametrize("inputs", [(128, 384), (384, 64, 128), (128, 128, 384)])
+def test_control_and_fill_are_not_added(
+    tmp_path: Path, inputs: tuple[int, ...], spelling: str
+) -> None:
+    paths = widths(tmp_path, *inputs, spelling=spelling)
+    out = tmp_path / "out.safetensors"
+    for use in (lambda: merge(paths, out), lambda: merge(paths, out, dry_run=True)):
+        with pytest.raises(BadLora, match="they mean different things, and can't be added") as bad:
+            use()
+        assert all(text in bad.value.message for text in ("128", "384", f"{spelling}, where"))
+        assert bad.value.hint is not None and not out.exists()
+    with pytest.raises(BadLora, match="they mean different things"):
+        inspect(paths)
+
+
+@pytest.mark.parametrize("inputs", [(128, 128), (384, 64), (64, 128, 64), (384, 384, 64)])
+def test_within_one_kind_they_are(tmp_path: Path, inputs: tuple[int, ...]) -> None:
+    sources = [(path, 0.5) for path in widths(tmp_path, *inputs)]
+    check(composed(sources, tmp_path / "out"), sources, whole_clip=True)
+    assert inspect([path for path, _ in sources]).verdicts
+
+
+def test_one_that_is_left_out_does_no_harm(tmp_path: Path) -> None:
+    control, fill = widths(tmp_path, 128, 384)
+    assert merge({control: 1.0, fill: 0.0}, tmp_path / "out.safetensors").report.ranks == (2,)
