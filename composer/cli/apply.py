@@ -45,8 +45,9 @@ def apply_command(
       compose apply
       compose apply recipes/pixel-rogue.yaml --expect plan.json
 
-    The ids are written to compose.lock. A second run changes nothing. PATHS are recipe files or
-    folders. The default is the folder recipes/.
+    Writes the ids to compose.lock. Run it again and nothing changes.
+
+    PATHS are recipe files or folders. The default is the folder recipes/.
     """
     project = open_project(selection)
     options = project.options(options)

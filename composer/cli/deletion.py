@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 def forget_command(
     what: tuple[str, ...], target_options: TargetOptions, writing: opt.Writing
 ) -> int:
-    """Remove recipes or single ids from compose.lock, without deleting anything.
+    """Remove recipes or ids from the lock, without deleting anything.
 
     \b
     Examples:
       compose forget "Pixel Rogue"
-      compose forget model_eyVcnFJcR92BxBkz7N6g5w --dry-run
+      compose forget MODEL_ID --dry-run
 
     WHAT is a recipe's path, the name of its model, or an id.
     """
@@ -66,17 +66,15 @@ def destroy_command(
     writing: opt.Writing,
     allow_large_change: bool,
 ) -> int:
-    """Delete the compositions of recipes on the target, earlier ones included.
+    """Delete the compositions of recipes on the target, including earlier ones.
 
     \b
     Examples:
       compose destroy "Pixel Rogue" --dry-run
       compose destroy --all
 
-    WHAT is a recipe's path, the name of its model, or the id of a composition that no lock
-    entry names; compose doctor lists those.
-
-    Only what compose created is deleted, and nothing that is protected.
+    WHAT is a recipe's path, the name of its model, or the id of an orphan (compose doctor lists
+    them). Deletes only unprotected models that compose created.
     """
     if bool(what) == everything:
         raise UsageError("give either recipes or --all")
@@ -104,7 +102,7 @@ def destroy_command(
 @click.option(
     "--local",
     is_flag=True,
-    help="Delete the local results that no lock entry names, and nothing else.",
+    help="Delete only local result files that the lock doesn't name. Takes no PATHS.",
 )
 @opt.writing_options
 @opt.guard_options
@@ -115,17 +113,20 @@ def prune_command(
     writing: opt.Writing,
     options: PlanOptions,
 ) -> int:
-    """Delete earlier compositions, and those whose recipe file is gone.
+    """Delete earlier compositions, and those whose recipe file was deleted.
 
     \b
     Examples:
       compose prune --dry-run
       compose prune --local
 
-    Only what compose created is deleted, and nothing that is protected.
+    Deletes only unprotected models that compose created.
 
     PATHS are recipe files or folders. The default is the folder recipes/.
     """
+    if local:
+        allowed = ("local", "target", "library", "dry_run", "lock_timeout")
+        opt.refuse_all_but("--local", *allowed)
     project, dry_run = open_project(selection), writing.dry_run
     with writing.exclusive(project):
         if local:

@@ -29,7 +29,7 @@ def doctor_command(target_options: TargetOptions, output_format: str, offline: b
       compose doctor
       compose doctor --offline -o json
 
-    Nothing is changed. Each problem comes with the command that fixes it.
+    Changes nothing. Each problem says how to fix it.
     """
     project = open_project(may_be_empty=True, check=False)
     checks = project.doctor(target_options, os.environ, offline=offline)

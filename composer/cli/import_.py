@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("import")
-@click.argument("ids", nargs=-1)
+@click.argument("ids", nargs=-1, metavar="[MODEL_ID]...")
 @click.option(
     "--all",
     "everything",
@@ -36,11 +36,10 @@ def import_command(
 
     \b
     Examples:
-      compose import model_eyVcnFJcR92BxBkz7N6g5w
+      compose import MODEL_ID
       compose import --all --dry-run
 
-    Recipes go to recipes/. A composition that no recipe can describe is skipped with the
-    reason, and the exit status is 1.
+    Writes to recipes/. Skips a composition that a recipe can't express, says why, and exits 1.
     """
     if bool(ids) == everything:
         raise UsageError("give either ids or --all")

@@ -33,31 +33,32 @@ RECIPE_ENDINGS = (".yaml", ".yml")
     "--library",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder of the local target's LoRA files [env: COMPOSE_LIBRARY].",
+    help="Folder with your LoRA files [env: COMPOSE_LIBRARY].",
 )
 @opt.output_option("text", "json")
 @click.option(
     "--html",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Also write an HTML page to this file.",
+    help="Also write an HTML page to FILE.",
 )
 def inspect_command(
     what: tuple[str, ...], library: Path | None, output_format: str, html: Path | None
 ) -> int:
-    """Show what LoRAs contain, and whether they interfere when mixed.
+    """Show what LoRAs contain, and whether they interfere.
 
     \b
     Examples:
       compose inspect recipes/pixel-rogue.yaml
-      compose inspect ink.safetensors:0.65 pixel.safetensors:0.8
+      compose inspect recipes/loras/ink-lines.safetensors:0.65 \\
+        recipes/loras/pixel-dust.safetensors:0.8
 
-    RECIPE is a recipe file or folder. Its LoRAs are found in the local target's library. All
-    FILEs together are one mix; the default SCALE is 1.
+    RECIPE is a recipe file or folder; its LoRAs are read from the library. All FILEs form one
+    composition. SCALE is -2 to 2 and defaults to 1.
 
-    For each LoRA: its format, trigger words, training notes, and its share of the total weight
-    change. For each pair: how similar both are, block by block, and what that means for the
-    mix.
+    For each LoRA: its format, trigger words, training notes, and how much of the combined
+    change comes from it. For each pair: how similar they are in each block, and whether that
+    matters.
     """
     if html:
         check_page(html)

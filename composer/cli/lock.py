@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from composer.cli import options as opt
 from composer.cli.project import open_project, open_target
@@ -45,7 +44,7 @@ mode_options = opt.gathered(
     Mode,
     "mode",
     click.option(
-        "--locked", is_flag=True, help="Refuse if a pin is missing or would move. Writes nothing."
+        "--locked", is_flag=True, help="Refuse if a pin is missing or would change. Writes nothing."
     ),
     click.option(
         "--offline",
@@ -58,16 +57,17 @@ mode_options = opt.gathered(
         flag_value="",
         multiple=True,
         metavar="[NAME]",
-        help="Resolve this LoRA's name again and update its pin; all if no NAME is given. "
-        "Repeatable.",
+        help="Look up all names again, or only NAME. Put PATHS before this option. Repeatable.",
     ),
-    click.option("--repair", is_flag=True, help="Merge both sides of a git conflict in the lock."),
+    click.option(
+        "--repair", is_flag=True, help="Merge both versions in a git conflict of the lock."
+    ),
     click.option(
         "--merge",
         nargs=3,
         type=click.Path(path_type=Path),
         metavar="BASE OURS THEIRS",
-        help="Merge three lock files into OURS, as a git merge driver does.",
+        help="Merge three lock files into OURS. For use as a git merge driver.",
     ),
 )
 
@@ -85,22 +85,24 @@ def lock_command(
     mode: Mode,
     writing: opt.Writing,
 ) -> int:
-    """Look up the LoRAs that recipes name, and pin their ids in compose.lock.
+    """Record the ids of the LoRAs in the recipes.
 
     \b
     Examples:
       compose lock
       compose lock --upgrade "Ink Lines" --dry-run
 
-    Nothing is created on the target.
+    Looks up each LoRA's name on the target and pins its id in compose.lock. Builds nothing.
 
     PATHS are recipe files or folders. The default is the folder recipes/.
     """
     if mode.merge is not None:
-        _refuse_all_but("--merge", "merge")
+        opt.refuse_all_but("--merge", "merge")
         return _print_merge(merge_lock_files(*mode.merge))
     if mode.repair:
-        _refuse_all_but("--repair", "repair", "paths", "output_format", "dry_run", "lock_timeout")
+        opt.refuse_all_but(
+            "--repair", "repair", "paths", "output_format", "dry_run", "lock_timeout"
+        )
         project = open_project(selection, check=False)
         with writing.exclusive(project):
             return _print_repair(project.repair_lock(dry_run=writing.dry_run), output_format)
@@ -117,17 +119,6 @@ def lock_command(
         pinned = project.lock(target, options, dry_run=writing.dry_run)
     _print_pins(pinned, output_format, mode, dry_run=writing.dry_run)
     return pinned.exit_status
-
-
-def _refuse_all_but(mode: str, *allowed: str) -> None:
-    """Raise `UsageError` for an argument or flag that does nothing in this mode."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and name not in allowed:
-            flag = "PATHS" if name == "paths" else max(parameter.opts, key=len)
-            raise UsageError(f"{mode} can't be used with {flag}")
 
 
 def _pin_options(selection: Selection, mode: Mode) -> tuple[Selection, PlanOptions]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# Command -> (module of `composer.cli`, what the list of commands says).
+# Command -> (module of `composer.cli`, what the list of commands and the README say).
 COMMANDS = {
     "validate": ("validate", "Check recipes for problems, without contacting a target."),
     "plan": ("plan", "Show what apply would do for every recipe, and why."),
@@ -36,21 +36,21 @@ COMMANDS = {
         "apply",
         "Create, train and update compositions until the target matches the recipes.",
     ),
-    "status": ("status", "Show whether each recipe, the lock and the target agree."),
+    "status": ("status", "Show whether each recipe matches the lock and the target."),
     "models": ("models", "List the LoRAs and compositions on the target."),
     "output": ("output", "Print a recipe's model id, and how to use it."),
-    "lock": ("lock", "Pin the LoRAs that recipes name, without applying; repair the lock."),
-    "inspect": ("inspect", "Show what LoRAs contain, and whether they interfere when mixed."),
+    "lock": ("lock", "Record the ids of the LoRAs in the recipes."),
+    "inspect": ("inspect", "Show what LoRAs contain, and whether they interfere."),
     "merge": ("merge", "Merge LoRA files into one, without a recipe."),
     "pull": ("pull", "Write the trained results of recipes to files."),
     "import": ("import_", "Write recipes for compositions that exist on the target."),
     "forget": ("deletion", "Remove recipes or ids from the lock, without deleting anything."),
-    "prune": ("deletion", "Delete earlier compositions, and those whose recipe file is gone."),
+    "prune": ("deletion", "Delete earlier compositions, and those whose recipe file was deleted."),
     "destroy": ("deletion", "Delete the compositions of recipes on the target."),
     "doctor": ("doctor", "Check the project, this machine and the target for problems."),
-    "serve": ("serve", "Serve the local target to clients of the Scenario API."),
+    "serve": ("serve", "Serve the local target as a Scenario API."),
     "schema": ("schema", "Print the JSON Schema of a recipe, the lock, or a command's output."),
-    "completion": ("schema", "Print the completion script of a shell."),
+    "completion": ("schema", "Print a shell completion script."),
 }
 # They only read: a reader that has seen enough of their output is no failure.
 READING = (
@@ -131,11 +131,13 @@ def _listen(level: int) -> None:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, "-V", "--version", prog_name="compose")
-@click.option("-v", "--verbose", is_flag=True, help="Log more to stderr.")
-@click.option("--debug", is_flag=True, help="Log everything to stderr, but no secret.")
+@click.option("-v", "--verbose", is_flag=True, help="Print progress and retries to stderr.")
+@click.option("--debug", is_flag=True, help="Log every request to stderr. Secrets are removed.")
 @click.pass_context
 def compose(ctx: click.Context, verbose: bool, debug: bool) -> None:
-    """Compose LoRA models from recipes in YAML, and create each on the target exactly once.
+    """Build blended LoRA models from YAML recipes.
+
+    Each model is built once, on this machine or on Scenario.
 
     \b
     Examples:

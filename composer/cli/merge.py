@@ -25,7 +25,13 @@ from composer.output import merge as render
     metavar="FILE",
     help="The .safetensors file to write.",
 )
-@click.option("--rank", type=click.IntRange(min=1), metavar="R", help="Maximum rank per layer.")
+@click.option(
+    "--rank",
+    cls=opt.NumberOption,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Maximum rank per layer (1 or more).",
+)
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16", "float16"]),
@@ -41,7 +47,7 @@ from composer.output import merge as render
     "--json-into",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Also write a report as JSON to this file.",
+    help="Also write a JSON report to FILE.",
 )
 @opt.dry_running
 def merge_command(
@@ -54,16 +60,18 @@ def merge_command(
     json_into: Path | None,
     dry_run: bool,
 ) -> int:
-    """Merge LoRA files into one: the sum of their weight changes, each times its scale.
+    """Merge LoRA files into one, without a recipe.
 
     \b
     Examples:
-      compose merge ink.safetensors:0.65 pixel.safetensors:0.8 -o both.safetensors
-      compose merge ink.safetensors -o small.safetensors --rank 16
+      compose merge recipes/loras/ink-lines.safetensors:0.65 \\
+        recipes/loras/pixel-dust.safetensors:0.8 -o both.safetensors
+      compose merge recipes/loras/ink-lines.safetensors -o small.safetensors --rank 2
 
-    The default SCALE is 1. The result is exact, whatever the formats, ranks and data types.
-    With --rank, it is the closest LoRA of that rank. A single LoRA is converted, reduced or
-    scaled. No recipe, lock or project is needed.
+    Adds the LoRAs' weight changes, each multiplied by its SCALE. SCALE is -2 to 2 and defaults
+    to 1. Inputs may differ in format, rank and data type. Without --rank, only rounding to the
+    data type is lost. With --rank, the result is the closest LoRA of that rank. With one LoRA,
+    it converts, reduces or scales that file.
     """
     parts = [lora_argument(text) for text in loras]
     if json_into:

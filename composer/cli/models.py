@@ -27,7 +27,7 @@ def _known(context: click.Context, parameter: click.Parameter, type: str | None)
 
 
 @click.command("models")
-@opt.selection_options
+@opt.path_argument
 @opt.target_options
 @click.option("--type", "type_", metavar="TYPE", callback=_known, help="Only models of this type.")
 @opt.output_option("text", "json")
@@ -41,7 +41,7 @@ def models_command(
       compose models
       compose models --type flux.1-lora -o json
 
-    PATHS choose the project. The default is the current folder's.
+    PATHS are recipe files or folders of the project. The default is the current folder's project.
     """
     project = open_project(selection)
     with open_target(project, target_options, run_jobs=False) as target:

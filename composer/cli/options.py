@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from composer.errors import UsageError
 from composer.project import ApplyOptions, PlanOptions, Selection
@@ -21,9 +22,20 @@ from composer.text import visible
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from click.types import OptionHelpExtra
+
     from composer.project import Project
 
     Command = Callable[..., Any]
+
+
+class NumberOption(click.Option):
+    """An option whose help text says its range in words, instead of click's `x>=0`."""
+
+    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
+        extra = super().get_help_extra(ctx)
+        extra.pop("range", None)
+        return extra
 
 
 def gathered(
@@ -46,10 +58,12 @@ def gathered(
     return decorate
 
 
+_paths = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+path_argument = gathered(Selection, "selection", _paths)
 selection_options = gathered(
     Selection,
     "selection",
-    click.argument("paths", nargs=-1, type=click.Path(path_type=Path)),
+    _paths,
     click.option(
         "--include",
         multiple=True,
@@ -70,7 +84,8 @@ target_options = gathered(
     click.option(
         "--target",
         metavar="TARGET",
-        help="Target: local, scenario, or a base URL [env: COMPOSE_TARGET].",
+        help="Where models are built: local, scenario, or the URL of a Scenario API "
+        "[env: COMPOSE_TARGET].",
     ),
     click.option(
         "--project", metavar="ID", help="Id of the Scenario project [env: SCENARIO_PROJECT_ID]."
@@ -79,7 +94,7 @@ target_options = gathered(
         "--library",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="Folder of the local target's LoRA files [env: COMPOSE_LIBRARY].",
+        help="Folder with your LoRA files (local target only) [env: COMPOSE_LIBRARY].",
     ),
 )
 
@@ -97,17 +112,22 @@ def output_option(*formats: str) -> Callable[[Command], Command]:
     )
 
 
-allow_empty = click.option("--allow-empty", is_flag=True, help="Allow a run with no recipes left.")
+allow_empty = click.option(
+    "--allow-empty",
+    is_flag=True,
+    help="Allow a run when no recipe is found but the lock has entries.",
+)
 allow_large_change = click.option(
     "--allow-large-change",
     is_flag=True,
-    help="Allow replacing or deleting more than 30 % of the models.",
+    help="Allow replacing or deleting 3 or more models that are over 30 % of those in the lock. "
+    "Also allow a target that has none of them.",
 )
 list_all = click.option(
-    "--all", "list_all", is_flag=True, help="List the recipes that do not change as well."
+    "--all", "list_all", is_flag=True, help="Also list the recipes that don't change."
 )
 _dry_run = click.option(
-    "--dry-run", is_flag=True, help="Show what would be done, and write nothing."
+    "--dry-run", is_flag=True, help="Show what would be done, then stop. Nothing is written."
 )
 
 
@@ -125,10 +145,11 @@ def dry_running(command: Command) -> Command:
 
 lock_timeout = click.option(
     "--lock-timeout",
+    cls=NumberOption,
     type=click.FloatRange(min=0),
     default=0.0,
     metavar="SECONDS",
-    help="How long to wait while another compose works on this project.",
+    help="Seconds to wait for another compose process in this project.",
 )
 
 
@@ -186,12 +207,14 @@ _PLANNING = (
         multiple=True,
         metavar="NAME",
         callback=_name_set,
-        help="Resolve this LoRA's name again and update its pin. Repeatable.",
+        help="Look up this LoRA's name again and pin the new id. Repeatable.",
     ),
-    click.option("--prune", is_flag=True, help="Delete compositions whose recipe file is gone."),
+    click.option(
+        "--prune", is_flag=True, help="Delete compositions whose recipe file was deleted."
+    ),
     allow_empty,
     allow_large_change,
-    click.option("--locked", is_flag=True, help="Refuse if a pin would be added or moved."),
+    click.option("--locked", is_flag=True, help="Refuse if a pin would be added or changed."),
 )
 
 plan_options = gathered(PlanOptions, "options", *_PLANNING)
@@ -204,48 +227,62 @@ apply_options = gathered(
         "--expect",
         metavar="DIGEST|PLAN.json",
         is_eager=True,  # the check of --digest looks at it
-        help="Apply only this plan, or refuse.",
+        help="Apply only if the plan has this digest, or every change is in PLAN.json.",
     ),
     click.option(
         "--digest",
         metavar="HEX",
         callback=_whole_digest,
-        help="Refuse unless PLAN.json has this digest (64 hex digits).",
+        help="Digest that PLAN.json must have (64 hex digits). Needs --expect PLAN.json.",
     ),
     *_PLANNING,
-    click.option("--no-wait", is_flag=True, help="Don't wait for trainings to end."),
+    click.option("--no-wait", is_flag=True, help="Don't wait for training to finish."),
     click.option(
         "--timeout",
         type=Duration(),
         default="15m",
         show_default=True,
-        help="How long to wait for trainings.",
+        help="How long to wait for training.",
     ),
     click.option(
         "--poll-interval",
         type=Duration(),
-        help="How often to ask for the state of trainings. The default depends on the target.",
+        help="How often to check on training. The default depends on the target.",
     ),
     click.option(
         "--grace",
         type=Duration(),
-        help="How long to look for a just-created model before creating it again.",
+        help="How long to wait for a new model to appear on the target before creating it again.",
     ),
     click.option(
         "--max-cost",
+        cls=NumberOption,
         type=click.FloatRange(min=0),
         metavar="N",
-        help="Refuse if the total price exceeds N.",
+        help="Refuse if training costs more than N (in the target's units).",
     ),
     click.option(
         "--parallelism",
+        cls=NumberOption,
         type=click.IntRange(1, 64),
+        metavar="N",
         default=8,
         show_default=True,
-        help="Maximum number of concurrent requests and compositions.",
+        help="Maximum number of requests and trainings at the same time (1 to 64).",
     ),
     lock_timeout,
 )
+
+
+def refuse_all_but(mode: str, *allowed: str) -> None:
+    """Raise `UsageError` for an argument or flag that does nothing in this mode."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in allowed:
+            flag = "PATHS" if name == "paths" else max(parameter.opts, key=len)
+            raise UsageError(f"{mode} can't be used with {flag}")
 
 
 # --- LoRA files as arguments -------------------------------------------------------------

@@ -134,9 +134,7 @@ def _into(name: str, help: str) -> Callable[[Command], Command]:
 copy_options = gathered(
     Copies,
     "copies",
-    _into("json", "Also write the plan as JSON to this file."),
-    _into("markdown", "Also write the plan as Markdown for a comment to this file."),
-    _into(
-        "summary", "Also write the plan as Markdown for a job summary (up to 1 MiB) to this file."
-    ),
+    _into("json", "Also write JSON to FILE."),
+    _into("markdown", "Also write Markdown to FILE, short enough for a comment."),
+    _into("summary", "Also write Markdown to FILE, short enough for a job summary (1 MiB)."),
 )

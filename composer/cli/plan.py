@@ -34,21 +34,22 @@ if TYPE_CHECKING:
 @opt.output_option(*PLAN_FORMATS)
 @copy_options
 @click.option(
-    "--budget",
+    "--markdown-size",
+    "budget",
     type=click.Choice([*BUDGETS]),
     default="comment",
     show_default=True,
-    help="Maximum size of the Markdown: 60,000 characters (comment) or 1 MiB (summary).",
+    help="Size limit of -o markdown: comment (60,000 characters) or summary (1 MiB).",
 )
 @click.option(
     "--base",
     metavar="FILE|GIT_REF",
-    help="Also show edits of the lock since this version that no recipe explains.",
+    help="Compare the lock with this version, and report ids that changed although no recipe did.",
 )
 @click.option(
     "--offline",
     is_flag=True,
-    help="Compare the recipes with the lock alone, without contacting the target.",
+    help="Compare recipes with the lock only. Don't contact the target.",
 )
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if there are changes.")
 @opt.list_all
@@ -72,7 +73,7 @@ def plan_command(
       compose plan
       compose plan recipes/pixel-rogue.yaml --json-into plan.json
 
-    The lock and the target stay as they are.
+    Changes nothing on the target or in the lock.
 
     PATHS are recipe files or folders. The default is the folder recipes/.
     """

@@ -39,9 +39,10 @@ def pull_command(
       compose pull -o models/
 
     RECIPE is a recipe's path or the name of its model. The default is all recipes. In a folder,
-    files are named after their recipes.
+    each file is named after its recipe.
 
-    Uses a reflink or hard link if the file system allows, else copies.
+    Shares disk space with the stored result where possible. Don't edit the file: a hard link
+    also changes the stored result.
     """
     project = open_project()
     key = chosen_key(project, target_options)

@@ -17,7 +17,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command("schema")
-@click.argument("name", type=click.Choice(SCHEMAS))
+@click.argument("name", type=click.Choice(SCHEMAS), metavar="NAME")
 def schema_command(name: str) -> int:
     """Print the JSON Schema of a recipe, the lock, or a command's JSON output.
 
@@ -26,8 +26,20 @@ def schema_command(name: str) -> int:
       compose schema recipe
       compose schema plan
 
-    Most schemas have the name of their command. The others: problems (validate), outcomes
-    (apply), pins (lock), repair (lock --repair), merge (merge --json-into).
+    \b
+    NAME is one of:
+      recipe    a recipe file
+      lock      compose.lock
+      plan      plan -o json
+      outcomes  apply -o json
+      status    status -o json
+      models    models -o json
+      inspect   inspect -o json
+      problems  validate -o json
+      pins      lock -o json
+      repair    lock --repair -o json
+      doctor    doctor -o json
+      merge     merge --json-into
     """
     click.echo(schema(name), nl=False)
     return 0
@@ -36,7 +48,7 @@ def schema_command(name: str) -> int:
 @click.command("completion")
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion_command(shell: str) -> int:
-    """Print the completion script of a shell.
+    """Print a shell completion script.
 
     \b
     Examples:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from composer.cli.options import NumberOption
 from composer.cli.project import open_project
 from composer.cli.signals import until_signalled
 from composer.errors import UsageError
@@ -21,45 +22,52 @@ if TYPE_CHECKING:
 
 
 @click.command("serve")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on.",
+)
 @click.option(
     "--port",
+    cls=NumberOption,
     type=click.IntRange(0, 65535),
+    metavar="N",
     default=8321,
     show_default=True,
-    help="Port to listen on; 0 takes a free one.",
+    help="Port to listen on; 0 picks a free port.",
 )
 @click.option(
     "--library",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder of LoRA files [env: COMPOSE_LIBRARY].",
+    help="Folder with your LoRA files [env: COMPOSE_LIBRARY].",
 )
 @click.option(
     "--fault-script",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="For tests: which requests fail, and how.",
+    help="For tests: YAML file that says which requests fail.",
 )
 @click.option(
     "--fault-log",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="For tests: append each request and each fault as a line of JSON.",
+    help="For tests: file that gets a line of JSON for each request and each fault.",
 )
 def serve_command(
     host: str, port: int, library: Path | None, fault_script: Path | None, fault_log: Path | None
 ) -> int:
-    """Serve the local target to clients of the Scenario API until interrupted.
+    """Serve the local target as a Scenario API, until interrupted.
 
     \b
     Examples:
       compose serve
-      compose serve --port 0 --library loras/
+      compose serve --port 0 --library recipes/loras
 
-    The base URL is printed on stdout. Key and secret come from SCENARIO_SDK_API_KEY and
-    SCENARIO_SDK_API_SECRET. If they are not set, they are in serve.json in the state folder;
-    the first start writes that file.
+    Prints the base URL to stdout. Uses SCENARIO_SDK_API_KEY and SCENARIO_SDK_API_SECRET if set.
+    Otherwise creates a key and secret, and writes them to serve.json in the state folder.
     """
     try:
         from composer.server import auth, running

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 def status_command(
     selection: Selection, target_options: TargetOptions, output_format: str, detailed_exitcode: bool
 ) -> int:
-    """Show whether each recipe, the lock and the target agree.
+    """Show whether each recipe matches the lock and the target.
 
     \b
     Examples:
       compose status
       compose status --target local --detailed-exitcode
 
-    Nothing is changed.
+    Changes nothing.
 
     PATHS are recipe files or folders. The default is the folder recipes/.
     """

@@ -27,7 +27,7 @@ def validate_command(selection: Selection, output_format: str) -> int:
       compose validate
       compose validate recipes/tutorial -o json
 
-    Every problem in every file is reported at once, with its place and what to write instead.
+    Lists every problem in every file, with its line and the fix.
 
     PATHS are recipe files or folders. The default is the folder recipes/.
     """

@@ -287,6 +287,14 @@ def test_prune_deletes_earlier_models(applied: Path) -> None:
     assert old not in (applied / "compose.lock").read_text()
 
 
+@pytest.mark.parametrize(
+    "flags", [[ROGUE], ["--allow-empty"], ["--allow-large-change"], ["--exclude", "x*"]]
+)
+def test_prune_local_refuses_what_means_nothing_there(flags: list[str], applied: Path) -> None:
+    ran = compose("prune", "--local", *flags, at=applied)
+    assert (ran.status, "--local can't be used with" in ran.err) == (64, True)
+
+
 def test_prune_local_frees_what_no_lock_names(applied: Path) -> None:
     rogue = ids(applied)["Pixel Rogue"]
     compose("forget", "Pixel Rogue", at=applied)

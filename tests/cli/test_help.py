@@ -11,6 +11,7 @@ from support.cli import REPO, compose
 
 from composer.cli.main import COMMANDS
 from composer.cli.main import compose as group
+from composer.cli.schema import SCHEMAS
 
 EXAMPLES = re.compile(
     r"^  (\S[^\n]*(?:\n  \S[^\n]*)*)\n\n  Examples:\n((?:    \S[^\n]*\n)+)", re.MULTILINE
@@ -21,7 +22,7 @@ def help_of(command: str) -> tuple[str, list[str]]:
     """The first paragraph of a command's help, and its examples."""
     ran = compose(command, "--help", at=REPO)
     assert ran.status == 0
-    found = EXAMPLES.search(ran.out)
+    found = EXAMPLES.search(re.sub(r" \\\n +", " ", ran.out))
     assert found is not None, ran.out
     return " ".join(found[1].split()), [line.strip() for line in found[2].splitlines()]
 
@@ -43,3 +44,29 @@ def test_every_example_is_accepted(command: str) -> None:
         found = group.get_command(click.Context(group), command)
         assert found is not None
         found.make_context(command, words[2:])
+
+
+@pytest.mark.parametrize("command", ["inspect", "merge"])
+def test_the_files_in_the_examples_exist(command: str) -> None:
+    named = re.findall(r"recipes/[\w./-]+", " ".join(help_of(command)[1]))
+    assert len(named) >= 3
+    assert [path for path in named if not (REPO / path).is_file()] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_ranges_in_words(command: str) -> None:
+    shown = compose(command, "--help", at=REPO).out
+    assert re.findall(r"[<>]=|INTEGER|FLOAT| RANGE", shown) == []
+
+
+def test_the_help_lists_every_schema() -> None:
+    shown = compose("schema", "--help", at=REPO).out
+    listed = re.findall(r"^    (\w+)  +\S", shown.partition("NAME is one of:")[2], re.MULTILINE)
+    assert tuple(listed) == SCHEMAS
+
+
+def test_options_that_would_do_nothing_are_not_offered() -> None:
+    shown = compose("models", "--help", at=REPO).out
+    assert ("--include" in shown, "--exclude" in shown) == (False, False)
+    assert compose("models", "--include", "x*", at=REPO).status == 64
+    assert compose("plan", "--budget", "summary", at=REPO).status == 64  # now --markdown-size

@@ -66,7 +66,7 @@ def test_the_whole_is_where_the_json_went(applied: Path) -> None:
         recipe = text.replace("Pixel Rogue", f"Pixel Rogue {n:03}")
         (applied / f"recipes/rogue-{n:03}.yaml").write_text(recipe, encoding="utf-8")
     small = compose("plan", "-o", "markdown", "--json-into", "plan.json", at=applied)
-    large = compose("plan", "-o", "markdown", "--budget", "summary", at=applied)
+    large = compose("plan", "-o", "markdown", "--markdown-size", "summary", at=applied)
     assert len(small.out) <= 60_000 < len(large.out)
     assert "The whole: `plan.json`" in small.out and "Cut to" not in large.out
     notices = compose("plan", "-o", "github", "--json-into", "plan.json", at=applied).out
