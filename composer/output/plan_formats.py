@@ -39,13 +39,13 @@ RULES = MappingProxyType(
     {
         **CODES,
         UNREADABLE: "The lock or the journal can't be read",
-        GUARD: "A plan that apply would refuse",
-        BLOCKED: "A recipe that something on the target blocks",
-        LOCK_EDIT: "The lock was changed, and no recipe asks for it",
+        GUARD: "apply refuses this plan",
+        BLOCKED: "The target blocks a recipe",
+        LOCK_EDIT: "The lock changed but no recipe did",
         DELETION: "Compositions are deleted",
-        UNPROTECTED: "A protection is taken off",
-        DRIFT: "A composition changed on the target, though neither recipe nor lock did",
-        CHANGE: "A change of a composition",
+        UNPROTECTED: "Protection is removed",
+        DRIFT: "A composition changed on the target",
+        CHANGE: "A composition changes",
     }
 )
 

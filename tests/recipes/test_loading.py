@@ -6,6 +6,7 @@ import os
 import sys
 import unicodedata
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,11 +14,11 @@ from support.model_types import FLUX, TYPES
 
 from composer.errors import Problem
 from composer.model import ConceptRef, Recipe
+from composer.output import problems
 from composer.recipes import Loaded, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 TEXT = "name: {name}\nconcepts:\n  - {{name: Ink Lines, scale: 0.8}}\n"
 
@@ -87,6 +88,25 @@ def test_every_problem_of_every_file_is_reported_at_once(tmp_path: Path) -> None
         ("b.yaml", "E101"),
     ]
     assert [found.path for found in loaded.recipes] == ["c.yaml"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="such files exist on Linux alone")
+def test_problems_of_files_are_those_that_the_docs_show(tmp_path: Path) -> None:
+    root = tmp_path / "castle"
+    for path, name in (
+        ("castle", "Castle"),
+        ("Castle", "Tower"),
+        ("keep", "Castle"),
+        ("a\\b", "D"),
+    ):
+        recipe(root, f"recipes/{path}.yaml", name)
+    write(root, "recipes/large.yaml", "#" * 300_000)
+    link(root / "recipes/link.yaml", recipe(tmp_path, "other.yaml", "Other"))
+    os.mkfifo(root / "recipes/pipe.yaml")
+    listed = load([*(root / "recipes").iterdir()], root=root, types=TYPES).problems
+    said = problems.text(sorted(listed), files=7).replace(str(root), "/src/castle")
+    shown = Path(__file__).with_name("file_problems.txt").read_text(encoding="utf-8")
+    assert said.startswith(shown)
 
 
 def test_two_recipes_with_one_name_name_both_places(tmp_path: Path) -> None:

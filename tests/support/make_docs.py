@@ -21,6 +21,7 @@ from composer.recipes import CODES
 
 REPO = Path(__file__).parents[2]
 BROKEN = REPO / "tests" / "recipes" / "broken_recipes"
+FILE_PROBLEMS = BROKEN.with_name("file_problems.txt")
 
 # Exit status, what it means, what to do.
 STATUSES = [
@@ -28,47 +29,52 @@ STATUSES = [
     (
         "1",
         "something failed, or a problem on the target blocks a recipe",
-        "read the line of that recipe; the others are done",
+        "Read that recipe's line. The other recipes are finished.",
     ),
     (
         "2",
         "changes are pending (`plan --detailed-exitcode`), or drift (`status --detailed-exitcode`)",
-        "review the plan",
+        "Review the plan.",
     ),
     (
         "3",
-        "refused by a guard, `--expect`, `--locked` or a cost limit; nothing was written",
-        "the message names the flag that allows it",
+        "refused by a guard, `--expect`, `--locked` or a cost limit, or an output file exists"
+        " (`--force`); nothing was written",
+        "Read the message: it names the flag that allows it.",
     ),
-    ("64", "the command line is wrong", "see `compose COMMAND --help`"),
+    ("64", "the command line is wrong", "Read `compose COMMAND --help`."),
     (
         "65",
         "a recipe, the lock or the journal is invalid",
-        "every problem is listed with file, line and code",
+        "Fix every listed problem. Each has its file, line and code.",
     ),
-    ("69", "the target can't be reached", "run the command again later"),
+    ("69", "the target can't be reached", "Run the command again later."),
     (
         "75",
         "still training when the time limit was reached",
-        "run `compose apply` again; it continues",
+        "Run `compose apply` again; it continues.",
     ),
     (
         "77",
-        "no credentials, wrong ones, or those of another owner than the lock's",
-        "check the credentials and the project",
+        "credentials are missing, wrong, or belong to another team",
+        "Check the credentials and the project.",
     ),
     (
         "130, 143",
         "interrupted by Ctrl-C or by SIGTERM",
-        "run `compose apply` again; it continues",
+        "Run `compose apply` again; it continues.",
     ),
 ]
+
+
+def _generated(source: str) -> str:
+    return f"<!-- `PYTHONPATH=.:tests python -m support.make_docs` writes this from {source}. -->\n"
 
 
 def commands() -> str:
     parts = [
         "# Commands\n",
-        "Written by `PYTHONPATH=tests python -m support.make_docs` from the commands' own help.\n",
+        _generated("the commands' own help"),
         "Data goes to stdout, messages to stderr. Colours follow `NO_COLOR`, `FORCE_COLOR`, `TERM`"
         " and `CI`, and never carry a meaning alone.\n",
     ]
@@ -90,8 +96,7 @@ def recipes() -> str:
     return "\n".join(
         [
             "# Recipes\n",
-            "Written by `PYTHONPATH=tests python -m support.make_docs` from the schema that"
-            " validates recipes.\n",
+            _generated("the schema that validates recipes"),
             "A recipe is a YAML file. With this first line, an editor that speaks JSON Schema"
             " completes and explains it:\n",
             "```yaml\n# yaml-language-server: $schema=../schemas/recipe.schema.json\n```\n",
@@ -117,14 +122,14 @@ def errors() -> str:
     return "\n".join(
         [
             "# Errors\n",
-            "Written by `PYTHONPATH=tests python -m support.make_docs` from the tables of codes and"
-            " `tests/recipes/broken_recipes/`.\n",
-            "An expected error is one line: what happened, where, why, and what to do next. An"
-            " unexpected one is an internal error: it names a log file to report.\n",
+            _generated("the tables of codes and tests/recipes/broken_recipes/"),
+            "An error message says what happened, where, why, and what to do next. An unexpected"
+            " error is a bug. The message names a log file; attach it to your report.\n",
             "## Exit statuses\n",
             "| status | meaning | what to do |\n|---|---|---|",
             "\n".join(f"| {status} | {meaning} | {todo} |" for status, meaning, todo in STATUSES),
-            "\nWhere several apply, the first of 130/143, 77, 69, 3, 1, 75, 2, 0 is returned.\n",
+            "\nIf several statuses apply, the exit status is the first in this list: 130 or 143,"
+            " 77, 69, 3, 1, 75, 2, 0.\n",
             "## Problems in a plan\n",
             "`compose plan -o github` and `-o sarif` report these beside the files.\n",
             "\n".join(
@@ -163,13 +168,18 @@ def _description(field: dict[str, Any]) -> str:
 def _codes() -> str:
     parts = []
     for code, title in CODES.items():
-        example = BROKEN / f"{code}.txt"
-        parts.append(f"- **{code}** {title}")
-        if example.is_file():
-            said = re.split(r"\n(?! )", example.read_text(encoding="utf-8").strip())[0]
-            shown = "\n".join(f"  {line}" for line in said.splitlines())
-            parts.append(f"\n  ```text\n{shown}\n  ```\n")
+        shown = "\n".join(f"  {line}" for line in _example(code).splitlines())
+        parts.append(f"- **{code}** {title}\n\n  ```text\n{shown}\n  ```\n")
     return "\n".join(parts) + "\n"
+
+
+def _example(code: str) -> str:
+    """A problem with this code, and its hint, as the program reports it."""
+    own = BROKEN / f"{code}.txt"
+    listed = (own if own.is_file() else FILE_PROBLEMS).read_text(encoding="utf-8").strip()
+    if own.is_file():
+        return re.split(r"\n(?! )", listed)[0]
+    return next(one for one in re.split(r"\n(?! )", listed) if f" {code} " in one)
 
 
 PAGES = {
