@@ -12,7 +12,7 @@ import click
 
 from composer.cli.options import gathered
 from composer.errors import ComposeError, TargetError, UsageError
-from composer.files.delivery import check_folder, refuse_link_out, replacing, unwritable
+from composer.files.delivery import check_folder, check_output_link, replacing, unwritable
 from composer.lock import LOCK_NAME
 from composer.model import RECIPES_FOLDER
 from composer.output.markdown import COMMENT, SUMMARY, Budget
@@ -57,7 +57,7 @@ def write_copy(out: Path, text: str) -> None:
 
 
 def _check(out: Path) -> None:
-    refuse_link_out(out)
+    check_output_link(out)
     if out.is_dir():
         raise UsageError(f"{visible(str(out))} is a folder", hint="name a file in it")
     check_folder(out)
@@ -103,7 +103,7 @@ class Copies:
         root, chosen = find(selection, Path.cwd())
         recipes = [*chosen, *(root / RECIPES_FOLDER).rglob("*.y*ml")]
         for option, file, _, _ in self.files:
-            refuse_link_out(file)
+            check_output_link(file)
             if any(_is_same(file, ours) for ours in (root / LOCK_NAME, *recipes)):
                 raise UsageError(
                     f"{option}: {file} is the lock or a recipe, and would be overwritten",

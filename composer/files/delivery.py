@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import Refused, TargetError, UsageError
 from composer.files import atomic
-from composer.files.repository import is_inside
+from composer.files.repository import refuse_link_out
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -87,23 +87,20 @@ def check_output(out: Path, *, force: bool) -> None:
 
 def check_folder(out: Path) -> None:
     """Raise `UsageError` if the folder of `out` does not exist, or is reached through a link."""
-    refuse_link_out(out.parent)
+    check_output_link(out.parent)
     if not out.parent.is_dir():
         raise UsageError(f"{visible(str(out.parent))} is not a folder", hint="create it first")
 
 
-def refuse_link_out(out: Path) -> None:
+def check_output_link(out: Path) -> None:
     """Raise `UsageError` for a path in the working folder that leads out of it through a link.
 
     A repository may come from a stranger, and a link in it may lead to any file of the user.
     """
     folder = Path.cwd()
     path = folder / out
-    if path.is_relative_to(folder) and ".." not in out.parts and not is_inside(path, folder):
-        raise UsageError(
-            f"{visible(str(out))} leads out of {visible(str(folder))} through a link",
-            hint="give the path that the link leads to",
-        )
+    if path.is_relative_to(folder) and ".." not in out.parts:
+        refuse_link_out(path, folder, hint="give the path that the link leads to")
 
 
 @contextmanager

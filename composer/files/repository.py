@@ -8,10 +8,19 @@ configures, and fetches nothing.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import stat
 import subprocess
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from composer.errors import UsageError
+from composer.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # What Windows calls links: symbolic ones and junctions (winnt.h).
 _REPARSE_LINKS = frozenset({0xA000000C, 0xA0000003})
@@ -25,6 +34,11 @@ _GIT_OPTIONS = (
     *("-c", "core.fsmonitor=false"),
     *("-c", "core.hooksPath=/dev/null"),
     *("-c", "protocol.allow=never"),
+    *("-c", "diff.external="),
+)
+# A repository may allow single protocols; the variable also overrides those. None has this name.
+_GIT_VARIABLES = MappingProxyType(
+    {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
 )
 
 
@@ -47,6 +61,15 @@ class NotRegularError(OSError):
 def is_inside(path: Path, root: Path) -> bool:
     """Whether `path` lies in `root` once all links of both are resolved; it need not exist."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
+def refuse_link_out(path: Path, root: Path, *, hint: str) -> None:
+    """Raise `UsageError` if a path in `root` leads out of it through a link."""
+    if is_inside(path, root):
+        return
+    name = path.relative_to(root) if path.is_relative_to(root) else path
+    shown = visible(name.as_posix() + "/" * path.is_dir())
+    raise UsageError(f"{shown} leads out of {visible(str(root))} through a link", hint=hint)
 
 
 def is_link(path: Path) -> bool:
@@ -78,14 +101,75 @@ def read_inside(path: Path, root: Path, *, limit: int | None = None) -> bytes:
         return stream.read() if limit is None else stream.read(limit + 1)
 
 
-def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Run git in this folder, and return its output.
+# --- whose it is -------------------------------------------------------------------------
+
+
+def check_owner(root: Path, mark: str) -> None:
+    """Raise `UsageError` if a project's root, or what marks it as one, is another user's.
+
+    In a folder that many may write to, as /tmp, anybody could place a project above the user's
+    own. As with git, `safe.directory` in the user's settings allows one. Files of the superuser are
+    trusted, who may write anywhere.
+    """
+    if os.name != "posix":
+        return
+    trusted = {0, os.geteuid()}
+    if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
+        trusted.add(int(os.environ["SUDO_UID"]))
+    owners = {os.stat(root).st_uid}
+    if mark:
+        owners |= {os.lstat(root / mark).st_uid, os.stat(root / mark).st_uid}
+    if owners <= trusted or _is_safe(Path(os.path.realpath(root))):
+        return
+    raise UsageError(
+        f"the project {visible(str(root))} belongs to another user",
+        hint="if you trust it: git config --global --add safe.directory"
+        f" {shlex.quote(visible(os.path.realpath(root)))}",
+    )
+
+
+def _is_safe(root: Path) -> bool:
+    """Whether git's `safe.directory` lists this folder; a repository's own settings don't count."""
+    try:
+        command = ("config", "--null", "--type=path", "--get-all", "safe.directory")
+        answer = git(root, *command, variables={"GIT_DIR": os.devnull})
+    except FileNotFoundError:
+        return False
+    safe = False
+    for entry in os.fsdecode(answer.stdout).split("\0")[:-1]:
+        folder, below = entry.removesuffix("/*"), entry.endswith("/*")
+        is_listed = Path(os.path.realpath(folder)) in (root.parents if below else (root,))
+        safe = bool(entry) and (safe or entry == "*" or is_listed)  # an empty one resets the list
+    return safe
+
+
+# --- git ---------------------------------------------------------------------------------
+
+
+def git(
+    folder: Path, *arguments: str, variables: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[bytes]:
+    """Run git in this folder, with these variables added to the environment; its output.
 
     Raises `FileNotFoundError` if git is not installed.
     """
-    program = shutil.which("git")
-    if program is None or not Path(program).is_absolute():
+    program = find_git(folder)
+    if program is None:
         raise FileNotFoundError("git")
-    environment = {**os.environ, "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
+    environment = {**os.environ, **_GIT_VARIABLES, **variables}
     command = [program, *_GIT_OPTIONS, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
+
+
+def find_git(folder: Path) -> str | None:
+    """The absolute path of git; None if it isn't installed.
+
+    It is taken neither from the current folder, where Windows looks first, nor from `folder`.
+    """
+    ours = {os.path.realpath(folder), os.path.realpath(os.curdir)}
+    for place in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        if os.path.isabs(place) and os.path.realpath(place) not in ours:
+            program = shutil.which(os.path.join(place, "git.exe" if os.name == "nt" else "git"))
+            if program is not None:
+                return program
+    return None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-import shutil
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
@@ -21,6 +21,7 @@ from composer.errors import (
     InvalidInput,
     UsageError,
 )
+from composer.files.repository import find_git, read_inside
 from composer.files.state import NOWHERE, VARIABLE, folder_size, list_states
 from composer.lock import LOCK_NAME, Journal, dump, lock_text, parse, remember
 from composer.lora import families
@@ -38,7 +39,6 @@ from composer.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
-    from pathlib import Path
 
     from composer.model import KnownState, Model, Observed
     from composer.planner import Action, Plan
@@ -52,6 +52,7 @@ EXTRAS = {
 }
 ENVIRONMENT, PROJECT = "environment", "project"
 TARGET, ORPHANS = "lock against target", "orphans"
+_MAX_ATTRIBUTES = 1024 * 1024  # bytes read of .gitattributes
 _MAX_LOST = 5  # state folders named in a hint
 
 
@@ -95,7 +96,7 @@ def _environment(kinds: list[TargetKind], env: Mapping[str, str]) -> Iterator[Ch
             yield Check(ENVIRONMENT, OK, f"the extra {extra} is installed")
     if not hasattr(yaml, "CSafeLoader"):
         yield Check(ENVIRONMENT, NOTE, "PyYAML has no libyaml: reading recipes is slow")
-    if shutil.which("git") is None:
+    if find_git(Path.cwd()) is None:
         yield Check(
             ENVIRONMENT, NOTE, "git is not installed", f"{LOCK_NAME} is meant to be committed"
         )
@@ -225,7 +226,8 @@ def _git(root: Path) -> Iterator[Check]:
 
 def _line_ends(root: Path) -> bool:
     try:
-        lines = (root / ".gitattributes").read_text(encoding="utf-8").splitlines()
+        data = read_inside(root / ".gitattributes", root, limit=_MAX_ATTRIBUTES)
+        lines = data.decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return False
     words = [line.split() for line in lines]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from composer.errors import UsageError
-from composer.files.repository import is_inside
+from composer.files.repository import refuse_link_out
 from composer.lock import Ledger
 from composer.lora import families
 from composer.model import MARK, RECIPES_FOLDER, ConceptRef, Content, Entry, Recipe, in_order
 from composer.recipes import parse, slug, write
 from composer.targets.base import observe
-from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,11 +40,8 @@ def import_models(
     project: Project, target: Target, ids: Sequence[str] | None, *, dry_run: bool
 ) -> list[Imported]:
     """See `Project.import_models`."""
-    if not is_inside(project.root / RECIPES_FOLDER, project.root):
-        raise UsageError(
-            f"{RECIPES_FOLDER}/ leads out of {visible(str(project.root))} through a link",
-            hint="replace the link with a folder",
-        )
+    folder = project.root / RECIPES_FOLDER
+    refuse_link_out(folder, project.root, hint="replace the link with a folder")
     ledger = Ledger(project.root, target.key, project.state, write=not dry_run)
     observed = observe(target, project.recipes, ledger.known_state)
     if ids is None:
@@ -110,7 +106,7 @@ class _Import:
     def _free_path(self, name: str) -> str:
         stem, n = slug(name), 1
         path = f"{RECIPES_FOLDER}/{stem}.yaml"
-        while path.casefold() in self._paths or (self.project.root / path).exists():
+        while path.casefold() in self._paths or os.path.lexists(self.project.root / path):
             n += 1
             path = f"{RECIPES_FOLDER}/{stem}-{n}.yaml"
         return path

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput, Problem, UsageError
-from composer.files.repository import NotRegularError, read_inside
+from composer.files.repository import NotRegularError, check_owner, read_inside, refuse_link_out
 from composer.model import LOCK_NAME, RECIPES_FOLDER
 from composer.recipes.parsing import MAX_BYTES, Parsed, parse, too_large
 from composer.recipes.problems import quoted
@@ -62,25 +62,28 @@ def find_root(paths: Sequence[Path], *, cwd: Path, home: Path | None) -> Path:
     the folder of the recipes.
 
     The search stops at the home directory, if there is one. UsageError if the paths are of
-    two projects, or as for `default_paths`.
+    two projects, if the root is another user's, or as for `default_paths`.
     """
     starts = [_folder(path) for path in default_paths(paths, cwd=cwd)]
-    roots = list(dict.fromkeys(_root(start, home) for start in starts))
+    roots = dict(_root(start, home) for start in starts)
     if len(roots) > 1:
-        named = " and ".join(visible(str(root)) for root in roots[:2])
+        named = " and ".join(visible(str(root)) for root in list(roots)[:2])
         hint = "run compose once for each project"
         raise UsageError(f"the paths belong to two projects: {named}", hint=hint)
-    return roots[0]
+    ((root, mark),) = roots.items()
+    check_owner(root, mark)
+    return root
 
 
-def _root(start: Path, home: Path | None) -> Path:
+def _root(start: Path, home: Path | None) -> tuple[Path, str]:
+    """The root, and the name of what marks it: empty if nothing does."""
     above = list(_upward(start, home))
     for mark in (".git", LOCK_NAME):
         for folder in above:
-            if (folder / mark).exists():
-                return folder
+            if os.path.exists(folder / mark):  # False where the folder can't be read
+                return folder, mark
     parents = (folder.parent for folder in above if folder.name == RECIPES_FOLDER)
-    return next((parent for parent in parents if parent in above), start)
+    return next((parent for parent in parents if parent in above), start), ""
 
 
 def _upward(start: Path, home: Path | None) -> Iterator[Path]:
@@ -103,9 +106,10 @@ def discover(
     Files as they are given; folders with all below them, `*.yaml` and `*.yml`, but for what is
     hidden and for links to folders. The globs match paths relative to the root, with `/`: `*`
     stays in one folder, `**` does not, and a glob without `/` matches at any depth; one that
-    matches a folder matches all that is in it. UsageError if a path doesn't exist.
+    matches a folder matches all that is in it. UsageError if a path doesn't exist, or a folder
+    leads out of the root.
     """
-    files = {file: None for path in paths for file in _files(_existing(path))}
+    files = {file: None for path in paths for file in _files(_existing(path), root)}
     wanted, unwanted = _patterns(include), _patterns(exclude)
     chosen = (
         file
@@ -117,10 +121,11 @@ def discover(
     return sorted(chosen, key=lambda file: file.as_posix())
 
 
-def _files(path: Path) -> Iterator[Path]:
+def _files(path: Path, root: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
+    refuse_link_out(path, root, hint="replace the link with a folder")
     for folder, folders, names in os.walk(path):
         folders[:] = (name for name in folders if not name.startswith("."))
         for name in names:
