@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+from oracle.page import lines
+from support import format_lists
 from support.lora_names import ENDINGS, FORMATS, MEANINGS, NORMS, XLABS_ENDINGS
 
 from composer.lora.families import flux1_files as formats
@@ -61,6 +64,12 @@ def test_spellings_mean_the_same_layers_and_rows() -> None:
             layer = FORMATS[format.name][stem]
             assert (site.inputs, site.outputs) == (layer.inputs, layer.outputs)
             assert {part.module.path: rows(part) for part in site.parts} == layer.parts
+
+
+@pytest.mark.parametrize("name", format_lists.PARTS)
+def test_the_page_lists_every_spelling_and_base_model(name: str) -> None:
+    written = format_lists.PARTS[name]()
+    assert lines(format_lists.PAGE, name) == list(written), "python -m support.format_lists"
 
 
 def rows(part: ModuleSlice) -> tuple[slice, ...]:
