@@ -93,7 +93,8 @@ def _unknown_keys(finding: Finding) -> Iterator[Sentence]:
         place = finding.node.keys[key]
         if key.casefold().replace("_", "") == "wandbkey":
             message = f"{key} is a secret and must not be in a recipe"
-            yield place, "E112", message, "remove it; revoke it if it was ever committed"
+            hint = f"remove {key}; revoke the secret if it was ever committed"
+            yield place, "E112", message, hint
         else:
             hint = _key_hint(key, list(valid_keys), finding.path)
             yield place, "E101", f"unknown key {quoted(key)}", hint
@@ -219,8 +220,12 @@ def _too_long(finding: Finding) -> Iterator[Sentence]:
 def _how_many(finding: Finding) -> Iterator[Sentence]:
     few, most = finding.schema["minItems"], finding.schema["maxItems"]
     size = len(finding.node.children)
-    message = f"has {size} items; the maximum is {most}" if size else "is empty"
-    yield finding.node.place, "E107", message, f"list {few} to {most} {dotted(finding.path)}"
+    listed = dotted(finding.path)
+    if size > most:
+        message, hint = f"has {size} {listed}; the maximum is {most}", f"remove {size - most}"
+    else:
+        message, hint = "is empty", f"list {few} to {most} {listed}"
+    yield finding.node.place, "E107", message, hint
 
 
 def _not_allowed(finding: Finding) -> Iterator[Sentence]:
@@ -237,8 +242,8 @@ def _not_allowed(finding: Finding) -> Iterator[Sentence]:
 
 _RULES = {
     "E109": ("is not a valid id", "an id has at most 64 characters: letters, digits, _ and -"),
-    "E113": ("is a tag that only compose sets", "remove it"),
-    "E114": ("has whitespace at the beginning or end", "remove it"),
+    "E113": ("is a tag that only compose sets", "remove the tag"),
+    "E114": ("has whitespace at the beginning or end", "remove the whitespace"),
     "E115": ("looks like a path", "write a plain name"),
 }
 

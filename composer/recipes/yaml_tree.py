@@ -104,7 +104,7 @@ def _report_unsafe(text: str, report: Report) -> None:
         code, what = unsafe_words(character)
         more = f" ({counted(times, 'time')})" if times > 1 else ""
         place = place_of(text[: text.index(character)])
-        report.add(place, code, f"the file contains {what}{more}", "remove it")
+        report.add(place, code, f"the file contains {what}{more}", _REMOVE_CHARACTER)
 
 
 def unsafe_words(character: str) -> tuple[str, str]:
@@ -154,7 +154,12 @@ def read_document(text: str, report: Report, *, loader: Any = LOADER) -> Documen
     return document
 
 
-_DEEP = ("E209", f"nested deeper than {MAX_DEPTH} levels", "a recipe has four levels")
+_REMOVE_CHARACTER = "remove this character"
+_DEEP = (
+    "E209",
+    f"nested deeper than {MAX_DEPTH} levels",
+    "remove the nesting; a recipe has at most four levels",
+)
 # Parts of the messages of libyaml and PyYAML, and the problem that each means.
 _SYNTAX = {
     "exceeded maximum nesting depth": _DEEP,  # libyaml 0.2.6, which looks ahead of its events
@@ -196,7 +201,7 @@ class _Walk:
         if isinstance(event, yaml.StreamEndEvent):
             return None
         if event.tags:
-            self._end("E207", "a %TAG directive: a recipe has no YAML tags", "remove it")
+            self._end("E207", "a %TAG directive: a recipe has no YAML tags", "remove the line")
         root = self._node(self._next(), (), 1)
         self._next()  # the document's end
         return root
@@ -233,14 +238,19 @@ class _Walk:
         if isinstance(event, yaml.AliasEvent):
             self._end("E206", f"*{_short(event.anchor)} is an alias", "write the value itself")
         if event.anchor is not None:
-            self._end("E206", f"&{_short(event.anchor)} is an anchor", "remove it")
+            anchor = f"&{_short(event.anchor)}"
+            self._end("E206", f"{anchor} is an anchor", f"remove {anchor}")
         if event.tag is not None:
-            hint = "remove it, and quote the value if it is a string"
+            hint = "remove the tag, and quote the value if it is a string"
             self._end("E207", f"{_short(event.tag)} is a YAML tag", hint)
         if depth > MAX_DEPTH and isinstance(event, yaml.CollectionStartEvent):
             self._end(*_DEEP)
         if self.count > MAX_VALUES:
-            self._end("E209", f"more than {MAX_VALUES:,} values", "a recipe has a few dozen")
+            self._end(
+                "E209",
+                f"more than {MAX_VALUES:,} values",
+                "remove values; a recipe has a few dozen",
+            )
 
     def _scalar(self, event: Any, path: KeyPath) -> Node:
         place, text = self.place, event.value
@@ -257,7 +267,7 @@ class _Walk:
         bad = dict.fromkeys(c for c in UNSAFE.findall(text) if c not in _OK_IN_TEXT)
         for character in bad:
             code, what = unsafe_words(character)
-            self.report.add(self.place, code, at_path(path, f"contains {what}"), "remove it")
+            self.report.add(self.place, code, at_path(path, f"contains {what}"), _REMOVE_CHARACTER)
         return bool(bad)
 
     def _sequence(self, path: KeyPath, depth: int) -> Node:
@@ -296,7 +306,7 @@ class _Walk:
             self._node(event, path, depth + 1)
             return None
         if event.implicit[0] and event.value == "<<":
-            hint = "write out the keys that it merges"
+            hint = "copy the keys here and remove <<"
             self._end("E208", at_path(path, "<< merges another mapping"), hint)
         self._check(event, depth)
         self._unsafe(event.value, path)
