@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from difflib import get_close_matches
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,12 +26,37 @@ UNSAFE = re.compile(f"{CONTROL.pattern}|{BIDI.pattern}")
 _COMMAND = r"(?<=#)#|\A\s*:(?=:)"
 _HIDDEN = re.compile(f"{UNSAFE.pattern}|{_COMMAND}")
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+_MOST_POINTS = 8  # code points that a message shows
 _LONGEST_WORD = 80  # a longer one is not a typing error, and comparing it takes time
 
 
 def visible(text: str) -> str:
     """The text with control and bidi characters as escapes: one line, safe to print."""
     return _HIDDEN.sub(lambda match: "".join(map(_escaped, match[0])), text)
+
+
+def canonical(text: str) -> str:
+    """Equal for texts that differ only in Unicode normalisation, so that nobody sees a difference.
+
+    An é is one code point (U+00E9), or an e with an accent (U+0065 U+0301).
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def code_points(text: str, other: str) -> str:
+    """The code points of a text from its first difference to another one: `U+0065 U+0301`."""
+    start = _common(text, other)
+    end = len(text) - _common(text[start:][::-1], other[start:][::-1])
+    different = text[start:end]
+    points = " ".join(f"U+{ord(character):04X}" for character in different[:_MOST_POINTS])
+    return points + "…" * (len(different) > _MOST_POINTS)
+
+
+def _common(text: str, other: str) -> int:
+    """How many characters both have at the start."""
+    return sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, other, strict=False))
+    )
 
 
 def visible_lines(text: str) -> str:

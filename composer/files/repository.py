@@ -38,7 +38,13 @@ _GIT_OPTIONS = (
 )
 # A repository may allow single protocols; the variable also overrides those. None has this name.
 _GIT_VARIABLES = MappingProxyType(
-    {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
+    {
+        "GIT_ALLOW_PROTOCOL": "none",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "LC_ALL": "C.UTF-8",  # messages in English, which callers look at
+        "LANGUAGE": "",
+    }
 )
 
 

@@ -12,6 +12,7 @@ from composer.lora import families
 from composer.model import MARK, RECIPES_FOLDER, ConceptRef, Content, Entry, Recipe, in_order
 from composer.recipes import parse, slug, write
 from composer.targets.base import observe
+from composer.text import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,7 @@ class _Import:
 
     def __post_init__(self) -> None:
         entries = self.ledger.known_state.entries.values()
-        self._names = {recipe.name for recipe in self.project.recipes}
+        self._names = {canonical(recipe.name) for recipe in self.project.recipes}
         self._paths = {recipe.path.casefold() for recipe in self.project.recipes}
         self._ids = {id for entry in entries for id in entry.ids}
 
@@ -82,7 +83,7 @@ class _Import:
             recipe = self._recipe(model)
         except ValueError as why:
             return Imported(model.id, model.name, reason=str(why), skipped=True)
-        self._names.add(recipe.name)
+        self._names.add(canonical(recipe.name))
         self._paths.add(recipe.path.casefold())
         if not self.dry_run:
             _write(self.project.root / recipe.path, recipe)
@@ -90,7 +91,7 @@ class _Import:
         return Imported(model.id, model.name, path=recipe.path)
 
     def _recipe(self, model: Model) -> Recipe:
-        if model.name in self._names:
+        if canonical(model.name) in self._names:
             raise ValueError("another recipe has this name")
         family = families.of_type(model.type)
         if family is None:

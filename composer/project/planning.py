@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from composer.errors import BadLora, ComposeError, InvalidInput, UsageError
-from composer.files.repository import git
+from composer.files.delivery import check_output_link
+from composer.files.repository import find_git, git
 from composer.lock import LOCK_NAME, read_merged, remember
 from composer.model import Lock
 from composer.output.plan_formats import PLAN_FORMATS
@@ -209,32 +212,81 @@ class Base:
 
 
 def base_lock(base: str, root: Path) -> Base:
-    """The lock in this file, or the one at the root in this revision; empty if it has none there.
+    """The lock at the root in this revision, empty if it has none there, or the one in this file.
 
-    Where a revision's lock can't be read, the result says so, so that a later commit can repair it.
-    Raises `UsageError` for what is neither, `InvalidInput` for a file that can't be read as a lock.
+    What is both is a revision: a stranger's branch may add a file of any name. Where a revision's
+    lock can't be read, the result says so, so that a later commit can repair it. Raises
+    `UsageError` for what is neither, `InvalidInput` for a file that can't be read as a lock.
     """
-    if Path(base).is_file():
-        return Base(_read(Path(base).read_bytes(), base))
     if base.startswith("-") or not base:
         raise UsageError(f"--base: {visible(base)!r} is neither a file nor a git revision")
+    is_file = Path(base).is_file()
+    if is_file and find_git(root) is None:
+        return Base(_read(_file(base), base))
     commit = _git(root, "rev-parse", "--verify", f"{base}^{{commit}}")
+    if commit.returncode and is_file:
+        return Base(_read(_file(base), base))
     if commit.returncode:
-        reason = shorten(visible(commit.stderr.decode("utf-8", "replace").strip()), 200)
-        raise UsageError(
-            f"--base: {shorten(visible(base), 100)} is neither a file nor a git revision: {reason}",
-            hint="in CI, fetch it first: git fetch origin BRANCH",
-        )
-    # A path that begins with ./ is meant from where git runs, which need not be the top level.
-    path = f"{commit.stdout.decode().strip()}:./{LOCK_NAME}"
-    blob = _git(root, "rev-parse", "--verify", "--quiet", path)
-    if blob.returncode:
+        raise _no_revision(root, base, commit.stderr.decode("utf-8", "replace"))
+    data = _lock_at(root, commit.stdout.decode().strip(), base)
+    if data is None:
         return Base(Lock())
-    data = _git(root, "cat-file", "blob", blob.stdout.decode().strip()).stdout
     try:
         return Base(_read(data, base))
     except InvalidInput as bad:
         return Base(Lock(), bad.message)
+
+
+def _file(base: str) -> bytes:
+    check_output_link(Path(base))
+    return Path(base).read_bytes()
+
+
+def _lock_at(root: Path, commit: str, base: str) -> bytes | None:
+    """The lock's bytes in this commit, None if it has none. Raises `UsageError`."""
+    # A path that begins with ./ is meant from where git runs, which need not be the top level.
+    path = f"{commit}:./{LOCK_NAME}"
+    blob = _git(root, "rev-parse", "--verify", "--quiet", path)
+    tree = _git(root, "cat-file", "-e", f"{commit}^{{tree}}")
+    if blob.returncode and not tree.returncode:
+        return None
+    data = _git(root, "cat-file", "blob", blob.stdout.decode().strip() or path)
+    if data.returncode:
+        shown = shorten(visible(base), 100)
+        raise UsageError(
+            f"--base: the {LOCK_NAME} of {shown} is not in this partial clone",
+            hint=f"fetch it first: git show {shlex.quote(visible(base))}:./{LOCK_NAME}",
+        )
+    return data.stdout
+
+
+_SHALLOW = (
+    "this clone is shallow: run git fetch --unshallow; in CI set fetch-depth (GitHub) or GIT_DEPTH"
+    " (GitLab) to 2 for the parent commit, to 0 for all"
+)
+
+
+def _no_revision(root: Path, base: str, answer: str) -> UsageError:
+    """Why git knows no such revision, by what it wrote to stderr, and what helps."""
+    shown = shorten(visible(base), 100)
+    safe = re.search(r"safe\.directory (.+)", answer)
+    if safe:
+        return UsageError(
+            f"--base: git refuses this repository, which belongs to another user ({shown})",
+            hint=f"if you trust it: git config --global --add safe.directory {visible(safe[1])}",
+        )
+    fatal = [line for line in answer.splitlines() if line.startswith("fatal: ")] or [answer]
+    reason = shorten(visible(fatal[-1].removeprefix("fatal: ").strip()), 200)
+    hint = "in CI, fetch it first: git fetch origin BRANCH"
+    if "not a git repository" in answer:
+        hint = "give a lock file instead"
+    elif re.search(r"[~^]|\A(HEAD|[0-9a-f]{7,64})\Z", base) and _is_shallow(root):
+        hint = _SHALLOW
+    return UsageError(f"--base: {shown} is neither a file nor a git revision: {reason}", hint=hint)
+
+
+def _is_shallow(root: Path) -> bool:
+    return _git(root, "rev-parse", "--is-shallow-repository").stdout.strip() == b"true"
 
 
 def _read(data: bytes, base: str) -> Lock:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from composer.files.repository import NotRegularError, check_owner, read_inside,
 from composer.model import LOCK_NAME, RECIPES_FOLDER
 from composer.recipes.parsing import MAX_BYTES, Parsed, parse, too_large
 from composer.recipes.problems import quoted
-from composer.text import UNSAFE, visible
+from composer.text import UNSAFE, canonical, code_points, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -242,26 +241,35 @@ def _same_path(parsed: Mapping[str, Parsed]) -> Iterator[Problem]:
     """Problems of paths that are one file on Windows and macOS."""
     first: dict[str, str] = {}
     for name in sorted(parsed):
-        folded = unicodedata.normalize("NFC", name.casefold())
+        folded = canonical(canonical(name).casefold())
         if folded in first:
-            message = f"differs from {visible(first[folded])} only in upper and lower case"
+            how = "upper and lower case"
+            if canonical(name) == canonical(first[folded]):
+                how = f"Unicode normalisation ({_difference(name, first[folded])})"
+            message = f"differs from {visible(first[folded])} only in {how}"
             hint = "rename one of them: on Windows and macOS they are the same file"
             yield Problem(visible(name), 0, 0, "E305", message, hint)
         first.setdefault(folded, name)
 
 
 def _same_name(parsed: Mapping[str, Parsed]) -> Iterator[Problem]:
-    first: dict[str, str] = {}
+    first: dict[str, tuple[str, str]] = {}
     for path in sorted(parsed):
         name, place = parsed[path].name, parsed[path].name_place
         if name is None:
             continue
         here = f"{path}:{place.line}:{place.column}"
-        if name in first:
-            message = f"name: {quoted(name)} is already the name of {first[name]}"
+        other, there = first.setdefault(canonical(name), (name, here))
+        if there != here:
+            message = f"name: {quoted(name)} is already the name of {there}"
+            if name != other:
+                message += f", in another Unicode normalisation ({_difference(name, other)})"
             hint = "give one of them another name"
             yield Problem(path, place.line, place.column, "E306", message, hint)
-        first.setdefault(name, here)
+
+
+def _difference(one: str, other: str) -> str:
+    return f"{code_points(one, other)}, there {code_points(other, one)}"
 
 
 # --- opening a file ----------------------------------------------------------------------

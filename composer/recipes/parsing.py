@@ -5,6 +5,7 @@ The stages: characters, YAML, the JSON Schema, and the rules that a schema can't
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from composer.errors import Problem
 from composer.model import DESCRIBED, ConceptRef, Recipe, parameters, rounded
 from composer.recipes import schema
 from composer.recipes.problems import NOWHERE, Place, Report, at_path, quoted
-from composer.recipes.yaml_tree import LOADER, decode, read_document
+from composer.recipes.yaml_tree import LOADER, decode, place_of, read_document
 from composer.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def parse(text: bytes, *, file: str, types: Sequence[ModelTypes], loader: Any = 
     decoded = decode(text, report)
     if decoded is None:
         return Parsed(tuple(report.problems))
+    if _has_conflict(decoded, report):
+        return Parsed(tuple(report.problems))
     document = read_document(decoded, report, loader=loader)
     if document.complete and not _is_recipe(document):
         return Parsed((_not_a_recipe(document, file),))
@@ -64,6 +67,19 @@ def too_large(size: int) -> tuple[str, str]:
     """Message and hint of a file over the limit."""
     message = f"the file has {size:,} bytes; a recipe has at most {MAX_BYTES:,}"
     return message, "if it is not a recipe, leave it out with --exclude"
+
+
+# The lines that git writes around both versions of a conflict. In YAML they are invalid.
+_MARKER = re.compile(r"^([<|=>])\1{6,}(?=[ \r\n]|\Z)", re.MULTILINE)
+
+
+def _has_conflict(text: str, report: Report) -> bool:
+    """Whether the text has git's conflict markers; the first one is reported."""
+    marker = _MARKER.search(text)
+    if marker:
+        hint = "keep one version, and delete the lines with <<<<<<<, ======= and >>>>>>>"
+        report.add(place_of(text[: marker.start()]), "E204", "git's conflict markers", hint)
+    return marker is not None
 
 
 def _checked(root: Node, report: Report, types: Sequence[ModelTypes]) -> Parsed:

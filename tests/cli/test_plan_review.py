@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -173,6 +174,76 @@ def test_git_is_asked_for_revisions_only(applied: Path, monkeypatch: pytest.Monk
     for base, said in {"main": "git, which isn't installed", "--upload-pack": "neither"}.items():
         ran = compose("plan", f"--base={base}", at=applied)
         assert (ran.status, said in ran.err) == (64, True)
+
+
+def test_a_revision_counts_before_a_file_of_its_name(applied: Path) -> None:
+    """Otherwise a stranger's branch could add the file, and hide its edits of the lock."""
+    edit(applied / "compose.lock", ids(applied)["Pixel Rogue"], "model_elsewhere")
+    (applied / "main").write_bytes((applied / "compose.lock").read_bytes())
+    for base, is_told in {"main": True, "./main": False}.items():
+        ran = compose("plan", "--offline", "--base", base, "-o", "json", at=applied)
+        assert bool(json.loads(ran.out)["lockEdits"]) == is_told, (base, ran)
+
+
+def test_a_base_file_behind_a_link_out_is_not_read(
+    applied: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside = tmp_path_factory.mktemp("outside") / "base.lock"
+    outside.write_bytes((applied / "compose.lock").read_bytes())
+    (applied / "base.lock").symlink_to(outside)
+    ran = compose("plan", "--offline", "--base", "base.lock", at=applied)
+    assert (ran.status, "base.lock leads out of" in ran.err) == (64, True), ran
+
+
+# --- what helps where git knows no such revision -------------------------------------------
+
+
+@pytest.mark.parametrize("base", ["HEAD^1", "HEAD~1", "main~2", "HEAD^", "1234567890abcdef"])
+def test_a_shallow_clone_is_told_how_to_get_more(applied: Path, tmp_path: Path, base: str) -> None:
+    git(applied, "commit", "-q", "--allow-empty", "-m", "2")
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{applied}", "clone")
+    ran = compose("plan", "--offline", "--target", "local", "--base", base, at=tmp_path / "clone")
+    assert ran.status == 64 and f"{base} is neither a file nor a git revision" in ran.err, ran
+    assert "git fetch --unshallow" in ran.err and "fetch-depth" in ran.err, ran
+
+
+def test_a_branch_that_a_shallow_clone_lacks_is_fetched_by_name(
+    applied: Path, tmp_path: Path
+) -> None:
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{applied}", "clone")
+    ran = compose("plan", "--offline", "--base", "origin/other", at=tmp_path / "clone")
+    assert "git fetch origin BRANCH" in ran.err, ran
+
+
+def test_dubious_ownership_gets_the_command_that_helps(
+    applied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    ran = compose("plan", "--offline", "--base", "HEAD", at=applied)
+    assert ran.status == 64 and "\\n" not in ran.err, ran
+    assert f"git config --global --add safe.directory {applied}\n" in ran.err, ran
+
+
+def test_a_base_without_a_repository_is_a_file(applied: Path) -> None:
+    shutil.rmtree(applied / ".git")
+    ran = compose("plan", "--offline", "--base", "HEAD", at=applied)
+    assert "not a git repository" in ran.err and "give a lock file" in ran.err, ran
+
+
+@pytest.mark.parametrize("kind", ["blob:none", "tree:0"])
+def test_a_lock_that_a_partial_clone_lacks_is_not_taken_for_none(
+    applied: Path, tmp_path: Path, kind: str
+) -> None:
+    edit(applied / "compose.lock", "Pixel Rogue", "Pixel Knight")
+    git(applied, "commit", "-qam", "2")
+    git(applied, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "-q", f"--filter={kind}", f"file://{applied}", "clone")
+    ran = compose("plan", "--offline", "--base", "HEAD~1", at=tmp_path / "clone")
+    assert ran.status == 64 and "is not in this partial clone" in ran.err, ran
+    assert "git show" in ran.err, ran
+    git(tmp_path / "clone", "show", "HEAD~1:./compose.lock")
+    ran = compose("plan", "--offline", "--base", "HEAD~1", at=tmp_path / "clone")
+    assert "partial clone" not in ran.err and ran.status != 64, ran
 
 
 def test_a_base_that_is_no_lock_is_invalid(applied: Path) -> None:

@@ -142,6 +142,49 @@ def test_file_names_that_differ_in_case_only_are_refused(
     assert f"differs from {first} " in loaded.problems[0].message
 
 
+@pytest.mark.parametrize(
+    ("name", "nfc", "nfd"),
+    [
+        ("Café", "U+00E9", "U+0065 U+0301"),
+        ("Čmelák", "U+010C", "U+0043 U+030C"),
+        ("가", "U+AC00", "U+1100 U+1161"),
+        ("åéîõü", "U+00E5 U+00E9 U+00EE U+00F5 U+00FC", "U+0061 U+030A U+0065 U+0301 U+0069"),
+    ],
+)
+def test_names_that_differ_in_unicode_normalisation_only_are_one_name(
+    tmp_path: Path, name: str, nfc: str, nfd: str
+) -> None:
+    files = [
+        recipe(tmp_path, f"{form}.yaml", unicodedata.normalize(form, name))
+        for form in ("NFC", "NFD")
+    ]
+    loaded = load(files, root=tmp_path, types=TYPES)
+    assert codes(loaded) == [("NFD.yaml", "E306")]
+    message = loaded.problems[0].message
+    assert "is already the name of NFC.yaml:1:7, in another Unicode normalisation (" in message
+    assert f"({nfd}" in message and f", there {nfc}" in message
+
+
+def test_file_names_that_differ_in_unicode_normalisation_only_are_told_by_code_points(
+    tmp_path: Path,
+) -> None:
+    files = [
+        recipe(tmp_path, unicodedata.normalize(form, "é.yaml"), form) for form in ("NFC", "NFD")
+    ]
+    if len([*tmp_path.iterdir()]) < 2:
+        pytest.skip("this file system takes the two for one already")
+    (problem,) = load(files, root=tmp_path, types=TYPES).problems
+    assert problem.message == (
+        "differs from e\u0301.yaml only in Unicode normalisation (U+00E9, there U+0065 U+0301)"
+    )
+
+
+def test_names_that_only_look_alike_are_two(tmp_path: Path) -> None:
+    names = ("Knight 2", "Knight²", "Кnight 2", "knight 2")  # a superscript, a Cyrillic К
+    files = [recipe(tmp_path, f"{n}.yaml", name) for n, name in enumerate(names)]
+    assert load(files, root=tmp_path, types=TYPES).problems == ()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
 @pytest.mark.parametrize(
     ("name", "shown"),

@@ -235,3 +235,31 @@ def test_the_schema_is_draft_7_closed_and_described_throughout() -> None:
 def test_a_schema_that_is_not_shipped_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="no schema"):
         schema("../recipe")
+
+
+CONFLICTS = {
+    "<<<<<<< HEAD\n": 4,
+    "<<<<<<< HEAD\r\n": 4,
+    "<<<<<<<\n": 4,
+    "<<<<<<<<<< ours\n": 4,  # conflict-marker-size
+    "=======\n": 4,  # left behind
+    ">>>>>>> topic": 4,
+    "||||||| 1234567\n": 4,
+    "    # a comment\n<<<<<<< HEAD\n    scale: 0.5\n": 5,
+}
+
+
+@pytest.mark.parametrize("marker", CONFLICTS)
+def test_conflict_markers_are_said_as_such_at_their_line(marker: str) -> None:
+    text = f"name: A\nconcepts:\n  - name: B\n{marker}"
+    _, (problem,) = parse(text.encode(), file="a.yaml", types=TYPES)
+    assert (problem.line, problem.column, problem.code) == (CONFLICTS[marker], 1, "E204")
+    assert problem.message == "git's conflict markers"
+
+
+@pytest.mark.parametrize(
+    "line", ["# <<<<<<< HEAD", "description: '======='", "description: |\n  <<<<<<< a\n  ======="]
+)
+def test_what_only_looks_like_a_marker_is_none(line: str) -> None:
+    text = f"{line}\nname: A\nconcepts:\n  - {{name: B, scale: 0.5}}\n"
+    assert codes(text) == []
