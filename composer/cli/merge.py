@@ -92,7 +92,6 @@ def merge_command(
             force=force,
             dry_run=dry_run,
             progress=meter.say,
-            warn=lambda warning: None if dry_run else click.echo(f"warning: {warning}", err=True),
         )
     if json_into:
         write_copy(json_into, render.as_json(merged))

@@ -6,6 +6,7 @@ the local target's jobs do: the same LoRAs give the same tensors, in whatever or
 
 from __future__ import annotations
 
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -32,12 +33,14 @@ from composer.lora.reading import shared_family, with_scales
 from composer.text import shorten, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from composer.lora.composition import CompositionReport
     from composer.lora.fingerprint import Fingerprint
     from composer.lora.reading import LoraFile, Loras, ScaledLora, StrPath
     from composer.model import Parameters, Value
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = MappingProxyType({"float32": "F32", "bfloat16": "BF16", "float16": "F16"})
 NORMS = "brings scales of norms, which take the place of the base model's"
@@ -179,7 +182,6 @@ def merge(
     force: bool = False,
     dry_run: bool = False,
     progress: Callable[[float], None] = lambda share: None,
-    warn: Callable[[str], None] = lambda warning: None,
 ) -> Merged:
     """Write the weighted sum of LoRA files to `out` as one LoRA, completely or not at all.
 
@@ -187,8 +189,8 @@ def merge(
     the best approximation in which no layer has a higher rank. `precision` is `float32`,
     `bfloat16` or `float16`, by default the files' own; `format` is one of the output formats of
     the files' model family, by default its first. `progress` is called with 0..1 and may raise to
-    cancel; `warn` is called before anything is written if the result will be far larger than the
-    LoRAs. With `dry_run` nothing is written.
+    cancel. With `dry_run` nothing is written. A result that is far larger than the LoRAs is logged
+    as a warning before it is written.
 
     Raises `UsageError` for wrong arguments (a file given twice, `out` among the files), `Refused`
     if `out` exists and `force` is not set, `BadLora` for a file that can't be used, and
@@ -202,9 +204,8 @@ def merge(
     in_order = tuple(sorted(parts, key=lambda part: part.id))
     spec = CompositionSpec(in_order, out.stem, OutputOptions(rank, precision), format)
     expected, size = spec.foreseen(), spec.size()
-    warnings = tuple(_on_size(spec, expected, size))
-    for warning in warnings:
-        warn(warning)
+    if (warning := size_warning(spec)) and not dry_run:
+        log.warning("%s", warning)
     check_space(out.parent, size, free_space, hint=HINT, margin=spare(size))
     report = expected
     if not dry_run:
@@ -214,7 +215,7 @@ def merge(
             )
             size = temporary.stat().st_size
     used = format or shared_family([part.file for part in parts]).files.output_format.name
-    notes = (*_notes(parts, expected, report), *warnings)
+    notes = (*_notes(parts, expected, report), *([warning] if warning else []))
     return Merged(out, used, parts, report, size, notes, dry_run)
 
 
@@ -268,20 +269,27 @@ FAR_LARGER, LARGE = 8, 16_000_000
 OFFERED = (128, 64, 32, 16)  # ranks, of which the first that is not far larger is offered
 
 
-def _on_size(spec: CompositionSpec, expected: CompositionReport, size: int) -> Iterator[str]:
-    """A warning where the result is far larger than its LoRAs, as of a LoKr that is whole."""
-    inputs = sum(part.file.header.size for part in spec.parts if part.scale)
-    offered = [rank for rank in OFFERED if rank < max(expected.ranks)]
-    if size < max(LARGE, FAR_LARGER * inputs) or not offered:
-        return
+def size_warning(spec: CompositionSpec) -> str | None:
+    """In words, if the result is far larger than its LoRAs, as of a LoKr that is whole; else None.
+
+    Raises `BadLora` for parts that don't fit.
+    """
+    inputs, size = sum(part.file.header.size for part in spec.parts if part.scale), spec.size()
+    if size < max(LARGE, FAR_LARGER * inputs):
+        return None
+    most = max(spec.foreseen().ranks)
     sizes = {
-        rank: replace(spec, options=replace(spec.options, rank=rank)).size() for rank in offered
+        rank: replace(spec, options=replace(spec.options, rank=rank)).size()
+        for rank in OFFERED
+        if rank < most
     }
-    rank = next((r for r in offered if sizes[r] <= FAR_LARGER * inputs), offered[-1])
-    yield (
-        f"the result has a rank of up to {max(expected.ranks):,} and takes up to {size / 1e6:,.0f}"
-        f" MB, {size / inputs:,.0f} times as much as its LoRAs; with --rank {rank} it takes at most"
-        f" {sizes[rank] / 1e6:,.0f} MB"
+    if not sizes:
+        return None
+    rank = next((rank for rank in sizes if sizes[rank] <= FAR_LARGER * inputs), min(sizes))
+    return (
+        f"the result has a rank of up to {most:,} and takes up to {size / 1e6:,.0f} MB,"
+        f" {size / inputs:,.0f} times as much as its LoRAs; rank {rank} (--rank, or the training"
+        f" parameter rank) makes it at most {sizes[rank] / 1e6:,.0f} MB"
     )
 
 

@@ -7,6 +7,7 @@ always whole, and the next worker does the job again.
 
 from __future__ import annotations
 
+import logging
 import stat
 import threading
 import time
@@ -20,8 +21,9 @@ from composer.errors import ComposeError, TargetError, Unreachable
 from composer.files.atomic import replacing
 from composer.files.repository import is_link
 from composer.lora.fingerprint import Part
-from composer.lora.merging import CompositionSpec, OutputOptions, write_composed
+from composer.lora.merging import CompositionSpec, OutputOptions, size_warning, write_composed
 from composer.model import is_id
+from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from composer.targets.local.library import Library
     from composer.targets.local.records import Record
     from composer.targets.local.store import Store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,8 @@ class Worker:
     def _compose(self, record: Record, job: str) -> None:
         options = OutputOptions.of(record.parameters or ())
         spec = CompositionSpec(self._parts(record), record.id, options)
+        if warning := size_warning(spec):
+            log.warning("%s: %s", visible(record.name), warning)
         with ExitStack() as replacement:
             temporary = replacement.enter_context(replacing(self._folder.result(record.id)))
             write_composed(

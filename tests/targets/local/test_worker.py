@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.engine_files import PATIENCE, free, trained, write_lora
+from support.lora_wild import File, Lora, save
 from support.model_types import COMPOSITION, LORA
 from support.sizes import size
 
@@ -406,3 +407,19 @@ def test_two_engines_in_one_process_share_the_work(state: Path, library: Path) -
             one.train(id)
         assert [trained(two, id).status for id in ids] == ["trained"] * 6
         assert all(statuses(one, id) == ["queued", "in-progress", "success"] for id in ids)
+
+
+def test_a_result_that_is_far_larger_than_its_loras_is_warned_of(
+    tmp_path: Path, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A LoKr of two whole matrices becomes a LoRA of full rank."""
+    lokr = Lora("lycoris_transformer_blocks_0_attn_to_q", "lokr", split=(4, 4), whole=(True, True))
+    (tmp_path / "loras").mkdir()
+    save(File((lokr,)), tmp_path / "loras/whole.safetensors")
+    with Engine(state, tmp_path / "loras") as engine:
+        id = make(engine, "Whole")
+        engine.train(id)
+        trained(engine, id)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("Whole: the result has a rank of up to 3,072")
+    assert "the training parameter rank) makes it at most" in warning
