@@ -25,6 +25,9 @@ UNSAFE = re.compile(f"{CONTROL.pattern}|{BIDI.pattern}")
 # Commands to a CI runner: `::error` where a line begins, `##[error]` and `##vso[` anywhere.
 _COMMAND = r"(?<=#)#|\A\s*:(?=:)"
 _HIDDEN = re.compile(f"{UNSAFE.pattern}|{_COMMAND}")
+_UNSEEN = {"Cc", "Cf", "Mn", "Zl", "Zp", "Zs"}
+# Hangul's fillers, the blank Braille pattern, and the block of tag characters.
+_FILLERS = re.compile("[\u115f\u1160\u2065\u2800\u3164\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]")
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _MOST_POINTS = 8  # code points that a message shows
 _LONGEST_WORD = 80  # a longer one is not a typing error, and comparing it takes time
@@ -70,6 +73,11 @@ def visible_lines(text: str) -> str:
 
 def _is_seen(character: str) -> bool:
     return unicodedata.category(character)[0] not in "CZ"
+
+
+def is_invisible(text: str) -> bool:
+    """Whether no character of it can be seen: spaces, zero-width and tag characters, fillers."""
+    return all(unicodedata.category(c) in _UNSEEN for c in _FILLERS.sub("", text))
 
 
 def _escaped(character: str) -> str:

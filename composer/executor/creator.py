@@ -37,7 +37,11 @@ _POSTS = 3  # each only after the one before it has provably made nothing
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to apply; times in seconds. `grace` is how long a new model may stay unseen."""
+    """How to apply; times in seconds. `grace` is how long a new model may stay unseen.
+
+    `approved`: a person approved the plan, which lists no untrained model that is not needed any
+    more. Of those, only what this machine's journal created is deleted.
+    """
 
     grace: float
     poll_interval: float = 10.0
@@ -45,6 +49,7 @@ class Settings:
     parallelism: int = 8
     no_wait: bool = False
     max_cost: float | None = None  # in the target's units, for all trainings of one apply
+    approved: bool = False
 
 
 class Stopped(Exception):
@@ -230,7 +235,8 @@ class Creator:
         fresh = self.target.get_models([id]).get(id)
         if fresh is not None and not fresh.gone:
             kept = Replaced(id, fresh.name, fresh.parameters or ())
-            if not fresh.untrained or not self.may_delete(fresh, path):
+            unlisted = self.settings.approved and not self.ledger.has_created(id)
+            if unlisted or not fresh.untrained or not self.may_delete(fresh, path):
                 return kept
             try:
                 self.target.delete(id)

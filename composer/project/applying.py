@@ -75,6 +75,7 @@ def _settings(target: Target, options: ApplyOptions) -> Settings:
         parallelism=options.parallelism,
         no_wait=options.no_wait,
         max_cost=options.max_cost,
+        approved=options.expect is not None,
     )
 
 

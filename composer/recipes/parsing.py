@@ -15,7 +15,7 @@ from composer.model import DESCRIBED, ConceptRef, Recipe, parameters, rounded
 from composer.recipes import schema
 from composer.recipes.problems import NOWHERE, Place, Report, at_path, quoted
 from composer.recipes.yaml_tree import LOADER, decode, place_of, read_document
-from composer.text import did_you_mean
+from composer.text import did_you_mean, is_invisible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -86,6 +86,7 @@ def _checked(root: Node, report: Report, types: Sequence[ModelTypes]) -> Parsed:
     by_name = {one.composition: one for one in types}
     schema.check(root, report, tuple(by_name))
     _check_concepts(root, report)
+    _check_visible(root, report)
     problems = tuple(report.problems)
     recipe = None if problems else _recipe(root.value, report.file, by_name)
     name = root.children.get("name")
@@ -105,6 +106,29 @@ def _check_concepts(root: Node, report: Report) -> None:
         _check_decimals(concept.children.get("scale"), (*path, "scale"), report)
     for key in ("name", "modelId"):
         _check_once(key, concepts, report)
+
+
+def _check_visible(root: Node, report: Report) -> None:
+    """Report names and tags that nobody can see; the schema finds the empty ones."""
+    for path, node in _names(root):
+        text = node.value
+        if node.refused or not isinstance(text, str) or not text or text != text.strip():
+            continue
+        if is_invisible(text):
+            first = " ".join(f"U+{ord(c):04X}" for c in text[:4])
+            message = f"has no visible character: {first}{' …' * (len(text) > 4)}"
+            report.add(node.place, "E106", at_path(path, message), "write one that can be seen")
+
+
+def _names(root: Node) -> Iterator[tuple[KeyPath, Node]]:
+    if name := root.children.get("name"):
+        yield ("name",), name
+    for path, concept in _concepts(root):
+        if name := concept.children.get("name"):
+            yield (*path, "name"), name
+    if tags := root.children.get("tags"):
+        for index, tag in tags.children.items():
+            yield ("tags", index), tag
 
 
 def _concepts(root: Node) -> Iterator[tuple[KeyPath, Node]]:

@@ -20,7 +20,7 @@ CODES = MappingProxyType(
         "E103": "A value of the wrong type",
         "E104": "A number out of range",
         "E105": "A scale with more than 4 decimal places",
-        "E106": "A string that is empty or too long",
+        "E106": "A string that is empty, invisible or too long",
         "E107": "Too few or too many concepts",
         "E108": "A concept names its LoRA twice, or not at all",
         "E109": "An invalid id",

@@ -5,6 +5,7 @@ The artifact may be anybody's, so nothing of it but a plain compose.lock may get
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -34,9 +35,20 @@ def lock_text(**compositions: str) -> str:
 
 
 BASE_LOCK, NEW_LOCK = lock_text(a="a1", b="b1"), lock_text(a="a2", b="b1")
+UNREVIEWED = "is not on the default branch"
 HOOKS = ("post-checkout", "post-commit", "pre-commit", "pre-push", "reference-transaction")
-# GitHub's own tool, as far as the scripts use it: notes what it was asked; lists nothing.
-GH = '#!/bin/sh\necho "gh $1 $2 $GH_TOKEN" >>"$RUNNER_TEMP/gh.log"\n'
+# GitHub's own tool, as far as the scripts use it: notes what it was asked, and lists the pull
+# requests of `listed.json` whose head and base were asked for.
+GH = r"""#!/bin/bash
+echo "gh $1 $2 $GH_TOKEN" >>"$RUNNER_TEMP/gh.log"
+[ "$1 $2" = "pr list" ] || exit 0
+shift 2
+while [ $# -gt 0 ]; do declare "${1#--}=$2"; shift 2; done
+[ -n "$limit" ] || limit=30
+jq --arg head "$head" --arg base "$base" --argjson limit "$limit" \
+  'map(select(.headRefName == $head and ($base == "" or .baseRefName == $base))) | .[:$limit]' \
+  "$RUNNER_TEMP/listed.json" | jq --raw-output "$jq"
+"""
 # What the step `install` would install.
 COMPOSE = f'#!/bin/sh\nPYTHONPATH="{REPO}" exec "{sys.executable}" -m composer "$@"\n'
 
@@ -55,6 +67,7 @@ class LockJob:
         self.remote, self.clone, self.temp = at / "remote", at / "clone", at / "temp"
         self.artifact = self.temp / "lock"
         self.artifact.mkdir(parents=True)
+        self.list_pull_requests()
         (at / "bin").mkdir()
         for program, script in (("gh", GH), ("compose", COMPOSE)):
             (at / "bin" / program).write_text(script, encoding="utf-8")
@@ -87,6 +100,22 @@ class LockJob:
         self.git(self.clone, "commit", "--quiet", "--message", file)
         self.git(self.clone, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
         return self.git(self.clone, "rev-parse", "HEAD")
+
+    def list_pull_requests(self, *listed: dict[str, Any]) -> None:
+        """What GitHub says is open; fields that are left out are those of the workflow's own."""
+        own = {"headRefName": "compose/lock", "baseRefName": "main", "isCrossRepository": False}
+        full = [{"number": n, **own, **fields} for n, fields in enumerate(listed, start=1)]
+        (self.temp / "listed.json").write_text(json.dumps(full), encoding="utf-8")
+
+    def merge(self, *commits: tuple[str, str], fast_forward: bool = False) -> list[str]:
+        """Merge a branch of these commits (file and text) into the default branch; their names."""
+        base = self.git(self.clone, "rev-parse", "HEAD")
+        names = [self.commit(file, text, branch="topic") for file, text in commits]
+        if not fast_forward:
+            self.git(self.clone, "reset", "--quiet", "--hard", base)
+            self.git(self.clone, "merge", "--quiet", "--no-ff", "-m", "merge", names[-1])
+        self.git(self.clone, "push", "--quiet", "origin", "HEAD:refs/heads/main")
+        return names
 
     def run(self) -> tuple[int, str]:
         """The workflow's scripts, as far as their conditions go; the status and the log."""
@@ -171,7 +200,68 @@ def test_commits_that_nobody_reviewed_stay_where_they_are(lock: LockJob) -> None
     lock.git(lock.clone, "checkout", "--quiet", "-B", "main", before)
     refs = lock.refs()
     status, log = lock.run()
-    assert (status, "is not on the default branch" in log, lock.refs()) == (1, True, refs), log
+    assert (status, UNREVIEWED in log, lock.refs()) == (1, True, refs), log
+
+
+EVIL = (".github/workflows/apply.yml", "name: compose apply # on: push: tags")
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_commit_inside_a_merged_pull_request_is_not_the_default_branchs(
+    which: int, lock: LockJob
+) -> None:
+    """A tag named as the branch makes an unreviewed workflow of such a commit look like its own."""
+    (lock.clone / ".github/workflows").mkdir(parents=True)
+    commits = lock.merge(EVIL, ("README", "all that the review shows"))
+    lock.applied = commits[which]
+    lock.git(lock.clone, "tag", "main", lock.applied)
+    lock.git(lock.clone, "push", "--quiet", "origin", "refs/tags/main")
+    refs = lock.refs()
+    status, log = lock.run()
+    assert (status, UNREVIEWED in log, lock.refs()) == (1, True, refs), log
+
+
+def test_a_merge_of_the_default_branch_into_a_topic_reviews_no_commit(lock: LockJob) -> None:
+    lock.merge(("a.txt", "a"))
+    base = lock.git(lock.clone, "rev-parse", "HEAD")
+    lock.git(lock.clone, "checkout", "--quiet", "-B", "other", lock.applied)
+    lock.applied = lock.commit("b.txt", "unreviewed", branch="other")
+    lock.git(lock.clone, "merge", "--quiet", "--no-ff", "-m", "update", base)
+    topic = lock.git(lock.clone, "rev-parse", "HEAD")
+    lock.git(lock.clone, "checkout", "--quiet", "-B", "main", base)
+    lock.git(lock.clone, "merge", "--quiet", "--no-ff", "-m", "merge", topic)
+    status, log = lock.run()
+    assert (status, UNREVIEWED in log) == (1, True), log
+
+
+@pytest.mark.parametrize("later", ["merge", "push"])
+def test_an_older_head_of_the_default_branch_is_its_own(later: str, lock: LockJob) -> None:
+    lock.merge(("a.txt", "a"))
+    lock.applied = lock.git(lock.clone, "rev-parse", "HEAD")
+    lock.merge(*((f"{n}.txt", "later") for n in range(3)), fast_forward=later == "push")
+    status, log = lock.run()
+    assert (status, lock.pushed()) == (0, NEW_LOCK), log
+
+
+@pytest.mark.parametrize(
+    ("listed", "creates"),
+    [
+        ([], True),
+        ([{}], False),
+        ([{"isCrossRepository": True}], True),
+        ([{"baseRefName": "release"}], True),
+        ([{"headRefName": "compose/locks"}], True),
+        ([{"isCrossRepository": True}] * 40 + [{}], False),
+    ],
+)
+def test_only_the_repositorys_own_pull_request_counts(
+    listed: list[dict[str, Any]], creates: bool, tmp_path: Path
+) -> None:
+    lock = LockJob(tmp_path, "lock-pull-request")
+    lock.list_pull_requests(*listed)
+    status, log = lock.run()
+    asked = (lock.temp / "gh.log").read_text(encoding="utf-8")
+    assert (status, "gh pr create" in asked) == (0, creates), log
 
 
 def _link(file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from support.cli import REPO
 if TYPE_CHECKING:
     from pathlib import Path
 
-WORKFLOWS = [*(REPO / "docs/workflows").glob("*.yml"), *(REPO / ".github/workflows").glob("*.yml")]
+OWN = [*(REPO / ".github/workflows").glob("*.yml")]
+WORKFLOWS = [*(REPO / "docs/workflows").glob("*.yml"), *OWN]
+PINNED = r"[\w-]+/[\w./-]+@[0-9a-f]{40}  # v[0-9.]+"
 PIPELINE = REPO / "docs/gitlab-ci.yml"
 
 
@@ -40,6 +43,7 @@ def uses(file: Path, action: str) -> list[dict[str, Any]]:
         ("vendor.github-actions", [REPO / "action.yml"]),
         ("vendor.github-workflows", WORKFLOWS),
         ("vendor.gitlab-ci", [PIPELINE]),
+        ("vendor.dependabot", [REPO / ".github/dependabot.yml"]),
     ],
 )
 def test_they_are_valid_by_the_published_schemas(schema: str, files: list[Path]) -> None:
@@ -98,6 +102,42 @@ def test_a_plans_artifact_has_the_name_that_an_approval_looks_for() -> None:
     uploads = uses(REPO / "docs/workflows/plan.yml", "actions/upload-artifact")
     wanted = "${{ steps.plan.outputs.artifact }}"
     assert [upload["with"]["name"] for upload in uploads] == [wanted, wanted]
+
+
+@pytest.mark.parametrize(
+    ("ref", "runs"),
+    [
+        ("refs/heads/main", True),
+        ("refs/tags/main", False),
+        ("refs/heads/topic", False),
+        ("refs/pull/3/main", False),
+        ("refs/tags/heads/main", False),
+    ],
+)
+def test_a_tag_named_as_the_default_branch_applies_nothing(
+    ref: str, runs: bool, tmp_path: Path
+) -> None:
+    (job,) = jobs(REPO / "docs/workflows/apply.yml")
+    context = {
+        "github.ref": ref,
+        "github.ref_name": ref.split("/", 2)[2],
+        "github.event.repository.default_branch": "main",
+    }
+    assert Runner(tmp_path, tmp_path).job_runs(job, context) == runs
+
+
+@pytest.mark.parametrize("file", OWN, ids=lambda file: file.name)
+def test_the_repositorys_own_workflows_pin_their_actions(file: Path) -> None:
+    """As docs/gitops.md advises: a full commit, with the version beside it for readers."""
+    used = [line.split("uses: ")[1] for line in file.read_text().splitlines() if "uses: " in line]
+    foreign = [action for action in used if not action.startswith("./")]
+    assert len(used) == sum("uses" in step for step in uses(file, ""))
+    assert [one for one in foreign if not re.fullmatch(PINNED, one)] == []
+
+
+def test_pins_are_kept_up_to_date() -> None:
+    updates = read(REPO / ".github/dependabot.yml")["updates"]
+    assert "github-actions" in [update["package-ecosystem"] for update in updates]
 
 
 def test_an_apply_waits_its_turn_and_leaves_the_lock() -> None:

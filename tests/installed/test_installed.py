@@ -56,10 +56,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hook(name: str, *files: str, source: Path, at: Path, cache: Path) -> tuple[int, str]:
-    """Run one hook on these files; its exit status and what it printed."""
+    """Run one hook on these files, else on all; its exit status and what it printed."""
     command = [sys.executable, "-m", "pre_commit", "try-repo", str(source), name, "--verbose"]
     ran = subprocess.run(
-        [*command, "--files", *files],
+        [*command, *(["--files", *files] if files else ["--all-files"])],
         cwd=at,
         env={**os.environ, "HOME": HOME, "PRE_COMMIT_HOME": str(cache)},
         stdout=subprocess.PIPE,
@@ -94,6 +94,21 @@ def test_the_hooks_run_on_a_small_repository(source: Path, cache: Path, tmp_path
     assert f"{ROGUE}:" in said
     status, said = hook("compose-validate", "compose.lock", source=source, at=project, cache=cache)
     assert (status, "Skipped" in said) == (0, True), said
+
+
+def test_a_path_that_begins_with_a_hyphen_is_no_option(
+    source: Path, cache: Path, tmp_path: Path
+) -> None:
+    project = samples(tmp_path / "project")
+    (project / ".git").rmdir()
+    bad = [f"{folder}/recipes/bad.yaml" for folder in ("--help", "--exclude=recipes", "-h", "-o")]
+    for file in bad:
+        (project / file).parent.mkdir(parents=True)
+        (project / file).write_text(f"name: {file[:3]}\nconcepts: []\n", encoding="utf-8")
+    committed(project)
+    status, said = hook("compose-validate", source=source, at=project, cache=cache)
+    assert (status, "- exit code: 65" in said) == (1, True), said
+    assert [file for file in bad if f"{file}:" not in said] == []
 
 
 def test_the_action_installs_itself_and_composes(tmp_path: Path) -> None:

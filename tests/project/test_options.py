@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -16,7 +17,8 @@ from support.rehearsal import Fate, Killed, Stage, recipe
 from support.sizes import size
 from support.state import state_of
 
-from composer.errors import Refused
+from composer import ApplyOptions, Project
+from composer.errors import Refused, TargetError
 from composer.lock import remember
 from composer.model import MARK, ConceptRef, KnownState, Recipe, parameters
 from composer.output.plan_json import as_json
@@ -27,6 +29,8 @@ from composer.targets.base import observe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from composer.planner import Report
 
 CASES = size(500, 5000)
 FEWER = size(150, 5000)
@@ -176,6 +180,107 @@ def test_a_digest_stays_good_through_what_changes_nothing(seed: int) -> None:
             now = case.plan()
             assert now.digest == before.digest, (action.path, status)
             assert now.changes[before.changes.index(action)].verb != action.verb
+
+
+# --- nothing is deleted that no plan lists ------------------------------------------------
+
+KNIGHT = "name: Knight\nconcepts: [{name: Ink, scale: 0.5}]\n"
+CHANGED = KNIGHT.replace("0.5", "0.9")
+
+
+class EditedLock:
+    """An applied recipe, and a lock whose `next` names an untrained composition of others."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.target = root, FakeTarget(polls=0)
+        self.target.put(*(lora(id, name) for name, id in LORAS.items()))
+        self.target.put(
+            composition("theirs", "Knight", {"lora_ink": 0.7}, "new", tags=frozenset({MARK}))
+        )
+        (root / ".git").mkdir()
+        (root / "recipes").mkdir()
+        self.write(KNIGHT)
+        assert self.apply().exit_status == 0
+        self.approved = root / "approved.json"
+        self.approve()
+
+    def write(self, text: str) -> None:
+        (self.root / "recipes/knight.yaml").write_text(text, encoding="utf-8")
+
+    def approve(self) -> None:
+        self.approved.write_text(Project(self.root).plan(self.target).to_json(), encoding="utf-8")
+
+    def apply(self, **options: Any) -> Report:
+        return Project(self.root).apply(self.target, options=ApplyOptions(**options))
+
+    def edit(self, *, alone: bool = False, state: str = "created") -> None:
+        """Write `theirs` into the lock as the entry's `next`; `alone`: with no composition."""
+        lock = json.loads((self.root / "compose.lock").read_text(encoding="utf-8"))
+        (entry,) = lock["targets"]["fake"]["recipes"].values()
+        content = json.loads(json.dumps(entry["content"]))
+        content["concepts"][0]["scale"] = 0.7
+        entry["next"] = {"composition": "theirs", "content": content, "state": state}
+        for key in ("composition", "content", "job") if alone else ():
+            entry.pop(key, None)
+        (self.root / "compose.lock").write_text(json.dumps(lock), encoding="utf-8")
+
+    def names_theirs(self) -> bool:
+        return '"theirs"' in (self.root / "compose.lock").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def edited(tmp_path: Path) -> EditedLock:
+    return EditedLock(tmp_path)
+
+
+@pytest.mark.parametrize("state", ["created", "mismatch"])
+@pytest.mark.parametrize("recipe", ["kept", "renamed", "gone", "gone, no composition"])
+def test_an_approved_plan_deletes_nothing_that_a_hand_edited_lock_names(
+    recipe: str, state: str, edited: EditedLock
+) -> None:
+    if recipe.startswith("gone"):
+        (edited.root / "recipes/knight.yaml").unlink()
+        (edited.root / "recipes/rogue.yaml").write_text(KNIGHT.replace("Knight", "Rogue"))
+    elif recipe == "renamed":
+        (edited.root / "recipes/knight.yaml").rename(edited.root / "recipes/king.yaml")
+    edited.approve()
+    edited.edit(alone="composition" in recipe, state=state)
+    edited.target.calls.clear()
+    assert edited.apply(expect=str(edited.approved)).exit_status == 0
+    assert "theirs" in edited.target.models
+    assert "delete" not in [verb for verb, _ in edited.target.writes]
+    assert edited.names_theirs()
+
+
+@pytest.mark.parametrize("how", ["file", "digest"])
+def test_nor_does_an_approved_change(how: str, edited: EditedLock) -> None:
+    edited.write(CHANGED)
+    edited.edit()
+    edited.approve()
+    digest = Project(edited.root).plan(edited.target).digest
+    report = edited.apply(expect=digest if how == "digest" else str(edited.approved))
+    assert [outcome.state for outcome in report.outcomes] == ["replaced"]
+    assert "theirs" in edited.target.models
+    assert edited.names_theirs()
+
+
+def test_without_an_approval_it_is_deleted(edited: EditedLock) -> None:
+    edited.edit()
+    assert edited.apply().exit_status == 0
+    assert "theirs" not in edited.target.models
+
+
+def test_what_the_journal_of_this_machine_created_is_deleted(edited: EditedLock) -> None:
+    """A run that was killed after its POST: the plan was approved, and then the recipe changed."""
+    edited.write(CHANGED)
+    edited.target.fail("train", TargetError("the training can't start"))
+    edited.target.fail("tag", TargetError("no tag, so that the journal keeps its record"))
+    edited.apply()
+    (unused,) = [id for id in edited.target.made if edited.target.models[id].untrained]
+    edited.write(KNIGHT)
+    edited.approve()
+    assert edited.apply(expect=str(edited.approved)).exit_status == 0
+    assert unused not in edited.target.models
 
 
 # --- a plan's JSON lets an interrupted apply go on ----------------------------------------

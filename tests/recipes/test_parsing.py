@@ -179,6 +179,42 @@ def test_characters_have_places(data: bytes, place: tuple[int, int], code: str) 
     assert (place, code) in [((p.line, p.column), p.code) for p in problems]
 
 
+# Zero-width characters, tags ("AB"), a variation selector, fillers, a blank, a combining mark.
+INVISIBLE = [
+    *("\u200b", "\u200d\u200c", "\u2060", "\u00ad", "\u034f", "\u180e", "\ufe0f", "\u0301"),
+    *("\U000e0041\U000e0042", "\U000e0001", "\U000e0100", "\u3164", "\u115f\u1160", "\u2800"),
+    "\u200b \u200b",
+]
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+@pytest.mark.parametrize("text", INVISIBLE, ids=ascii)
+def test_a_name_that_nobody_can_see_is_refused(text: str, escaped: bool) -> None:
+    shown = json.dumps(text) if escaped and max(text) < "\U00010000" else f'"{text}"'
+    recipe, problems = parse(
+        f"name: {shown}\nconcepts:\n  - {{name: {shown}, scale: 1}}\ntags: [{shown}]\n".encode(),
+        file="a.yaml",
+        types=TYPES,
+    )
+    assert recipe is None
+    assert [(p.code, p.line, p.column) for p in problems] == [
+        ("E106", 1, 7),
+        ("E106", 3, 12),
+        ("E106", 4, 8),
+    ]
+    first = f"U+{ord(text[0]):04X}"
+    assert all("has no visible character" in p.message and first in p.message for p in problems)
+    assert all(p.message.isascii() for p in problems)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\u200bA", "👩\u200d🚀", "❤\ufe0f", "🏴\U000e0067\U000e007f", "1\u20e3", "क्‍ष", "…", "\ue000"],
+)
+def test_a_name_with_one_visible_character_is_a_name(text: str) -> None:
+    assert codes(f'name: "{text}"\nconcepts:\n  - {{name: "{text}", scale: 1}}\n') == []
+
+
 def test_what_follows_a_refused_character_is_still_judged() -> None:
     assert codes("name: \u202eA\nconcepts:\n  - {name: B, scale: 2}\n") == ["E203", "E104"]
 

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TIMEOUT = 120  # seconds, of a step
-_TOKEN = re.compile(r"\s*('(?:[^']|'')*'|&&|\|\||==|!=|!|\(|\)|[a-z]+\(\)|[A-Za-z][\w.-]*)")
-_WORDS = {"&&": "and", "||": "or", "!": "not"}
+_TOKEN = re.compile(
+    r"\s*('(?:[^']|'')*'|&&|\|\||==|!=|!|,|\(|\)|format(?=\()|[a-z]+\(\)|[A-Za-z][\w.-]*)"
+)
+_WORDS = {"&&": "and", "||": "or", "!": "not", "format": "format"}
 _EXPRESSION = re.compile(r"\$\{\{(.*?)\}\}", re.DOTALL)
 
 
@@ -181,6 +183,7 @@ class Runner:
             "get": lambda name: context.get(name, ""),
             "success": lambda: ok and not self.cancelled,
             "cancelled": lambda: self.cancelled,
+            "format": str.format,
         }
         return eval(" ".join(parts), {"__builtins__": {}}, functions)
 
