@@ -64,8 +64,9 @@ def lock_text(root: Path) -> str | None:
             hint="replace it with the file itself",
         )
     try:
-        data = read_inside(path, root, limit=MAX_BYTES)
-        if len(data) > MAX_BYTES:
+        size = path.stat().st_size  # before it is read, and again if it grew meanwhile
+        data = read_inside(path, root, limit=MAX_BYTES) if size <= MAX_BYTES else b""
+        if max(size, len(data)) > MAX_BYTES:
             raise InvalidInput(f"{LOCK_NAME} is larger than 64 MiB", hint=RESTORE)
         return data.decode("utf-8")
     except FileNotFoundError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tracemalloc
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -481,3 +482,17 @@ def test_reading_writes_nothing(tmp_path: Path) -> None:
     memory = remember(tmp_path, KEY, state_of(tmp_path))
     assert memory.owner == OWNER and [*memory.entries] == ["recipes/storybook-knight.yaml"]
     assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
+
+
+@pytest.mark.parametrize("bytes", [64 * 2**20 + 1, 2**40])
+def test_a_lock_is_measured_before_it_is_read(tmp_path: Path, bytes: int) -> None:
+    path = tmp_path / LOCK_NAME
+    path.touch()
+    os.truncate(path, bytes)  # sparse: it takes no space
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInput, match="larger than 64 MiB"):
+            read_lock(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()

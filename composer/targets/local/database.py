@@ -6,21 +6,28 @@ Only the store uses it. A file is opened for writing (created and migrated if ne
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from composer.errors import ComposeError, TargetError, Unreachable
 from composer.lora import families
+from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+T = TypeVar("T")
+
+log = logging.getLogger("composer.targets.local")
+
 BUSY = 30.0  # seconds to wait for another process's write
+_SAID = 1.0  # seconds of waiting after which it is said
 TABLES = (
     """CREATE TABLE models (
         id TEXT PRIMARY KEY,
@@ -80,8 +87,54 @@ STEPS = (TABLES, PROJECTS, OVERLAPS, TYPES)  # each brings a store to the next v
 VERSION = len(STEPS)  # of the tables, kept in `user_version`
 
 
+class Wait:
+    """The wait for a database that another process holds: one for all calls, and said aloud.
+
+    It takes `BUSY` seconds unless given. Once it has run out, no call waits any more, until one
+    has worked again.
+    """
+
+    def __init__(self, path: Path, seconds: float | None = None) -> None:
+        self._path = path
+        self._seconds = seconds
+        self._over = False
+
+    def until_free(self, do: Callable[[], T]) -> T:
+        """What `do` returns; it is tried again while the database is busy. Raises what it raises
+        at last."""
+        seconds = BUSY if self._seconds is None else self._seconds
+        began, said = time.monotonic(), False
+        while True:
+            try:
+                done = do()
+            except sqlite3.OperationalError as error:
+                waited = time.monotonic() - began
+                if not is_busy(error):
+                    raise
+                if self._over or waited >= seconds:
+                    self._over = True
+                    raise
+                if waited >= _SAID and not said:
+                    log.warning(
+                        "the local database %s is busy: waiting up to %d s for another process",
+                        visible(str(self._path)),
+                        seconds,
+                    )
+                    said = True
+                time.sleep(0.02)
+            else:
+                self._over = False
+                return done
+
+
+def is_busy(error: sqlite3.DatabaseError) -> bool:
+    """Whether another process holds the database."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def open_for_writing(path: Path) -> sqlite3.Connection:
-    """Open the database; create it, or its tables, if they are missing."""
+    """Open the database; create it, or its tables, if they are missing. Waits for nobody."""
     connection = _connect(f"{_uri(path)}?mode=rwc")
     try:
         _use_wal(connection)
@@ -109,9 +162,9 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
                 return _migrated_copy(connection)
             connection.close()
             break
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError as error:
             connection.close()
-            if mode.endswith("immutable=1"):
+            if mode.endswith("immutable=1") or is_busy(error):
                 raise
         except BaseException:
             connection.close()
@@ -152,12 +205,12 @@ def translated_errors(path: Path) -> Iterator[None]:
 
 
 def _translated(path: Path, error: sqlite3.DatabaseError) -> ComposeError:
+    if is_busy(error):
+        return Unreachable(
+            f"the local database {path} is busy: another process writes to it",
+            hint="run the command again when that process has ended",
+        )
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return Unreachable(
-                f"the local database {path} is busy: another process writes to it",
-                hint="run the command again when that process has ended",
-            )
         case sqlite3.SQLITE_FULL:
             return TargetError(
                 f"no disk space left for the local database {path}",
@@ -186,7 +239,7 @@ def damaged(path: Path, reason: str) -> TargetError:
 
 def _connect(uri: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        uri, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False
+        uri, uri=True, timeout=0.0, isolation_level=None, check_same_thread=False
     )
     connection.row_factory = sqlite3.Row
     return connection
@@ -199,21 +252,12 @@ def _uri(path: Path) -> str:
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch to WAL mode, where readers don't wait for writers, if the file system supports it.
-
-    SQLite does not wait for the lock if two processes switch a new database at once.
-    """
-    deadline = time.monotonic() + BUSY
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL").fetchone()
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                return
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
+    """Switch to WAL mode, where readers don't wait for writers, if the file system supports it."""
+    try:
+        connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    except sqlite3.OperationalError as error:
+        if is_busy(error):
+            raise
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

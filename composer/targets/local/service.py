@@ -22,6 +22,7 @@ from composer.targets.base import Closing
 from composer.targets.local.library import Library, lora_model
 from composer.targets.local.overlaps import Overlaps
 from composer.targets.local.records import (
+    FAILED,
     TRAINING,
     UNSUPPORTED,
     NewComposition,
@@ -143,11 +144,11 @@ class Engine(Closing):
         record = self.store.job(id)
         if record is None:
             raise NotFound(f"the local target has no job {id}")
-        return job_answer(record)
+        return job_answer(self._current_job(record))
 
     def jobs(self, id: str | None = None) -> list[JobRecord]:
         """The project's training jobs (or the one of this id) as rows, newest first."""
-        return self.store.jobs(self._project, id)
+        return [self._current_job(job) for job in self.store.jobs(self._project, id)]
 
     def downloads(self, id: str | None = None) -> list[Download]:
         """The project's downloads (or the one of this id), newest first."""
@@ -307,8 +308,19 @@ class Engine(Closing):
         return composition_model(record, self._folder.result_size(record.id))
 
     def _current(self, record: Record) -> Record:
-        """The row with its true status, since its result may be missing."""
-        return replace(record, status=status_of(record, self._folder.result_size(record.id)))
+        """The row with its true status: its result may be missing, or the worker in trouble."""
+        status = status_of(record, self._folder.result_size(record.id))
+        if status == TRAINING and (trouble := self._trouble()):
+            return replace(record, status=FAILED, job_status="failure", error=trouble)
+        return replace(record, status=status)
+
+    def _current_job(self, job: JobRecord) -> JobRecord:
+        trouble = self._trouble() if job.status in ("queued", "in-progress") else None
+        return replace(job, status="failure", error=trouble) if trouble else job
+
+    def _trouble(self) -> str | None:
+        """Why the worker can't carry out any job, nor record that; None if it can."""
+        return self._worker.trouble if self._worker else None
 
     def _composition(self, id: str) -> Record:
         record = self.store.record(id)

@@ -9,11 +9,17 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from composer.errors import TargetError, Unreachable
 from composer.model import is_id
-from composer.targets.local.database import open_for_reading, open_for_writing, translated_errors
+from composer.targets.local.database import (
+    Wait,
+    open_for_reading,
+    open_for_writing,
+    translated_errors,
+)
 from composer.targets.local.records import (
     Download,
     JobRecord,
@@ -44,6 +50,8 @@ WAITING = """SELECT jobs.id, jobs.model FROM jobs JOIN models
     ON models.id = jobs.model AND models.job = jobs.id AND models.deleted_at IS NULL
     WHERE jobs.status IN ('queued', 'in-progress') ORDER BY jobs.queued_at, jobs.id LIMIT 1"""
 
+_NOTE = 1.0  # seconds to wait before a note is left out
+
 
 class Store:
     """The tables of one `engine.sqlite3`. Close it when done."""
@@ -52,8 +60,10 @@ class Store:
         """Open the store; without `write` nothing but notes is ever written to it."""
         self._path = path
         self._lock = threading.RLock()
+        self._waits = {"read": Wait(path), "write": Wait(path), "note": Wait(path, _NOTE)}
         with translated_errors(path):
-            self._connection = open_for_writing(path) if write else open_for_reading(path)
+            opening = open_for_writing if write else open_for_reading
+            self._connection = self._waits["read"].until_free(lambda: opening(path))
 
     def close(self) -> None:
         with self._lock:
@@ -61,20 +71,39 @@ class Store:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, translated_errors(self._path):
-            yield self._connection
+        with self._transaction("BEGIN", "read") as db:
+            yield db
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._reading() as db:
-            db.execute("BEGIN IMMEDIATE")
+    def _writing(self, kind: str = "write") -> Iterator[sqlite3.Connection]:
+        with self._transaction("BEGIN IMMEDIATE", kind) as db:
+            yield db
+
+    @contextmanager
+    def _transaction(self, begin: str, kind: str) -> Iterator[sqlite3.Connection]:
+        """One transaction; within another one, a part of it. Waits for other processes."""
+        with self._lock, translated_errors(self._path):
+            db, wait = self._connection, self._waits[kind]
+            if db.in_transaction:
+                yield db
+                return
+            wait.until_free(lambda: self._begin(begin))
             try:
                 yield db
-                db.execute("COMMIT")
+                wait.until_free(lambda: db.execute("COMMIT"))
             except BaseException:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
+
+    def _begin(self, begin: str) -> None:
+        """Begin, and take the lock that reading needs, which BEGIN alone does not."""
+        self._connection.execute(begin)
+        try:
+            self._connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
 
     def flaws(self) -> list[str]:
         """What SQLite finds wrong with the file; empty if it is OK."""
@@ -294,10 +323,9 @@ class Store:
         return str(row["sha256"]), str(row["type"]), row["title"] and str(row["title"])
 
     def put_note(self, path: str, stamp: str, sha256: str, type: str, title: str | None) -> None:
-        """Note what a file holds; if the store is read-only, the file is read again next time."""
-        with self._reading() as db, suppress(sqlite3.OperationalError):
-            sql = "INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?)"
-            db.execute(sql, (path, stamp, sha256, title, type))
+        """Note what a file holds; if that can't be written now, it is read again next time."""
+        sql = "INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?)"
+        self._note(sql, (path, stamp, sha256, title, type))
 
     # --- overlaps of LoRAs --------------------------------------------------------------
 
@@ -309,7 +337,14 @@ class Store:
         return None if row is None else str(row["numbers"])
 
     def put_overlap(self, pair: str, version: str, numbers: str) -> None:
-        """Note it; if the store is read-only, it is computed again next time."""
-        with self._reading() as db, suppress(sqlite3.OperationalError):
-            sql = "INSERT OR REPLACE INTO overlaps VALUES (?, ?, ?)"
-            db.execute(sql, (pair, version, numbers))
+        """Note it; if that can't be written now, it is computed again next time."""
+        self._note("INSERT OR REPLACE INTO overlaps VALUES (?, ?, ?)", (pair, version, numbers))
+
+    def _note(self, sql: str, values: tuple[str | None, ...]) -> None:
+        """Write what can be found out again, unless the database can't be written now."""
+        try:
+            with self._writing("note") as db:
+                db.execute(sql, values)
+        except (Unreachable, TargetError) as error:
+            if not isinstance(error.__cause__, sqlite3.OperationalError):
+                raise

@@ -132,6 +132,7 @@ class Worker:
         self._condition = threading.Condition()
         self._awake = True  # an earlier process may have left jobs
         self._stopping = False
+        self.trouble: str | None = None  # why the last attempt could not even be recorded
         self._thread = threading.Thread(target=self._run, name="compose-worker", daemon=True)
 
     def start(self) -> None:
@@ -140,6 +141,7 @@ class Worker:
     def wake(self) -> None:
         """Tell the thread that there is a job."""
         with self._condition:
+            self.trouble = None
             self._awake = True
             self._condition.notify()
 
@@ -152,13 +154,26 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stopping:
-            # A failure here is one of the store or the disk, which every other call reports too.
-            # The job stays queued and is tried again.
-            with suppress(ComposeError, OSError):
-                self._work()
+            self._try()
             with self._condition:
                 self._condition.wait_for(lambda: self._awake or self._stopping, self._poll)
                 self._awake = False
+
+    def _try(self) -> None:
+        """Work; a failure here is one of the store or the disk, and can't be recorded in the store.
+
+        The job stays queued and is tried again; who asks for it meanwhile is told the `trouble`.
+        """
+        try:
+            self._work()
+            self.trouble = None
+        except Unreachable:
+            pass  # the store is busy
+        except ComposeError as error:
+            self.trouble = str(error)
+        except OSError as error:
+            place = error.filename or self._folder.root
+            self.trouble = f"{place}: {error.strerror or error}"
 
     def _work(self) -> None:
         """Carry out all queued jobs, unless another process does."""

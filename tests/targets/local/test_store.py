@@ -6,6 +6,8 @@ import os
 import sqlite3
 import sys
 import threading
+import time
+from contextlib import closing
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -343,6 +345,57 @@ def test_a_busy_store_is_worth_another_try(
     db.close()
     assert other.create(ids(), new("K")) == "model_0"
     other.close()
+
+
+@pytest.mark.parametrize("begin", ["BEGIN EXCLUSIVE", "BEGIN IMMEDIATE"])
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_busy_store_is_waited_for_once_and_that_is_said(
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    begin: str,
+    *,
+    exclusive: bool,
+) -> None:
+    """Whatever is asked, and however often: of notes not even that."""
+    monkeypatch.setattr("composer.targets.local.database.BUSY", 1.5)
+    Store(path, write=True).close()
+    store = Store(path, write=True)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        if exclusive:  # as where WAL is not supported: nobody else may even read
+            store.close()
+            other.execute("PRAGMA locking_mode=EXCLUSIVE")
+            other.execute("PRAGMA journal_mode=DELETE").fetchone()
+        other.execute(begin)
+        other.execute("UPDATE notes SET stamp = 'x'")
+        began = time.monotonic()
+        if exclusive:
+            for write in (True, False):
+                with pytest.raises(Unreachable, match="busy"):
+                    Store(path, write=write)
+            assert 3.0 <= time.monotonic() - began < 5.0  # one wait for each of the two stores
+        else:
+            for n in range(4):
+                store.put_note(f"{n}", "stamp", "sha", "type", None)
+                assert store.get_note(f"{n}", "stamp") is None
+            assert time.monotonic() - began < 2.0
+            for _ in range(4):
+                with pytest.raises(Unreachable, match="busy"):
+                    store.create(ids(), new("K"))
+            assert time.monotonic() - began < 4.0
+        said = f"the local database {path} is busy: waiting up to 1 s for another process"
+        assert [record.message for record in caplog.records].count(said) >= 1
+        other.execute("ROLLBACK")
+    if not exclusive:
+        assert store.create(ids(), new("K")) == "model_0"
+        store.close()
+
+
+def test_one_that_becomes_free_is_used(store: Store, path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.5, lambda: other.execute("ROLLBACK")).start()
+        assert store.create(ids(), new("K")) == "model_0"
 
 
 def test_looking_at_nothing_makes_nothing(path: Path) -> None:

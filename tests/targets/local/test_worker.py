@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.cli import compose, samples
 from support.engine_files import PATIENCE, free, trained, write_lora
 from support.lora_wild import File, Lora, save
 from support.model_types import COMPOSITION, LORA
 from support.sizes import size
+from support.state import made_state
 
 from composer.errors import NotFound
 from composer.model import Concept
@@ -389,6 +393,59 @@ def test_a_result_that_cant_be_put_in_place_fails_its_job(state: Path, library: 
         model = trained(engine, id)
         assert model.status == "failed"
         assert leftovers(state) == []
+
+
+def no_lock(state: Path) -> None:
+    (state / "worker.lock").mkdir()
+
+
+def no_claim(state: Path) -> None:
+    with closing(sqlite3.connect(state / "engine.sqlite3")) as db, db:
+        db.execute(
+            "CREATE TRIGGER no_claim BEFORE UPDATE OF started_at ON jobs"
+            " BEGIN SELECT RAISE(ABORT, 'the disk has had enough'); END"
+        )
+
+
+def no_record_of_the_end(state: Path) -> None:
+    with closing(sqlite3.connect(state / "engine.sqlite3")) as db, db:
+        db.execute(
+            "CREATE TRIGGER no_end BEFORE UPDATE OF status ON models WHEN OLD.status = 'training'"
+            " BEGIN SELECT RAISE(ABORT, 'the disk has had enough'); END"
+        )
+
+
+@pytest.mark.parametrize("harm", [no_lock, no_claim, no_record_of_the_end])
+def test_a_worker_that_can_t_write_tells_who_waits(
+    harm: Callable[[Path], None], state: Path, library: Path
+) -> None:
+    with Engine(state, library) as engine:
+        id = make(engine)
+        harm(state)
+        engine.train(id)
+        model = trained(engine, id)
+        assert (model.status, model.progress) == ("failed", None)
+        assert re.search(r"worker\.lock|had enough", str(model.error)), model.error
+        assert engine.job(str(model.job)).status == "failure"
+        assert engine.job(str(model.job)).error == model.error
+        if harm is no_lock:
+            (state / "worker.lock").rmdir()
+        else:
+            with closing(sqlite3.connect(state / "engine.sqlite3")) as db, db:
+                db.execute(f"DROP TRIGGER {'no_claim' if harm is no_claim else 'no_end'}")
+        deadline = time.monotonic() + PATIENCE
+        engine.train(id)  # as the next apply does
+        while not trained(engine, id).trained:  # the attempt before may still be under way
+            assert time.monotonic() < deadline
+
+
+def test_an_apply_ends_where_the_worker_can_t_write(tmp_path: Path) -> None:
+    project = samples(tmp_path / "project")
+    no_lock(made_state(project))
+    began = time.monotonic()
+    ran = compose("apply", "--target", "local", "--timeout", "120s", at=project)
+    assert time.monotonic() - began < 30
+    assert (ran.status, ran.out.count("worker.lock")) == (1, 4), (ran.out, ran.err)
 
 
 def test_stale_temporary_files_are_swept(state: Path, library: Path) -> None:
