@@ -84,8 +84,10 @@ def plan_command(
         project = open_project(selection, read=read_lock if base is None else read_conflicted)
         plan = _planned(project, target_options, options, base, offline=offline)
     except InvalidInput as bad:
-        copies.write(partial(invalid, bad))
-        click.echo(invalid(bad, output_format, BUDGETS[budget]), nl=False)
+        # A plan.json would hold no plan, so none is written.
+        shown = partial(invalid, bad)
+        copies.write(lambda name, size: "" if name == "json" else shown(name, size))
+        click.echo(shown(output_format, BUDGETS[budget]), nl=False)
         raise
     whole = copies.json.name if copies.json else WHOLE
     next_step = f"compose apply{target_options.flags}"

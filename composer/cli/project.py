@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from composer.errors import UsageError
 from composer.files.state import VARIABLE
 from composer.lock import read_lock
+from composer.model import RECIPES_FOLDER
 from composer.project import Project, opening
 from composer.project.options import ALL_RECIPES
 from composer.targets import registry
@@ -18,7 +20,7 @@ from composer.targets.registry import choose
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from composer.model import Lock
@@ -48,8 +50,27 @@ def open_project(
     )
     if os.path.lexists(project.root / ".compose"):
         click.echo("note: .compose/ is ignored: compose keeps its state elsewhere", err=True)
+    if check and project.selected is not None:
+        refuse_nothing(project, project.files)
     assert not check or project.recipes is not None  # so that a problem in a file comes first
     return project
+
+
+def refuse_nothing(project: Project, files: Collection[Path]) -> None:
+    """Raise `UsageError` if these are no files: a pattern or folder may be wrong."""
+    if files:
+        return
+    selection = project.selection
+    paths = selection.paths or (project.root / RECIPES_FOLDER,)
+    where = ", ".join(visible(str(path)) for path in paths)
+    given = [f"--include {visible(glob)!r}" for glob in selection.include]
+    given += [f"--exclude {visible(glob)!r}" for glob in selection.exclude]
+    raise UsageError(
+        f"no recipes found in {where}" + (f" with {' '.join(given)}" if given else ""),
+        hint=f"patterns match paths such as {RECIPES_FOLDER}/tutorial/ink.yaml"
+        if given
+        else "a recipe is a file that ends in .yaml or .yml; name its folder",
+    )
 
 
 LOCAL = registry.DEFAULT.name

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli.options import output_option, selection_options
+from composer.cli.project import refuse_nothing
 from composer.cli.terminal import emit
-from composer.errors import ExitStatus
+from composer.errors import ExitStatus, InvalidInput
 from composer.output import problems
 from composer.project import Project
 
@@ -32,10 +33,18 @@ def validate_command(selection: Selection, output_format: str) -> int:
     PATHS are recipe files or folders. The default is the folder recipes/.
     """
     project = Project(".", selection)
-    listed = project.validate()
+    render = {"json": problems.as_json, "github": problems.github, "sarif": problems.sarif}
+    try:
+        listed, files = project.validate(), project.checked_files
+    except InvalidInput as bad:
+        if output_format != "text":
+            from composer.output.plan_formats import invalid
+
+            click.echo(invalid(bad, output_format), nl=False)
+        raise
+    refuse_nothing(project, files)
     if output_format == "text":
-        emit(lambda color: problems.text(listed, files=len(project.files), color=color))
+        emit(lambda color: problems.text(listed, files=len(files), color=color))
     else:
-        render = {"json": problems.as_json, "github": problems.github, "sarif": problems.sarif}
         click.echo(render[output_format](listed), nl=False)
     return ExitStatus.INVALID if listed else 0

@@ -15,6 +15,7 @@ from composer.errors import Problem
 from composer.model import LOCK_NAME
 from composer.output import problems
 from composer.output.findings import ERROR, NOTICE, WARNING, Finding, annotated, log
+from composer.output.markdown import COMMENT
 from composer.output.plan_json import as_json
 from composer.output.plan_markdown import markdown
 from composer.output.plan_text import text
@@ -100,6 +101,7 @@ PLAN_FORMATS: Mapping[str, Callable[[PlanView], str]] = MappingProxyType(
 # What stands in the place of a plan: a function of the problems, the files read and the budget.
 INVALID_FORMATS: Mapping[str, Callable[[Sequence[Problem], int, Budget], str]] = MappingProxyType(
     {
+        "json": lambda listed, files, budget: problems.as_json(listed),
         "markdown": lambda listed, files, budget: problems.markdown(
             listed, files=files, budget=budget
         ),
@@ -109,10 +111,10 @@ INVALID_FORMATS: Mapping[str, Callable[[Sequence[Problem], int, Budget], str]] =
 )
 
 
-def invalid(bad: InvalidInput, output_format: str, budget: Budget) -> str:
+def invalid(bad: InvalidInput, output_format: str, budget: Budget = COMMENT) -> str:
     """What is wrong with recipes or lock, where a review looks for the plan.
 
-    Empty for text and JSON: the command line prints the same as text on stderr.
+    Empty for text: the command line prints that on stderr. JSON has the schema `problems`.
     """
     hint = visible(bad.hint or "")
     unread = Problem(LOCK_NAME, 0, 0, UNREADABLE, visible(bad.message), hint)

@@ -11,7 +11,18 @@ from composer.executor import Settings, Stopped, recover
 from composer.executor import apply as carry_out
 from composer.lock import Ledger, remember
 from composer.model import Entry
-from composer.planner import Deletions, Plan, Report, dangers, entry_without, match_entries, orphans
+from composer.planner import (
+    Action,
+    Deletions,
+    Explanation,
+    Plan,
+    Report,
+    Verb,
+    dangers,
+    entry_without,
+    match_entries,
+    orphans,
+)
 from composer.planner import plan as build_plan
 from composer.project.options import check_approved
 from composer.project.planning import ReviewedPlan
@@ -19,10 +30,10 @@ from composer.project.sources import find_path
 from composer.targets.base import KeepsResults, observe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from composer.model import KnownState, Model, Observed
-    from composer.planner import Action, Step
+    from composer.planner import Step
     from composer.project.options import ApplyOptions, PlanOptions
     from composer.project.project import Project
     from composer.targets.base import Target
@@ -129,6 +140,7 @@ def destroying(what: Sequence[str] | None) -> Actions:
             removal.everything(path, memory.entries[path], reason="destroy") for path in chosen
         ]
         ids = [id for id in dict.fromkeys(what or ()) if id in loose]
+        _refuse_protected(removals)
         return [*removals, *(_without_entry(removal, loose[id]) for id in ids)]
 
     return actions
@@ -155,9 +167,27 @@ def pruning(project: Project) -> Actions:
                 others = {id for p, e in memory.entries.items() if p != path for id in e.ids}
                 earlier = Deletions(memory, observed, taken=others).earlier(path, entry)
                 removals += [earlier] if earlier else []
-        return removals
+        return [one for action in removals for one in _sparing(action, matched)]
 
     return actions
+
+
+def _sparing(action: Action, living: Collection[str]) -> list[Action]:
+    """The action; where it leaves what is protected on the target, one that says so and is 1."""
+    entry, transition = action.entry, action.transition
+    old = [old.id for old in transition.supersedes if old.protect]
+    whole = action.verb is Verb.LEAVE and not transition.keeps_entry
+    if entry is None or not (old or (whole and entry.protect)):
+        return [action]
+    what = ", ".join(old) or entry.composition or "it"
+    way = (
+        f"set protect: false in {action.path} and run compose apply, or use --exclude"
+        if action.path in living
+        else f"restore {action.path} with protect: false and run compose apply, or forget it"
+    )
+    reason = f"{what} is protected, so it stays on the target: {way}"
+    blocked = Action(Verb.BLOCKED, action.path, action.name, Explanation(reason), entry=entry)
+    return [blocked] if action.verb is Verb.LEAVE else [action, blocked]
 
 
 def delete(
@@ -171,12 +201,11 @@ def delete(
 ) -> Report:
     """Plan deletions, check them against the guards, and carry them out.
 
-    Raises `Refused` for what is protected or not allowed. A dry run only tells the plan.
+    Raises `Refused` for what is not allowed. A dry run only tells the plan.
     """
     ledger = Ledger(project.root, target.key, project.state, write=not dry_run)
     observed = observe(target, project.recipes, ledger.known_state)
     removals = actions(ledger.known_state, observed)
-    _refuse_protected(removals)
     guards = dangers(project.recipes, removals, ledger.known_state, observed)
     planned = Plan(target.key, tuple(removals), guards=tuple(guards), owner=observed.owner)
     view = ReviewedPlan(planned, options.allowed, next_step="")
@@ -190,7 +219,7 @@ def delete(
 
 
 def _refuse_protected(actions: Sequence[Action]) -> None:
-    """`destroy` and `prune` of a protected one refuse before the first write, naming it."""
+    """`destroy` of a protected one refuses before the first write, naming it."""
     for action in actions:
         entry = action.entry
         old = [old.name for old in entry.replaced if old.protect] if entry else []

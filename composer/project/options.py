@@ -81,6 +81,15 @@ APPLY_DEFAULTS = ApplyOptions()
 # --- what was approved -------------------------------------------------------------------
 
 MAX_PLAN_BYTES = 64 * 1024 * 1024
+_DIGEST = re.compile("(sha256:)?[0-9a-fA-F]{8,64}")
+_WRITE_ONE = "write the plan's JSON with compose plan --json-into FILE"
+
+
+def check_readable(options: PlanOptions) -> None:
+    """Raise `UsageError` or `InvalidInput` where `expect` is neither a digest nor a plan."""
+    expected = options.expect if isinstance(options, ApplyOptions) else None
+    if expected is not None and not _DIGEST.fullmatch(expected):
+        _approved(Path(expected))
 
 
 def check_approved(planned: Plan, options: PlanOptions, approved: Plan | None = None) -> None:
@@ -118,7 +127,7 @@ def check_expected(planned: Plan, expected: str, digest: str | None = None) -> N
     """
     if not planned.changes:
         return
-    if re.fullmatch("[0-9a-fA-F]{8,64}", expected.removeprefix("sha256:")):
+    if _DIGEST.fullmatch(expected):
         if not planned.digest.startswith(expected.removeprefix("sha256:").lower()):
             raise Refused(
                 f"--expect: the plan is sha256:{planned.digest[:8]}…, not {expected[:8]}…",
@@ -153,17 +162,20 @@ def _approved(file: Path) -> list[str]:
 
     if not file.is_file():
         raise UsageError(
-            f"--expect: {file} is neither a digest (8 to 64 hex digits) nor a plan's JSON file"
+            f"--expect: {file} is neither a digest (8 to 64 hex digits) nor a plan's JSON file",
+            hint=_WRITE_ONE,
         )
     try:
         if file.stat().st_size > MAX_PLAN_BYTES:
             raise ValueError("it is too large")
-        digests = json.loads(file.read_text(encoding="utf-8"))["changeDigests"]
+        plan = json.loads(file.read_text(encoding="utf-8"))
+        digests = plan.get("changeDigests") if isinstance(plan, dict) else None
         if not isinstance(digests, list) or not all(isinstance(one, str) for one in digests):
-            raise ValueError("changeDigests is not a list of strings")
+            raise ValueError("it has no changeDigests")
         return list(digests)
-    except (ValueError, KeyError, TypeError, RecursionError) as bad:
+    except (OSError, ValueError, RecursionError) as bad:
+        unread = isinstance(bad, OSError | RecursionError | json.JSONDecodeError | UnicodeError)
+        why = "it can't be read as JSON" if unread else str(bad)
         raise InvalidInput(
-            f"--expect: {file} is not a plan's JSON ({bad})",
-            hint="write one with compose plan --json-into FILE",
+            f"--expect: {file} is not a plan's JSON: {why}", hint=_WRITE_ONE
         ) from bad

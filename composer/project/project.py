@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, TypeVar
 from composer.errors import InvalidInput
 from composer.files.state import VARIABLE, prepare_state, state_dir
 from composer.lock import only_one, read_lock
-from composer.project.options import ALL_RECIPES, APPLY_DEFAULTS, PLAN_DEFAULTS, PlanOptions
+from composer.project.options import (
+    ALL_RECIPES,
+    APPLY_DEFAULTS,
+    PLAN_DEFAULTS,
+    PlanOptions,
+    check_readable,
+)
 from composer.project.sources import find, problems_of, read_sources
 from composer.recipes import relative
 
@@ -107,6 +113,14 @@ class Project:
         """The recipe files that the selection means; they may not be valid."""
         return tuple(self._chosen)
 
+    @property
+    def checked_files(self) -> tuple[Path, ...]:
+        """The files that `validate` checks: those that are meant, by default the whole project's.
+
+        Raises `InvalidInput` if the lock can't be read.
+        """
+        return self._sources.chosen
+
     @cached_property
     def selected(self) -> frozenset[str] | None:
         """The paths of the recipes that are meant, relative to the root; None: all of them."""
@@ -143,10 +157,11 @@ class Project:
     def options(self, options: Options) -> Options:
         """The same options, about the recipes that are meant.
 
-        Raises `UsageError` where a name to upgrade is in no recipe.
+        Raises `UsageError` where a name to upgrade is in no recipe, or `expect` is no plan.
         """
         from composer.project.planning import check_names
 
+        check_readable(options)
         check_names(self.recipes, options)
         return replace(options, selected=self.selected)
 

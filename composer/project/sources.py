@@ -28,7 +28,8 @@ _WHOLE_PROJECT = frozenset({"E305", "E306"})  # problems that two files make tog
 @dataclass(frozen=True, slots=True)
 class Sources:
     """One reading of the files. `recipes` and `problems` are those of all files under the root;
-    `chosen` are the recipe files that the selection means, and `files` all that were read.
+    `chosen` are the recipe files that the selection means (all, if it says nothing), and `files`
+    is the number of all that were read.
     """
 
     lock: Lock
@@ -43,15 +44,17 @@ def find(
 ) -> tuple[Path, list[Path]]:
     """The project's root, and the recipe files that are meant, seen from this absolute folder.
 
-    Raises `UsageError` where the paths are of two projects, or where there is no recipe and no
-    lock, unless the project may be empty.
+    Below the root, no path means the root's `recipes/`. Raises `UsageError` where the paths are of
+    two projects, or where there is no recipe and no lock, unless the project may be empty.
     """
     home = home_directory()
     paths = list(selection.paths)
     if not paths and not (folder / RECIPES_FOLDER).is_dir():
         root = find_root([folder], cwd=folder, home=home)
+        if (root / RECIPES_FOLDER).is_dir():
+            paths = [root / RECIPES_FOLDER]
         # Every recipe may be gone: the lock still says what there was.
-        if may_be_empty or (root / LOCK_NAME).is_file():
+        elif may_be_empty or (root / LOCK_NAME).is_file():
             return root, []
     root = find_root(paths, cwd=folder, home=home)
     chosen = discover(
@@ -72,7 +75,9 @@ def read_sources(
     lock = read(root)
     files = _whole_project(root, lock, chosen, selection)
     loaded = load(files, root=root, types=families.model_types())
-    return Sources(lock, loaded.recipes, loaded.problems, tuple(chosen), len(files))
+    narrowed = selection.paths or selection.include or selection.exclude
+    meant = chosen if narrowed else files
+    return Sources(lock, loaded.recipes, loaded.problems, tuple(meant), len(files))
 
 
 def problems_of(sources: Sources, root: Path) -> tuple[Problem, ...]:

@@ -145,7 +145,7 @@ def test_expect_runs_only_what_was_approved(project: Path) -> None:
     assert compose("apply", KNIGHT, "--expect", "plan.json", at=project).status == 0
     assert compose("apply", "--expect", "plan.json", at=project).status == 0  # the rest of it
     assert compose("apply", "--expect", "0" * 64, at=project).status == 0  # nothing left to refuse
-    assert compose("apply", "--expect", "no.json", at=project).status == 0
+    assert compose("apply", "--expect", "no.json", at=project).status == 64
     edit(project / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
     assert compose("apply", "--expect", "no.json", at=project).status == 64
 

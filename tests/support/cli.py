@@ -56,6 +56,8 @@ def compose(*arguments: str, at: Path) -> Ran:
 def hold_to_its_schema(arguments: tuple[str, ...], ran: Ran) -> None:
     """Whatever test it is: JSON on stdout is as its published schema says."""
     name = schema_of(arguments)
+    if name and ran.status == 65:
+        name = "problems"
     if name and ran.out.startswith("{"):
         validator(name).validate(json.loads(ran.out))
 

@@ -108,7 +108,8 @@ def _checks(request: CheckRequest) -> Iterator[Check]:
                 yield Check("library", NOTE, f"not usable: {why}")
             yield from _database(engine, request.used_ids(NAME))
     except UsageError as error:
-        yield Check("library", SKIPPED, error.message, error.hint or "")
+        state = SKIPPED if isinstance(error.__cause__, ModuleNotFoundError) else WRONG
+        yield Check("library", state, error.message, error.hint or "")
     except ComposeError as error:
         yield Check("local database", WRONG, error.message, error.hint or "")
 
