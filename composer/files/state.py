@@ -15,6 +15,7 @@ import os
 import re
 import socket
 import stat
+import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,18 +25,21 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 from platformdirs import user_state_path
 
-from composer.errors import InvalidInput, Refused
+from composer.errors import ComposeError, InvalidInput, Refused
 from composer.files.atomic import write_atomically
 from composer.files.repository import is_link
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+if sys.platform != "win32":
+    import fcntl
+
 VARIABLE = "COMPOSE_STATE_DIR"
 ROOT_FILE = "project-root"  # in a state folder: the path of the project that it belongs to
 # Where no state folder can be named: nothing exists below this path, and nothing can be made there.
 NOWHERE = Path(os.devnull, "lora-compose")
-_SET = f"set {VARIABLE} to a folder of your own, outside the project"
+SET_HINT = f"set {VARIABLE} to a folder of your own on a local disk, outside the project"
 
 
 def state_dir(root: Path, env: Mapping[str, str]) -> Path:
@@ -50,7 +54,7 @@ def state_dir(root: Path, env: Mapping[str, str]) -> Path:
         return NOWHERE
     real = Path(os.path.realpath(root))
     if env.get(VARIABLE) and Path(os.path.realpath(base)).is_relative_to(real):
-        raise InvalidInput(f"{VARIABLE}: {base} lies inside the project {root}", hint=_SET)
+        raise InvalidInput(f"{VARIABLE}: {base} lies inside the project {root}", hint=SET_HINT)
     key = hashlib.sha256(os.fsencode(os.path.normcase(real))).hexdigest()[:16]
     name = re.sub(r"[^A-Za-z0-9_]+", "-", real.name)[:32].strip("-") or "project"
     state = base / "projects" / f"{name}-{key}"
@@ -65,7 +69,7 @@ def prepare_state(state: Path, root: Path) -> Path:
     Returns `state`. Raises `InvalidInput` if it can't be created, or is not a folder of this user.
     """
     if state == NOWHERE:
-        raise InvalidInput("there is no home directory to keep the state in", hint=_SET)
+        raise InvalidInput("there is no home directory to keep the state in", hint=SET_HINT)
     try:
         state.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (state.parent, state):
@@ -76,19 +80,49 @@ def prepare_state(state: Path, root: Path) -> Path:
             state.chmod(0o700)
         if not (state / ROOT_FILE).exists():
             write_atomically(state / ROOT_FILE, os.fsencode(os.path.realpath(root)) + b"\n")
+        flaw = state_flaw(state)
     except OSError as error:
         why = error.strerror or error
         raise InvalidInput(
-            f"the state folder {state} can't be created: {why}", hint=_SET
+            f"the state folder {state} can't be created: {why}", hint=SET_HINT
         ) from error
+    if flaw:
+        raise InvalidInput(f"the state folder {state} {flaw}", hint=SET_HINT)
     return state
+
+
+def state_flaw(state: Path) -> str:
+    """Why the state can't be kept in this folder, which may not exist yet; empty if it can.
+
+    The file lock must end with its process: one that is a plain file would stay after a kill.
+    """
+    if why := why_unwritable(state):
+        return f"can't be written: {why}"
+    try:
+        with (state / ROOT_FILE).open("rb") as file:
+            if sys.platform != "win32":
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (FileNotFoundError, BlockingIOError):
+        return ""  # nothing to try it on, or somebody holds a lock: so there are locks
+    except OSError as error:
+        return f"is on a file system without file locks: {error.strerror}"
+    return ""
+
+
+def why_unwritable(folder: Path) -> str:
+    """Why nothing can be written to a folder, or to the nearest one above; empty if it can be."""
+    there = next(one for one in (folder, *folder.parents) if os.path.exists(one))
+    if os.access(there, os.W_OK):
+        return ""
+    read_only = sys.platform != "win32" and os.statvfs(there).f_flag & os.ST_RDONLY
+    return os.strerror(errno.EROFS if read_only else errno.EACCES)
 
 
 def _base(env: Mapping[str, str]) -> Path | None:
     """The folder that holds the states of all projects; None if the system names none."""
     if chosen := env.get(VARIABLE):
         if not os.path.isabs(chosen):
-            raise InvalidInput(f"{VARIABLE}: {chosen} is not an absolute path", hint=_SET)
+            raise InvalidInput(f"{VARIABLE}: {chosen} is not an absolute path", hint=SET_HINT)
         return Path(chosen)
     try:
         base = user_state_path("lora-compose", appauthor=False)
@@ -98,18 +132,21 @@ def _base(env: Mapping[str, str]) -> Path | None:
 
 
 def _check_ours(folder: Path) -> None:
-    """Raise `InvalidInput` if this exists and is a link, not a folder, or another user's."""
+    """Raise `InvalidInput` if this is a link, not a folder, another user's, or out of reach."""
     try:
         status = folder.lstat()
+    except PermissionError as error:  # a folder above is another user's
+        why = f"the state folder {folder} can't be opened: {error.strerror}"
+        raise InvalidInput(why, hint=SET_HINT) from error
     except OSError:
-        return  # missing or not readable: creating it says what is wrong
+        return  # missing: creating it says what is wrong
     if is_link(folder) or not stat.S_ISDIR(status.st_mode):
         why = "is a link or not a folder"
     elif os.name == "posix" and status.st_uid != os.geteuid():
         why = "belongs to another user"
     else:
         return
-    raise InvalidInput(f"the state folder {folder} {why}", hint=f"remove it, or {_SET}")
+    raise InvalidInput(f"the state folder {folder} {why}", hint=f"remove it, or {SET_HINT}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +193,14 @@ def only_one(root: Path, state: Path, *, wait: float) -> Iterator[None]:
     """Hold this project's file lock, so that one apply at a time runs on this machine.
 
     Waits up to `wait` seconds for another process. Raises `Refused`, naming that process,
-    `InvalidInput` as `prepare_state` does, and `PermissionError` if `root` is not writable.
+    `InvalidInput` as `prepare_state` does, and `ComposeError` if `root` is not writable.
     The system releases the lock when a process dies.
     """
-    if not os.access(root, os.W_OK):  # say so before the work, not when the lock is written
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(root))
+    if why := why_unwritable(root):  # say so before the work, not when the lock is written
+        raise ComposeError(
+            f"the project {root} can't be written: {why}",
+            hint="nothing was changed; run it on a copy that you may write to",
+        )
     prepare_state(state, root)
     holder = state / "apply.json"
     lock = FileLock(state / "apply.lock")

@@ -22,7 +22,15 @@ from composer.errors import (
     UsageError,
 )
 from composer.files.repository import find_git, read_inside
-from composer.files.state import NOWHERE, VARIABLE, folder_size, list_states
+from composer.files.state import (
+    NOWHERE,
+    SET_HINT,
+    VARIABLE,
+    folder_size,
+    list_states,
+    state_flaw,
+    why_unwritable,
+)
 from composer.lock import LOCK_NAME, Journal, dump, lock_text, parse, remember
 from composer.lora import families
 from composer.model import Lock
@@ -144,6 +152,9 @@ def _project(project: Project) -> tuple[Project | None, list[Check]]:
     except UsageError as error:
         return None, [Check(PROJECT, WRONG, error.message, error.hint or "")]
     checks = [Check(PROJECT, OK, f"root: {root}")]
+    if why := why_unwritable(root):
+        words = f"the project can't be written: {why}"
+        checks.append(Check(PROJECT, WRONG, words, f"compose apply writes {LOCK_NAME} there"))
     lock, of_lock = _lock(project)
     checks += [*of_lock, *_state(project), *_journal(project), *_git(root)]
     if lock is None:
@@ -187,6 +198,8 @@ def _state(project: Project) -> Iterator[Check]:
         return
     if state == NOWHERE:
         yield Check(PROJECT, NOTE, "there is no home directory for the state", f"set {VARIABLE}")
+    elif flaw := state_flaw(state):
+        yield Check(PROJECT, WRONG, f"the state folder {state} {flaw}", SET_HINT)
     elif state.exists():
         yield Check(PROJECT, OK, f"state: {state}, {folder_size(state) / 1e6:,.1f} MB")
     else:

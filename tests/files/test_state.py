@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -21,7 +23,6 @@ from composer.lock import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 READING = (
     ("validate",),
@@ -332,3 +333,99 @@ def test_a_link_in_place_of_the_file_lock_is_not_followed(tmp_path: Path, name: 
     with suppress(OSError):
         hold(root, wait=0)
     assert precious.read_text(encoding="utf-8") == "my key"
+
+
+# --- file systems that can't keep it -------------------------------------------------------
+
+
+def fail_flock(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
+    """Make flock fail as on file systems without it; the list grows with each call."""
+    fcntl = pytest.importorskip("fcntl")
+    calls: list[int] = []
+
+    def flock(file: Any, operation: int) -> None:
+        calls.append(operation)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    return calls
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has other locks")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """There the file lock would be a plain file, which stays after a kill."""
+    calls = fail_flock(monkeypatch, number)
+    for leftover in (False, True):
+        if leftover:
+            (state_of(tmp_path) / "apply.lock").write_bytes(b"")
+        with pytest.raises(InvalidInput, match="a file system without file locks: ") as caught:
+            hold(tmp_path, wait=0)
+        assert os.strerror(number) in caught.value.message and VARIABLE in str(caught.value.hint)
+    assert calls
+    monkeypatch.undo()
+    hold(tmp_path, wait=0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has other locks")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_doctor_finds_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    project = samples(tmp_path / "project")
+    made_state(project)
+    assert "file locks" not in compose("doctor", at=project).out
+    calls = fail_flock(monkeypatch, number)
+    ran = compose("doctor", at=project)
+    assert (ran.status, "is on a file system without file locks" in ran.out) == (1, True), ran
+    assert calls and VARIABLE in ran.out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such flag")
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("place", ["project", "state"])
+def test_what_can_not_be_written_is_said_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, number: int
+) -> None:
+    project = samples(tmp_path / "project")
+    assert compose("apply", at=project).status == 0
+    closed = project if place == "project" else state_of(project)
+    access, statvfs = os.access, os.statvfs
+
+    class ReadOnly:
+        f_flag = os.ST_RDONLY if number == errno.EROFS else 0
+
+    monkeypatch.setattr(os, "access", lambda path, *more: path != closed and access(path, *more))
+    monkeypatch.setattr(os, "statvfs", lambda p: ReadOnly if p == closed else statvfs(p))
+    for command in (["apply"], ["doctor"]):
+        ran = compose(*command, at=project)
+        told = ran.out + ran.err
+        assert ran.status in (1, 65) and f"can't be written: {os.strerror(number)}" in told, ran
+        assert "what was done so far" not in told
+    for command in (["apply"], ["prune"], ["import", "--all"]):
+        assert compose(*command, "--dry-run", at=project).status == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no such rights here")
+def test_a_state_folder_below_another_users_is_told_to_commands_that_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `sudo compose apply` may leave it."""
+    project = samples(tmp_path / "project")
+    lstat = Path.lstat
+    denied = tmp_path / "theirs" / "projects"
+
+    def refused(path: Path) -> os.stat_result:
+        if path.is_relative_to(denied):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", refused)
+    monkeypatch.setenv(VARIABLE, str(denied.parent))
+    for command in ("plan", "status", "apply", "doctor"):
+        ran = compose(command, at=project)
+        assert ran.status in (1, 65), ran
+        assert f"{denied} can't be opened: Permission denied" in ran.out + ran.err, ran
+        assert f"set {VARIABLE}" in ran.out + ran.err
