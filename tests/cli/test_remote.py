@@ -95,6 +95,19 @@ def test_what_an_interrupted_run_may_have_created_is_waited_for_once_and_said(
     assert ran.err.splitlines().count(said) == 1
 
 
+def test_an_apply_ends_where_the_server_s_worker_can_t_write(
+    tmp_path: Path, project: Path, served: Served
+) -> None:
+    lock = tmp_path / "server/state/worker.lock"
+    lock.mkdir()
+    began = time.monotonic()
+    ran = compose("apply", ROGUE, "--timeout", "120s", at=project)
+    assert time.monotonic() - began < 30
+    assert (ran.status, "worker.lock" in ran.out) == (1, True), (ran.out, ran.err)
+    lock.rmdir()
+    assert compose("apply", ROGUE, at=project).status == 0
+
+
 def test_replace_revert_and_rename(project: Path, served: Served) -> None:
     apply(project)
     old = entries(project)["Pixel Rogue"]
