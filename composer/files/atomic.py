@@ -25,12 +25,17 @@ for _flag in ("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
-    """Replace the file at `path` with `data`; on return it is on disk. Raises `OSError`.
+    """Replace the file at `path` with `data`; on return it is on disk.
 
-    An existing file keeps its permissions; a new one gets `mode` less the umask.
+    An existing file keeps its permissions; a new one gets `mode` less the umask. Raises `OSError`,
+    which names `path`, not the temporary file that is gone by then.
     """
-    with replacing(path, mode=mode) as temporary, temporary.open("r+b") as file:
-        file.write(data)
+    try:
+        with replacing(path, mode=mode) as temporary, temporary.open("r+b") as file:
+            file.write(data)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 @contextmanager

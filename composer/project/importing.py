@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from composer.files.atomic import write_atomically
 from composer.files.repository import refuse_link_out
 from composer.lock import Ledger
 from composer.lora import families
@@ -119,8 +120,7 @@ def _text(recipe: Recipe) -> str:
 
 def _write(file: Path, recipe: Recipe) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("x", encoding="utf-8", newline="\n") as out:
-        out.write(_text(recipe))
+    write_atomically(file, _text(recipe).encode())
 
 
 # --- a composition as a recipe, and as an entry ------------------------------------------

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from composer.errors import ExitStatus, InvalidInput, Refused
+from composer.files.atomic import write_atomically
 from composer.lock import (
     dump,
     flattened,
@@ -123,7 +124,7 @@ def merge_lock_files(base: Path, ours: Path, theirs: Path) -> MergedLock:
     except InvalidInput:
         before = None
     merged = merge_locks(mine, other, before)
-    ours.write_bytes(dump(flattened(merged)).encode())
+    write_atomically(ours, dump(flattened(merged)).encode())
     return MergedLock(undecided(merged), written=True)
 
 

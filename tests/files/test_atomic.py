@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -60,6 +61,26 @@ def test_an_error_within_removes_the_temporary_file(folder: Path) -> None:
         temporary.write_bytes(b"half")
         1 / 0  # noqa: B018
     assert [(p.name, p.read_bytes()) for p in folder.iterdir()] == [("file", b"old")]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "open"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_an_error_names_the_file_and_no_temporary_one_is_left(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    (folder / "file").write_bytes(b"old")
+    failed: list[str] = []
+
+    def failing(*arguments: Any) -> NoReturn:
+        failed.append(call)
+        raise OSError(number, os.strerror(number), str(folder / ".file.0.compose.tmp"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing)
+        with pytest.raises(OSError, match="file") as caught:
+            write_atomically(folder / "file", b"new")
+    assert failed and caught.value.filename == str(folder / "file")
+    assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [("file", b"old")]
 
 
 def test_a_folder_that_is_missing_is_an_error_and_not_created(folder: Path) -> None:

@@ -178,6 +178,30 @@ def test_import_writes_no_recipes_through_a_link_out_of_the_project(
     assert not [*(tmp_path / "elsewhere").iterdir()]
 
 
+@pytest.mark.parametrize("to", ["../elsewhere", "missing"])
+def test_import_writes_no_recipe_through_a_link(project: Path, tmp_path: Path, to: str) -> None:
+    assert compose("apply", at=project).status == 0
+    (project / "compose.lock").unlink()
+    (project / "recipes/pixel-rogue.yaml").unlink()
+    (tmp_path / "elsewhere").write_text("my key", encoding="utf-8")
+    (project / "recipes/pixel-rogue.yaml").symlink_to(f"../{to}")
+    ran = compose("import", "--all", "--target", "local", at=project)
+    assert ran.status == 65, ran
+    assert (tmp_path / "elsewhere").read_text(encoding="utf-8") == "my key", ran
+    assert not (project / "missing").exists(), ran
+
+
+def test_a_merge_driver_writes_through_no_link(project: Path, tmp_path: Path) -> None:
+    text = '{"about": "", "version": 2, "targets": {}}\n'
+    (tmp_path / "precious").write_text(text, encoding="utf-8")
+    for name in ("base", "theirs"):
+        (project / name).write_text(text, encoding="utf-8")
+    (project / "ours").symlink_to("../precious")
+    assert compose("lock", "--merge", "base", "ours", "theirs", at=project).status == 0
+    assert (tmp_path / "precious").read_text(encoding="utf-8") == text
+    assert (project / "ours").read_text(encoding="utf-8") != text
+
+
 @pytest.mark.parametrize("place", [".compose", "."])
 def test_the_server_never_takes_a_repositorys_key(project: Path, place: str) -> None:
     (project / place / "serve.json").write_text(
