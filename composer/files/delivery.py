@@ -93,14 +93,16 @@ def check_folder(out: Path) -> None:
 
 
 def check_output_link(out: Path) -> None:
-    """Raise `UsageError` for a path in the working folder that leads out of it through a link.
+    """Raise `UsageError` for a path in the repository that leads out of it through a link.
 
-    A repository may come from a stranger, and a link in it may lead to any file of the user.
+    A repository may come from a stranger, and a link in it may lead to any file of the user. Where
+    there is none, the working folder counts as one.
     """
-    folder = Path.cwd()
-    path = folder / out
-    if path.is_relative_to(folder) and ".." not in out.parts:
-        refuse_link_out(path, folder, hint="give the path that the link leads to")
+    here = Path.cwd()
+    above = (folder for folder in (here, *here.parents) if os.path.exists(folder / ".git"))
+    root = next(above, here)
+    if Path(os.path.normpath(here / out)).is_relative_to(root):
+        refuse_link_out(here / out, root, hint="give the path that the link leads to")
 
 
 @contextmanager

@@ -101,6 +101,26 @@ def test_a_folder_that_is_a_link_out_of_the_project_is_refused(
     assert is_unharmed(project)
 
 
+@pytest.mark.parametrize("out", ["../out/a", "../recipes/../out/a", "link/../a", "../link/out/a"])
+@pytest.mark.parametrize("kind", ["weights", "page"])
+def test_a_link_out_of_the_project_is_refused_from_a_folder_in_it(
+    project: Path, tmp_path: Path, out: str, kind: str
+) -> None:
+    (project / "out").rmdir()
+    (project / "out").symlink_to(tmp_path)
+    (project / "link").symlink_to(".")
+    (project / "recipes/link").symlink_to(tmp_path / "project")
+    loras = ("loras/ink-lines.safetensors", "loras/pixel-dust.safetensors")
+    commands = {
+        "weights": ("merge", *loras, "-o", f"{out}.safetensors"),
+        "page": ("inspect", *loras, "--html", f"{out}.html"),
+    }
+    before = sorted(path.name for path in tmp_path.iterdir())
+    ran = compose(*commands[kind], at=project / "recipes")
+    assert (ran.status, "leads out of" in ran.err) == (64, True), ran
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
 @pytest.mark.parametrize("target", ["../../precious", "../../absent"])
 @pytest.mark.parametrize("command", TEXTS.values(), ids=TEXTS)
 def test_a_text_is_not_written_through_a_link_out_of_the_project(
