@@ -15,7 +15,7 @@ from composer.errors import ExitStatus, UsageError
 from composer.output import results
 from composer.output.plan_text import text
 from composer.project import PlanOptions
-from composer.text import visible
+from composer.text import counted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,8 +76,12 @@ def destroy_command(
     WHAT is a recipe's path, the name of its model, or the id of an orphan (compose doctor lists
     them). Deletes only unprotected models that compose created.
     """
-    if bool(what) == everything:
-        raise UsageError("give either recipes or --all")
+    if what and everything:
+        raise UsageError("recipes can't be used with --all", hint="leave out one of the two")
+    if not what and not everything:
+        raise UsageError(
+            "no recipes are given", hint="compose status lists them; --all deletes those of all"
+        )
     project = open_project()
     options = PlanOptions(allow_empty=True, allow_large_change=allow_large_change)
     with (
@@ -147,7 +151,11 @@ def prune_command(
 
 
 def _print_freed(ids: Sequence[str], *, dry_run: bool) -> int:
-    click.echo(f"{'would free' if dry_run else 'freed'} {len(ids)}: {', '.join(ids) or '-'}")
+    if ids:
+        verb = "Would delete" if dry_run else "Deleted"
+        click.echo(f"{verb} {counted(len(ids), 'local result')}: {', '.join(ids)}.")
+    else:
+        click.echo("Nothing to delete.")
     return ExitStatus.DONE
 
 

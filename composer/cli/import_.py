@@ -41,8 +41,10 @@ def import_command(
 
     Writes to recipes/. Skips a composition that a recipe can't express, says why, and exits 1.
     """
-    if bool(ids) == everything:
-        raise UsageError("give either ids or --all")
+    if ids and everything:
+        raise UsageError("ids can't be used with --all", hint="leave out one of the two")
+    if not ids and not everything:
+        raise UsageError("no ids are given", hint="compose models lists them; --all imports all")
     project = open_project(may_be_empty=True)
     with (
         writing.exclusive(project),

@@ -107,7 +107,10 @@ def lock_command(
         with writing.exclusive(project):
             return _print_repair(project.repair_lock(dry_run=writing.dry_run), output_format)
     if mode.offline and mode.upgrade:
-        raise UsageError("--upgrade can't be used with --offline")
+        raise UsageError(
+            "--upgrade can't be used with --offline",
+            hint="--upgrade asks the target for LoRAs: leave out --offline",
+        )
     selection, options = _pin_options(selection, mode)
     project = open_project(selection)
     if mode.offline:

@@ -30,12 +30,23 @@ if TYPE_CHECKING:
 
 
 class NumberOption(click.Option):
-    """An option whose help text says its range in words, instead of click's `x>=0`."""
+    """An option whose help text and messages say its range in words, not as click's `x>=0`."""
 
     def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
         extra = super().get_help_extra(ctx)
         extra.pop("range", None)
         return extra
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """NaN is in no range."""
+        kind = self.type
+        if value is not None and isinstance(kind, click.FloatRange | click.IntRange):
+            plain = click.INT if isinstance(kind, click.IntRange) else click.FLOAT
+            number, low, high = plain.convert(value, self, ctx), kind.min, kind.max
+            if not ((low is None or number >= low) and (high is None or number <= high)):
+                words = f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
+                raise click.BadParameter(f"{visible(str(value))} must be {words}", ctx, self)
+        return super().type_cast_value(ctx, value)
 
 
 def gathered(
@@ -282,7 +293,10 @@ def refuse_all_but(mode: str, *allowed: str) -> None:
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and name not in allowed:
             flag = "PATHS" if name == "paths" else max(parameter.opts, key=len)
-            raise UsageError(f"{mode} can't be used with {flag}")
+            raise UsageError(
+                f"{mode} can't be used with {flag}",
+                hint=f"leave out {flag}: {mode} does not use it",
+            )
 
 
 # --- LoRA files as arguments -------------------------------------------------------------
@@ -313,7 +327,10 @@ def lora_argument(text: str) -> tuple[Path, float]:
             f"{visible(text)}: the scale {number} is too close to 0 (the smallest is {LEAST})"
         )
     if not -LIMIT <= scale <= LIMIT:
-        raise UsageError(f"{visible(text)}: the scale {number} is not within -2..2")
+        raise UsageError(
+            f"{visible(text)}: the scale {number} is not within -2..2",
+            hint=f"write a scale from -2 to 2, as in {visible(path)}:0.8",
+        )
     return _path(path, text), scale
 
 

@@ -78,7 +78,10 @@ def plan_command(
     PATHS are recipe files or folders. The default is the folder recipes/.
     """
     if offline and options.upgrade:
-        raise UsageError("--upgrade can't be used with --offline")
+        raise UsageError(
+            "--upgrade can't be used with --offline",
+            hint="--upgrade asks the target for LoRAs: leave out --offline",
+        )
     try:
         copies.check(selection)
         project = open_project(selection, read=read_lock if base is None else read_conflicted)

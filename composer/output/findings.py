@@ -75,6 +75,7 @@ def _property(value: str) -> str:
     return _data(value).replace(":", "%3A").replace(",", "%2C")
 
 
+_DRIVER = {"name": "compose", "informationUri": "https://pypi.org/project/lora-compose/"}
 _LEVELS = {NOTICE: "note"}  # the others have the same name
 
 
@@ -83,7 +84,7 @@ def log(findings: Sequence[Finding], rules: Mapping[str, str]) -> str:
     ids = sorted({*rules, *(finding.rule for finding in findings)})
     described = [_rule(id, rules.get(id, id)) for id in ids]
     run = {
-        "tool": {"driver": {"name": "compose", "version": __version__, "rules": described}},
+        "tool": {"driver": {**_DRIVER, "version": __version__, "rules": described}},
         "columnKind": "unicodeCodePoints",
         "results": list(_results(findings, ids)),
     }
@@ -92,7 +93,14 @@ def log(findings: Sequence[Finding], rules: Mapping[str, str]) -> str:
 
 
 def _rule(id: str, words: str) -> dict[str, Any]:
-    return {"id": id, "shortDescription": {"text": words}}
+    """GitHub's code scanning shows all three: in the list, beside an alert, and below it."""
+    help = f"{words}. Each result says where, and what to write instead. See docs/errors.md ({id})."
+    return {
+        "id": id,
+        "shortDescription": {"text": words},
+        "fullDescription": {"text": f"{words}."},
+        "help": {"text": help},
+    }
 
 
 def _results(findings: Sequence[Finding], ids: list[str]) -> Iterator[dict[str, Any]]:
@@ -122,7 +130,7 @@ def _fingerprint(finding: Finding) -> str:
 
 
 def _location(finding: Finding) -> dict[str, Any]:
-    location: dict[str, Any] = {"artifactLocation": {"uri": quote(finding.file, errors="replace")}}
-    if finding.line:
-        location["region"] = {"startLine": finding.line, "startColumn": finding.column}
-    return location
+    """Every result has a region, as code scanning asks for: the first line for a whole file."""
+    place = {"startLine": finding.line or 1, "startColumn": finding.column or 1}
+    uri = quote(finding.file, errors="replace")
+    return {"artifactLocation": {"uri": uri}, "region": place}

@@ -56,7 +56,7 @@ def import_models(
     imported = [run.take(model) for model in chosen]
     if not dry_run:
         ledger.close(handled={one.path for one in imported if one.path}, owner=observed.owner)
-    reason = "the target has no such model"
+    reason = "the target has no such model; compose models lists them"
     return [*imported, *(Imported(id, reason=reason, skipped=True) for id in missing)]
 
 
@@ -66,13 +66,13 @@ class _Import:
     observed: Observed
     ledger: Ledger
     dry_run: bool
-    _names: set[str] = field(init=False)
+    _names: dict[str, str] = field(init=False)  # of recipes, with their paths
     _paths: set[str] = field(init=False)
     _ids: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
         entries = self.ledger.known_state.entries.values()
-        self._names = {canonical(recipe.name) for recipe in self.project.recipes}
+        self._names = {canonical(recipe.name): recipe.path for recipe in self.project.recipes}
         self._paths = {recipe.path.casefold() for recipe in self.project.recipes}
         self._ids = {id for entry in entries for id in entry.ids}
 
@@ -84,7 +84,7 @@ class _Import:
             recipe = self._recipe(model)
         except ValueError as why:
             return Imported(model.id, model.name, reason=str(why), skipped=True)
-        self._names.add(canonical(recipe.name))
+        self._names[canonical(recipe.name)] = recipe.path
         self._paths.add(recipe.path.casefold())
         if not self.dry_run:
             _write(self.project.root / recipe.path, recipe)
@@ -92,8 +92,8 @@ class _Import:
         return Imported(model.id, model.name, path=recipe.path)
 
     def _recipe(self, model: Model) -> Recipe:
-        if canonical(model.name) in self._names:
-            raise ValueError("another recipe has this name")
+        if other := self._names.get(canonical(model.name)):
+            raise ValueError(f"another recipe has this name: {other}; rename that recipe")
         family = families.of_type(model.type)
         if family is None:
             raise ValueError(f"it is a {model.type}, not a composition")

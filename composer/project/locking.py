@@ -118,6 +118,12 @@ def merge_lock_files(base: Path, ours: Path, theirs: Path) -> MergedLock:
     The result goes to the file `ours`. An ancestor that can't be read counts as an empty lock.
     Raises `InvalidInput` where one of the two versions can't be read.
     """
+    missing = [visible(str(file)) for file in (base, ours, theirs) if not file.is_file()]
+    if missing:
+        raise InvalidInput(
+            f"--merge: no such file: {', '.join(missing)}",
+            hint="git gives them to a merge driver as %O %A %B; by hand: lock --repair",
+        )
     mine, other = _read(ours), _read(theirs)
     try:
         before: Lock | None = _read(base)
@@ -132,4 +138,8 @@ def _read(file: Path) -> Lock:
     try:
         return read_merged(file.read_bytes().decode("utf-8"), visible(str(file)))
     except (OSError, UnicodeDecodeError) as bad:
-        raise InvalidInput(f"{visible(str(file))}: can't be read as a lock: {bad}") from bad
+        why = "it is not UTF-8" if isinstance(bad, UnicodeError) else bad.strerror
+        raise InvalidInput(
+            f"{visible(str(file))} can't be read as a lock: {why}",
+            hint="restore it with git, or name another file",
+        ) from bad

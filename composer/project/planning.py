@@ -20,7 +20,7 @@ from composer.planner import MARKERS, compare_locks, plan, unreadable, with_reco
 from composer.planner import plan_offline as plan_by_lock
 from composer.project.options import PLAN_DEFAULTS, check_approved
 from composer.targets.base import Search, Target, observe
-from composer.text import shorten, visible
+from composer.text import did_you_mean, shorten, visible
 
 if TYPE_CHECKING:
     import subprocess
@@ -85,7 +85,14 @@ def check_names(recipes: Sequence[Recipe], options: Options) -> None:
     names = {ref.name for recipe in recipes for ref in recipe.concepts}
     for name in sorted(options.upgrade):
         if name not in names:
-            raise UsageError(f"--upgrade: no recipe has a concept named {name}")
+            near = did_you_mean(name, [known for known in names if known])
+            listed = ", ".join(sorted(visible(known) for known in names if known))
+            raise UsageError(
+                f"--upgrade: no recipe has a concept named {visible(name)}",
+                hint=f"did you mean {visible(near)}?"
+                if near
+                else f"the names: {shorten(listed, 300)}",
+            )
 
 
 def build_plan(project: Project, target: Target, options: Options) -> Plan:

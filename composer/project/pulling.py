@@ -93,6 +93,11 @@ def _placed(
     if alone and place.suffix.lower() == SUFFIX and not place.is_dir():
         ((name, entry),) = chosen
         return [_Delivery(name, entry, place)]
+    if not place.is_dir() and place.suffix.lower() == SUFFIX:
+        raise UsageError(
+            f"{len(chosen)} recipes can't go to one file, {visible(out)}",
+            hint="name one recipe, or a folder that ends in /",
+        )
     if not place.is_dir() and not out.endswith(SLASHES):
         raise UsageError(
             f"{visible(out)} does not exist",

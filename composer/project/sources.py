@@ -130,5 +130,7 @@ def find_path(entries: Mapping[str, Entry], wanted: str) -> str:
     near = did_you_mean(wanted, [*entries, *(entry.name for entry in entries.values())])
     raise UsageError(
         f"the lock has no recipe {wanted}",
-        hint=f"did you mean {near}?" if near else "run compose status to list the recipes",
+        hint=f"did you mean {near}?"
+        if near
+        else "compose status lists the recipes; compose doctor, ids that no lock names",
     )

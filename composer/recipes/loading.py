@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from composer.model import ModelTypes, Recipe
 
 _ENDINGS = (".yaml", ".yml")
+_GIVE_PATHS = "give recipe files or folders; for a model's name use compose output NAME"
 
 
 # --- finding -------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ def _files(path: Path, root: Path) -> Iterator[Path]:
 def _existing(path: Path) -> Path:
     path = _absolute(path)
     if not os.path.lexists(path):
-        raise UsageError(f"{visible(str(path))} doesn't exist", hint="check the path")
+        raise UsageError(f"{visible(str(path))} doesn't exist", hint=_GIVE_PATHS)
     return path
 
 
@@ -290,6 +291,9 @@ def _read(file: Path, root: Path) -> bytes:
         how = "is not inside" if path is None else "is a link that leads out of"
         hint = "a recipe must be inside its project; copy the file there"
         raise _Refusal("E303", f"the file {how} {visible(str(root))}", hint)
+    if path.endswith(".safetensors"):
+        message = "this is a LoRA file, not a recipe: a recipe's name ends in .yaml"
+        raise _Refusal("E120", message, "name recipe files, or use compose inspect FILE")
     if UNSAFE.search(path) or "\\" in path or path[1:2] == ":":  # c:x is a drive on Windows
         message = "the file's path contains a control character, a backslash or a drive letter"
         raise _Refusal("E304", message, "rename it")

@@ -1,7 +1,7 @@
 """Checks a file's values by `schemas/recipe.schema.json`, the schema that editors use too.
 
 jsonschema finds what is wrong; this module turns it into a code, a place and a message. A
-definition of the schema with a rule of its own has the code of its problem as `x-code`.
+definition of the schema with a rule of its own has the code of its problem as `$comment`.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ _RULES = {
 
 
 def _own_rule(finding: Finding) -> Iterator[Sentence]:
-    code, text = finding.schema["x-code"], str(finding.node.value)
+    code, text = finding.schema["$comment"], str(finding.node.value)
     if code == "E202":
         _, what = unsafe_words(UNSAFE.findall(text)[0])
         yield finding.node.place, code, f"contains {what}", "write it on one line"

@@ -298,8 +298,11 @@ def test_prune_local_refuses_what_means_nothing_there(flags: list[str], applied:
 def test_prune_local_frees_what_no_lock_names(applied: Path) -> None:
     rogue = ids(applied)["Pixel Rogue"]
     compose("forget", "Pixel Rogue", at=applied)
-    assert f"would free 1: {rogue}" in compose("prune", "--local", "--dry-run", at=applied).out
-    assert f"freed 1: {rogue}" in compose("prune", "--local", at=applied).out
+    assert (
+        f"Would delete 1 local result: {rogue}."
+        in compose("prune", "--local", "--dry-run", at=applied).out
+    )
+    assert f"Deleted 1 local result: {rogue}." in compose("prune", "--local", at=applied).out
     assert not (state_of(applied) / f"models/{rogue}.safetensors").exists()
 
 

@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 from support.cli import compose, edit, samples
 
+from composer.cli.schema import SCHEMAS
 from composer.files.schemas import schema
 
 if TYPE_CHECKING:
@@ -161,3 +162,105 @@ def test_prune_where_the_protected_model_is_gone(
     monkeypatch.setenv("COMPOSE_STATE_DIR", str(tmp_path_factory.mktemp("state")))
     ran = compose("prune", at=applied)
     assert (ran.status, "protected" in ran.out) == (0, False), ran
+
+
+# --- what to do next ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "parts"),
+    [
+        ("apply --max-cost -1", 64, ["-1 must be 0 or more"]),
+        ("apply --max-cost nan", 64, ["nan must be 0 or more"]),
+        ("apply --parallelism 65", 64, ["65 must be 1 to 64"]),
+        ("merge a.safetensors -o b.safetensors --rank 0", 64, ["0 must be 1 or more"]),
+        ("serve --port 70000", 64, ["70000 must be 0 to 65535"]),
+        ("plan --offline --upgrade X", 64, ["leave out --offline"]),
+        ("lock --offline --upgrade X", 64, ["leave out --offline"]),
+        ("lock --repair --offline", 64, ["leave out --offline"]),
+        ("plan --upgrade InkLines", 64, ["did you mean Ink Lines?"]),
+        ("plan --upgrade zzz", 64, ["the names: ", "Ink Lines"]),
+        ("lock --merge a b c", 65, ["no such file: a, b, c\n", "%O %A %B"]),
+        ("import", 64, ["no ids are given", "compose models"]),
+        ("import --all x", 64, ["ids can't be used with --all"]),
+        ("destroy", 64, ["no recipes are given", "compose status"]),
+        ("destroy --all x", 64, ["recipes can't be used with --all"]),
+        ("import model_nope", 1, ["no such model; compose models lists them"]),
+        ("forget model_nope", 64, ["compose doctor"]),
+        ("models nope", 64, ["give recipe files or folders"]),
+        ("pull -o one.safetensors", 64, ["4 recipes can't go to one file"]),
+    ],
+)
+def test_a_message_says_what_to_do_next(
+    project: Path, line: str, status: int, parts: list[str]
+) -> None:
+    ran = compose(*line.split(), at=project)
+    assert ran.status == status, ran
+    assert [part for part in parts if part not in ran.err] == [], ran.err
+
+
+def test_a_lora_is_no_recipe(project: Path) -> None:
+    lora = next((project / "recipes/loras").glob("*.safetensors"))
+    ran = compose("validate", str(lora.relative_to(project)), at=project)
+    assert (ran.status, "E120 this is a LoRA file" in ran.out) == (65, True)
+
+
+def test_prune_local_says_that_nothing_is_left(applied: Path) -> None:
+    assert compose("prune", "--local", at=applied).out == "Nothing to delete.\n"
+
+
+def test_import_names_the_recipe_that_has_the_name(applied: Path) -> None:
+    (applied / "compose.lock").unlink()
+    ran = compose("import", "--all", at=applied)
+    assert f"another recipe has this name: {ROGUE}; rename that recipe" in ran.err
+
+
+# --- forms for other programs ------------------------------------------------------------
+
+
+def test_sarif_has_what_code_scanning_asks_for(applied: Path) -> None:
+    (applied / "recipes/bad.yaml").write_text("nmae: x\n")
+    (applied / "recipes/empty.yaml").write_text("")
+    logs = [compose("validate", "-o", "sarif", at=applied).out]
+    (applied / "compose.lock").write_text("{")
+    logs.append(compose("plan", "-o", "sarif", at=applied).out)
+    for text in logs:
+        (run,) = json.loads(text)["runs"]
+        driver = run["tool"]["driver"]
+        assert driver["informationUri"].startswith("https://")
+        for rule in driver["rules"]:
+            assert rule["fullDescription"]["text"].endswith(".")
+            assert rule["help"]["text"]
+        assert run["results"]
+        for result in run["results"]:
+            region = result["locations"][0]["physicalLocation"]["region"]
+            assert min(region["startLine"], region["startColumn"]) >= 1
+
+
+KEYWORDS = {
+    *("$schema", "$id", "$ref", "$comment", "title", "description", "type", "enum", "const"),
+    *("properties", "additionalProperties", "patternProperties", "required", "propertyNames"),
+    *("minProperties", "maxProperties", "items", "minItems", "maxItems", "uniqueItems"),
+    *("minLength", "maxLength", "pattern", "minimum", "maximum", "multipleOf", "default"),
+    *("exclusiveMinimum", "exclusiveMaximum", "allOf", "anyOf", "oneOf", "not", "definitions"),
+    *("if", "then", "else", "dependencies", "contains", "examples"),
+}
+
+
+def keywords(node: object, *, names: bool = False) -> set[str]:
+    """The keywords of a schema; the keys of `properties` and the like are names, not keywords."""
+    if isinstance(node, list):
+        return {word for one in node for word in keywords(one)}
+    if not isinstance(node, dict):
+        return set()
+    found = set() if names else {*node}
+    for key, value in node.items():
+        if names or key not in ("enum", "const", "default", "examples", "required"):
+            of_names = not names and key in ("properties", "patternProperties", "definitions")
+            found |= keywords(value, names=of_names)
+    return found
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_schemas_have_known_keywords_alone_as_ajvs_strict_mode_asks(name: str) -> None:
+    assert keywords(json.loads(schema(name))) - KEYWORDS == set()

@@ -81,7 +81,7 @@ def test_some_into_a_folder_that_is_there(project: Path) -> None:
     [
         (("Pixel Rogue", "-o", "json"), "json does not exist"),
         (("-o", "dist"), "end the path with / to create it"),
-        (("-o", "all.safetensors"), "all.safetensors does not exist"),
+        (("-o", "all.safetensors"), "4 recipes can't go to one file, all.safetensors"),
         (("Pixel Rouge", "-o", "x.safetensors"), "did you mean Pixel Rogue?"),
         (("Pixel Rogue",), "--out'"),
     ],

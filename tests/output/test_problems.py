@@ -82,7 +82,7 @@ def test_nothing_in_a_problem_ends_an_annotation_or_starts_one(file: str, messag
     assert decoded == message
 
 
-def test_sarif_has_stable_rules_relative_addresses_and_regions_where_there_is_a_line() -> None:
+def test_sarif_has_stable_rules_relative_addresses_and_a_region_everywhere() -> None:
     log = json.loads(sarif([ABOVE, LARGE]))
     (run,) = log["runs"]
     rules = run["tool"]["driver"]["rules"]
@@ -96,7 +96,7 @@ def test_sarif_has_stable_rules_relative_addresses_and_regions_where_there_is_a_
     assert place["region"] == {"startLine": 7, "startColumn": 13}
     (place,) = (location["physicalLocation"] for location in large["locations"])
     assert place["artifactLocation"]["uri"] == "recipes/b%2C%20c%3A%20d.yaml"
-    assert "region" not in place
+    assert place["region"] == {"startLine": 1, "startColumn": 1}  # of the whole file
 
 
 def prints(problems: list[Problem]) -> list[str]:
