@@ -18,8 +18,8 @@ from composer.errors import InvalidInput, Problem, UsageError
 from composer.files.repository import NotRegularError, check_owner, read_inside, refuse_link_out
 from composer.model import LOCK_NAME, RECIPES_FOLDER
 from composer.recipes.parsing import MAX_BYTES, Parsed, parse, too_large
-from composer.recipes.problems import quoted
-from composer.text import UNSAFE, canonical, code_points, visible
+from composer.recipes.problems import difference, other_normalisation, quoted
+from composer.text import UNSAFE, canonical, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -246,7 +246,7 @@ def _same_path(parsed: Mapping[str, Parsed]) -> Iterator[Problem]:
         if folded in first:
             how = "upper and lower case"
             if canonical(name) == canonical(first[folded]):
-                how = f"Unicode normalisation ({_difference(name, first[folded])})"
+                how = f"Unicode normalisation ({difference(name, first[folded])})"
             message = f"differs from {visible(first[folded])} only in {how}"
             hint = "rename one of them: on Windows and macOS they are the same file"
             yield Problem(visible(name), 0, 0, "E305", message, hint)
@@ -263,14 +263,9 @@ def _same_name(parsed: Mapping[str, Parsed]) -> Iterator[Problem]:
         other, there = first.setdefault(canonical(name), (name, here))
         if there != here:
             message = f"name: {quoted(name)} is already the name of {there}"
-            if name != other:
-                message += f", in another Unicode normalisation ({_difference(name, other)})"
+            message += other_normalisation(name, other)
             hint = "give one of them another name"
             yield Problem(path, place.line, place.column, "E306", message, hint)
-
-
-def _difference(one: str, other: str) -> str:
-    return f"{code_points(one, other)}, there {code_points(other, one)}"
 
 
 # --- opening a file ----------------------------------------------------------------------

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from composer.errors import Problem
 from composer.model import DESCRIBED, ConceptRef, Recipe, parameters, rounded
 from composer.recipes import schema
-from composer.recipes.problems import NOWHERE, Place, Report, at_path, quoted
+from composer.recipes.problems import NOWHERE, Place, Report, at_path, other_normalisation, quoted
 from composer.recipes.yaml_tree import LOADER, decode, place_of, read_document
-from composer.text import did_you_mean, is_invisible
+from composer.text import canonical, did_you_mean, is_invisible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -157,16 +157,17 @@ def _has_too_many_decimals(text: str) -> bool:
 
 
 def _check_once(key: str, concepts: list[tuple[KeyPath, Node]], report: Report) -> None:
-    first: dict[str, KeyPath] = {}
+    first: dict[str, tuple[KeyPath, str]] = {}
     for path, concept in concepts:
         node = concept.children.get(key)
         if node is None or node.refused or not isinstance(node.value, str):
             continue
-        if node.value in first:
-            message = f"{quoted(node.value)} is already concepts[{first[node.value][1]}]"
+        there, other = first.setdefault(canonical(node.value), (path, node.value))
+        if there != path:
+            message = f"{quoted(node.value)} is already concepts[{there[1]}]"
+            message += other_normalisation(node.value, other)
             hint = "keep one of the two, with the scale that you want"
             report.add(node.place, "E110", at_path((*path, key), message), hint)
-        first.setdefault(node.value, path)
 
 
 # --- files that are not recipes ----------------------------------------------------------

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from composer.errors import Problem
-from composer.text import shorten, visible
+from composer.text import code_points, shorten, visible
 
 CODES = MappingProxyType(
     {
@@ -90,6 +90,16 @@ class Report:
 def quoted(text: str) -> str:
     """A string from a file in quotes, shortened, safe to print."""
     return f'"{visible(shorten(text, LONGEST_SHOWN))}"'
+
+
+def other_normalisation(name: str, other: str) -> str:
+    """What to add to a message on two names that look the same; empty if they are the same."""
+    return f", in another Unicode normalisation ({difference(name, other)})" * (name != other)
+
+
+def difference(name: str, other: str) -> str:
+    """The code points in which two names differ, this one's first."""
+    return f"{code_points(name, other)}, there {code_points(other, name)}"
 
 
 def dotted(path: KeyPath) -> str:

@@ -299,3 +299,13 @@ def test_conflict_markers_are_said_as_such_at_their_line(marker: str) -> None:
 def test_what_only_looks_like_a_marker_is_none(line: str) -> None:
     text = f"{line}\nname: A\nconcepts:\n  - {{name: B, scale: 0.5}}\n"
     assert codes(text) == []
+
+
+@pytest.mark.parametrize(("one", "two"), [("Caf\u00e9", "Cafe\u0301"), ("\u212b", "\u00c5")])
+def test_concepts_whose_names_differ_in_unicode_normalisation_only_are_one(
+    one: str, two: str
+) -> None:
+    concepts = "".join(f"  - {{name: {name}, scale: 0.5}}\n" for name in (one, two))
+    _, (problem,) = parse(f"name: A\nconcepts:\n{concepts}".encode(), file="a", types=TYPES)
+    assert problem.code == "E110"
+    assert "in another Unicode normalisation (U+" in problem.message
