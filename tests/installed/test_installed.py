@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HOME = os.environ.get("HOME", "")  # where pip's settings are; a test has another one
 PIP = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-SHIPPED = ("pyproject.toml", "README.md", "LICENSE", ".pre-commit-hooks.yaml")
+SHIPPED = ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", ".pre-commit-hooks.yaml")
 FOLDERS = ("composer", "schemas")
 ROGUE = "recipes/pixel-rogue.yaml"
 

@@ -1,0 +1,60 @@
+"""What hatchling puts into the archives: the files that git tracks, and nothing else.
+
+A wheel that is built where git knows nothing, as from an unpacked source archive, has all files of
+its two folders; a source archive needs git.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+WHEEL = {"composer": "composer", "schemas": "composer/schemas"}  # folders, and where they go
+
+
+class TrackedFiles(BuildHookInterface):
+    """Called by hatchling before it collects the files of a wheel or of a source archive."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        files = tracked(Path(self.root))
+        if self.target_name == "sdist":
+            if files is None:
+                raise RuntimeError("a source archive has what git tracks; build it in a git clone")
+            included = {file: file for file in files}
+        else:
+            files = present(Path(self.root)) if files is None else files
+            included = {file: place for file in files if (place := in_wheel(file))}
+        build_data["force_include"] |= {
+            os.path.join(self.root, file): place for file, place in included.items()
+        }
+
+
+def tracked(root: Path) -> list[str] | None:
+    """The files that git tracks in this folder; None where it is no clone, or git can't read it."""
+    if not (root / ".git").exists():
+        return None
+    env = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        ran = subprocess.run(["git", "ls-files", "-z"], cwd=root, env=env, capture_output=True)
+    except FileNotFoundError:
+        return None
+    names = os.fsdecode(ran.stdout).split("\0") if ran.returncode == 0 else []
+    return [name for name in names if name and (root / name).is_file()] or None
+
+
+def present(root: Path) -> list[str]:
+    """Every file of the wheel's folders, without what Python caches."""
+    files = (file for folder in WHEEL for file in (root / folder).rglob("*") if file.is_file())
+    return [
+        file.relative_to(root).as_posix() for file in files if file.parent.name != "__pycache__"
+    ]
+
+
+def in_wheel(file: str) -> str | None:
+    """Where this file lies in the wheel; None if it is not in it."""
+    folder, _, rest = file.partition("/")
+    return f"{WHEEL[folder]}/{rest}" if folder in WHEEL else None

@@ -1,0 +1,140 @@
+"""The wheel and the source archive: what git tracks, nothing else, whatever lies beside it.
+
+Slow, and pip has to find the build backend; asked for by name: pytest tests/installed
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import pytest
+from support.cli import REPO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOME = os.environ.get("HOME", "")  # where pip's settings are; a test has another one
+STRAY = (
+    "composer/local.py",
+    "composer/notes.txt",
+    "composer/junk/__init__.py",
+    "schemas/draft.schema.json",
+    "recipes/.env",
+    "tests/secret.txt",
+    "docs/draft.md",
+    "dist/old.whl",
+    "build/lib/composer/old.py",
+    ".venv/bin/python",
+    "composer/__pycache__/old.cpython-311.pyc",
+    "key.pem",
+)
+MADE = {"PKG-INFO"}  # by the backend
+
+
+def tracked(at: Path) -> set[str]:
+    ran = subprocess.run(["git", "ls-files", "-z"], cwd=at, check=True, capture_output=True)
+    return {name for name in os.fsdecode(ran.stdout).split("\0") if name}
+
+
+@pytest.fixture(scope="module")
+def clone() -> Iterator[Path]:
+    """A clone of the commit here, with what this working tree has changed, and stray files."""
+    with TemporaryDirectory() as folder:
+        yield cloned(Path(folder) / "compose")
+
+
+@pytest.fixture
+def work() -> Iterator[Path]:
+    """A folder that leaves nothing behind: copies of the tests hold the secrets of the tests."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def cloned(root: Path) -> Path:
+    """Copy what git tracks, and add what it doesn't."""
+    subprocess.run(["git", "clone", "--quiet", str(REPO), str(root)], check=True)
+    for name in tracked(REPO):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPO / name, root / name)
+    subprocess.run(["git", "add", "--all"], cwd=root, check=True)
+    for name in STRAY:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("stray", encoding="utf-8")
+    return root
+
+
+def run(*command: str, at: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    known = {**os.environ, "HOME": HOME, "PYTHONPATH": "", **env}
+    return subprocess.run(command, cwd=at, env=known, capture_output=True, text=True, check=False)
+
+
+def wheel_of(source: Path, into: Path, **env: str) -> set[str]:
+    """The names in the wheel that pip builds, by their paths in the repository."""
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(into)]
+    ran = run(*pip, str(source), at=into, **env)
+    assert ran.returncode == 0, ran.stderr
+    (wheel,) = into.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert len(names) == len({*names})
+    files = {name for name in names if ".dist-info/" not in name}
+    return {name.replace("composer/schemas/", "schemas/") for name in files}
+
+
+def in_wheel(names: set[str]) -> set[str]:
+    return {name for name in names if name.startswith(("composer/", "schemas/"))}
+
+
+def source_archive_of(source: Path, into: Path) -> tuple[int, str]:
+    """Build it as pip would, by the backend's own hook; the status and the messages."""
+    shutil.copytree(source, into / "tree", symlinks=True)
+    requires = [sys.executable, "-m", "venv", str(into / "venv")]
+    assert run(*requires, at=into).returncode == 0
+    python = str(into / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python")
+    assert (
+        run(python, "-m", "pip", "install", "--quiet", "hatchling>=1.25", at=into).returncode == 0
+    )
+    build = "import sys; from hatchling.build import build_sdist; build_sdist(sys.argv[1])"
+    ran = run(python, "-c", build, str(into), at=into / "tree")
+    return ran.returncode, ran.stderr
+
+
+def test_a_wheel_has_what_git_tracks(clone: Path, work: Path) -> None:
+    assert wheel_of(clone, work) == in_wheel(tracked(clone))
+
+
+def test_another_repositorys_index_in_the_environment_is_not_asked(clone: Path, work: Path) -> None:
+    """git sets these while it runs a hook, as pre-commit's."""
+    index = str(work / "index")
+    built = wheel_of(clone, work, GIT_INDEX_FILE=index, GIT_DIR=str(work / "none"))
+    assert built == in_wheel(tracked(clone))
+
+
+def test_a_source_archive_has_what_git_tracks_and_makes_the_same_wheel(
+    clone: Path, work: Path
+) -> None:
+    status, said = source_archive_of(clone, work)
+    assert status == 0, said
+    (archive,) = work.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = [name.split("/", 1)[1] for name in opened.getnames() if "/" in name]
+        opened.extractall(work / "unpacked", filter="data")
+    assert sorted(names) == sorted(tracked(clone) | MADE)
+    (unpacked,) = (work / "unpacked").iterdir()
+    (work / "wheel").mkdir()
+    assert wheel_of(unpacked, work / "wheel") == in_wheel(tracked(clone))
+
+
+def test_a_source_archive_needs_git(clone: Path, work: Path) -> None:
+    bare = work / "bare"
+    shutil.copytree(clone, bare, ignore=shutil.ignore_patterns(".git"))
+    (work / "built").mkdir()
+    status, said = source_archive_of(bare, work / "built")
+    assert (status, "build it in a git clone" in said) == (1, True), said
