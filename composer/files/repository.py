@@ -119,13 +119,13 @@ def check_owner(root: Path, mark: str) -> None:
     """
     if os.name != "posix":
         return
-    trusted = {0, os.geteuid()}
-    if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
-        trusted.add(int(os.environ["SUDO_UID"]))
     owners = {os.stat(root).st_uid}
     if mark:
         owners |= {os.lstat(root / mark).st_uid, os.stat(root / mark).st_uid}
-    if owners <= trusted or _is_safe(Path(os.path.realpath(root))):
+    others = owners - {0, os.geteuid()}
+    if others and os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
+        others.discard(int(os.environ["SUDO_UID"]))
+    if not others or _is_safe(Path(os.path.realpath(root))):
         return
     raise UsageError(
         f"the project {visible(str(root))} belongs to another user",
