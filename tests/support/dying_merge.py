@@ -35,6 +35,8 @@ class Fate:
 
 
 def main(name: str, tensors: int, out: Path, *loras: str) -> int:
+    # Where the tests run in the background, a shell has them ignore SIGINT, which is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     fate = Fate(tensors, getattr(signal, name, signal.SIGTERM))
     threading.setprofile(fate)
     sys.setprofile(fate)
