@@ -20,6 +20,8 @@ class TrackedFiles(BuildHookInterface):
     """Called by hatchling before it collects the files of a wheel or of a source archive."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version == "editable":  # a path to the sources, and no file
+            return
         files = tracked(Path(self.root))
         if self.target_name == "sdist":
             if files is None:

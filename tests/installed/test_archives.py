@@ -110,6 +110,15 @@ def test_a_wheel_has_what_git_tracks(clone: Path, work: Path) -> None:
     assert wheel_of(clone, work) == in_wheel(tracked(clone))
 
 
+def test_an_editable_installation_runs_the_sources(clone: Path, work: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--ignore-installed"]
+    ran = run(*pip, "--target", str(work), "--editable", str(clone), at=work)
+    assert ran.returncode == 0, ran.stderr
+    assert not (work / "composer").exists()
+    paths = [path.read_text(encoding="utf-8").strip() for path in work.glob("*.pth")]
+    assert [Path(path).resolve() for path in paths] == [clone.resolve()]
+
+
 def test_another_repositorys_index_in_the_environment_is_not_asked(clone: Path, work: Path) -> None:
     """git sets these while it runs a hook, as pre-commit's."""
     index = str(work / "index")
