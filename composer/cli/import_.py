@@ -53,6 +53,8 @@ def import_command(
         imported = project.import_models(
             target, None if everything else ids, dry_run=writing.dry_run
         )
+    if not imported:
+        click.echo("Nothing to import.", err=True)
     for one in imported:
         click.echo(_line(one), err=not one.path)
     return ExitStatus.FAILED if any(one.skipped for one in imported) else 0

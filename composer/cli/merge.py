@@ -74,6 +74,7 @@ def merge_command(
     it converts, reduces or scales that file.
     """
     parts = [lora_argument(text) for text in loras]
+    opt.refuse_other_files(path for path, _ in parts)
     if json_into:
         check_report(json_into, [out, *(path for path, _ in parts)])
     try:

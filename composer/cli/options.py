@@ -20,7 +20,7 @@ from composer.targets.kind import TargetOptions as TargetOptions
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from click.types import OptionHelpExtra
 
@@ -207,8 +207,11 @@ def _whole_digest(ctx: click.Context, param: click.Parameter, value: str | None)
     """All 64 digits in lower case. Raises `UsageError`, without `--expect` too."""
     if value is None:
         return None
-    if not ctx.params.get("expect") or not re.fullmatch("[0-9a-fA-F]{64}", value):
-        raise UsageError("--digest takes 64 hex digits, together with --expect PLAN.json")
+    hint = "compose plan --json-into PLAN.json writes it as digest"
+    if not re.fullmatch("[0-9a-fA-F]{64}", value):
+        raise UsageError(f"--digest takes 64 hex digits, not {visible(value)!r}", hint=hint)
+    if not ctx.params.get("expect"):
+        raise UsageError("--digest takes 64 hex digits together with --expect PLAN.json", hint=hint)
     return value.lower()
 
 
@@ -332,6 +335,22 @@ def lora_argument(text: str) -> tuple[Path, float]:
             hint=f"write a scale from -2 to 2, as in {visible(path)}:0.8",
         )
     return _path(path, text), scale
+
+
+def refuse_other_files(paths: Iterable[Path]) -> None:
+    """Raise `UsageError` with every one of these paths that can't be a LoRA file."""
+    wrong = []
+    for path in paths:
+        if not path.exists():
+            wrong.append(f"{visible(str(path))} does not exist")
+        elif path.is_dir():
+            wrong.append(f"{visible(str(path))} is a folder")
+        elif path.suffix.lower() in (".yaml", ".yml"):
+            wrong.append(f"{visible(str(path))} is a recipe")
+    if wrong:
+        raise UsageError(
+            "; ".join(wrong), hint="name .safetensors files; a recipe is created by compose apply"
+        )
 
 
 def _check_typo(text: str, path: str, number: str) -> None:

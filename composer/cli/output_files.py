@@ -104,9 +104,17 @@ class Copies:
         recipes = [*chosen, *(root / RECIPES_FOLDER).rglob("*.y*ml")]
         for option, file, _, _ in self.files:
             check_output_link(file)
-            if any(_is_same(file, ours) for ours in (root / LOCK_NAME, *recipes)):
+            if not file.parent.is_dir():
+                folder = visible(str(file.parent))
+                raise UsageError(f"{option}: {folder} is not a folder", hint="create it first")
+            if file.is_dir():
+                folder = visible(str(file))
+                raise UsageError(f"{option}: {folder} is a folder", hint="name a file in it")
+            ours = next((one for one in (root / LOCK_NAME, *recipes) if _is_same(file, one)), None)
+            if ours is not None:
+                what = "the lock" if ours.name == LOCK_NAME else "a recipe"
                 raise UsageError(
-                    f"{option}: {file} is the lock or a recipe, and would be overwritten",
+                    f"{option}: {file} is {what}, and would be overwritten",
                     hint="give another file",
                 )
 

@@ -35,6 +35,12 @@ def report(report: Report, *, color: bool = False) -> str:
     return "\n".join([*painted_lines, *tail, _counts(report.outcomes)]) + "\n"
 
 
+def _state(outcome: Outcome) -> str:
+    """Only ids of earlier compositions were taken off the lock where the entry stays."""
+    tidied = outcome.state == "forgotten" and outcome.action.transition.keeps_entry
+    return "cleaned up" if tidied else outcome.state
+
+
 def _outcome(outcome: Outcome) -> tuple[str, ...]:
     action = outcome.action
     explanation = "" if outcome.error is None else str(outcome.error)
@@ -42,11 +48,13 @@ def _outcome(outcome: Outcome) -> tuple[str, ...]:
         explanation = action.explanation.reason
     elif outcome.state == "training":
         explanation = "still training; run compose apply again to wait for it"
-    return (outcome.state, visible(action.name), outcome.id, visible(explanation))
+    elif _state(outcome) != outcome.state:
+        explanation = action.explanation.reason
+    return (_state(outcome), visible(action.name), outcome.id, visible(explanation))
 
 
 def _counts(outcomes: Iterable[Outcome]) -> str:
-    counts = Counter(outcome.state for outcome in outcomes)
+    counts = Counter(_state(outcome) for outcome in outcomes)
     loud_first = sorted(counts.items(), key=lambda item: item[0] in _QUIET)
     listed = ", ".join(f"{n} {state}" for state, n in loud_first)
     if set(counts) <= _UNCHANGED:

@@ -54,6 +54,8 @@ def import_models(
         missing = [id for id in ids if id not in models]
     run = _Import(project, observed, ledger, dry_run=dry_run)
     imported = [run.take(model) for model in chosen]
+    if ids is None:  # of all models, those that the lock has are no result
+        imported = [one for one in imported if one.path or one.skipped]
     if not dry_run:
         ledger.close(handled={one.path for one in imported if one.path}, owner=observed.owner)
     reason = "the target has no such model; compose models lists them"

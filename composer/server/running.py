@@ -193,7 +193,10 @@ def _bind(host: str, port: int) -> socket.socket:
         )[0]
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise TargetError(f"no such address: {host}: {error.strerror or error}") from error
+        raise TargetError(
+            f"--host: no such address: {host}: {error.strerror or error}",
+            hint="write an address of this machine, such as 127.0.0.1",
+        ) from error
     try:
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows: else two could share the port
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)

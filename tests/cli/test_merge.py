@@ -292,7 +292,7 @@ def test_the_configuration_that_peft_saves_beside_the_weights_counts(tmp_path: P
         (("a:2.5", "-o", "k.safetensors"), 64, "not within -2..2"),
         (("a:0.5", "b", "-o", "k.safetensors"), 64, "are the same LoRA"),
         (("c", "-o", "k.safetensors"), 1, "c.safetensors: is empty"),
-        (("gone", "-o", "k.safetensors"), 1, "gone.safetensors"),
+        (("gone", "-o", "k.safetensors"), 64, "gone.safetensors does not exist"),
         (("a",), 64, "--out"),
         (("a", "-o", "k.safetensors", "--rank", "0"), 64, "--rank"),
         (("a", "-o", "k.safetensors", "--precision", "int8"), 64, "--precision"),

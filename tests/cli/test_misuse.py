@@ -187,6 +187,26 @@ def test_prune_where_the_protected_model_is_gone(
         ("destroy --all x", 64, ["recipes can't be used with --all"]),
         ("import model_nope", 1, ["no such model; compose models lists them"]),
         ("forget model_nope", 64, ["compose doctor"]),
+        (
+            "apply --digest 12",
+            64,
+            ["--digest takes 64 hex digits, not '12'", "compose plan --json"],
+        ),
+        (f"apply --digest {'0' * 64}", 64, ["together with --expect PLAN.json"]),
+        (
+            f"merge nope.safetensors recipes {ROGUE} -o x.safetensors",
+            64,
+            [
+                "nope.safetensors does not exist; recipes is a folder; ",
+                f"{ROGUE} is a recipe",
+                "compose apply",
+            ],
+        ),
+        ("plan --json-into nodir/plan.json", 64, ["--json-into: nodir is not a folder", "create"]),
+        (f"plan --json-into {ROGUE}", 64, ["is a recipe, and would be overwritten"]),
+        ("plan --json-into compose.lock", 64, ["is the lock, and would be overwritten"]),
+        ("serve --host 300.1.1.1", 1, ["--host: no such address", "127.0.0.1"]),
+        ("serve --fault-script nope", 65, ["can't be read: ", "check --fault-script"]),
         ("models nope", 64, ["give recipe files or folders"]),
         ("pull -o one.safetensors", 64, ["4 recipes can't go to one file"]),
     ],
@@ -207,6 +227,32 @@ def test_a_lora_is_no_recipe(project: Path) -> None:
 
 def test_prune_local_says_that_nothing_is_left(applied: Path) -> None:
     assert compose("prune", "--local", at=applied).out == "Nothing to delete.\n"
+
+
+def test_import_of_all_lists_no_model_that_the_lock_has(applied: Path) -> None:
+    assert compose("import", "--all", at=applied).err.endswith("Nothing to import.\n")
+    compose("forget", "Pixel Rogue", at=applied)
+    (applied / ROGUE).unlink()
+    lines = compose("import", "--all", at=applied).out.splitlines()
+    assert (len(lines), lines[0][:2]) == (1, "+ ")
+
+
+def test_prune_says_what_it_took_off_the_lock(
+    applied: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    edit(applied / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    assert compose("apply", at=applied).status == 0
+    monkeypatch.setenv("COMPOSE_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+    ran = compose("prune", at=applied)
+    assert "cleaned up  Pixel Rogue" in ran.out
+    assert "1 not there any more" in ran.out
+    assert "Done: 1 cleaned up." in ran.out
+
+
+def test_a_fault_script_that_is_no_yaml_is_told_in_one_line(project: Path) -> None:
+    (project / "README.md").write_text("# Hello\n\n- a: [b\n")
+    ran = compose("serve", "--fault-script", "README.md", at=project)
+    assert (ran.status, "not valid YAML" in ran.err, "\\n" in ran.err) == (65, True, False)
 
 
 def test_import_names_the_recipe_that_has_the_name(applied: Path) -> None:

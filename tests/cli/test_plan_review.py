@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -285,14 +286,23 @@ def test_a_copy_never_overwrites_the_lock_or_a_recipe(option: str, applied: Path
     (applied / "link").symlink_to(applied / KEEP)
     for file in ("compose.lock", "./recipes/../compose.lock", ROGUE, "link"):
         ran = compose("plan", option, file, at=applied)
-        assert (ran.status, "the lock or a recipe" in ran.err) == (64, True), ran
+        what = "is the lock, and would" if "lock" in file else "is a recipe, and would"
+        assert (ran.status, what in ran.err) == (64, True), ran
     (applied / "link").unlink()
     assert snapshot(applied) == before
 
 
-@pytest.mark.parametrize("file", ["nowhere/x.json", "recipes"])
-def test_a_copy_that_can_t_be_written_is_said(file: str, applied: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "words"), [("nowhere/x.json", "nowhere is not a folder"), ("recipes", "is a folder")]
+)
+def test_a_copy_without_a_place_is_refused_first(file: str, words: str, applied: Path) -> None:
     ran = compose("plan", "--json-into", file, at=applied)
+    assert (ran.status, words in ran.err, ran.out) == (64, True, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full disk, as Linux offers it")
+def test_a_copy_that_can_t_be_written_is_said(applied: Path) -> None:
+    ran = compose("plan", "--json-into", "/dev/full", at=applied)
     assert (ran.status, "can't be written" in ran.err, "recorded" in ran.err) == (1, True, False)
 
 

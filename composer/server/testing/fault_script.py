@@ -118,9 +118,13 @@ def read_script(file: Path) -> Script:
     try:
         entries = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InvalidInput(f"the fault script {file}: {error.strerror or error}") from error
+        why = error.strerror or error
+        raise InvalidInput(
+            f"the fault script {file} can't be read: {why}", hint="check --fault-script"
+        ) from error
     except (ValueError, yaml.YAMLError) as error:
-        raise InvalidInput(f"the fault script {file} is not valid YAML: {error}") from error
+        words = " ".join(str(error).split())
+        raise InvalidInput(f"the fault script {file} is not valid YAML: {words}") from error
     if not isinstance(entries, list):
         raise InvalidInput(f"the fault script {file} is not a list of faults")
     faults = []
