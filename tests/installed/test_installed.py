@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 HOME = os.environ.get("HOME", "")  # where pip's settings are; a test has another one
 PIP = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-SHIPPED = ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", ".pre-commit-hooks.yaml")
-FOLDERS = ("composer", "schemas")
+SHIPPED = ("pyproject.toml", "README.md", "LICENSE", ".pre-commit-hooks.yaml")
+FOLDERS = ("composer", "schemas", ".ci")
 ROGUE = "recipes/pixel-rogue.yaml"
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the runner's bash is another on Windows")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOME = os.environ.get("HOME", "")  # where pip's settings are; a test has another one
-SOURCES = ("composer", "schemas", "pyproject.toml", "hatch_build.py", "README.md", "LICENSE")
+SOURCES = ("composer", "schemas", ".ci", "pyproject.toml", "README.md", "LICENSE")
 BIN = "Scripts" if os.name == "nt" else "bin"
 
 
