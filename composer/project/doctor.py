@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 # The extras' packages, by the names that they are imported under.
 EXTRAS = {
     "local": ("numpy", "ml_dtypes", "threadpoolctl"),
-    "serve": ("flask", "waitress"),
+    "serve": ("flask", "werkzeug", "jinja2", "waitress"),
 }
 ENVIRONMENT, PROJECT = "environment", "project"
 TARGET, ORPHANS = "lock against target", "orphans"
