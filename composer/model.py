@@ -67,7 +67,7 @@ class ModelTypes:
 
 @dataclass(frozen=True, slots=True)
 class DescribedField:
-    """A text that describes a model, and is no part of its content: it is changed in place."""
+    """A text that describes a model, and is not part of its content: it is changed in place."""
 
     name: str  # in a recipe, in `Described`, and the column of the local target's database
     wire: str  # in the API's JSON

@@ -57,7 +57,7 @@ def open_project(
 
 
 def refuse_nothing(project: Project, files: Collection[Path]) -> None:
-    """Raise `UsageError` if these are no files: a pattern or folder may be wrong."""
+    """Raise `UsageError` if there are no files: a pattern or folder may be wrong."""
     if files:
         return
     selection = project.selection

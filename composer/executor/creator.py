@@ -310,7 +310,7 @@ def _sent(intent: Intent, ledger: Ledger) -> float:
 
     That is up to a minute after it was sent, and before this run. When it was sent is told by two
     clocks, of which the later counts: the time of day may have been set since, and the time since
-    the machine started begins anew with each start.
+    the machine started starts at 0 again with each start.
     """
     now, up = ledger.clock(), ledger.uptime()
     age = now - intent.at

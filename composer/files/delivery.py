@@ -72,7 +72,7 @@ def _megabytes(size: int) -> str:
 
 
 def check_output(out: Path, *, force: bool) -> None:
-    """Raise `UsageError` if `out` is no path for weights, `Refused` for a file without `force`."""
+    """Raise `UsageError` if `out` can't be a weights file, `Refused` for a file without `force`."""
     name = visible(str(out))
     if out.is_dir():
         raise UsageError(f"{name} is a folder", hint=f"name a {SUFFIX} file in it")
@@ -135,7 +135,7 @@ def unwritable(out: Path, error: OSError) -> TargetError:
 
 
 def reflink(source: Path, out: Path) -> str:
-    """Make `out` a file that shares its blocks with `source` until one of them changes."""
+    """Make `out` use the same blocks on the disk as `source`, until one of them changes."""
     if sys.platform != "linux":
         raise NotImplementedError
     with source.open("rb") as old, out.open("wb") as new:

@@ -135,9 +135,9 @@ def check_range(values: Array, name: str) -> None:
 def _check_f16(sizes: Array, normal: float, beyond: float, name: str) -> None:
     """Raise `TooNarrow` unless float16 holds them with a relative error (Frobenius) below 1e-3.
 
-    Numbers from `normal` on err by 2**-11 at most. Smaller ones err by 2**-25 each: if they are no
-    more than the normal ones, which are at least 2**-14 each, together by 2**-11 of the norm again.
-    Counting, unlike adding up squares, comes out the same on every machine.
+    Numbers from `normal` on err by 2**-11 at most. Smaller ones err by 2**-25 each: if they are at
+    most as many as the normal ones, which are at least 2**-14 each, together by 2**-11 of the norm
+    again. Counting, unlike adding up squares, comes out the same on every machine.
     """
     large = np.count_nonzero(sizes >= normal)
     small = np.count_nonzero(sizes) - large

@@ -258,7 +258,7 @@ _ABSOLUTE = re.compile(r"[/~\\]|[A-Za-z]:[\\/]")
 
 
 def normalised(tag: str) -> str:
-    """In lower case, with a space for each run of characters that are no letters or digits; of a
+    """In lower case, with a space for each run of characters other than letters and digits; of a
     path on the trainer's machine the last name alone, for folders may be called anything."""
     if _ABSOLUTE.match(tag):
         tag = re.split(r"[\\/]", tag.rstrip("\\/"))[-1]

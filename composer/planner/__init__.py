@@ -205,7 +205,7 @@ def plan_offline(
 
 
 def is_stand_in(id: str) -> bool:
-    """Whether this is no id, but stands for a LoRA whose name has no pin."""
+    """Whether this isn't an id, but stands for a LoRA whose name has no pin."""
     return id.startswith(_MARKER)
 
 

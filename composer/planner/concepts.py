@@ -129,9 +129,11 @@ def _pinned(name: str, pin: str, observed: Observed, resolution: Resolution) -> 
     others = sorted(model.id for model in loras if model.id != pin)
     if model is not None:
         _check_type(f"{name} ({pin})", model, resolution)
-    meaning = f"{name} now means {others[0]}" if others else f"{name} is no LoRA's name any more"
+    meaning = f"{name} now means {others[0]}" if others else f"no LoRA is named {name} any more"
     if model is None:
-        resolution.missing.append(f"the LoRA {pin} is gone; {meaning}: --upgrade '{name}'")
+        resolution.missing.append(
+            f"the LoRA {pin} is not on the target; {meaning}: --upgrade '{name}'"
+        )
     elif others and name not in (model.name, *model.aliases):
         resolution.notes.append(f"{meaning}, and is pinned to {pin}: --upgrade '{name}'")
     return pin

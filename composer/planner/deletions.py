@@ -31,7 +31,7 @@ class Deletions:
     taken: Collection[str] = ()
 
     def leftover(self, path: str, entry: Entry, *, prune: bool) -> Action:
-        """The action for an entry whose recipe's file is gone from the root."""
+        """The action for an entry whose recipe's file is no longer in the root."""
         untrained = self._untrained(entry)
         there = [
             id
@@ -100,7 +100,7 @@ class Deletions:
             return None
         gone = len(entry.replaced) - len(deletes) - len(kept)
         verb = Verb.DELETE if deletes else Verb.FORGET if gone else Verb.LEAVE
-        counts = f"{len(deletes)} on the target, {gone} not there any more"
+        counts = f"{len(deletes)} on the target, {gone} no longer there"
         explanation = Explanation(f"earlier compositions: {counts}", notes=tuple(notes))
         transition = Transition(deletes=deletes, supersedes=kept, keeps_entry=True)
         return Action(verb, path, entry.name, explanation, entry=entry, transition=transition)

@@ -70,9 +70,10 @@ def _of_target(key: str, base: Lock, head: Lock, renamed: Mapping[str, str]) -> 
     if key in renamed:
         yield f"the target is renamed to {renamed[key]}"
     elif key not in head.targets:
-        yield f"the target is gone, with {before}"
+        yield f"the base has this target ({before}), the branch doesn't"
     elif key not in base.targets and base.targets and key not in renamed.values():
-        yield f"the target is new, with {after}; a first apply there adds it, too"
+        words = f"the branch has this target ({after}), the base doesn't"
+        yield f"{words}; a first apply there adds it, too"
 
 
 def _compare(
@@ -140,11 +141,12 @@ class _Compared:
         before, after = self.before, self.after
         if before is None:
             if self.recipe is None and after is not None and after.ids:
-                yield f"an entry that no recipe has is new, with {', '.join(after.ids)}"
+                ids = ", ".join(after.ids)
+                yield f"the branch has this entry ({ids}), the base and the recipes don't"
             return
         if after is None:
             if self.recipe is not None:
-                yield f"the entry is gone, with {', '.join(before.ids) or _NOTHING}"
+                yield _only_base(before)
             return
         yield from self._pins(before, after)
         if before.protect and not after.protect and (not self.recipe or self.recipe.protect):
@@ -156,15 +158,15 @@ class _Compared:
     def notes(self) -> Iterator[str]:
         before, after = self.before, self.after
         if before is not None and after is None and self.recipe is None and before.ids:
-            yield f"its entry is gone, with {', '.join(before.ids)}: a prune elsewhere does that"
+            yield f"{_only_base(before)}: a prune may have removed it"
         if before is not None and after is not None and self.recipe_changed and before.ids:
             moved = [*_other_ids(before, after)]
             if moved:
-                words = f"the lock names another id, along with a change of its recipe: {moved[0]}"
+                words = f"its recipe changed, and the lock names another id: {moved[0]}"
                 yield ", ".join([words, *moved[1:]])
 
     def _pins(self, before: Entry, after: Entry) -> Iterator[str]:
-        """A recipe can't change a pin; a name that it has no more loses its pin in an apply."""
+        """A recipe can't change a pin; an apply removes the pin of a name that it no longer has."""
         was, now = dict(before.pins), dict(after.pins)
         names = {ref.name for ref in self.recipe.concepts} if self.recipe else {*was}
         for name in sorted({*was, *now}):
@@ -179,10 +181,15 @@ class _Compared:
         expected = [*contents(before), *([wanted] if after.pins != before.pins else [])]
         unsure = after.candidates and after.content is None  # of a conflict: not an edit
         if before.content != after.content and after.content not in expected and not unsure:
-            yield "content is not the base's"
+            yield "its content differs from the base's"
         coming = after.next.content if after.next else None
         if coming is not None and before.next and coming not in expected:
-            yield "content of next is not the base's"
+            yield "the content of next differs from the base's"
+
+
+def _only_base(entry: Entry) -> str:
+    ids = ", ".join(entry.ids) or "no model"
+    return f"the base has this entry ({ids}), the branch doesn't"
 
 
 def _other_ids(before: Entry, after: Entry) -> Iterator[str]:
@@ -195,10 +202,10 @@ def _other_ids(before: Entry, after: Entry) -> Iterator[str]:
             yield f"{word} {old or _NOTHING} -> {new or _NOTHING}"
     for other in after.candidates:
         if other.id not in before.ids:
-            yield f"a conflict names {other.id} beside {after.composition or _NOTHING}"
+            yield f"a git conflict also names {other.id}"
     was, now = {old.id for old in before.replaced}, {old.id for old in after.replaced}
-    yield from (f"replaced gains {id}" for id in sorted(now - was))
-    yield from (f"replaced loses {id}" for id in sorted(was - now))
+    yield from (f"{id} is added to replaced" for id in sorted(now - was))
+    yield from (f"{id} is removed from replaced" for id in sorted(was - now))
 
 
 def _next(entry: Entry) -> str | None:

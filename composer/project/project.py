@@ -157,7 +157,7 @@ class Project:
     def options(self, options: Options) -> Options:
         """The same options, about the recipes that are meant.
 
-        Raises `UsageError` where a name to upgrade is in no recipe, or `expect` is no plan.
+        Raises `UsageError` where a name to upgrade is in no recipe, or `expect` isn't a plan.
         """
         from composer.project.planning import check_names
 

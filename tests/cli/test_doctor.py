@@ -1,4 +1,4 @@
-"""`compose doctor`: what is wrong is found, named with what mends it, and never changed."""
+"""`compose doctor`: it finds what is wrong, says what to do about it, and changes nothing."""
 
 from __future__ import annotations
 

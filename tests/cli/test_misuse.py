@@ -245,7 +245,7 @@ def test_prune_says_what_it_took_off_the_lock(
     monkeypatch.setenv("COMPOSE_STATE_DIR", str(tmp_path_factory.mktemp("state")))
     ran = compose("prune", at=applied)
     assert "cleaned up  Pixel Rogue" in ran.out
-    assert "1 not there any more" in ran.out
+    assert "1 no longer there" in ran.out
     assert "Done: 1 cleaned up." in ran.out
 
 

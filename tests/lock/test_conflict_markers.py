@@ -71,7 +71,7 @@ def test_a_strangers_id_gets_in_no_more_than_by_hand(applied: Path, diff3: bool)
     assert compose("plan", at=applied).status == compose("apply", at=applied).status == 65
     planned = compose("plan", "--base", "HEAD", "-o", "json", at=applied)
     edits = [edit["edit"] for edit in json.loads(planned.out)["lockEdits"]]
-    assert f"a conflict names {other} beside {id}" in edits
+    assert f"a git conflict also names {other}" in edits
     assert compose("lock", "--repair", at=applied).status == 0
     assert compose("apply", at=applied).status == 0
     entry = read_lock(applied).target("local").recipes[CASTLE]
@@ -79,7 +79,7 @@ def test_a_strangers_id_gets_in_no_more_than_by_hand(applied: Path, diff3: bool)
     # It is not forgotten, but under a name that it doesn't have: nothing touches it.
     assert all(old.name == "Castle Keep" for old in entry.replaced)
     edits = json.loads(compose("plan", "--base", "HEAD", "-o", "json", at=applied).out)["lockEdits"]
-    assert [f"replaced gains {other}" in edit["edit"] for edit in edits] == [True]
+    assert [f"{other} is added to replaced" in edit["edit"] for edit in edits] == [True]
     compose("prune", at=applied)
     with Engine(state_of(applied), applied / "recipes/loras", run_jobs=False) as engine:
         assert other in engine.get_models([other])
@@ -103,13 +103,13 @@ def test_a_repair_keeps_a_strangers_id_where_nothing_touches_it(applied: Path) -
 
 
 def test_a_plan_with_a_base_tells_of_markers_and_all_else_refuses_them(applied: Path) -> None:
-    id = conflicted(applied, "model_theirs")
+    conflicted(applied, "model_theirs")
     for form in ("text", "markdown", "github", "json"):
         shown = compose("plan", "--base", "HEAD", "-o", form, at=applied)
         assert "conflict markers" in shown.out, shown
     plain = json.loads(compose("plan", "--base", "HEAD", "-o", "json", at=applied).out)
     said = [edit["edit"] for edit in plain["lockEdits"]]
-    assert f"a conflict names model_theirs beside {id}" in said
+    assert "a git conflict also names model_theirs" in said
     commands = ["plan"], ["plan", "--offline"], ["status"], ["validate"], ["apply", "--dry-run"]
     for arguments in commands:
         ran = compose(*arguments, at=applied)

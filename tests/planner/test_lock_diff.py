@@ -54,7 +54,7 @@ SHIELDED = replace(ROGUE, protect=True)
         (ROGUE, BASE, replace(BASE, job="job_x", tags=("x",), protect=True), []),  # no ids
         (ROGUE, BASE, NEW, ["composition model_rogue -> model_new"]),
         (ROGUE, BASE, replace(BASE, composition=None), ["composition model_rogue -> nothing"]),
-        (ROGUE, BASE, None, ["the entry is gone, with model_rogue"]),
+        (ROGUE, BASE, None, ["the base has this entry (model_rogue), the branch doesn't"]),
         (ROGUE, None, NEW, []),  # the recipe may be as new
         (CHANGED, BASE, NEW, []),  # a change of the recipe
         (replace(ROGUE, description="x"), BASE, NEW, ["composition model_rogue -> model_new"]),
@@ -68,7 +68,7 @@ SHIELDED = replace(ROGUE, protect=True)
             ROGUE,
             replace(BASE, replaced=(Replaced("model_a", "Rogue"),)),
             replace(BASE, replaced=(Replaced("model_b", "Rogue"),)),
-            ["replaced gains model_b, replaced loses model_a"],
+            ["model_b is added to replaced, model_a is removed from replaced"],
         ),
         (
             ROGUE,
@@ -91,20 +91,25 @@ SHIELDED = replace(ROGUE, protect=True)
         ),
         (SHIELDED, replace(BASE, protect=True), BASE, ["protect true -> false"]),
         (ROGUE, replace(BASE, protect=True), BASE, []),  # the recipe says so
-        (ROGUE, BASE, replace(BASE, content=made_of(dust=0.5)), ["content is not the base's"]),
+        (
+            ROGUE,
+            BASE,
+            replace(BASE, content=made_of(dust=0.5)),
+            ["its content differs from the base's"],
+        ),
         (
             ROGUE,
             BASE,
             replace(NEW, content=made_of(dust=0.5)),
-            ["composition model_rogue -> model_new, content is not the base's"],
+            ["composition model_rogue -> model_new, its content differs from the base's"],
         ),
         (
             ROGUE,
             COMING,
             replace(COMING, next=Next("model_rogue", made_of(dust=0.5), "training")),
-            ["content of next is not the base's"],
+            ["the content of next differs from the base's"],
         ),
-        (CHANGED, BASE, None, ["the entry is gone, with model_rogue"]),
+        (CHANGED, BASE, None, ["the base has this entry (model_rogue), the branch doesn't"]),
         (ROGUE, Entry("Rogue", BASE.pins), BASE, []),  # pinned, then made
         # An upgrade moves the pin, and then makes another.
         (
@@ -151,17 +156,20 @@ def test_an_entry_without_a_recipe_and_another_owner_are_compared_too() -> None:
 def test_what_an_apply_may_have_written_is_a_note() -> None:
     made = replace(NEW, content=made_of(dust=0.7), replaced=(Replaced("model_rogue", "Rogue"),))
     (moved,) = notes([CHANGED], {ROGUE.path: BASE}, {ROGUE.path: made})
-    assert "names another id, along with a change of its recipe: composition model_rogue" in moved
+    assert "its recipe changed, and the lock names another id: composition model_rogue" in moved
     (note,) = notes([ROGUE], {}, {ROGUE.path: BASE})
     assert "no model of Rogue (model_rogue); an apply elsewhere writes that" in note
     (gone,) = notes([], {ROGUE.path: BASE}, {})
-    assert "its entry is gone, with model_rogue: a prune elsewhere does that" in gone
+    assert (
+        "the base has this entry (model_rogue), the branch doesn't: a prune may have removed it"
+        in gone
+    )
     assert notes([ROGUE], {ROGUE.path: COMING}, {ROGUE.path: replace(BASE, pins=COMING.pins)}) == []
 
 
 def test_an_entry_that_no_recipe_has_is_an_edit_unless_it_only_made_way() -> None:
     told = edits([], {}, {ROGUE.path: BASE})
-    assert told == ["an entry that no recipe has is new, with model_rogue"]
+    assert told == ["the branch has this entry (model_rogue), the base and the recipes don't"]
     assert edits([], {ROGUE.path: BASE}, {"recipes/elsewhere.yaml": BASE}) == []
     assert edits([], {ROGUE.path: replace(BASE, protect=True)}, {ROGUE.path: BASE}) == [
         "protect true -> false"
@@ -178,9 +186,14 @@ def test_every_target_s_part_is_compared() -> None:
     both = {"local": part, URL: part}
     moved = ("Rogue", f"at {URL}: composition model_rogue -> model_new")
     assert edits_of(both, {"local": part, URL: other}) == [moved]
-    assert edits_of(both, {"local": part}) == [(URL, "the target is gone, with 1 entry")]
+    assert edits_of(both, {"local": part}) == [
+        (URL, "the base has this target (1 entry), the branch doesn't")
+    ]
     (new,) = edits_of({"local": part}, both)
-    assert new == (URL, "the target is new, with 1 entry; a first apply there adds it, too")
+    assert new == (
+        URL,
+        "the branch has this target (1 entry), the base doesn't; a first apply there adds it, too",
+    )
     assert edits_of({"local": part}, {URL: part}) == [("local", f"the target is renamed to {URL}")]
     assert edits_of({}, both) == []
 

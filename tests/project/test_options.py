@@ -89,7 +89,7 @@ def changed(one: Recipe, what: str) -> Recipe:
     more: dict[str, Any] = {
         "scale": {"concepts": (replace(first, scale=round((first.scale + 0.5) % 1, 4)), *rest)},
         "concept": {"concepts": (*rest, ConceptRef(0.37, model_id="lora_clay"))},
-        "name": {"name": f"{one.name} anew"},
+        "name": {"name": f"{one.name} again"},
         "description": {"description": f"{one.description}!"},
         "tags": {"tags": tuple(sorted({*one.tags} ^ {"new"}))},
         "protect": {"protect": not one.protect},

@@ -39,7 +39,7 @@ def limit_memory() -> None:
 
 
 def forget_peak() -> None:
-    """Begin to measure anew, where the system can; elsewhere the peak is that of all files."""
+    """Measure the peak from here on, where the system can; elsewhere it is that of all files."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
