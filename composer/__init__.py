@@ -7,12 +7,14 @@
     >>> print(project.outputs())
 
 `docs/python.md` documents it; `composer.lora` merges and inspects weights without a project.
-Nothing in here prints or exits, and only `open_target` reads the environment. The names are
-imported when they are first used, so that importing `composer` costs nothing.
+Nothing in here prints or exits, and only `open_target` reads the environment. Warnings go to the
+loggers `composer.*`. The names are imported when they are first used, so that importing `composer`
+costs little.
 """
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
     from composer.project.opening import open_target
     from composer.targets.base import Target
     from composer.targets.kind import TargetOptions
+
+# Without it Python prints warnings to stderr where the caller has set up no logging.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _NAMES = {
     "errors": (

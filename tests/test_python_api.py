@@ -8,7 +8,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
 from support.cli import REPO, samples
+from support.lora_wild import File, Lora, save
 
 import composer
 
@@ -32,6 +34,31 @@ def test_every_example_runs(tmp_path: Path) -> None:
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "created Pixel Rogue model_" in ran.stdout
+
+
+MERGE = "from composer.lora import merge; merge('whole.safetensors', 'out.safetensors', force=True)"
+WHOLE = Lora("lycoris_transformer_blocks_0_attn_to_q", "lokr", split=(4, 4), whole=(True, True))
+WARN = "import composer, logging; logging.getLogger('composer.executor').warning('careful')"
+HEARD = "import logging; logging.basicConfig()"
+
+
+@pytest.mark.parametrize("program", [MERGE, WARN])
+def test_warnings_are_printed_only_where_the_caller_set_up_logging(
+    tmp_path: Path, program: str
+) -> None:
+    save(File((WHOLE,)), tmp_path / "whole.safetensors")  # the result is far larger
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for before, is_printed in (("", False), (HEARD, True)):
+        ran = subprocess.run(
+            [sys.executable, "-c", f"{before}\n{program}"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert ("WARNING:composer." in ran.stderr, bool(ran.stderr)) == (is_printed, is_printed)
 
 
 def test_the_page_names_every_error() -> None:
