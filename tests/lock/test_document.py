@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tracemalloc
 import unicodedata
 from dataclasses import replace
@@ -14,127 +13,18 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.lock_samples import KEY, KNIGHT, OWNER, SAMPLE, lock_of, refused
 from support.model_types import COMPOSITION
 from support.sizes import size
 from support.state import state_of
 
 from composer.errors import InvalidInput
 from composer.files.schemas import schema
-from composer.lock import LOCK_NAME, Ledger, dump, parse, read_conflicted, read_lock, remember
+from composer.lock import LOCK_NAME, dump, parse, read_conflicted, read_lock, remember
 from composer.model import Concept, Content, Entry, Lock, Next, Replaced, TargetLock, parameters
 
-AT = 'targets["https://api.cloud.scenario.com/v1"].recipes["recipes/storybook-knight.yaml"]'
 SCHEMA = jsonschema.Draft7Validator(json.loads(schema("lock")))
 REPO = Path(__file__).parents[2]
-KEY = "https://api.cloud.scenario.com/v1"
-
-SAMPLE = """\
-{
-  "about": "Written by compose. Commit it; do not edit it.",
-  "version": 2,
-  "targets": {
-    "https://api.cloud.scenario.com/v1": {
-      "owner": "team_U3Qmc8PCdWXwAQJ4Dvw4tV6D",
-      "recipes": {
-        "recipes/storybook-knight.yaml": {
-          "name": "Storybook Knight",
-          "type": "flux.1-composition",
-          "pins": {
-            "Storybook Watercolour": "model_V2anp75qTuKmmHOeInzQhg"
-          },
-          "composition": "model_eyVcnFJcR92BxBkz7N6g5w",
-          "job": "job_ocZCnG1Df35XRL1QyCZSRxAG8",
-          "content": {
-            "concepts": [
-              {
-                "modelId": "model_I3fUkYcTSYPEkhvYMDvSQ",
-                "modelEpoch": "000010",
-                "scale": 0.8
-              },
-              {
-                "modelId": "model_V2anp75qTuKmmHOeInzQhg",
-                "scale": 0.65
-              }
-            ],
-            "training": {
-              "rank": 32
-            }
-          },
-          "tags": [
-            "knights",
-            "tutorial"
-          ],
-          "protect": false,
-          "next": {
-            "composition": "model_next",
-            "job": "job_next",
-            "content": {
-              "concepts": [
-                {
-                  "modelId": "model_V2anp75qTuKmmHOeInzQhg",
-                  "scale": 1
-                }
-              ]
-            },
-            "state": "training"
-          },
-          "replaced": [
-            {
-              "id": "model_old",
-              "name": "Storybook Knight",
-              "training": {
-                "samplePrompts": [
-                  "a knight",
-                  "a \\"rogue\\""
-                ]
-              },
-              "protect": true
-            }
-          ]
-        }
-      }
-    }
-  }
-}
-"""
-
-KNIGHT = Entry(
-    name="Storybook Knight",
-    pins=(("Storybook Watercolour", "model_V2anp75qTuKmmHOeInzQhg"),),
-    composition="model_eyVcnFJcR92BxBkz7N6g5w",
-    job="job_ocZCnG1Df35XRL1QyCZSRxAG8",
-    content=Content.of(
-        COMPOSITION,
-        [
-            Concept("model_V2anp75qTuKmmHOeInzQhg", 0.65),
-            Concept("model_I3fUkYcTSYPEkhvYMDvSQ", 0.8, "000010"),
-        ],
-        parameters({"rank": 32}),
-    ),
-    tags=("knights", "tutorial"),
-    next=Next(
-        "model_next",
-        Content.of(COMPOSITION, [Concept("model_V2anp75qTuKmmHOeInzQhg", 1.0)]),
-        "training",
-        "job_next",
-    ),
-    replaced=(
-        Replaced(
-            "model_old",
-            "Storybook Knight",
-            parameters({"samplePrompts": ["a knight", 'a "rogue"']}),
-            protect=True,
-        ),
-    ),
-)
-OWNER = "team_U3Qmc8PCdWXwAQJ4Dvw4tV6D"
-
-
-def lock_of(entry: Entry, path: str = "recipes/storybook-knight.yaml") -> Lock:
-    return Lock({KEY: TargetLock(OWNER, {path: entry})})
-
-
-# --- writing -------------------------------------------------------------------------------
 
 
 def test_the_form_is_this_one() -> None:
@@ -277,16 +167,6 @@ def test_other_json_readers_and_the_schema_agree(lock: Lock) -> None:
                 assert parameters(read["content"].get("training")) == entry.content.training
 
 
-# --- reading -------------------------------------------------------------------------------
-
-
-def refused(text: str, match: str) -> None:
-    with pytest.raises(InvalidInput, match=match) as caught:
-        parse(text)
-    assert caught.value.exit_status == 65
-    assert "\n" not in str(caught.value)
-
-
 def test_crlf_is_read() -> None:
     assert parse(SAMPLE.replace("\n", "\r\n")) == lock_of(KNIGHT)
 
@@ -298,95 +178,9 @@ def test_a_newer_version_is_refused_with_a_hint() -> None:
     assert "upgrade" in str(caught.value.hint)
 
 
-def test_duplicate_keys_are_refused() -> None:
-    twice = SAMPLE.replace('"protect": false,', '"protect": false,\n"protect": true,')
-    refused(twice, re.escape(f'{AT}: the key "protect" occurs twice'))
-    refused(SAMPLE.replace('"version": 2,', '"version": 2, "version": 2,'), "top level: the key")
-
-
-@pytest.mark.parametrize("opening", ["[", '{"a":'])
-def test_deep_json_is_refused(opening: str) -> None:
-    refused('{"version": 2, "targets": ' + opening * 200_000, r"compose\.lock: not JSON: nested")
-
-
-def test_a_number_that_takes_long_to_read_is_refused() -> None:
-    refused(SAMPLE.replace('"rank": 32', f'"rank": {"9" * 100_000}'), "digits")
-
-
 def test_a_text_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("composer.lock.document.MAX_BYTES", 100)
     refused(SAMPLE, "larger than 100 bytes")
-
-
-@pytest.mark.parametrize("id", ["../x", "a?b#", "", "x" * 65, "a b", "é", "x\\n"])
-@pytest.mark.parametrize(
-    "place",
-    ["model_eyVcnFJcR92BxBkz7N6g5w", "model_next", "model_old", "job_next", "000010", OWNER],
-)
-def test_what_is_no_id_is_refused(id: str, place: str) -> None:
-    refused(SAMPLE.replace(f'"{place}"', f'"{id}"'), r"compose\.lock")
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["../x.yaml", "/etc/x", "C:\\\\x", "C:/x", "a/../../x", "a\\\\..\\\\x", "", "..", "a\\0"],
-)
-def test_what_is_no_path_inside_is_refused(path: str) -> None:
-    refused(SAMPLE.replace("recipes/storybook-knight.yaml", path), "inside the project|not JSON")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "[]",
-        "null",
-        "just text",
-        '{"version": 2}',
-        '{"version": "2", "targets": {}}',
-        '{"version": true, "targets": {}}',
-        '{"version": 1, "targets": {}}',
-        "version: 1\ntargets: {}\n",
-        '{"targets": {}}',
-        '{"version": 2, "targets": []}',
-        '{"version": 2, "targets": {}} {}',
-        '{"version": 2, "targets": {},}',
-        "{",
-        "\x00",
-        "\ufeff{}",
-    ],
-)
-def test_what_is_no_lock_is_refused(text: str) -> None:
-    refused(text, r"compose\.lock")
-
-
-def test_what_is_not_json_is_refused_with_its_line() -> None:
-    refused(SAMPLE.replace('"protect": false,', '"protect": no,'), r"compose\.lock:36:22: not JSON")
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "place"),
-    [
-        ('"scale": 0.65', '"scale": "0.65"', ".content.concepts[1].scale: is a string, not"),
-        ('"scale": 0.65', '"scale": 1e999', ".content.concepts[1].scale: the number is too"),
-        ('"scale": 0.65', '"scale": true', ".content.concepts[1].scale: is true or false, not"),
-        ('"scale": 0.65', '"weight": 0.65', '.content.concepts[1]: the key "scale" is missing'),
-        ('"protect": false', '"protect": "no"', ".protect: is a string, not true or false"),
-        ('"protect": false', '"protect": null', ".protect: is null, not true or false"),
-        ('"state": "training"', '"state": "done"', '.next.state: "done" is not one of created'),
-        ('"protect": false', '"price": 3', ': unknown key "price"'),
-        ('"rank": 32', '"rank": {}', ".content.training.rank: is an object, not a number"),
-        ('"rank": 32', '"ra nk": 32', '.content.training["ra nk"]: is not the name'),
-        ('"name": "Storybook Knight",\n          "type"', '"type"', ': the key "name" is missing'),
-        ('"id": "model_old"', '"id": 7', ".replaced[0].id: 7 is not an id"),
-    ],
-)
-def test_what_is_wrong_is_named_by_its_json_path(before: str, after: str, place: str) -> None:
-    assert before in SAMPLE
-    refused(SAMPLE.replace(before, after, 1), re.escape(f"compose.lock: {AT}{place}"))
-
-
-def test_nan_is_refused() -> None:
-    refused(SAMPLE.replace('"scale": 0.65', '"scale": NaN'), "not JSON: NaN")
 
 
 def test_not_utf8_is_refused(tmp_path: Path) -> None:
@@ -394,8 +188,6 @@ def test_not_utf8_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="UTF-8"):
         read_lock(tmp_path)
 
-
-# --- conflicts -----------------------------------------------------------------------------
 
 LINE = '          "composition": "{}",\n'
 OURS, BASE, THEIRS = (LINE.format(id) for id in ("ours", "base", "theirs"))
@@ -445,36 +237,6 @@ def test_torn_markers_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / LOCK_NAME).write_text(conflict(text), encoding="utf-8")
     with pytest.raises(InvalidInput, match=r"compose\.lock"):
         read_conflicted(tmp_path)
-
-
-# --- the file ------------------------------------------------------------------------------
-
-
-def test_equal_locks_leave_bytes_and_mtime(tmp_path: Path) -> None:
-    path = tmp_path / LOCK_NAME
-    for data in (SAMPLE.encode(), SAMPLE.replace("\n", "\r\n").encode()):
-        path.write_bytes(data)
-        os.utime(path, (1, 1))
-        assert not Ledger(tmp_path, KEY, state_of(tmp_path)).close(handled=[], owner=OWNER)
-        assert path.read_bytes() == data and path.stat().st_mtime == 1
-
-
-def test_other_targets_stay_as_they_are(tmp_path: Path) -> None:
-    (tmp_path / LOCK_NAME).write_text(SAMPLE, encoding="utf-8")
-    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
-    ledger.record("a.yaml", Entry("Knight"))
-    assert ledger.close(handled=["a.yaml"])
-    lock = read_lock(tmp_path)
-    assert lock.target(KEY) == lock_of(KNIGHT).target(KEY)
-    assert lock.target("local").recipes == {"a.yaml": Entry("Knight")}
-
-
-def test_an_id_that_becomes_current_leaves_replaced(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
-    ledger.record("a.yaml", Entry("A", composition="one", replaced=(Replaced("two", "A"),)))
-    ledger.record("b.yaml", Entry("B", composition="two"))
-    ledger.close(handled=["a.yaml", "b.yaml"])
-    assert read_lock(tmp_path).target("local").recipes["a.yaml"].replaced == ()
 
 
 def test_reading_writes_nothing(tmp_path: Path) -> None:

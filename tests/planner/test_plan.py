@@ -13,30 +13,8 @@ from support.plans import entry, entry_maps, ink, knight, model_lists, observed,
 from support.sizes import size
 
 from composer.errors import CredentialsError, Refused
-from composer.model import (
-    MARK,
-    Concept,
-    Entry,
-    Intent,
-    KnownState,
-    Model,
-    Next,
-    Recipe,
-    rounded,
-)
-from composer.planner import (
-    ALLOW_EMPTY,
-    ALLOW_LARGE,
-    Options,
-    Plan,
-    Verb,
-    is_expected_model,
-    match_entries,
-    models_of_intents,
-    plan,
-    with_recovered,
-)
-from composer.planner.identity import same_concepts
+from composer.model import MARK, Entry, KnownState, Model, Next, Recipe
+from composer.planner import ALLOW_EMPTY, ALLOW_LARGE, Options, Plan, Verb, plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,9 +41,6 @@ def planned(
 ) -> Plan:
     options = Options(prune=prune)
     return plan([*recipes], KnownState(entries=entries), observed(*models, remote=remote), options)
-
-
-# --- guards at their boundaries ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -133,9 +108,6 @@ def test_all_gone_at_once_on_a_remote_target(count: int) -> None:
     assert [g.flag for g in planned(recipes, locked, [], remote=True).guards] == [ALLOW_LARGE]
     assert planned(recipes, locked, models[:1], remote=True).guards == ()
     assert planned(recipes, locked, []).guards == ()
-
-
-# --- the digest ----------------------------------------------------------------------------
 
 
 def test_create_adopt_and_train_towards_one_content_are_one_change() -> None:
@@ -218,9 +190,6 @@ def test_digests_are_64_hex_digits_and_an_empty_plan_has_one() -> None:
     assert result.change_digests == () and planned([knight()], {}, []).digest != result.digest
 
 
-# --- order and purity ----------------------------------------------------------------------
-
-
 @settings(max_examples=size(150, 5000), deadline=None)
 @given(recipe_lists, entry_maps, model_lists, st.booleans(), st.randoms(use_true_random=False))
 def test_every_recipe_gets_an_answer_and_order_means_nothing(
@@ -258,67 +227,3 @@ def test_no_plan_deletes_what_it_must_not(
         assert not transition.deletes or (prune and action.recipe is None)
         assert not (transition.deletes and action.entry and action.entry.protect)
     assert len(chosen) == sum(action.model is not None for action in result.actions)
-
-
-@given(recipe_lists, entry_maps)
-def test_each_entry_meets_one_recipe_at_most(
-    recipes: list[Recipe], entries: dict[str, Entry]
-) -> None:
-    met = match_entries(recipes, entries)
-    assert set(met) <= {r.path for r in recipes} and set(met.values()) <= set(entries)
-    assert len(set(met.values())) == len(met)
-
-
-# --- matching ------------------------------------------------------------------------------
-
-
-@given(st.floats(-2, 2), st.floats(-4e-5, 4e-5))
-def test_scales_are_compared_to_4_decimals(scale: float, noise: float) -> None:
-    kept = rounded(scale)
-    assert same_concepts([Concept("x", kept)], [Concept("x", kept + noise)])
-    assert not same_concepts([Concept("x", kept)], [Concept("x", kept + 0.0002)])
-    assert str(rounded(-0.00001)) == "0.0"
-
-
-def test_concepts_are_a_set() -> None:
-    one, two = Concept("a", 0.5), Concept("b", 0.6)
-    assert same_concepts([one, two], [two, one])
-    assert not same_concepts([one, two], [one])
-    assert not same_concepts([one], [one, one])
-
-
-def test_whom_a_locked_id_may_be() -> None:
-    model = composition("m", "Knight", {"lora_ink": 0.5})
-    seen = observed()
-    assert is_expected_model(model, {"Knight"}, [None], seen)
-    assert is_expected_model(model, {"Rogue"}, [ink(0.5)], seen)
-    assert not is_expected_model(model, {"Rogue"}, [ink(0.6), None], seen)
-    assert not is_expected_model(replace(model, type="flux.1-lora"), {"Knight"}, [ink(0.5)], seen)
-    assert not is_expected_model(replace(model, concepts=None), {"Rogue"}, [ink(0.5)], seen)
-
-
-# --- intents -------------------------------------------------------------------------------
-
-
-def test_a_lost_posts_model_is_the_unmarked_untrained_oldest() -> None:
-    made_of = {"lora_ink": 0.5}
-    models = [
-        composition("trained", "Knight", made_of, created_at="1"),
-        composition("marked", "Knight", made_of, "new", created_at="2", tags=frozenset({MARK})),
-        composition("younger", "Knight", made_of, "new", created_at="4"),
-        composition("ours", "Knight", made_of, "new", created_at="3"),
-        composition("other name", "Rogue", made_of, "new", created_at="0"),
-    ]
-    intent = Intent("t", "a.yaml", "Knight", ink(0.5), 0.0)
-    memory = KnownState(intents=(intent,))
-    assert [model.id for _, model in models_of_intents(memory, observed(*models))] == ["ours"]
-    settled = with_recovered(memory, observed(*models))
-    assert [c.id for c in settled.entries["a.yaml"].candidates] == ["ours"]
-    assert "ours" in settled.made
-
-
-def test_what_is_known_is_no_lost_answer() -> None:
-    model = composition("known", "Knight", {"lora_ink": 0.5}, "new")
-    intent = Intent("t", "b.yaml", "Knight", ink(0.5), 0.0)
-    memory = KnownState(entries={"a.yaml": entry("known", "Knight", 0.5)}, intents=(intent,))
-    assert models_of_intents(memory, observed(model)) == []
