@@ -319,14 +319,14 @@ class Entry:
     @property
     def current(self) -> tuple[Candidate, ...]:
         """What it names as composition and next, each with the record of what it is."""
-        held = []
+        named = []
         if self.composition:
             was = Candidate(self.composition, self.name, self.content, self.job, used=True)
-            held.append(was)
+            named.append(was)
         if self.next:
             coming = self.next
-            held.append(Candidate(coming.composition, self.name, coming.content, coming.job))
-        return tuple(held)
+            named.append(Candidate(coming.composition, self.name, coming.content, coming.job))
+        return tuple(named)
 
     def pin(self, name: str) -> str | None:
         return dict(self.pins).get(name)

@@ -356,10 +356,10 @@ def refuse_other_files(paths: Iterable[Path]) -> None:
 def _check_typo(text: str, path: str, number: str) -> None:
     """Raise `UsageError` where the file is there, and it is what follows it that is wrong."""
     if path and Path(path).is_file() and not Path(text).exists():
-        flaw = (
+        problem = (
             f"{visible(number)} is not a number" if number else "there is no scale after the colon"
         )
-        raise UsageError(f"{visible(text)}: {flaw}", hint="write FILE:SCALE, as in FILE:0.5")
+        raise UsageError(f"{visible(text)}: {problem}", hint="write FILE:SCALE, as in FILE:0.5")
 
 
 def _path(path: str, text: str) -> Path:

@@ -102,7 +102,7 @@ class Creator:
                 visible(intent.name),
                 ceil(self.settings.grace),
             )
-            model = self._look(intent)
+            model = self._search_model(intent)
         except TargetError:
             self.ledger.expire(intent)
             raise
@@ -110,10 +110,10 @@ class Creator:
             self.ledger.expire(intent)
             return None
         entry = entry_in_progress(action, model.id, state="created")
-        self.ledger.record(action.path, entry, settles=intent, made=model.id)
+        self.ledger.record(action.path, entry, closes=intent, made=model.id)
         return model
 
-    def _look(self, intent: Intent) -> Model | None:
+    def _search_model(self, intent: Intent) -> Model | None:
         """What a POST without a readable answer made; None once the grace has passed with none.
 
         Raises `Unreachable` if the target can't be asked; the intent then stays open.
@@ -291,17 +291,17 @@ def recover(
 
     search = Search(grace, ledger.clock, pause).started()
     sent = {intent.token: _sent(intent, ledger) for intent in ledger.known_state.intents}
-    said = False
+    has_warned = False
     while True:
         now = ledger.clock()
         observed = observe(target, recipes, ledger.known_state, search)
         if not ledger.known_state.intents:
             return observed
-        _settle_intents(ledger, observed, sent, before=now - grace)
+        _close_intents(ledger, observed, sent, before=now - grace)
         if open_intents := ledger.known_state.intents:
-            if not said:
+            if not has_warned:
                 _say_waiting(open_intents, max(sent[i.token] for i in open_intents) + grace - now)
-                said = True
+                has_warned = True
             pause(pause_within(grace))
 
 
@@ -328,13 +328,13 @@ def _say_waiting(intents: Sequence[Intent], seconds: float) -> None:
     )
 
 
-def _settle_intents(
+def _close_intents(
     ledger: Ledger, observed: Observed, sent: Mapping[str, float], *, before: float
 ) -> None:
     """Record the models that are there, and give up those that were sent `before` this time: they
     would be seen by now."""
     for intent, model in models_of_intents(ledger.known_state, observed):
-        ledger.found(intent, model.id)
+        ledger.record_found(intent, model.id)
     ledger.refresh()
     for intent in ledger.known_state.intents:
         if before >= sent[intent.token]:

@@ -165,7 +165,7 @@ def wait(runner: TaskRunner, tasks: Sequence[Task]) -> None:
     deadline = time.monotonic() + runner.settings.timeout
     waiting = list(tasks)
     while waiting:
-        _look(runner, [task for task in waiting if task.deferred is None])
+        _poll_models(runner, [task for task in waiting if task.deferred is None])
         _start_deferred(runner, waiting)
         waiting = [task for task in waiting if task.outcome is None]
         out_of_time = runner.settings.no_wait or time.monotonic() >= deadline
@@ -187,7 +187,7 @@ def _start_deferred(runner: TaskRunner, waiting: Sequence[Task]) -> None:
                 return
 
 
-def _look(runner: TaskRunner, waiting: Sequence[Task]) -> None:
+def _poll_models(runner: TaskRunner, waiting: Sequence[Task]) -> None:
     if not waiting:
         return
     try:

@@ -80,18 +80,18 @@ def prepare_state(state: Path, root: Path) -> Path:
             state.chmod(0o700)
         if not (state / ROOT_FILE).exists():
             write_atomically(state / ROOT_FILE, os.fsencode(os.path.realpath(root)) + b"\n")
-        flaw = state_flaw(state)
+        problem = state_problem(state)
     except OSError as error:
         why = error.strerror or error
         raise InvalidInput(
             f"the state folder {state} can't be created: {why}", hint=SET_HINT
         ) from error
-    if flaw:
-        raise InvalidInput(f"the state folder {state} {flaw}", hint=SET_HINT)
+    if problem:
+        raise InvalidInput(f"the state folder {state} {problem}", hint=SET_HINT)
     return state
 
 
-def state_flaw(state: Path) -> str:
+def state_problem(state: Path) -> str:
     """Why the state can't be kept in this folder, which may not exist yet; empty if it can.
 
     The file lock must end with its process: one that is a plain file would stay after a kill.

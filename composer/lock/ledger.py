@@ -105,24 +105,24 @@ class Ledger:
         """Record that the intent's model does not exist, and will not."""
         self._append({"event": "expired", "recipe": intent.path, "token": intent.token})
 
-    def found(self, intent: Intent, id: str) -> None:
+    def record_found(self, intent: Intent, id: str) -> None:
         """Record the model of an intent whose answer was lost, as a candidate of its recipe."""
         event: Plain = {"event": "found", "recipe": intent.path, "token": intent.token}
         self._append({**event, "made": id, "at": self.clock()})
 
     def record(
-        self, path: str, entry: Entry, *, settles: Intent | None = None, made: str = ""
+        self, path: str, entry: Entry, *, closes: Intent | None = None, made: str = ""
     ) -> None:
-        """Record an entry. `made`: the id in the answer to the POST of the intent `settles`."""
+        """Record an entry. `made`: the id in the answer to the POST of the intent `closes`."""
         event: Plain = {"event": "entry", "recipe": path, "entry": plain_entry(entry)}
-        if settles:
-            event.update(settles=settles.token, made=made, at=self.clock())
+        if closes:
+            event.update(settles=closes.token, made=made, at=self.clock())
         if moved := self._moved_pins(path, entry):
             event["upgraded"] = moved
         self._append(event)
         with self._guard:
             self._entries[path] = replace(entry, candidates=())
-            if settles:
+            if closes:
                 self._made_for[made] = path
 
     def _moved_pins(self, path: str, entry: Entry) -> dict[str, str]:

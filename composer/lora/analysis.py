@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from composer.lora.reading import LoraFile, Loras
 
     Array = NDArray[Any]
-    Terms = Mapping[int, ScaledDelta]  # of one layer, by the number of the file
+    Terms = Mapping[int, ScaledDelta]  # what each file adds to one layer, by its number
 
 VALUES = 1 << 18  # of the B's of a layer, or of each ΔW where it is built, at a time
 CANCELLED = 1e-2  # of the sum of the products' sizes: below, float32's digits don't do

@@ -118,8 +118,8 @@ def parsed(text: str, what: str) -> object:
         return json.loads(
             text, object_pairs_hook=_once, parse_int=_whole, parse_constant=_no_constant
         )
-    except LoraFormatError as flaw:
-        raise LoraFormatError(f"is broken: {what} {flaw}") from None
+    except LoraFormatError as error:
+        raise LoraFormatError(f"is broken: {what} {error}") from None
     except (ValueError, RecursionError) as error:
         raise _invalid(what, error) from None
 
@@ -203,8 +203,8 @@ class Source:
         self._file = _opened(path)
         self._bytes = Positioned(self._file)
         try:
-            self._stamp = _stamp(self._file)
-            self.header = _header(self._bytes, self._stamp[0], expected)
+            self._file_state = _file_state(self._file)
+            self.header = _header(self._bytes, self._file_state[0], expected)
         except BaseException:
             self._file.close()
             raise
@@ -239,7 +239,7 @@ class Source:
 
     def check(self) -> None:
         """Raise `LoraFormatError` if the file was written to since it was opened."""
-        if _stamp(self._file) != self._stamp:
+        if _file_state(self._file) != self._file_state:
             raise LoraFormatError(
                 "was changed while it was read",
                 hint="run the same command again once it no longer changes",
@@ -254,7 +254,7 @@ def _numpy(tensor: Tensor) -> np.dtype[Any]:
     return NUMPY[tensor.dtype]
 
 
-def _stamp(file: FileIO) -> tuple[int, int, int]:
+def _file_state(file: FileIO) -> tuple[int, int, int]:
     """What differs once an open file was written to: size, and times in nanoseconds."""
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns

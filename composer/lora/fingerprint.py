@@ -53,7 +53,7 @@ class StatSignature:
             status.st_mtime_ns // 1_000_000,
         )
 
-    def settled(self, clock: Callable[[], int]) -> bool:
+    def reliable(self, clock: Callable[[], int]) -> bool:
         """Whether the last change was so long ago that any later one must show here."""
         return clock() - self.changed >= RACY
 
@@ -95,13 +95,13 @@ class Hashes:
 class Fingerprint:
     """What one file held when it was read.
 
-    `settled`: its last change was so long ago that any later one must show in its signature.
+    `reliable`: its last change was so long ago that any later one must show in its signature.
     `root`: the folder that a configuration beside the file must lie in, if it is a link.
     """
 
     path: Path
     signature: str
-    settled: bool
+    reliable: bool
     hashes: Hashes
     type: str  # the LoRA's, by its family
     title: str | None
@@ -125,7 +125,7 @@ class Fingerprint:
         try:
             if StatSignature.of(self.path, self.root).text != self.signature:
                 return False
-            return self.settled or Hashes.of(self.path, self.root) == self.hashes
+            return self.reliable or Hashes.of(self.path, self.root) == self.hashes
         except (OSError, BadLora):
             return False
 
@@ -156,19 +156,19 @@ def fingerprint_file(
     nanoseconds, as `time.time_ns` does; for `root` see `read`.
     """
     before = StatSignature.of(path, root)
-    settled = before.settled(clock)
+    reliable = before.reliable(clock)
     file = read(path, root=root)
     check(file)
     title = file.title
     hashes = Hashes.of(path, root)
-    if not settled:  # the title must not be older than the hash
+    if not reliable:  # the title must not be older than the hash
         title = read(path, root=root).title
     if StatSignature.of(path, root).text != before.text:
         raise BadLora(
             f"{visible(path.name)} changed while it was read", hint="is it still being copied?"
         )
     type = file.family.types.lora
-    return Fingerprint(path, before.text, settled, hashes, type, title, before.modified, root)
+    return Fingerprint(path, before.text, reliable, hashes, type, title, before.modified, root)
 
 
 def _text(status: os.stat_result) -> str:

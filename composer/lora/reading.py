@@ -236,16 +236,16 @@ def _check_base_model(family: Family, keys: Iterable[str], tags: Iterable[tuple[
 
 def _notes(family: Family, metadata: Mapping[str, str], made: Sequence[Adapter]) -> Iterator[str]:
     """What is odd about the base model: another name of it, or the layers that are changed."""
-    files, known = family.files, False
+    files, is_confirmed = family.files, False
     for key, tag in _tags(metadata) if files.base_models else ():
         model = files.base_model(tag)
-        known = known or bool(model and model.means is Tagged.USED)
+        is_confirmed = is_confirmed or bool(model and model.means is Tagged.USED)
         if not model or model.means is Tagged.DOUBTED:
             yield (
                 f"its metadata says {shown(tag)} ({key}), but its keys and shapes are"
                 f" those of {files.label}: it is used"
             )
-    if not known:
+    if not is_confirmed:
         yield from _odd_widths(files, made)
         yield from _odd_blocks(files, made)
 

@@ -95,7 +95,7 @@ def _id_of(
     pin = entry.pin(ref.name) if entry else None
     upgraded = options.upgrade_all or ref.name in options.upgrade
     id = _pinned(ref.name, pin, observed, resolution) if pin and not upgraded else None
-    id = id or _looked_up(ref.name, observed, resolution)
+    id = id or _find_by_name(ref.name, observed, resolution)
     if id:
         resolution.pins[ref.name] = id
         resolution.labels[id] = ref.name
@@ -145,7 +145,7 @@ def named_loras(name: str, type: str, observed: Observed) -> list[Model]:
     return [m for m in own if m.type == type and not m.gone and name in (m.name, *m.aliases)]
 
 
-def _looked_up(name: str, observed: Observed, resolution: Resolution) -> str | None:
+def _find_by_name(name: str, observed: Observed, resolution: Resolution) -> str | None:
     """Among the project's own LoRAs: exactly one of this name."""
     models = named_loras(name, resolution.lora_type, observed)
     if len(models) == 1:

@@ -27,10 +27,10 @@ MARKERS = LockEdit(
 _NOTHING = "nothing"
 
 
-def unreadable(flaw: str) -> LockEdit:
+def unreadable(problem: str) -> LockEdit:
     """Where the base's lock can't be read: there is nothing to tell edits by."""
     return LockEdit(
-        LOCK_NAME, LOCK_NAME, f"{flaw}: it can't be read, so nothing is compared with it"
+        LOCK_NAME, LOCK_NAME, f"{problem}: it can't be read, so nothing is compared with it"
     )
 
 

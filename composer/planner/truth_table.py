@@ -298,8 +298,8 @@ class _Decision:
         """What is kept of it. Without a record of its content another name than the lock's is not
         written down: the model may be somebody else's, and only a model of this name is deleted.
         """
-        known = model and (candidate.content or model.name == self.recipe.name)
-        name = model.name if model and known else candidate.name
+        is_same = model and (candidate.content or model.name == self.recipe.name)
+        name = model.name if model and is_same else candidate.name
         training = candidate.content.training if candidate.content else ()
         return Replaced(candidate.id, name, training, self.recipe.protect)
 

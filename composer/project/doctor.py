@@ -28,7 +28,7 @@ from composer.files.state import (
     VARIABLE,
     folder_size,
     list_states,
-    state_flaw,
+    state_problem,
     why_unwritable,
 )
 from composer.lock import LOCK_NAME, Journal, dump, lock_text, parse, remember
@@ -198,8 +198,8 @@ def _state(project: Project) -> Iterator[Check]:
         return
     if state == NOWHERE:
         yield Check(PROJECT, NOTE, "there is no home directory for the state", f"set {VARIABLE}")
-    elif flaw := state_flaw(state):
-        yield Check(PROJECT, WRONG, f"the state folder {state} {flaw}", SET_HINT)
+    elif problem := state_problem(state):
+        yield Check(PROJECT, WRONG, f"the state folder {state} {problem}", SET_HINT)
     elif state.exists():
         yield Check(PROJECT, OK, f"state: {state}, {folder_size(state) / 1e6:,.1f} MB")
     else:

@@ -85,8 +85,8 @@ def check_names(recipes: Sequence[Recipe], options: Options) -> None:
     names = {ref.name for recipe in recipes for ref in recipe.concepts}
     for name in sorted(options.upgrade):
         if name not in names:
-            near = did_you_mean(name, [known for known in names if known])
-            listed = ", ".join(sorted(visible(known) for known in names if known))
+            near = did_you_mean(name, [other for other in names if other])
+            listed = ", ".join(sorted(visible(other) for other in names if other))
             raise UsageError(
                 f"--upgrade: no recipe has a concept named {visible(name)}",
                 hint=f"did you mean {visible(near)}?"
@@ -136,8 +136,8 @@ def _prices(planned: Plan, target: Target) -> dict[str, float]:
 def _compared(planned: Plan, project: Project, base: Base | None) -> Plan:
     """The plan with what every target's part of the lock says otherwise than the base's."""
     edits, notes = [MARKERS] if project.lockfile.conflicted else [], planned.notes
-    if base is not None and base.flaw:
-        edits.append(unreadable(base.flaw))
+    if base is not None and base.problem:
+        edits.append(unreadable(base.problem))
     elif base is not None:
         diff = compare_locks(project.recipes, base.lock, project.lockfile, planned.target)
         edits, notes = [*edits, *diff.edits], (*notes, *diff.notes)
@@ -212,10 +212,10 @@ def concepts_of(action: Action) -> tuple[Concept, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A lock to compare with; `flaw` is why it can't be read, and there is nothing to compare."""
+    """A lock to compare with; `problem` is why it can't be read and compared."""
 
     lock: Lock
-    flaw: str = ""
+    problem: str = ""
 
 
 def base_lock(base: str, root: Path) -> Base:

@@ -180,16 +180,16 @@ def _pattern(glob: str) -> re.Pattern[str]:
     """A glob as a pattern of whole paths; what it matches as a folder, it matches all below."""
     glob = glob.replace("\\", "/").removeprefix("./").strip("/")
     anywhere = "" if "/" in glob else "(?:[^/]+/)*"
-    body = "".join(_piece(piece) for piece in _GLOB.findall(glob))
+    body = "".join(_as_pattern(token) for token in _GLOB.findall(glob))
     return re.compile(f"{anywhere}{body}(?:/.*)?", re.DOTALL)
 
 
-def _piece(piece: str) -> str:
-    if piece.startswith("[") and len(piece) > 2:
-        negated = piece[1] == "!"
-        inside = re.sub(r"([\\\[&~|^])", r"\\\1", piece[2 if negated else 1 : -1])
+def _as_pattern(token: str) -> str:
+    if token.startswith("[") and len(token) > 2:
+        negated = token[1] == "!"
+        inside = re.sub(r"([\\\[&~|^])", r"\\\1", token[2 if negated else 1 : -1])
         return f"[{'^' if negated else ''}{inside}]"
-    return _STARS.get(piece) or re.escape(piece)
+    return _STARS.get(token) or re.escape(token)
 
 
 def _matches(file: Path, root: Path, patterns: list[re.Pattern[str]]) -> bool:

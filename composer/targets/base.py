@@ -238,16 +238,16 @@ def _late(
         for id in in_use - models.keys()
     }
     late: dict[str, Model] = {}
-    said = False
+    has_warned = False
     while missing := [id for id in until if id not in late and search.clock() < until[id]]:
-        if not said:
+        if not has_warned:
             seconds = max(until[id] for id in missing) - search.clock()
             log.warning(
                 "waiting up to %d s for models of the lock that the target may not show yet: %s",
                 ceil(seconds),
                 listed(sorted(missing)),
             )
-            said = True
+            has_warned = True
         search.pause(pause_within(search.grace))
         late |= target.get_models(sorted(missing))
     return late

@@ -52,8 +52,12 @@ def find_kind(name: str) -> TargetKind:
         return _load(point)
     if _NAME.fullmatch(name):
         near = did_you_mean(name, kind_names())
-        known = f"the targets are {', '.join(kind_names())}, or a URL"
-        raise UsageError(f"unknown target {name}", hint=f"did you mean {near}?" if near else known)
+        hint = (
+            f"did you mean {near}?"
+            if near
+            else f"the targets are {', '.join(kind_names())}, or a URL"
+        )
+        raise UsageError(f"unknown target {name}", hint=hint)
     return next(kind for kind in BUILT_IN if kind.takes_urls)
 
 

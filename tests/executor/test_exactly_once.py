@@ -101,7 +101,7 @@ def test_a_slow_post_does_not_use_up_the_grace(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, "local", state_of(tmp_path), clock=watch)
     answered, lost = (ledger.intend(f"{name}.yaml", name, CONTENT) for name in ("a", "b"))
     watch.now = 50.0
-    ledger.record("a.yaml", Entry("a"), settles=answered, made="made_1")
+    ledger.record("a.yaml", Entry("a"), closes=answered, made="made_1")
     ledger.unanswered(lost)
     memory = Ledger(tmp_path, "local", state_of(tmp_path), clock=watch).known_state
     assert memory.made["made_1"].at == 50.0

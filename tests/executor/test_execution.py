@@ -304,7 +304,7 @@ def test_pruning_earlier_ones_keeps_what_a_killed_run_left(tmp_path: Path) -> No
     with pytest.raises(Killed):
         kill_after_post(project, target, [knight(0.7)])
     ledger = Ledger(project.root, target.key, made_state(project.root))
-    ledger.found(ledger.known_state.intents[0], "made_3")
+    ledger.record_found(ledger.known_state.intents[0], "made_3")
     prune_earlier(project, target)
     planned, _ = project.run([knight(0.7)])
     assert planned.actions[0].verb == "train" and len(target.made) == 3

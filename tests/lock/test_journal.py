@@ -37,7 +37,7 @@ def created(ledger: Ledger, path: str = "a.yaml", id: str = "comp") -> Entry:
     """What an apply writes when it has created a composition."""
     intent = ledger.intend(path, "Knight", INK)
     entry = Entry("Knight", next=Next(id, INK, "created"))
-    ledger.record(path, entry, settles=intent, made=id)
+    ledger.record(path, entry, closes=intent, made=id)
     return entry
 
 
@@ -62,7 +62,7 @@ def test_an_open_intent_is_remembered_until_found_or_expired(tmp_path: Path) -> 
     two = ledger.intend("b.yaml", "Rogue", DUST)
     assert remember(tmp_path, "local", state_of(tmp_path)).intents == (one, two) and one.at == 12.5
     ledger.expire(one)
-    ledger.found(two, "comp")
+    ledger.record_found(two, "comp")
     memory = remember(tmp_path, "local", state_of(tmp_path))
     assert memory.intents == () and list(memory.made) == ["comp"]
     (candidate,) = memory.entries["b.yaml"].candidates

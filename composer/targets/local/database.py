@@ -27,7 +27,7 @@ T = TypeVar("T")
 log = logging.getLogger("composer.targets.local")
 
 BUSY = 30.0  # seconds to wait for another process's write
-_SAID = 1.0  # seconds of waiting after which it is said
+_WARN_AFTER = 1.0  # seconds of waiting after which a warning is logged
 TABLES = (
     """CREATE TABLE models (
         id TEXT PRIMARY KEY,
@@ -88,7 +88,7 @@ VERSION = len(STEPS)  # of the tables, kept in `user_version`
 
 
 class Wait:
-    """The wait for a database that another process holds: one for all calls, and said aloud.
+    """The wait for a database that another process holds: one for all calls, with a warning.
 
     It takes `BUSY` seconds unless given. Once it has run out, no call waits any more, until one
     has worked again.
@@ -103,7 +103,7 @@ class Wait:
         """What `do` returns; it is tried again while the database is busy. Raises what it raises
         at last."""
         seconds = BUSY if self._seconds is None else self._seconds
-        began, said = time.monotonic(), False
+        began, has_warned = time.monotonic(), False
         while True:
             try:
                 done = do()
@@ -114,13 +114,13 @@ class Wait:
                 if self._over or waited >= seconds:
                     self._over = True
                     raise
-                if waited >= _SAID and not said:
+                if waited >= _WARN_AFTER and not has_warned:
                     log.warning(
                         "the local database %s is busy: waiting up to %d s for another process",
                         visible(str(self._path)),
                         seconds,
                     )
-                    said = True
+                    has_warned = True
                 time.sleep(0.02)
             else:
                 self._over = False

@@ -115,11 +115,11 @@ def _checks(request: CheckRequest) -> Iterator[Check]:
 
 
 def _database(engine: Engine, used: Collection[str]) -> Iterator[Check]:
-    flaws, unused = engine.store.flaws(), engine.prune(used, dry_run=True)
-    for flaw in flaws:
+    problems, unused = engine.store.problems(), engine.prune(used, dry_run=True)
+    for problem in problems:
         hint = "move engine.sqlite3* out of the state folder; compose apply makes the models again"
-        yield Check("local database", WRONG, f"damaged: {flaw}", hint)
-    if not flaws:
+        yield Check("local database", WRONG, f"damaged: {problem}", hint)
+    if not problems:
         yield Check("local database", OK, "no damage")
     yield Check("local database", OK, f"results: {engine.size() / 1e6:,.1f} MB")
     if unused:

@@ -1,7 +1,7 @@
 """The library: a folder of LoRA files, each a model whose id is derived from its bytes.
 
 The service lists it and looks names and ids up in it, the worker composes from it. Nothing outside
-the folder is ever opened. A file whose stamp is the same as last time is not read again: a header
+the folder is ever opened. A file with the same signature as last time is not read again: a header
 takes tens of milliseconds and a hash seconds, so the store keeps what they say, for this version of
 compose.
 """
@@ -144,10 +144,10 @@ class _Refusal:
 class Notes(Protocol):
     """Keeps (hashes, type, title) of a file between runs: the store."""
 
-    def get_note(self, path: str, stamp: str) -> tuple[str, str, str | None] | None: ...
+    def get_note(self, path: str, signature: str) -> tuple[str, str, str | None] | None: ...
 
     def put_note(
-        self, path: str, stamp: str, sha256: str, type: str, title: str | None
+        self, path: str, signature: str, sha256: str, type: str, title: str | None
     ) -> None: ...
 
 
@@ -216,18 +216,18 @@ class Library:
             return _Refusal(name, f"{file.shown} can't be read: {error.strerror or error}")
 
     def _fingerprint(self, path: Path) -> Fingerprint:
-        stamp = StatSignature.of(path, self._folder)
+        signature = StatSignature.of(path, self._folder)
         earlier = self._fingerprints.get(path)
-        if earlier is not None and earlier.signature == stamp.text:
+        if earlier is not None and earlier.signature == signature.text:
             return earlier
-        fingerprint = self._noted(path, stamp) or self._read(path)
-        if fingerprint.settled:
+        fingerprint = self._noted(path, signature) or self._read(path)
+        if fingerprint.reliable:
             self._fingerprints[path] = fingerprint
         return fingerprint
 
-    def _noted(self, path: Path, stamp: StatSignature) -> Fingerprint | None:
+    def _noted(self, path: Path, signature: StatSignature) -> Fingerprint | None:
         """What an earlier run noted, if the file is still the same."""
-        noted = self._notes.get_note(_key(path), _stamp(stamp.text))
+        noted = self._notes.get_note(_key(path), _note_signature(signature.text))
         if noted is None:
             return None
         text, type, title = noted
@@ -235,15 +235,15 @@ class Library:
         if hashes is None or type not in families.lora_types():
             return None
         return Fingerprint(
-            path, stamp.text, True, hashes, type, title, stamp.modified, self._folder
+            path, signature.text, True, hashes, type, title, signature.modified, self._folder
         )
 
     def _read(self, path: Path) -> Fingerprint:
         fingerprint = fingerprint_file(path, root=self._folder, clock=self._clock, check=_check_fit)
-        if fingerprint.settled:
-            stamp = _stamp(fingerprint.signature)
+        if fingerprint.reliable:
+            signature = _note_signature(fingerprint.signature)
             self._notes.put_note(
-                _key(path), stamp, str(fingerprint.hashes), fingerprint.type, fingerprint.title
+                _key(path), signature, str(fingerprint.hashes), fingerprint.type, fingerprint.title
             )
         return fingerprint
 
@@ -281,8 +281,8 @@ def _name(file: LibraryFile, fingerprint: Fingerprint) -> str:
     return plain(fingerprint.title or "", MAX_NAME) or plain(file.name, MAX_NAME)
 
 
-def _stamp(text: str) -> str:
-    """The stamp of a note, which is valid for one version of compose."""
+def _note_signature(text: str) -> str:
+    """The signature of a note, which is valid for one version of compose."""
     return f"{text} {__version__}"
 
 

@@ -105,7 +105,7 @@ class Store:
             self._connection.execute("ROLLBACK")
             raise
 
-    def flaws(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What SQLite finds wrong with the file; empty if it is OK."""
         with self._reading() as db:
             rows = [str(row[0]) for row in db.execute("PRAGMA integrity_check")]
@@ -313,19 +313,21 @@ class Store:
 
     # --- notes on LoRA files -------------------------------------------------------------
 
-    def get_note(self, path: str, stamp: str) -> tuple[str, str, str | None] | None:
-        """The hashes, the type and the title noted for this file, if it still has this stamp."""
+    def get_note(self, path: str, signature: str) -> tuple[str, str, str | None] | None:
+        """The hashes, the type and the title noted for a file that still has this signature."""
         with self._reading() as db:
             sql = "SELECT sha256, type, title FROM notes WHERE path = ? AND stamp = ?"
-            row = db.execute(sql, (path, stamp)).fetchone()
+            row = db.execute(sql, (path, signature)).fetchone()
         if row is None:
             return None
         return str(row["sha256"]), str(row["type"]), row["title"] and str(row["title"])
 
-    def put_note(self, path: str, stamp: str, sha256: str, type: str, title: str | None) -> None:
+    def put_note(
+        self, path: str, signature: str, sha256: str, type: str, title: str | None
+    ) -> None:
         """Note what a file holds; if that can't be written now, it is read again next time."""
         sql = "INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?)"
-        self._note(sql, (path, stamp, sha256, title, type))
+        self._note(sql, (path, signature, sha256, title, type))
 
     # --- overlaps of LoRAs --------------------------------------------------------------
 

@@ -174,16 +174,16 @@ def test_a_file_whose_name_says_nothing_is_named_after_its_folder(tmp_path: Path
     assert set(rejected) == {"broken"}
 
 
-@pytest.mark.parametrize("settled", [True, False])
+@pytest.mark.parametrize("reliable", [True, False])
 @pytest.mark.parametrize("harm", ["other", "gone", "new"])
-def test_a_change_of_the_configuration_is_seen(tmp_path: Path, settled: bool, harm: str) -> None:
+def test_a_change_of_the_configuration_is_seen(tmp_path: Path, reliable: bool, harm: str) -> None:
     config = write_peft(tmp_path / "knight", 1, alpha=8).with_name("adapter_config.json")
     if harm == "new":
         config.unlink()
-    ahead = 3_000_000_000 if settled else 0
+    ahead = 3_000_000_000 if reliable else 0
     library = Library(tmp_path, Notes(), clock=lambda: time.time_ns() + ahead)
     (before,) = library.scan().loras.values()
-    assert (before.fingerprint.settled, before.fingerprint.unchanged()) == (settled, True)
+    assert (before.fingerprint.reliable, before.fingerprint.unchanged()) == (reliable, True)
     if harm == "gone":
         config.unlink()
     else:
@@ -403,7 +403,7 @@ def test_unchanged_hashes_again_what_was_fresh_when_it_was_read(tmp_path: Path) 
     write_lora(tmp_path / "a.safetensors", 1)
     library = Library(tmp_path, Notes())
     (lora,) = library.scan().loras.values()
-    assert not lora.fingerprint.settled
+    assert not lora.fingerprint.reliable
     other = replace(lora.fingerprint, hashes=Hashes("00" * 32))
     assert not other.unchanged()
-    assert replace(other, settled=True).unchanged()
+    assert replace(other, reliable=True).unchanged()
