@@ -653,7 +653,7 @@ def test_the_systems_refusals_are_one_line(applied: Path) -> None:
     ):
         ran = compose(*arguments, at=applied)
         assert (ran.status, "internal error" in ran.err) == (64, False)
-        assert arguments[-1] in ran.err
+        assert arguments[-1].removesuffix("/x") in ran.err
     (applied / "compose.lock").unlink()
     (applied / "compose.lock").mkdir()
     ran = compose("plan", at=applied)
