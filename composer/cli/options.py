@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from composer.errors import UsageError
+from composer.files.delivery import check_input_link
 from composer.project import ApplyOptions, PlanOptions, Selection
 from composer.targets.kind import TargetOptions as TargetOptions
 from composer.text import visible
@@ -310,7 +311,8 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.A
 
 
 def lora_argument(text: str) -> tuple[Path, float]:
-    """A path and a scale, 1 if none is given. Raises `UsageError` for a scale not within -2..2.
+    """A path and a scale, 1 if none is given. Raises `UsageError` for a scale not within -2..2,
+    and for a file in the repository that leads out of it through a link.
 
     Only a number after the last colon is a scale: `C:\\loras\\ink.safetensors` is a path, and
     `C:\\loras\\ink.safetensors:0.65` has a scale of 0.65.
@@ -365,4 +367,5 @@ def _check_typo(text: str, path: str, number: str) -> None:
 def _path(path: str, text: str) -> Path:
     if not path:
         raise UsageError(f"{visible(text)!r} does not name a file", hint="write FILE or FILE:SCALE")
+    check_input_link(Path(path))
     return Path(path)

@@ -98,11 +98,26 @@ def check_output_link(out: Path) -> None:
     A repository may come from a stranger, and a link in it may lead to any file of the user. Where
     there is none, the working folder counts as one.
     """
+    _check_link(out, _repository() or Path.cwd())
+
+
+def check_input_link(file: Path) -> None:
+    """As `check_output_link`, for a file that is read; outside a repository any may be a link."""
+    root = _repository()
+    if root:
+        _check_link(file, root)
+
+
+def _check_link(path: Path, root: Path) -> None:
+    full = Path.cwd() / path
+    if Path(os.path.normpath(full)).is_relative_to(root):
+        refuse_link_out(full, root, hint="give the path that the link leads to")
+
+
+def _repository() -> Path | None:
     here = Path.cwd()
     above = (folder for folder in (here, *here.parents) if os.path.exists(folder / ".git"))
-    root = next(above, here)
-    if Path(os.path.normpath(here / out)).is_relative_to(root):
-        refuse_link_out(here / out, root, hint="give the path that the link leads to")
+    return next(above, None)
 
 
 @contextmanager

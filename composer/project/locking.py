@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import ExitStatus, InvalidInput, Refused
 from composer.files.atomic import write_atomically
+from composer.files.delivery import check_input_link
 from composer.lock import (
     dump,
     flattened,
@@ -116,8 +117,11 @@ def merge_lock_files(base: Path, ours: Path, theirs: Path) -> MergedLock:
     """Merge two versions of a lock by their common ancestor, as a git merge driver does.
 
     The result goes to the file `ours`. An ancestor that can't be read counts as an empty lock.
-    Raises `InvalidInput` where one of the two versions can't be read.
+    Raises `InvalidInput` where one of the two versions can't be read, and `UsageError` for a file
+    in the repository that leads out of it through a link.
     """
+    for file in (base, ours, theirs):
+        check_input_link(file)
     missing = [visible(str(file)) for file in (base, ours, theirs) if not file.is_file()]
     if missing:
         raise InvalidInput(

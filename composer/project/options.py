@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput, Refused, UsageError
+from composer.files.delivery import check_input_link
 from composer.planner import ALLOW_EMPTY, ALLOW_LARGE, Options, Verb, digest_of_changes
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def _check_among(planned: Plan, approved: Collection[str], where: str, *, option
 def _approved(file: Path) -> list[str]:
     import json
 
+    check_input_link(file)
     if not file.is_file():
         raise UsageError(
             f"--expect: {file} is neither a digest (8 to 64 hex digits) nor a plan's JSON file",

@@ -7,6 +7,7 @@ crafted SQLite journal let it delete one, and a committed store passed for what 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 import struct
@@ -191,14 +192,82 @@ def test_import_writes_no_recipe_through_a_link(project: Path, tmp_path: Path, t
     assert not (project / "missing").exists(), ran
 
 
+INPUTS = (
+    ("merge", "{}.safetensors", "-o", "out.safetensors"),
+    ("merge", "recipes/loras/ink-lines.safetensors", "{}.safetensors:1", "-o", "o.safetensors"),
+    ("inspect", "{}.safetensors"),
+    ("inspect", "recipes/loras/ink-lines.safetensors", "{}.safetensors:0.5"),
+    ("apply", "--expect", "{}.json"),
+    ("apply", "--dry-run", "--expect", "{}.json"),
+    ("lock", "--merge", "{}.lock", "compose.lock", "compose.lock"),
+    ("lock", "--merge", "compose.lock", "{}.lock", "compose.lock"),
+    ("lock", "--merge", "compose.lock", "compose.lock", "{}.lock"),
+)
+
+
+@pytest.mark.parametrize("path", ["file", "folder/file"])
+@pytest.mark.parametrize("command", INPUTS, ids=" ".join)
+def test_no_file_is_read_through_a_link_out_of_the_repository(
+    project: Path, tmp_path: Path, command: tuple[str, ...], path: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    shutil.copy(project / "recipes/loras/pixel-dust.safetensors", outside / "file.safetensors")
+    for lock in (project / "compose.lock", outside / "file.lock"):
+        lock.write_text('{"about": "", "version": 2, "targets": {}}\n', encoding="utf-8")
+    planned = compose("plan", "-o", "json", at=project).out
+    (outside / "file.json").write_text(planned, encoding="utf-8")
+    (project / "folder").symlink_to(outside)
+    for one in outside.iterdir():
+        (project / one.name).symlink_to(one)
+    before = _tree(project), _tree(outside)
+    ran = compose(*(argument.format(path) for argument in command), at=project)
+    assert ran.status == 64, ran
+    said = re.search(r"(\S+) leads out of \S+ through a link\n  (.+)\n", ran.err)
+    assert said, ran
+    assert said[1].startswith(f"{path}.") and said[2] == "give the path that the link leads to"
+    assert (_tree(project), _tree(outside)) == before
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("is_repository", [True, False])
+def test_a_link_in_a_cache_of_models_is_read(
+    project: Path, tmp_path: Path, *, is_repository: bool
+) -> None:
+    """A cache as Hugging Face's, outside the repository; and the working folder may be in none."""
+    (tmp_path / "cache/blobs").mkdir(parents=True)
+    here = tmp_path / "cache/snapshots"
+    here.mkdir()
+    shutil.copy(project / "recipes/loras/pixel-dust.safetensors", tmp_path / "cache/blobs/1f")
+    (here / "ink.safetensors").symlink_to("../blobs/1f")
+    name = "../cache/snapshots/ink.safetensors" if is_repository else "ink.safetensors"
+    at = project if is_repository else here
+    assert compose("inspect", name, at=at).status == 0
+    assert compose("merge", name, "-o", "out.safetensors", at=at).status == 0
+
+
+def test_a_link_that_stays_in_the_repository_is_read(project: Path) -> None:
+    (project / "ink.safetensors").symlink_to("recipes/loras/ink-lines.safetensors")
+    assert compose("inspect", "ink.safetensors", at=project).status == 0
+
+
 def test_a_merge_driver_writes_through_no_link(project: Path, tmp_path: Path) -> None:
     text = '{"about": "", "version": 2, "targets": {}}\n'
     (tmp_path / "precious").write_text(text, encoding="utf-8")
     for name in ("base", "theirs"):
         (project / name).write_text(text, encoding="utf-8")
     (project / "ours").symlink_to("../precious")
-    assert compose("lock", "--merge", "base", "ours", "theirs", at=project).status == 0
+    assert compose("lock", "--merge", "base", "ours", "theirs", at=project).status == 64
     assert (tmp_path / "precious").read_text(encoding="utf-8") == text
+    (project / "kept").write_text(text, encoding="utf-8")
+    (project / "ours").unlink()
+    (project / "ours").symlink_to("kept")
+    assert compose("lock", "--merge", "base", "ours", "theirs", at=project).status == 0
+    assert (project / "kept").read_text(encoding="utf-8") == text
     assert (project / "ours").read_text(encoding="utf-8") != text
 
 
