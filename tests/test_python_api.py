@@ -13,6 +13,7 @@ from support.cli import REPO, samples
 from support.lora_wild import File, Lora, save
 
 import composer
+import composer.lora
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,3 +68,12 @@ def test_the_page_names_every_error() -> None:
     errors = [e for e in exported if isinstance(e, type) and issubclass(e, composer.ComposeError)]
     assert len(errors) >= 10
     assert [error for error in errors if f"`{error.__name__}`" not in page] == []
+
+
+def test_the_page_names_every_use_case_and_the_weights_library() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    use_cases = [name for name in vars(composer.Project) if not name.startswith("_")]
+    internal = {"checked_files", "current_lock", "exclusive", "options", "prepare_state", "state"}
+    internal |= {"files", "target_context", "without_broken_recipes"}
+    names = {*use_cases, *composer.lora.__all__} - internal
+    assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", page)] == []

@@ -17,7 +17,7 @@ from composer.errors import BadLora
 
 if TYPE_CHECKING:
     from composer.lora.analysis import inspect
-    from composer.lora.composition import CompositionReport, compose, composed_size, foreseen
+    from composer.lora.composition import CompositionReport
     from composer.lora.inspection import Inspection, LoraInfo, Mix
     from composer.lora.merging import Merged, merge
     from composer.lora.reading import LoraFile, read
@@ -30,9 +30,6 @@ __all__ = [
     "LoraInfo",
     "Merged",
     "Mix",
-    "compose",
-    "composed_size",
-    "foreseen",
     "inspect",
     "merge",
     "read",
@@ -47,7 +44,6 @@ _MODULES = {
     "CompositionReport": "composition",
     "compose": "composition",
     "composed_size": "composition",
-    "foreseen": "composition",
     "inspect": "analysis",
     "merge": "merging",
     "read": "reading",
