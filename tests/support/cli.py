@@ -28,6 +28,7 @@ SCHEMAS = {
 }
 
 REPO = Path(__file__).parents[2]
+KNIGHT, ROGUE = "recipes/storybook-knight.yaml", "recipes/pixel-rogue.yaml"
 
 
 @dataclass(frozen=True)
@@ -109,3 +110,8 @@ def snapshot(root: Path) -> dict[str, tuple[bytes, int]]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def ids(project: Path) -> dict[str, str]:
+    """The id of each trained composition by its name, as `compose output` prints them."""
+    return dict(json.loads(compose("output", "-o", "json", at=project).out))

@@ -1,0 +1,66 @@
+"""What holds of several commands: dry runs write nothing, and broken recipes stop them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.cli import KNIGHT, ROGUE, compose, edit, snapshot
+from support.state import state_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["apply"],
+        ["lock"],
+        ["lock", "--upgrade"],
+        ["import", "--all"],
+        ["forget", "Pixel Rogue"],
+        ["destroy", "Pixel Rogue"],
+        ["prune"],
+        ["prune", "--local"],
+        ["pull", "-o", "dist/"],
+    ],
+    ids=" ".join,
+)
+def test_every_dry_run_says_so_and_writes_nothing(applied: Path, arguments: list[str]) -> None:
+    before = snapshot(applied)
+    shown = compose(*arguments, "--dry-run", at=applied)
+    assert (shown.status, shown.out.splitlines()[0]) == (0, "Dry run: nothing is written.")
+    assert snapshot(applied) == before
+
+
+def test_a_dry_run_makes_no_state_folder(project: Path) -> None:
+    for arguments in (["apply"], ["prune"], ["prune", "--local"], ["import", "--all"]):
+        compose(*arguments, "--dry-run", at=project)
+    assert not state_of(project).exists()
+
+
+def test_a_broken_recipe_stops_everything(project: Path) -> None:
+    edit(project / ROGUE, "scale: 0.6\n", "scale: 1.6\n")
+    for command in ("plan", "apply"):
+        ran = compose(command, KNIGHT, at=project)
+        assert (ran.status, f"{ROGUE}:" in ran.err, "E104" in ran.err) == (65, True, True)
+    assert not (project / "compose.lock").exists()
+
+
+@pytest.mark.parametrize("wish", ["rank: 0", "rank: 2.5", "rank: x", "precision: int8"])
+def test_a_rank_or_precision_that_cant_be_stops_everything(project: Path, wish: str) -> None:
+    with (project / ROGUE).open("a", encoding="utf-8") as file:
+        file.write(f"training: {{parameters: {{{wish}}}}}\n")
+    for command in ("plan", "apply"):
+        ran = compose(command, at=project)
+        assert (ran.status, f"training.parameters.{wish.split(':')[0]}" in ran.err) == (65, True)
+    assert not (project / "compose.lock").exists()
+
+
+def test_names_from_the_lock_are_made_visible(applied: Path) -> None:
+    edit(applied / "compose.lock", '"Pixel Rogue"', '"\\u202ePixel \\u001b[31mRogue"')
+    for arguments in (["output"], ["forget", ROGUE, "--dry-run"]):
+        ran = compose(*arguments, at=applied)
+        assert not {"\u202e", "\x1b"} & {*ran.out, *ran.err}
+        assert "Pixel" in ran.out

@@ -1,0 +1,130 @@
+"""`compose plan`: what it shows, its exit status, and that it writes only what is asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import jsonschema
+from support.cli import KNIGHT, ROGUE, compose, edit, snapshot
+from support.engine_files import write_lora
+from support.state import state_of
+
+from composer.files.schemas import schema
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_plan_explains_a_change_and_writes_nothing(applied: Path) -> None:
+    edit(applied / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    compose("plan", at=applied)  # what the LoRAs do to each other is noted once
+    before = snapshot(applied)
+    shown = compose("plan", at=applied)
+    assert shown.status == 0
+    assert "~ replace  Pixel Rogue" in shown.out
+    assert "scale of Pixel Dust 0.6 -> 0.7" in shown.out
+    assert "0.60 -> 0.70  Pixel Dust" in shown.out
+    assert "4 recipes: 1 to replace, 3 unchanged." in shown.out
+    assert ("= keep" in shown.out, compose("plan", "--all", at=applied).out.count("= keep")) == (
+        False,
+        3,
+    )
+    assert snapshot(applied) == before
+
+
+def test_plan_in_a_fresh_folder_makes_no_file(project: Path) -> None:
+    before = snapshot(project)
+    assert compose("plan", at=project).status == 0
+    assert snapshot(project) == before
+    assert not (state_of(project)).exists()
+
+
+def test_exit_2_if_and_only_if_a_change_is_listed(applied: Path) -> None:
+    assert compose("plan", "--detailed-exitcode", at=applied).status == 0
+    (applied / ROGUE).rename(applied / "recipes/rogue.yaml")  # a move is no change
+    moved = compose("plan", "--detailed-exitcode", at=applied)
+    assert (moved.status, "> move" in moved.out) == (0, True)
+    edit(applied / "recipes/rogue.yaml", "scale: 0.6\n", "scale: 0.7\n")
+    assert compose("plan", "--detailed-exitcode", at=applied).status == 2
+
+
+def test_plan_json_fits_its_schema_in_every_state(project: Path) -> None:
+    validator = jsonschema.Draft7Validator(json.loads(schema("plan")))
+
+    def check() -> None:
+        plan = json.loads(compose("plan", "-o", "json", "--prune", at=project).out)
+        validator.validate(plan)
+        assert plan["hasChanges"] == bool(plan["changeDigests"])
+
+    check()
+    compose("apply", at=project)
+    check()
+    edit(project / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    edit(project / KNIGHT, "name: Storybook Knight", "name: Storybook Squire")
+    (project / "recipes/castle-keep.yaml").unlink()
+    check()
+
+
+def test_json_into_stands_beside_the_text(project: Path) -> None:
+    shown = compose("plan", "--json-into", "plan.json", at=project)
+    assert "4 to create" in shown.out
+    assert json.loads((project / "plan.json").read_text())["formatVersion"] == 1
+
+
+def test_no_recipes_at_all_says_what_to_do(tmp_path: Path) -> None:
+    ran = compose("plan", at=tmp_path)
+    assert (ran.status, "recipes/" in ran.err) == (64, True)
+
+
+def test_a_lock_that_is_broken_or_newer(applied: Path) -> None:
+    edit(applied / "compose.lock", '"version": 2', '"version": 3')
+    ran = compose("plan", at=applied)
+    assert (ran.status, "newer compose" in ran.err) == (65, True)
+    (applied / "compose.lock").write_text('{"version": 2,\n"targets": [}\n')
+    ran = compose("plan", at=applied)
+    assert (ran.status, "compose.lock:2" in ran.err) == (65, True)
+
+
+def test_colours_only_where_asked(applied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b[" not in compose("plan", "--all", at=applied).out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[" in compose("plan", "--all", at=applied).out
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in compose("plan", "--all", at=applied).out
+
+
+def test_an_upgrade_is_said_in_words(applied: Path) -> None:
+    write_lora(applied / "recipes/loras/ink-lines.safetensors", title="Ink Lines", seed=7)
+    shown = compose("plan", ROGUE, "--upgrade", "Ink Lines", at=applied).out
+    assert re.search(r"Ink Lines is another file now: model_\S+ -> model_", shown)
+    assert re.search(r"0.25 -> none +Ink Lines \(model_", shown)
+
+
+def test_an_epoch_is_refused_before_anything_is_made(project: Path) -> None:
+    edit(project / ROGUE, "scale: 0.6\n", 'scale: 0.6\n    modelEpoch: "000010"\n')
+    shown = compose("plan", at=project)
+    assert (shown.status, "! blocked  Pixel Rogue" in shown.out) == (1, True)
+
+
+def test_the_systems_refusals_are_one_line(applied: Path) -> None:
+    for arguments in (
+        ["plan", "--json-into", "/nonexistent/x"],
+        ["plan", "--json-into", "recipes"],
+    ):
+        ran = compose(*arguments, at=applied)
+        assert (ran.status, "internal error" in ran.err) == (64, False)
+        assert arguments[-1].removesuffix("/x") in ran.err
+    (applied / "compose.lock").unlink()
+    (applied / "compose.lock").mkdir()
+    ran = compose("plan", at=applied)
+    assert (ran.status, "not a file" in ran.err) == (65, True)
+
+
+def test_two_copies_are_two_files(project: Path) -> None:
+    ran = compose("plan", "--json-into", "a", "--markdown-into", "a", at=project)
+    assert (ran.status, "is given for two formats" in ran.err) == (64, True)
+    assert not (project / "a").exists()
