@@ -40,7 +40,7 @@ ACROSS_MODULES = {
     "planner": {"offline", "plan_cases"},
     "project": {"second_family"},
     "recipes": {"discovery", "hostile"},
-    "server": {"access", "fuzz"},
+    "server": {"fuzz"},
     "targets": {"contract"},
     "targets/local": {"projects", "read_only_state", "result_files"},
     "targets/scenario": {"failures", "hostile_answers"},

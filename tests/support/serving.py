@@ -10,6 +10,7 @@ A thread starts at once and shows its errors in `served.lines`; a process can be
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -268,3 +269,8 @@ def write_script(root: Path, faults: Sequence[Mapping[str, Any]]) -> Path:
     file = root / "faults.yaml"
     file.write_text(json.dumps(list(faults)), encoding="utf-8")
     return file
+
+
+def basic(key: str, secret: str) -> dict[str, str]:
+    """The header of a request with these credentials."""
+    return {"Authorization": "Basic " + base64.b64encode(f"{key}:{secret}".encode()).decode()}
