@@ -51,9 +51,7 @@ def parse(text: bytes, *, file: str, types: Sequence[ModelTypes], loader: Any = 
         report.add(NOWHERE, "E302", *too_large(len(text)))
         return Parsed(tuple(report.problems))
     decoded = decode(text, report)
-    if decoded is None:
-        return Parsed(tuple(report.problems))
-    if _has_conflict(decoded, report):
+    if decoded is None or _has_conflict(decoded, report):
         return Parsed(tuple(report.problems))
     document = read_document(decoded, report, loader=loader)
     if document.complete and not _is_recipe(document):

@@ -118,10 +118,8 @@ def read_script(file: Path) -> Script:
     try:
         entries = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        why = error.strerror or error
-        raise InvalidInput(
-            f"the fault script {file} can't be read: {why}", hint="check --fault-script"
-        ) from error
+        problem = f"the fault script {file} can't be read: {error.strerror or error}"
+        raise InvalidInput(problem, hint="check --fault-script") from error
     except (ValueError, yaml.YAMLError) as error:
         words = " ".join(str(error).split())
         raise InvalidInput(f"the fault script {file} is not valid YAML: {words}") from error
