@@ -106,7 +106,7 @@ def destroy_command(
 @click.option(
     "--local",
     is_flag=True,
-    help="Delete only local result files that the lock doesn't name. Takes no PATHS.",
+    help="Delete local result files that the lock doesn't name, and nothing else. Takes no PATHS.",
 )
 @opt.writing_options
 @opt.guard_options

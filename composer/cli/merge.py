@@ -69,9 +69,9 @@ def merge_command(
       compose merge recipes/loras/ink-lines.safetensors -o small.safetensors --rank 2
 
     Adds the LoRAs' weight changes, each multiplied by its SCALE. SCALE is -2 to 2 and defaults
-    to 1. Inputs may differ in format, rank and data type. Without --rank, only rounding to the
-    data type is lost. With --rank, the result is the closest LoRA of that rank. With one LoRA,
-    it converts, reduces or scales that file.
+    to 1. Inputs may differ in format, rank and data type. Without --rank, the result is exact up
+    to the rounding of its data type. With --rank, it is the closest LoRA of that rank. With one
+    LoRA, that file is converted, reduced or scaled.
     """
     parts = [lora_argument(text) for text in loras]
     opt.refuse_other_files(path for path, _ in parts)

@@ -132,8 +132,8 @@ allow_empty = click.option(
 allow_large_change = click.option(
     "--allow-large-change",
     is_flag=True,
-    help="Allow replacing or deleting 3 or more models that are over 30 % of those in the lock. "
-    "Also allow a target that has none of them.",
+    help="Allow a plan that replaces or deletes 3 or more models, if they are over 30 % of the "
+    "lock's models. Also allow it if the target has lost all of the lock's models.",
 )
 list_all = click.option(
     "--all", "list_all", is_flag=True, help="Also list the recipes that don't change."

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 @click.option(
     "--base",
     metavar="FILE|GIT_REF",
-    help="Compare the lock with this version, and report ids that changed although no recipe did.",
+    help="Compare the lock with an earlier one: a lock file or a git revision. Reports ids that "
+    "changed while their recipe stayed the same.",
 )
 @click.option(
     "--offline",
