@@ -136,7 +136,7 @@ def _pin_options(selection: Selection, mode: Mode) -> tuple[Selection, PlanOptio
 
 def _print_pins(pinned: Pinned, output_format: str, mode: Mode, *, dry_run: bool) -> None:
     pinning = pinned.pinning
-    if mode.locked:  # no pin was written: only what is wrong is of interest
+    if mode.locked:  # nothing was written: show the problems alone
         for path, words in pinning.problems:
             click.echo(f"{visible(path)}: {visible(words)}", err=True)
     elif output_format == "json":

@@ -37,7 +37,7 @@ _POSTS = 3  # each only after the one before it has provably made nothing
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to apply; times in seconds. `grace` is how long a new model may stay unseen.
+    """How to apply; times in seconds. A new model is looked for `grace` long, then created again.
 
     `approved`: a person approved the plan, which lists no untrained model that is not needed any
     more. Of those, only what this machine's journal created is deleted.

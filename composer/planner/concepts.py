@@ -50,7 +50,7 @@ def under_pins(recipe: Recipe, entry: Entry) -> Content | None:
 def resolve(
     recipe: Recipe, entry: Entry | None, observed: Observed, options: Options
 ) -> Resolution:
-    """Find each concept's LoRA. Nothing is raised: what is wrong is said in the answer."""
+    """Find each concept's LoRA. Raises nothing: problems are in the result."""
     resolution = Resolution(recipe.types.lora)
     ids = [_id_of(ref, entry, observed, options, resolution) for ref in recipe.concepts]
     resolution.problems += _unsupported(recipe, observed)

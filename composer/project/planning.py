@@ -274,7 +274,7 @@ _SHALLOW = (
 
 
 def _no_revision(root: Path, base: str, answer: str) -> UsageError:
-    """Why git knows no such revision, by what it wrote to stderr, and what helps."""
+    """Why git found no such revision, from its stderr, and the command that helps."""
     shown = shorten(visible(base), 100)
     safe = re.search(r"safe\.directory (.+)", answer)
     if safe:

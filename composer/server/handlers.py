@@ -80,7 +80,7 @@ def list_models(call: Call) -> Answer:
 
 
 def create_model(call: Call) -> Answer:
-    """A new model each time, whatever else there is: the API knows no idempotency."""
+    """Create a model; the API isn't idempotent, so equal requests make several models."""
     type, types = fields.text(call.body, "type"), sorted(families.composition_types())
     if type not in types:
         raise Refusal(f"type must be {' or '.join(types)}: this server creates nothing else")

@@ -35,11 +35,11 @@ def copy(out: Path, files: list[Path]) -> Callable[[], None]:
 
 
 def ours(out: Path, files: list[Path], *, rank: int | None = None) -> Callable[[], None]:
-    from composer import lora
+    from composer.lora import compose, read  # here: the package imports a name at its first use
 
     def work() -> None:
-        parts = [(lora.read(file), scale) for file, scale in zip(files, SCALES, strict=False)]
-        lora.compose(parts, out, metadata={}, rank=rank)
+        parts = [(read(file), scale) for file, scale in zip(files, SCALES, strict=False)]
+        compose(parts, out, metadata={}, rank=rank)
 
     return work
 
@@ -49,10 +49,10 @@ def ours_to_32(out: Path, files: list[Path]) -> Callable[[], None]:
 
 
 def inspect(out: Path, files: list[Path]) -> Callable[[], None]:
-    from composer import lora
+    from composer.lora import inspect as inspect_files
 
     def work() -> None:
-        lora.inspect(zip(files, SCALES, strict=False))
+        inspect_files(zip(files, SCALES, strict=False))
 
     return work
 

@@ -115,10 +115,10 @@ def with_hot_journal(database: Path, victim: str) -> None:
     database.with_name(f"{database.name}-journal").write_bytes(head.ljust(512, b"\0") + tail)
 
 
-def test_a_committed_result_is_handed_out_by_no_command(
+def _commit_state_of_another_project(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store that says "trained", and beside it a result with other weights."""
+    """The lock of an applied copy, and its whole state as the project's `.compose/`."""
     other = samples(tmp_path / "other")
     monkeypatch.setenv("COMPOSE_STATE_DIR", str(tmp_path / "states"))
     assert compose("apply", at=other).status == 0
@@ -126,6 +126,13 @@ def test_a_committed_result_is_handed_out_by_no_command(
     shutil.rmtree(project / ".compose")
     shutil.copytree(state, project / ".compose")
     shutil.copy(other / "compose.lock", project / "compose.lock")
+
+
+def test_a_committed_result_is_handed_out_by_no_command(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that says "trained", and beside it a result with other weights."""
+    _commit_state_of_another_project(project, tmp_path, monkeypatch)
     id = read_lock(project).target("local").recipes["recipes/pixel-rogue.yaml"].composition
     poisoned = project / ".compose" / "models" / f"{id}.safetensors"
     whole = poisoned.read_bytes()
@@ -293,13 +300,7 @@ def test_the_server_never_takes_a_repositorys_key(project: Path, place: str) -> 
 def test_a_committed_store_is_not_what_this_machine_made(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = samples(tmp_path / "other")
-    monkeypatch.setenv("COMPOSE_STATE_DIR", str(tmp_path / "states"))
-    assert compose("apply", at=other).status == 0
-    (state,) = (tmp_path / "states" / "projects").iterdir()
-    shutil.rmtree(project / ".compose")
-    shutil.copytree(state, project / ".compose")
-    shutil.copy(other / "compose.lock", project / "compose.lock")
+    _commit_state_of_another_project(project, tmp_path, monkeypatch)
 
     ran = compose("plan", at=project)
 

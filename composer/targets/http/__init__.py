@@ -1,1 +1,1 @@
-"""HTTP to a target: session, retries, rate limits, and error translation. Knows no vendor."""
+"""The HTTP side of a target: session, retries, rate limits, error translation; no vendor."""

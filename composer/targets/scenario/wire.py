@@ -1,4 +1,4 @@
-"""JSON of the Scenario API, into our values and back. Knows no network.
+"""JSON of the Scenario API, into our values and back. Sends nothing.
 
 It is read leniently: unknown fields are ignored, missing ones become None. A required field that is
 missing raises `Unreadable`, which the client treats like a lost answer.
