@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from composer.model import Concept, Content, Entry, Job, Lock, Model, Recipe
     from composer.planner import Action, Outcome, Plan, Report, Step, Verb
     from composer.project import ApplyOptions, PlanOptions, Project, ReviewedPlan, Selection
-    from composer.project.opening import open_target
+    from composer.project.sources import open_target
     from composer.targets.base import Target
     from composer.targets.kind import TargetOptions
 
@@ -64,7 +64,7 @@ _NAMES = {
     "model": ("Concept", "Content", "Entry", "Job", "Lock", "Model", "Recipe"),
     "planner": ("Action", "Outcome", "Plan", "Report", "Step", "Verb"),
     "project": ("ApplyOptions", "PlanOptions", "Project", "ReviewedPlan", "Selection"),
-    "project.opening": ("open_target",),
+    "project.sources": ("open_target",),
     "targets.base": ("Target",),
     "targets.kind": ("TargetOptions",),
 }

@@ -11,7 +11,7 @@ from composer.cli import options as opt
 from composer.cli.project import open_project
 from composer.cli.terminal import emit
 from composer.errors import gravest
-from composer.output import doctor as render
+from composer.output import results
 
 if TYPE_CHECKING:
     from composer.cli.options import TargetOptions
@@ -34,7 +34,7 @@ def doctor_command(target_options: TargetOptions, output_format: str, offline: b
     project = open_project(may_be_empty=True, check=False)
     checks = project.doctor(target_options, os.environ, offline=offline)
     if output_format == "json":
-        click.echo(render.as_json(checks), nl=False)
+        click.echo(results.checks_json(checks), nl=False)
     else:
-        emit(lambda color: render.text(checks, color=color))
+        emit(lambda color: results.checks(checks, color=color))
     return gravest(check.exit_status for check in checks)

@@ -13,7 +13,7 @@ from composer.errors import UsageError
 from composer.files.state import VARIABLE
 from composer.lock import read_lock
 from composer.model import RECIPES_FOLDER
-from composer.project import Project, opening
+from composer.project import Project, sources
 from composer.project.options import ALL_RECIPES
 from composer.targets import registry
 from composer.targets.registry import choose
@@ -85,7 +85,7 @@ def open_target(
     sleep: Callable[[float], None] = time.sleep,
 ) -> Target:
     """Choose the target, say so on stderr, and open it. Raises `UsageError`, `CredentialsError`."""
-    return opening.open_target(
+    return sources.open_target(
         options,
         project,
         env=os.environ,
@@ -108,4 +108,4 @@ def chosen_key(project: Project, options: TargetOptions) -> str:
 def open_local(project: Project, options: TargetOptions, *, run_jobs: bool) -> Target:
     """The local target, whatever else is chosen. Raises `UsageError`."""
     local = replace(options, target=LOCAL, project=None)
-    return opening.open_target(local, project, env=os.environ, run_jobs=run_jobs)
+    return sources.open_target(local, project, env=os.environ, run_jobs=run_jobs)

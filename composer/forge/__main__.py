@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from composer.forge import fork, review, run
 from composer.forge.api import ForgeError, Refusal
 from composer.forge.base import Environment, plan_name
-from composer.forge.github import GitHub, event, own_pull_request
-from composer.forge.gitlab import GitLab
+from composer.forge.clients import GitHub, GitLab, event, own_pull_request
 from composer.forge.run import annotate, say, set_outputs
 from composer.text import visible
 

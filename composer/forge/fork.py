@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from composer.forge.api import ForgeError
 from composer.forge.base import artifact_name, plan_name
-from composer.forge.github import GitHub, NoArtifact, event
+from composer.forge.clients import GitHub, NoArtifact, event
 from composer.forge.review import keep_comment, marker
 from composer.forge.run import annotate, say
 from composer.output.markdown import COMMENT, fenced

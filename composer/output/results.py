@@ -1,10 +1,12 @@
-"""What came of an apply, the state of every recipe and its drift, and the models of a target."""
+"""What apply did, the state of every recipe, the models of a target, what doctor found."""
 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import groupby
 from typing import TYPE_CHECKING
 
+from composer.errors import NOTE, OK, SKIPPED, WRONG
 from composer.output.style import aligned, dumped, painted
 from composer.planner import Verb
 from composer.text import counted, visible
@@ -12,6 +14,7 @@ from composer.text import counted, visible
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from composer.errors import Check
     from composer.model import Entry, Model
     from composer.planner import Outcome, Plan, Report
 
@@ -177,3 +180,44 @@ def output(entry: Entry, *, use: str) -> str:
     ]
     lines = [entry.composition, *aligned(rows), "", use]
     return "\n".join(lines) + "\n"
+
+
+_SIGNS = {OK: "=", NOTE: "~", WRONG: "!", SKIPPED: " "}
+_CHECK_COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red", SKIPPED: "dim"}
+
+
+def checks(found: Sequence[Check], *, color: bool = False) -> str:
+    """Each section with its checks; the last line counts what is wrong."""
+    lines: list[str] = []
+    for section, group in groupby(found, key=lambda check: check.section):
+        lines += [painted(section, "bold", color=color), *_check_lines([*group], color=color), ""]
+    return "\n".join([*lines, _count_checks(found)]) + "\n"
+
+
+def _check_lines(found: Sequence[Check], *, color: bool) -> list[str]:
+    lines = []
+    for check in found:
+        line = f"  {_SIGNS[check.state]} {visible(check.words)}"
+        lines.append(painted(line, _CHECK_COLOURS[check.state], color=color))
+        lines += [f"      {visible(check.hint)}"] if check.hint else []
+    return lines
+
+
+def _count_checks(found: Sequence[Check]) -> str:
+    wrong, notes = (sum(c.state == state for c in found) for state in (WRONG, NOTE))
+    and_notes = f", {counted(notes, 'note')}" if notes else ""
+    return f"{counted(wrong, 'problem')}{and_notes}." if wrong else f"Nothing is wrong{and_notes}."
+
+
+def checks_json(found: Sequence[Check]) -> str:
+    plain = [
+        {
+            "section": check.section,
+            "state": check.state,
+            "message": check.words,
+            **({"hint": check.hint} if check.hint else {}),
+        }
+        for check in found
+    ]
+    wrong = sum(check.state == WRONG for check in found)
+    return dumped({"formatVersion": FORMAT_VERSION, "problems": wrong, "checks": plain})

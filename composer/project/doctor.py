@@ -35,9 +35,8 @@ from composer.lock import LOCK_NAME, Journal, dump, lock_text, parse, remember
 from composer.lora import families
 from composer.model import Lock
 from composer.planner import Verb, known_ids, orphans, plan, with_recovered
-from composer.project.opening import open_target
 from composer.project.options import PLAN_DEFAULTS
-from composer.project.sources import find
+from composer.project.sources import find, open_target
 from composer.targets.base import Search, observe
 from composer.targets.kind import CheckRequest, TargetOptions
 from composer.targets.registry import VARIABLE as TARGET_VARIABLE

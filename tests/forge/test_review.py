@@ -17,8 +17,7 @@ from composer.forge import __main__ as commands
 from composer.forge import review
 from composer.forge.api import ForgeError
 from composer.forge.base import Status, plan_name, read_plan
-from composer.forge.github import GitHub
-from composer.forge.gitlab import GitLab
+from composer.forge.clients import GitHub, GitLab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

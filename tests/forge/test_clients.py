@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.sizes import size
 
 from composer.forge.api import ForgeError
-from composer.forge.github import member
+from composer.forge.clients import member
 
 
 def archive(method: int) -> bytes:
