@@ -215,6 +215,20 @@ def test_a_result_that_cant_be_placed_leaves_the_job_running(store: Store) -> No
     assert history(store) == ["queued", "in-progress"]
 
 
+def test_jobs_of_one_millisecond_start_in_the_order_of_their_compositions(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("composer.targets.local.store.now_ms", lambda: 1_800_000_000_000)
+    made = [store.create(iter([f"model_{name}"]), new(name)) for name in "cab"]
+    for id in reversed(made):
+        assert store.queue(id, f"job_{id}", ())
+    started = []
+    while record := store.claim():
+        started.append(record.id)
+        store.fail(record.id, str(record.job), "stopped")
+    assert started == made
+
+
 STEPS = st.sampled_from(["create", "train", "claim", "succeed", "fail", "cancel", "delete", "back"])
 
 
