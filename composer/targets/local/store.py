@@ -48,7 +48,8 @@ ALIVE = f"{ALL} WHERE models.deleted_at IS NULL"
 JOBS = "SELECT jobs.*, models.type FROM jobs JOIN models ON models.id = jobs.model"
 WAITING = """SELECT jobs.id, jobs.model FROM jobs JOIN models
     ON models.id = jobs.model AND models.job = jobs.id AND models.deleted_at IS NULL
-    WHERE jobs.status IN ('queued', 'in-progress') ORDER BY jobs.queued_at, models.created_at LIMIT 1"""
+    WHERE jobs.status IN ('queued', 'in-progress')
+    ORDER BY jobs.queued_at, models.created_at LIMIT 1"""
 
 _NOTE = 1.0  # seconds to wait before a note is left out
 
