@@ -66,7 +66,7 @@ def destroy_command(
     writing: opt.Writing,
     allow_large_change: bool,
 ) -> int:
-    """Delete the compositions of recipes on the target, including earlier ones.
+    """Delete what recipes made on the target, earlier compositions too.
 
     \b
     Examples:
@@ -106,7 +106,7 @@ def destroy_command(
 @click.option(
     "--local",
     is_flag=True,
-    help="Delete local result files that the lock doesn't name, and nothing else. Takes no PATHS.",
+    help="Delete only local compositions that the lock doesn't name. Takes no PATHS.",
 )
 @opt.writing_options
 @opt.guard_options
@@ -117,7 +117,7 @@ def prune_command(
     writing: opt.Writing,
     options: PlanOptions,
 ) -> int:
-    """Delete earlier compositions, and those whose recipe file was deleted.
+    """Delete compositions that were replaced or whose recipe file was deleted.
 
     \b
     Examples:

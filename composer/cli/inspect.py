@@ -53,8 +53,8 @@ def inspect_command(
       compose inspect recipes/loras/ink-lines.safetensors:0.65 \\
         recipes/loras/pixel-dust.safetensors:0.8
 
-    RECIPE is a recipe file or folder; its LoRAs are read from the library. All FILEs form one
-    composition. SCALE is -2 to 2 and defaults to 1.
+    RECIPE is a recipe file or folder; its LoRAs are read from the library. All FILEs are
+    judged together, as the LoRAs of one composition. SCALE is -2 to 2 and defaults to 1.
 
     For each LoRA: its format, trigger words, training notes, and how much of the combined
     change comes from it. For each pair: how similar they are in each block, and whether that

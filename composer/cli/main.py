@@ -45,8 +45,11 @@ COMMANDS = {
     "pull": ("pull", "Write the trained results of recipes to files."),
     "import": ("import_", "Write recipes for compositions that exist on the target."),
     "forget": ("deletion", "Remove recipes or ids from the lock, without deleting anything."),
-    "prune": ("deletion", "Delete earlier compositions, and those whose recipe file was deleted."),
-    "destroy": ("deletion", "Delete the compositions of recipes on the target."),
+    "prune": (
+        "deletion",
+        "Delete compositions that were replaced or whose recipe file was deleted.",
+    ),
+    "destroy": ("deletion", "Delete what recipes made on the target, earlier compositions too."),
     "doctor": ("doctor", "Check the project, this machine and the target for problems."),
     "serve": ("serve", "Serve the local target as a Scenario API."),
     "schema": ("schema", "Print the JSON Schema of a recipe, the lock, or a command's output."),

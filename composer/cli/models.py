@@ -41,7 +41,8 @@ def models_command(
       compose models
       compose models --type flux.1-lora -o json
 
-    PATHS are recipe files or folders of the project. The default is the current folder's project.
+    PATHS only choose the project; they don't filter the list. The default is the current folder's
+    project.
     """
     project = open_project(selection)
     with open_target(project, target_options, run_jobs=False) as target:

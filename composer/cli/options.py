@@ -132,8 +132,8 @@ allow_empty = click.option(
 allow_large_change = click.option(
     "--allow-large-change",
     is_flag=True,
-    help="Allow a plan that replaces or deletes 3 or more models, if they are over 30 % of the "
-    "lock's models. Also allow it if the target has lost all of the lock's models.",
+    help="Without this flag, a run is refused if it replaces or deletes at least 3 models and "
+    "over 30 % of the lock's, or if none of the lock's models is on the target.",
 )
 list_all = click.option(
     "--all", "list_all", is_flag=True, help="Also list the recipes that don't change."
@@ -222,10 +222,10 @@ _PLANNING = (
         multiple=True,
         metavar="NAME",
         callback=_name_set,
-        help="Look up this LoRA's name again and pin the new id. Repeatable.",
+        help="Use what this LoRA's name means now instead of its pinned id. Repeatable.",
     ),
     click.option(
-        "--prune", is_flag=True, help="Delete compositions whose recipe file was deleted."
+        "--prune", is_flag=True, help="Include deleting compositions whose recipe file was deleted."
     ),
     allow_empty,
     allow_large_change,
@@ -248,7 +248,7 @@ apply_options = gathered(
         "--digest",
         metavar="HEX",
         callback=_whole_digest,
-        help="Digest that PLAN.json must have (64 hex digits). Needs --expect PLAN.json.",
+        help="With --expect PLAN.json: refuse if that plan's digest isn't this (64 hex digits).",
     ),
     *_PLANNING,
     click.option("--no-wait", is_flag=True, help="Don't wait for training to finish."),
@@ -267,14 +267,15 @@ apply_options = gathered(
     click.option(
         "--grace",
         type=Duration(),
-        help="How long to wait for a new model to appear on the target before creating it again.",
+        help="If the answer to a creation is lost: how long to look for the model before creating "
+        "it again. The default depends on the target.",
     ),
     click.option(
         "--max-cost",
         cls=NumberOption,
         type=click.FloatRange(min=0),
         metavar="N",
-        help="Refuse if training costs more than N (in the target's units).",
+        help="Refuse if all trainings together cost more than N (in the target's units).",
     ),
     click.option(
         "--parallelism",

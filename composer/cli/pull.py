@@ -39,10 +39,10 @@ def pull_command(
       compose pull -o models/
 
     RECIPE is a recipe's path or the name of its model. The default is all recipes. In a folder,
-    each file is named after its recipe.
+    each file is named after its model, as pixel-rogue.safetensors.
 
-    Shares disk space with the stored result where possible. Don't edit the file: a hard link
-    also changes the stored result.
+    Works with the local target only. The file may be a hard link to the stored result: don't edit
+    it, as that would change the stored result too.
     """
     project = open_project()
     key = chosen_key(project, target_options)
