@@ -124,15 +124,18 @@ def _adapter(prefix: KeyPrefix, tensors: Tensors, source: Source, configs: Confi
         _check_reshape(source, tensors[TensorRole.RESHAPE], delta)
     rank = delta.alpha_rank if delta else None
     alpha, factor = None, 1.0
-    if rank is None:  # nothing that an alpha could be divided by
-        alpha = _idle_alpha(source, tensors.get(TensorRole.ALPHA))
-    elif TensorRole.ALPHA in tensors:
+    if delta is None:
+        pass  # nothing that a factor could be of
+    elif TensorRole.ALPHA not in tensors:
+        alpha, factor = configs.alpha_and_factor(prefix.text, delta.kind, rank)
+    elif rank is None:  # nothing that an alpha could be divided by
+        alpha = _idle_alpha(source, tensors[TensorRole.ALPHA])
+        configs.check_agrees(prefix.text, _path(prefix), factor, EXACT)
+    else:
         alpha = _alpha(source, tensors[TensorRole.ALPHA])
         factor = alpha / rank
         rounding = ROUNDING.get(tensors[TensorRole.ALPHA].dtype, EXACT)
         configs.check_agrees(prefix.text, _path(prefix), factor, rounding)
-    else:
-        alpha, factor = configs.alpha_and_factor(prefix.text, rank)
     return Adapter(prefix, delta, factor, alpha, _biases(prefix, tensors, factor))
 
 
@@ -184,10 +187,10 @@ def _alpha(source: Source, tensor: Tensor) -> float:
     return value
 
 
-def _idle_alpha(source: Source, tensor: Tensor | None) -> float | None:
+def _idle_alpha(source: Source, tensor: Tensor) -> float | None:
     """An alpha that does not count: trainers store what they like there, infinity too."""
     try:
-        return _alpha(source, tensor) if tensor else None
+        return _alpha(source, tensor)
     except LoraFormatError:
         return None
 

@@ -269,6 +269,19 @@ def _opened(path: Path) -> FileIO:
         raise LoraFormatError(f"can't be read: {error.strerror or error}") from error
 
 
+def raw_header(path: Path) -> bytes:
+    """The text of a file's header, unchecked, and no more of it than a header may have.
+
+    Raises `LoraFormatError` if the file can't be read.
+    """
+    try:
+        with _opened(path) as file:
+            length = int.from_bytes(file.read(8) or b"", "little")
+            return file.read(min(length, HEADER_LIMIT)) or b""
+    except OSError as error:
+        raise LoraFormatError(f"can't be read: {error.strerror or error}") from error
+
+
 def _read_into(file: Positioned, start: int, buffer: memoryview) -> None:
     try:
         if not file.read_into(start, buffer):

@@ -1,8 +1,9 @@
 """PEFT's configuration of a LoRA, where it and not an `.alpha` key says how strong it is.
 
-Newer diffusers saves it as JSON in the file's metadata, PEFT itself as a file beside the weights.
-`reading` collects it, `adapters` asks for the factor of each module. Meaning as in peft's
-`LoraConfig`, `get_pattern_key` and `LoraLayer.update_layer`.
+Newer diffusers saves it as JSON in the file's metadata, PEFT itself as a file beside the weights,
+which are often renamed. `reading` collects it, `adapters` asks for the factor of each module.
+Meaning as in peft's `LoraConfig`, `LoHaConfig` and `LoKrConfig`, `get_pattern_key`, and
+`update_layer` of their layers.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.files.repository import is_inside, read_inside
-from composer.lora.container import strict_json
+from composer.lora.container import raw_header, strict_json
 from composer.lora.errors import LoraFormatError, shown
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ _TRANSFORMER = "transformer."
 PEFT_PREFIXES = ("base_model.model.", "transformer.base_model.model.")
 MOST = 1e9  # that an alpha or a rank may be
 _CONFIG_LIMIT = 1024 * 1024  # bytes
+# A key in PEFT's names, in the text of a header; a quotation mark in metadata is escaped.
+_PEFT_KEY = re.compile(rb'(?<!\\)"(?:transformer\.)?base_model\.model\.')
+_APART = f"keep each LoRA in a folder of its own, with its own {PEFT_CONFIG}"
+# PEFT's type -> what `Delta.kind` calls it, and the name of alpha.
+_TYPES = {"LORA": ("LoRA", "lora_alpha"), "LOHA": ("LoHa", "alpha"), "LOKR": ("LoKr", "alpha")}
 
 _PLAIN = re.compile(r"\^?[A-Za-z0-9_.]+")
 # A pattern is untrusted: only what can't make matching slow.
@@ -49,24 +55,31 @@ class AdapterConfig:
     rank_pattern: Mapping[str, float]
     alpha_pattern: Mapping[str, float]
     rslora: bool
+    kind: str | None = None  # LoRA, LoHa or LoKr; None where it does not say
     base_models: tuple[str, ...] = ()  # the names and classes that it gives the base model
+    targets: tuple[str, ...] = ()  # the names of layers, or their ends; none: any layer
 
     @classmethod
     def of(cls, raw: Mapping[str, object], where: str) -> AdapterConfig:
         """The configuration in this JSON, with PEFT's defaults. Raises `LoraFormatError`."""
         if raw.get("use_dora"):
             raise LoraFormatError("is a DoRA, which needs the base model's weights to compose")
-        if raw.get("peft_type", "LORA") != "LORA":
+        type = str(raw.get("peft_type", ""))
+        if type and type not in _TYPES:
             raise LoraFormatError(
-                f"is a {shown(str(raw['peft_type']))}, says its {where}: only LoRA is read"
+                f"is a {shown(type)}, says its {where}: only LoRA, LoHa and LoKr are read"
             )
+        kind, alpha = _TYPES.get(type, (None, "alpha" if "alpha" in raw else "lora_alpha"))
+        if kind is None and "alpha" in raw and "lora_alpha" in raw:
+            raise LoraFormatError(f"has lora_alpha and alpha in its {where}: which one counts?")
         return cls(
             where=where,
             rank=_whole("r", raw.get("r", 8), where),
-            alpha=_number("lora_alpha", raw.get("lora_alpha", 8), where),
+            alpha=_number(alpha, raw.get(alpha, 8), where),
             rank_pattern=_pattern("rank_pattern", raw.get("rank_pattern"), where),
             alpha_pattern=_pattern("alpha_pattern", raw.get("alpha_pattern"), where),
             rslora=bool(raw.get("use_rslora")),
+            kind=kind,
             base_models=tuple(_base_models(raw)),
         )
 
@@ -80,6 +93,24 @@ class AdapterConfig:
     def rank_of(self, name: str) -> float:
         """The rank of that layer."""
         return _first(self.rank_pattern, name, self.rank)
+
+    def check_fits(self, name: str, kind: str, rank: int | None) -> None:
+        """Raise `LoraFormatError` unless this may be the configuration of that layer's LoRA, of
+        this kind and rank (None for a LoKr whose two matrices are whole)."""
+        hint = _APART if self.where == PEFT_CONFIG else None
+        if self.kind not in (None, kind):
+            raise LoraFormatError(
+                f"has a {kind} at {name}, where its {self.where} says {self.kind}", hint=hint
+            )
+        if self.targets and not any(f".{name}".endswith(f".{target}") for target in self.targets):
+            raise LoraFormatError(
+                f"changes {name}, which target_modules in its {self.where} does not name", hint=hint
+            )
+        expected = self.rank_of(name)
+        if rank not in (None, expected):
+            raise LoraFormatError(
+                f"has rank {rank} at {name}, where its {self.where} says {expected:g}", hint=hint
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +140,14 @@ class Configs:
 
     @classmethod
     def beside(cls, path: Path, root: Path | None) -> Configs:
-        """The one that PEFT saved beside its weights; none where `path` isn't PEFT's own name."""
+        """The one that PEFT saved beside its weights; none where `path` has others' keys."""
         raw = read_peft_config(path, root)
         if raw is None:
             return cls()
         if len(raw) > _CONFIG_LIMIT:
             raise LoraFormatError(f"has an {PEFT_CONFIG} of more than {_CONFIG_LIMIT:,} bytes")
-        config = AdapterConfig.of(_object(raw, PEFT_CONFIG), PEFT_CONFIG)
+        said = _object(raw, PEFT_CONFIG)
+        config = replace(AdapterConfig.of(said, PEFT_CONFIG), targets=tuple(_targets(said)))
         return cls(dict.fromkeys(PEFT_PREFIXES, config), PEFT_PREFIXES)
 
     def base_models(self) -> Iterator[tuple[str, str]]:
@@ -130,16 +162,18 @@ class Configs:
             where = next(iter(self.by_prefix.values())).where
             raise LoraFormatError(f"has {where}, but also {others[0]}, which it does not cover")
 
-    def alpha_and_factor(self, key_prefix: str, rank: int) -> tuple[float | None, float]:
-        """Those of the LoRA with this prefix; the factor is 1 where nothing is said, as in every
-        loader, whatever `ss_network_alpha` says."""
+    def alpha_and_factor(
+        self, key_prefix: str, kind: str, rank: int | None
+    ) -> tuple[float | None, float]:
+        """Those of the LoRA with this prefix, of this kind and rank.
+
+        The factor is 1 where nothing is said, as in every loader, whatever `ss_network_alpha` says.
+        PEFT divides alpha by the configured rank also where a LoKr's two matrices are whole.
+        """
         config, name = self._entry(key_prefix)
         if config is None:
             return None, 1.0
-        if config.rank_of(name) != rank:
-            raise LoraFormatError(
-                f"has rank {rank} at {name}, where its {config.where} says {config.rank_of(name):g}"
-            )
+        config.check_fits(name, kind, rank)
         return config.alpha_and_factor(name)
 
     def check_agrees(self, key_prefix: str, path: str, factor: float, tolerance: float) -> None:
@@ -154,7 +188,8 @@ class Configs:
         if not math.isclose(factor, other, rel_tol=tolerance):
             raise LoraFormatError(
                 f"has both .alpha keys and {config.where}, which disagree at {key_prefix}:"
-                f" factors {factor:g} and {other:g}"
+                f" factors {factor:g} and {other:g}",
+                hint=_APART if config.where == PEFT_CONFIG else None,
             )
 
     def _entry(self, key_prefix: str) -> tuple[AdapterConfig | None, str]:
@@ -168,22 +203,31 @@ class Configs:
 def peft_config_path(path: Path, root: Path | None) -> Path | None:
     """The configuration that belongs to the file at `path`, if PEFT saved the two: its real path.
 
-    A link to it is followed within `root`. Without a root it is followed within the folder of the
+    PEFT saved the weights if they have its name for them, or its names of keys. A link to the
+    configuration is followed within `root`. Without a root it is followed within the folder of the
     weights, or to the folder that the weights are linked to, as Hugging Face's cache has both.
     Raises `LoraFormatError` for any other link.
     """
     config = path.with_name(PEFT_CONFIG)
-    if path.name != PEFT_WEIGHTS or not os.path.lexists(config):
+    if not os.path.lexists(config) or not _is_peft(path):
         return None
-    if root is not None and not is_inside(config, root):
+    if _may_open(config, path, root):
+        return Path(os.path.realpath(config))
+    if root is not None:
         raise LoraFormatError(f"has an {PEFT_CONFIG} that leads outside the library")
-    real, weights = Path(os.path.realpath(config)), Path(os.path.realpath(path))
-    if root is None and real.parent != weights.parent and not is_inside(real, path.parent):
-        raise LoraFormatError(
-            f"has an {PEFT_CONFIG} that is a link out of the folder of the weights",
-            hint="put the file itself beside the weights",
-        )
-    return real
+    raise LoraFormatError(
+        f"has an {PEFT_CONFIG} that is a link out of the folder of the weights",
+        hint="put the file itself beside the weights",
+    )
+
+
+def _may_open(neighbour: Path, path: Path, root: Path | None) -> bool:
+    """Whether what lies beside the weights at `path` is, once links are resolved, in `root`; or
+    without a root in their folder, or in that of what they are a link to."""
+    if root is not None:
+        return is_inside(neighbour, root)
+    real, weights = Path(os.path.realpath(neighbour)), Path(os.path.realpath(path))
+    return real.parent == weights.parent or is_inside(real, path.parent)
 
 
 def read_peft_config(path: Path, root: Path | None) -> bytes | None:
@@ -197,6 +241,59 @@ def read_peft_config(path: Path, root: Path | None) -> bytes | None:
     except OSError as error:
         reason = error.strerror or error.args[0]
         raise LoraFormatError(f"has an {PEFT_CONFIG} that can't be read: {reason}") from error
+
+
+def _is_peft(path: Path) -> bool:
+    """Whether PEFT saved these weights, under whatever name; False if they can't be read."""
+    try:
+        return path.name == PEFT_WEIGHTS or bool(_PEFT_KEY.search(raw_header(path)))
+    except LoraFormatError:
+        return False
+
+
+def doubts(path: Path, root: Path | None, unsaid: Sequence[str]) -> Iterator[str]:
+    """Why the strength of the file at `path` may be a guess; the LoRAs of which nothing says it
+    have the prefixes `unsaid`."""
+    if peft_config_path(path, root):
+        other = None if path.name == PEFT_WEIGHTS else _other(path, root)
+        if other:
+            yield (
+                f"its strength is a guess if the {PEFT_CONFIG} that it is read with belongs to"
+                f" {shown(other)}, which lies there too: {_APART}"
+            )
+    elif any(prefix.startswith(PEFT_PREFIXES) for prefix in unsaid):
+        yield (
+            f"its strength is a guess: PEFT saves it in an {PEFT_CONFIG}, and none lies beside the"
+            " file; an alpha equal to the rank is assumed"
+        )
+    elif unsaid and os.path.lexists(path.with_name(PEFT_CONFIG)):
+        yield (
+            f"its strength is a guess: it is not read from the {PEFT_CONFIG} beside the file, whose"
+            f" keys are not in PEFT's names ({unsaid[0]}); an alpha equal to the rank is assumed"
+        )
+
+
+def _other(path: Path, root: Path | None) -> str | None:
+    """Another file in the folder that PEFT saved, by name; PEFT's own name first."""
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return None
+    for name in sorted(names, key=lambda name: (name != PEFT_WEIGHTS, name)):
+        if name.startswith(".") or not name.lower().endswith(".safetensors"):
+            continue
+        other = path.with_name(name)
+        is_same = os.path.realpath(other) == os.path.realpath(path)
+        if not is_same and _may_open(other, path, root) and _is_peft(other):
+            return name
+    return None
+
+
+def _targets(raw: Mapping[str, object]) -> Iterator[str]:
+    """The names in `target_modules`; none where it is an expression, or all layers."""
+    targets = raw.get("target_modules")
+    if isinstance(targets, list):
+        yield from (name for name in targets if isinstance(name, str))
 
 
 def _object(raw: bytes, what: str) -> Mapping[str, object]:

@@ -21,7 +21,7 @@ from composer.lora.dtypes import WEIGHTS
 from composer.lora.errors import LoraFormatError, Naming, shown
 from composer.lora.families import default, of_keys
 from composer.lora.formats import LoraFacts, Tagged
-from composer.lora.peft_config import Configs
+from composer.lora.peft_config import PEFT_PREFIXES, Configs, doubts
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -132,14 +132,25 @@ def _read(path: Path, source: Source, root: Path | None) -> LoraFile:
         adapters=made,
         header=header,
         norms=_norms(family, header.tensors),
-        notes=(*_notes(family, header.metadata, made), *_idle(idle_alphas(source, family, made))),
+        notes=(
+            *_notes(family, header.metadata, made),
+            *_idle(idle_alphas(source, family, made)),
+            *doubts(path, root, _unsaid(made)),
+        ),
     )
 
 
 def _configs(family: Family, header: Header, path: Path, root: Path | None) -> Configs:
-    """PEFT's configuration: in the metadata, or beside a file that PEFT itself saved."""
+    """PEFT's configuration: in the metadata, or beside a file in PEFT's names."""
     inside = Configs.of(family, header.metadata)
     return inside if inside.by_prefix else Configs.beside(path, root)
+
+
+def _unsaid(made: Iterable[Adapter]) -> list[str]:
+    """The prefixes of the LoRAs of which nothing says how strong they are: of a LoKr whose two
+    matrices are whole only PEFT does."""
+    silent = ((a.prefix.text, a.delta) for a in made if a.delta and a.alpha is None)
+    return [text for text, delta in silent if delta.alpha_rank or text.startswith(PEFT_PREFIXES)]
 
 
 def _format(family: Family, names: set[str]) -> str:

@@ -1,12 +1,9 @@
-"""PEFT's configuration of a LoRA, in the metadata or beside the file, and its say on factors."""
+"""PEFT's configuration of a LoRA in the metadata, and its say on factors."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
@@ -16,10 +13,11 @@ from support.lora_files import adapter_metadata
 from support.lora_tensors import QKV, Q, pair, saved, zeros
 
 from composer.errors import BadLora
-from composer.lora import inspect, merge, read
-from composer.lora.fingerprint import fingerprint_file
+from composer.lora import read
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.lora_tensors import Tensors
 
     from composer.lora import LoraFile
@@ -92,144 +90,6 @@ def test_one_of_a_model_saved_alone(tmp_path: Path) -> None:
     assert factors(lora) == {bare: 4.0, "proj_out": 0.5}
     with pytest.raises(BadLora, match=f"{QKV}, which it does not cover"):
         read(saved(tmp_path / "b.safetensors", pair(QKV, outputs=9216), notes))
-
-
-# --- beside the file ---------------------------------------------------------------------
-
-
-WEIGHTS = "adapter_model.safetensors"
-
-
-def beside(folder: Path, tensors: Tensors, text: str, name: str = WEIGHTS) -> Path:
-    (folder / "adapter_config.json").write_text(text, "utf-8")
-    return saved(folder / name, tensors)
-
-
-@pytest.mark.parametrize("prefix", ["base_model.model.", "transformer.base_model.model."])
-@pytest.mark.parametrize(
-    ("layer", "outputs"),
-    [("transformer_blocks.0.attn.to_q", 3072), ("single_blocks.0.linear1", 21504)],
-)
-def test_a_raw_save_has_it_beside(tmp_path: Path, prefix: str, layer: str, outputs: int) -> None:
-    """Patterns name layers as the file does, Black Forest Labs' too."""
-    if prefix.startswith("transformer.") and layer.startswith("single_blocks"):
-        prefix = "base_model.model."
-    said = {
-        "peft_type": "LORA",
-        "r": 8,
-        "lora_alpha": 4,
-        "rank_pattern": {layer: 2},
-        "alpha_pattern": {f"^{layer}": 16},
-    }
-    stem = prefix + layer
-    lora = read(beside(tmp_path, pair(stem, outputs=outputs), json.dumps(said)))
-    assert factors(lora) == {stem: 8.0}
-    assert lora.alphas == (16.0,)
-
-
-def test_another_files_neighbour_is_not_asked(tmp_path: Path) -> None:
-    stem = Q.replace("transformer.", "base_model.model.", 1)
-    lora = read(beside(tmp_path, pair(stem), '{"r": 2, "lora_alpha": 8}', "b.safetensors"))
-    assert factors(lora) == {stem: 1.0}
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ('{"r": 2, "peft_type": "LOHA"}', "is a LOHA"),
-        ('{"r": 2, "use_dora": true}', "DoRA"),
-        ('{"r": 3}', "rank 2 at transformer_blocks.0.attn.to_q, where its adapter_config.json"),
-        ("[]", "not a JSON object"),
-        ('{"r": NaN}', "NaN"),
-        (" " * 1024 * 1024 + "{}", "1,048,576 bytes"),
-    ],
-)
-def test_one_beside_that_is_refused(tmp_path: Path, text: str, reason: str) -> None:
-    stem = Q.replace("transformer.", "base_model.model.", 1)
-    with pytest.raises(BadLora) as raised:
-        read(beside(tmp_path, pair(stem), text))
-    assert reason in raised.value.message
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
-@pytest.mark.parametrize("place", ["library", ".", "gone"])
-def test_a_link_to_one_is_followed_within_a_given_folder_alone(tmp_path: Path, place: str) -> None:
-    """A repository could bring a link to any file of this machine."""
-    stem = Q.replace("transformer.", "base_model.model.", 1)
-    (tmp_path / "library/knight").mkdir(parents=True)
-    path = beside(tmp_path / "library/knight", pair(stem), "{}")
-    config, real = path.with_name("adapter_config.json"), tmp_path / place / "config.json"
-    config.unlink()
-    config.symlink_to(real)
-    if real.parent.exists():
-        real.write_text('{"r": 2, "lora_alpha": 8}', "utf-8")
-    out = tmp_path / "out.safetensors"
-    for use in (read, fingerprint_file, inspect, lambda path: merge(path, out)):
-        with pytest.raises(BadLora, match="a link out of the folder of the weights"):
-            use(path)
-    if place == "library":
-        assert factors(read(path, root=tmp_path / "library")) == {stem: 4.0}
-        assert fingerprint_file(path, root=tmp_path / "library").unchanged()
-    else:
-        with pytest.raises(BadLora, match="leads outside the library"):
-            read(path, root=tmp_path / "library")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
-@pytest.mark.parametrize("layout", ["cache", "cache, absolute", "own folder", "own subfolder"])
-def test_a_link_is_followed_beside_the_weights_themselves(tmp_path: Path, layout: str) -> None:
-    """Hugging Face's cache has links to both files, in `snapshots`, and both files in `blobs`."""
-    stem = Q.replace("transformer.", "base_model.model.", 1)
-    snapshot, blobs = tmp_path / "snapshots/5f0c", tmp_path / "blobs"
-    snapshot.mkdir(parents=True)
-    blobs.mkdir()
-    if layout.startswith("own"):
-        real = snapshot / ("configs/a.json" if layout == "own subfolder" else "a.json")
-        real.parent.mkdir(exist_ok=True)
-        saved(snapshot / WEIGHTS, pair(stem))
-    else:
-        real = blobs / "1b2c"
-        saved(blobs / "9f8e", pair(stem))
-        (snapshot / WEIGHTS).symlink_to(_place(blobs / "9f8e", snapshot, layout))
-    real.write_text('{"r": 2, "lora_alpha": 8}', "utf-8")
-    (snapshot / "adapter_config.json").symlink_to(_place(real, snapshot, layout))
-    path, out = snapshot / WEIGHTS, tmp_path / "out.safetensors"
-    assert factors(read(path)) == {stem: 4.0}
-    assert inspect(path).loras[0].alphas == (8.0,)
-    assert merge(path, out).parts[0].fingerprint.unchanged()
-    real.write_text('{"r": 2, "lora_alpha": 4}', "utf-8")
-    assert merge(path, out, force=True).parts[0].file.alphas == (4.0,)
-
-
-def _place(real: Path, folder: Path, layout: str) -> Path:
-    return real if layout.endswith("absolute") else Path(os.path.relpath(real, folder))
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
-@pytest.mark.parametrize("place", ["other/config.json", "blobs/deeper/config.json", "config.json"])
-def test_a_link_to_one_that_is_elsewhere_is_refused(tmp_path: Path, place: str) -> None:
-    stem = Q.replace("transformer.", "base_model.model.", 1)
-    for folder in ("snapshot", "blobs/deeper", "other"):
-        (tmp_path / folder).mkdir(parents=True)
-    saved(tmp_path / "blobs/9f8e", pair(stem))
-    (tmp_path / place).write_text('{"r": 2, "lora_alpha": 8}', "utf-8")
-    path = tmp_path / "snapshot" / WEIGHTS
-    path.symlink_to("../blobs/9f8e")
-    path.with_name("adapter_config.json").symlink_to(tmp_path / place)
-    for use in (read, fingerprint_file, inspect):
-        with pytest.raises(BadLora, match="a link out of the folder of the weights"):
-            use(path)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
-    path = beside(tmp_path, pair(Q), "{}")
-    (tmp_path / "adapter_config.json").unlink()
-    os.mkfifo(tmp_path / "adapter_config.json")
-    with pytest.raises(
-        BadLora, match=r"adapter_config\.json that can't be read: not a regular file"
-    ):
-        read(path)
 
 
 # --- what is refused ---------------------------------------------------------------------
@@ -341,13 +201,6 @@ def test_alphas_of_which_one_disagrees_are_refused(
     tensors = with_alphas({**pair(Q), **pair(K)}, *alphas)
     with pytest.raises(BadLora, match=r"disagree at transformer\.transformer_blocks\.0\.attn"):
         read(saved(tmp_path / "a.safetensors", tensors, adapter_metadata(**fields)))
-
-
-def test_alphas_beside_a_file_are_compared_too(tmp_path: Path) -> None:
-    tensors = with_alphas(pair(Q.replace("transformer.", "base_model.model.", 1)), 4)
-    assert {*factors(read(beside(tmp_path, tensors, '{"r": 2, "lora_alpha": 4}'))).values()} == {2}
-    with pytest.raises(BadLora, match=r"\.alpha keys and adapter_config\.json, which disagree"):
-        read(beside(tmp_path, tensors, '{"r": 2, "lora_alpha": 2}'))
 
 
 def test_alphas_under_other_names_are_compared_by_the_module(tmp_path: Path) -> None:

@@ -84,6 +84,20 @@ def _shapes(rank: int, prefix: str) -> dict[str, tuple[int, int]]:
     }
 
 
+class Notes:
+    """The library's notes, kept in a dict."""
+
+    def __init__(self) -> None:
+        self.noted: dict[str, tuple[str, str, str, str | None]] = {}
+
+    def get_note(self, path: str, stamp: str) -> tuple[str, str, str | None] | None:
+        noted = self.noted.get(path)
+        return noted[1:] if noted and noted[0] == stamp else None
+
+    def put_note(self, path: str, stamp: str, sha256: str, type: str, title: str | None) -> None:
+        self.noted[path] = (stamp, sha256, type, title)
+
+
 def trained(engine: Engine, id: str) -> Model:
     """The model once its training has ended, however that went."""
     deadline = time.monotonic() + PATIENCE

@@ -116,10 +116,8 @@ def _pair(dense: NDArray[Any]) -> Pair:
 
 def _factor(stem: str, pieces: Pieces, config: Mapping[str, Any]) -> float:
     rank = _rank(pieces)
-    if rank is None:
-        return 1.0
     if ".alpha" in pieces:
-        return float(pieces[".alpha"].item()) / rank
+        return float(pieces[".alpha"].item()) / rank if rank else 1.0
     for prefix, said in config.items():
         if stem.startswith(prefix):
             return _configured(said, stem.removeprefix(prefix))
@@ -144,15 +142,17 @@ def _bias(pieces: Pieces, factor: float, scale: float) -> NDArray[Any] | None:
 # --- PEFT's configuration ----------------------------------------------------------------
 
 
+PEFT = ("transformer.base_model.model.", "base_model.model.")  # how PEFT's own keys begin
+
+
 def _config(path: Path) -> dict[str, Any]:
     """Beginning of keys -> what is said about their LoRAs."""
     with safe_open(path, framework="np") as file:
         reader: Any = file
         raw = json.loads((reader.metadata() or {}).get("lora_adapter_metadata", "{}"))
     beside = path.with_name("adapter_config.json")
-    if not raw and path.name == "adapter_model.safetensors" and beside.exists():
-        config = json.loads(beside.read_text("utf-8"))
-        return {"transformer.base_model.model.": config, "base_model.model.": config}
+    if not raw and beside.exists():
+        return dict.fromkeys(PEFT, json.loads(beside.read_text("utf-8")))
     found: dict[str, Any] = {}
     for key, value in raw.items():
         model, _, field = key.partition(".")
@@ -161,8 +161,9 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _configured(config: Mapping[str, Any], name: str) -> float:
+    said = config["alpha" if config.get("peft_type") in ("LOHA", "LOKR") else "lora_alpha"]
     rank = _pattern(config.get("rank_pattern"), name, config["r"])
-    alpha = _pattern(config.get("alpha_pattern"), name, config["lora_alpha"])
+    alpha = _pattern(config.get("alpha_pattern"), name, said)
     return alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.engine_files import write_lora, write_peft
+from support.engine_files import Notes, write_lora, write_peft
 from support.model_types import LORA
 from support.sizes import size
 
@@ -29,20 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 needs_links = pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
-
-
-class Notes:
-    """Notes kept in a dict."""
-
-    def __init__(self) -> None:
-        self.noted: dict[str, tuple[str, str, str, str | None]] = {}
-
-    def get_note(self, path: str, stamp: str) -> tuple[str, str, str | None] | None:
-        noted = self.noted.get(path)
-        return noted[1:] if noted and noted[0] == stamp else None
-
-    def put_note(self, path: str, stamp: str, sha256: str, type: str, title: str | None) -> None:
-        self.noted[path] = (stamp, sha256, type, title)
 
 
 def scan(folder: Path | None) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
