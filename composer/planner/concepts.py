@@ -150,7 +150,7 @@ def _find_by_name(name: str, observed: Observed, resolution: Resolution) -> str 
     models = named_loras(name, resolution.lora_type, observed)
     if len(models) == 1:
         return models[0].id
-    ids = ", ".join(sorted(model.id for model in models))
+    ids = ", ".join(sorted(_told_apart(model, name) for model in models))
     if models:
         resolution.problems.append(
             f"{len(models)} LoRAs are named {name}: write one's modelId ({ids})"
@@ -158,6 +158,11 @@ def _find_by_name(name: str, observed: Observed, resolution: Resolution) -> str 
     else:
         resolution.problems.append(_unknown(name, resolution.lora_type, observed))
     return None
+
+
+def _told_apart(model: Model, name: str) -> str:
+    """Its id, after the name that tells it apart from others that are also called `name`."""
+    return model.id if model.name == name else f"{model.name}: {model.id}"
 
 
 def _unknown(name: str, lora_type: str, observed: Observed) -> str:

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 import jsonschema
+import pytest
 from support.cli import KNIGHT, ROGUE, compose, edit, snapshot
 from support.engine_files import write_lora
 from support.state import state_of
@@ -15,8 +16,6 @@ from composer.files.schemas import schema
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_plan_explains_a_change_and_writes_nothing(applied: Path) -> None:
@@ -128,3 +127,20 @@ def test_two_copies_are_two_files(project: Path) -> None:
     ran = compose("plan", "--json-into", "a", "--markdown-into", "a", at=project)
     assert (ran.status, "is given for two formats" in ran.err) == (64, True)
     assert not (project / "a").exists()
+
+
+@pytest.mark.parametrize("title", ["Ink", "ink-8"])
+def test_checkpoints_of_one_title_are_told_apart_by_their_files(tmp_path: Path, title: str) -> None:
+    (tmp_path / "recipes").mkdir()
+    for seed in (4, 8):
+        write_lora(tmp_path / f"recipes/loras/ink-{seed}.safetensors", seed, title=title)
+
+    def planned(name: str) -> str:
+        text = f"name: E\nconcepts: [{{name: {name}, scale: 0.5}}]\n"
+        (tmp_path / "recipes/e.yaml").write_text(text, "utf-8")
+        return compose("plan", at=tmp_path).out
+
+    assert "create" in planned("ink-4") and "create" in planned("ink-8")
+    if title == "Ink":
+        said = r"2 LoRAs are named Ink: write one's modelId \(ink-4: model_[\w-]{22}, ink-8: model_"
+        assert re.search(said, planned("Ink"))

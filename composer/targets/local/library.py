@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -265,20 +266,43 @@ def _catalog(outcomes: Iterable[tuple[LibraryFile, Fingerprint | _Refusal]]) -> 
         else:
             name = outcome.name
             rejected[name] = "; ".join(filter(None, (rejected.get(name), outcome.reason)))
-    return Catalog({id: _lora(id, same) for id, same in copies.items()}, rejected)
+    names = _distinct({id: _names(id, *same[0]) for id, same in copies.items()})
+    loras = (_lora(id, same, names[id]) for id, same in copies.items())
+    return Catalog({lora.id: lora for lora in loras}, rejected)
 
 
-def _lora(id: str, copies: list[tuple[LibraryFile, Fingerprint]]) -> Lora:
-    """One LoRA of equal files: the first gives the name, the others aliases."""
-    names = [_name(file, fingerprint) or id for file, fingerprint in copies]
+def _lora(id: str, copies: list[tuple[LibraryFile, Fingerprint]], own: tuple[str, ...]) -> Lora:
+    """One LoRA of equal files: the first gives its `own` names, the others aliases."""
+    others = (_names(id, *copy)[0] for copy in copies[1:])
+    name, *aliases = dict.fromkeys((*own, *others))
     first = copies[0][1]
-    aliases = tuple(name for name in dict.fromkeys(names) if name != names[0])
-    return Lora(id, names[0], aliases, first.type, iso(first.modified), first)
+    return Lora(id, name, tuple(aliases), first.type, iso(first.modified), first)
 
 
-def _name(file: LibraryFile, fingerprint: Fingerprint) -> str:
-    """The name as a recipe can write it: normalised, no control or bidi characters."""
-    return plain(fingerprint.title or "", MAX_NAME) or plain(file.name, MAX_NAME)
+def _names(id: str, file: LibraryFile, fingerprint: Fingerprint) -> tuple[str, str, str]:
+    """The title, the file's own name and its place, as a recipe can write them: normalised, no
+    control or bidi characters."""
+    name = plain(file.name, MAX_NAME) or id
+    place = plain(file.place.rpartition(".")[0], MAX_NAME) or id
+    return plain(fingerprint.title or "", MAX_NAME) or name, name, place
+
+
+def _distinct(choices: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """The names of each LoRA: the first choice, or where several have it, the next one before it.
+
+    The choices before are left out where they have become another LoRA's name.
+    """
+    names = {id: names[:1] for id, names in choices.items()}
+    shared = set(names)
+    for choice in (1, 2):
+        counts = Counter(name for name, *_ in names.values())
+        shared = {id for id in shared if counts[names[id][0]] > 1}
+        names |= {id: (choices[id][choice], *choices[id][:choice]) for id in shared}
+    taken = {name for name, *_ in names.values()}
+    return {
+        id: (name, *(alias for alias in aliases if alias not in taken))
+        for id, (name, *aliases) in names.items()
+    }
 
 
 def _note_signature(text: str) -> str:

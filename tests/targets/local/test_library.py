@@ -87,11 +87,47 @@ def test_equal_files_are_one_model_with_aliases(tmp_path: Path) -> None:
     assert names == {"a": ("b", "c")}
 
 
-def test_two_loras_of_one_name_are_both_there(tmp_path: Path) -> None:
-    write_lora(tmp_path / "a.safetensors", 1, title="Ink")
-    write_lora(tmp_path / "b.safetensors", 2, title="Ink")
-    loras = Library(tmp_path, Notes()).scan().loras
-    assert [lora.name for lora in loras.values()] == ["Ink", "Ink"]
+@pytest.mark.parametrize(
+    ("titles", "expected"),
+    [
+        ({"a": "Ink", "b": "Ink"}, {"a": ("a", "Ink"), "b": ("b", "Ink")}),
+        (
+            {"ink-000004": "ink", "ink-000008": "ink", "ink": "ink"},
+            {"ink-000004": ("ink-000004",), "ink-000008": ("ink-000008",), "ink": ("ink",)},
+        ),
+        ({"p/x": None, "q/x": None}, {"p/x": ("p/x", "x"), "q/x": ("q/x", "x")}),
+        (
+            {"p/x": "Ink", "q/x": "Ink", "y": "Ink"},
+            {"p/x": ("p/x", "Ink", "x"), "q/x": ("q/x", "Ink", "x"), "y": ("y", "Ink")},
+        ),
+        (
+            {"a": "Ink", "b": "Ink", "c": "a"},
+            {"a": ("a", "Ink"), "b": ("b", "Ink"), "c": ("a",)},
+        ),
+        (
+            {"p/adapter_model": None, "q/p/adapter_model": None},
+            {
+                "p/adapter_model": ("p/adapter_model", "p"),
+                "q/p/adapter_model": ("q/p/adapter_model", "p"),
+            },
+        ),
+    ],
+)
+def test_loras_of_one_title_are_named_by_their_files(
+    tmp_path: Path, titles: dict[str, str | None], expected: dict[str, tuple[str, ...]]
+) -> None:
+    """As the checkpoints of one training; the title stays a name where no other file has it."""
+    for seed, (place, title) in enumerate(titles.items()):
+        write_lora(tmp_path / f"{place}.safetensors", seed, title=title)
+    loras = Library(tmp_path, Notes()).scan().loras.values()
+    found = {
+        lora.fingerprint.path.relative_to(tmp_path).with_suffix("").as_posix(): (
+            lora.name,
+            *lora.aliases,
+        )
+        for lora in loras
+    }
+    assert found == expected
 
 
 def test_created_at_is_the_files_time(tmp_path: Path) -> None:
