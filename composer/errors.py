@@ -144,7 +144,16 @@ class Refused(ComposeError):
 
 
 class BadLora(ComposeError):
-    """A file that is not a readable LoRA; the message names the file and the reason."""
+    """A file that is not a readable LoRA; the message names the file and the reason.
+
+    Where several files are bad, `errors` has one for each.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, errors: Sequence[BadLora] = ()
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.errors = tuple(errors)
 
 
 class TargetError(ComposeError):

@@ -17,14 +17,11 @@ from composer.output.inspect import as_json, text
 from composer.output.inspect_html import page
 from composer.project.options import Selection
 from composer.project.sources import find
-from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from composer.lora.inspection import Inspection
-
-RECIPE_ENDINGS = (".yaml", ".yml")
 
 
 @click.command("inspect")
@@ -35,6 +32,7 @@ RECIPE_ENDINGS = (".yaml", ".yml")
     metavar="DIR",
     help="Folder with your LoRA files [env: COMPOSE_LIBRARY].",
 )
+@opt.skipping
 @opt.output_option("text", "json")
 @click.option(
     "--html",
@@ -43,7 +41,11 @@ RECIPE_ENDINGS = (".yaml", ".yml")
     help="Also write an HTML page to FILE.",
 )
 def inspect_command(
-    what: tuple[str, ...], library: Path | None, output_format: str, html: Path | None
+    what: tuple[str, ...],
+    library: Path | None,
+    skip_text_encoder: bool,
+    output_format: str,
+    html: Path | None,
 ) -> int:
     """Show what LoRAs contain, and whether they interfere.
 
@@ -64,17 +66,14 @@ def inspect_command(
         check_page(html)
     recipes = [Path(text) for text in what if _is_recipe(Path(text))]
     files = [lora_argument(text) for text in what if not _is_recipe(Path(text))]
-    for path in [*recipes, *(path for path, _ in files)]:
-        if not path.exists():
-            raise UsageError(
-                f"{visible(str(path))} does not exist", hint="name recipes or .safetensors files"
-            )
-        if path.is_dir() and not find(Selection((path,)), Path.cwd())[1]:
-            raise UsageError(
-                f"there are no recipes in {visible(str(path))}",
-                hint="name recipes or .safetensors files",
-            )
-    inspections = [*_of_recipes(recipes, library), *_of_files(files)]
+    unusable = [path for path in recipes if not path.exists() or _lacks_recipes(path)]
+    opt.refuse_other_files([*unusable, *(path for path, _ in files)], or_recipes=True)
+    if recipes and skip_text_encoder:
+        raise UsageError(
+            "--skip-text-encoder is for LoRA files; a recipe's LoRAs are composed whole",
+            hint="write files without it: compose merge --skip-text-encoder",
+        )
+    inspections = [*_of_recipes(recipes, library), *_of_files(files, skip_text_encoder)]
     if html:
         write_copy(html, page(inspections))
     if output_format == "json":
@@ -85,10 +84,14 @@ def inspect_command(
 
 
 def _is_recipe(path: Path) -> bool:
-    return path.suffix.lower() in RECIPE_ENDINGS or path.is_dir()
+    return path.suffix.lower() in opt.RECIPE_ENDINGS or path.is_dir()
 
 
-def _of_files(files: Sequence[tuple[Path, float]]) -> list[Inspection]:
+def _lacks_recipes(path: Path) -> bool:
+    return path.is_dir() and not find(Selection((path,)), Path.cwd())[1]
+
+
+def _of_files(files: Sequence[tuple[Path, float]], skip_text_encoder: bool) -> list[Inspection]:
     if not files:
         return []
     try:
@@ -97,7 +100,7 @@ def _of_files(files: Sequence[tuple[Path, float]]) -> list[Inspection]:
         raise UsageError(
             f"inspecting needs {missing.name}", hint="pip install 'lora-compose[local]'"
         ) from missing
-    return [inspect(files)]
+    return [inspect(files, skip_text_encoder=skip_text_encoder)]
 
 
 def _of_recipes(recipes: Sequence[Path], library: Path | None) -> list[Inspection]:

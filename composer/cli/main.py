@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli.terminal import prepare_streams
-from composer.errors import ComposeError, ExitStatus, InvalidInput
+from composer.errors import BadLora, ComposeError, ExitStatus, InvalidInput
 from composer.text import visible
 from composer.version import __version__
 
@@ -203,8 +203,10 @@ def _expected(error: ComposeError, command: str) -> int:
 
         click.echo(problems.text(error.problems, files=error.files), err=True, nl=False)
         return error.exit_status
-    hint = f"\n  {visible(error.hint)}" if error.hint else ""
-    click.echo(f"compose: {visible(error.message)}{hint}", err=True)
+    each = error.errors if isinstance(error, BadLora) else ()
+    for one in (*each, error):
+        hint = f"\n  {visible(one.hint)}" if one.hint and not (each and one is error) else ""
+        click.echo(f"compose: {visible(one.message)}{hint}", err=True)
     if error.exit_status == ExitStatus.USAGE:
         click.echo(f"try: compose {command} --help".replace("  ", " "), err=True)
     return error.exit_status

@@ -42,6 +42,7 @@ from composer.output import merge as render
     metavar="FORMAT",
     help="Key naming of the output file: diffusers (the default) or kohya. ComfyUI reads both.",
 )
+@opt.skipping
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @click.option(
     "--json-into",
@@ -56,6 +57,7 @@ def merge_command(
     rank: int | None,
     precision: str | None,
     format: str | None,
+    skip_text_encoder: bool,
     force: bool,
     json_into: Path | None,
     dry_run: bool,
@@ -90,6 +92,7 @@ def merge_command(
             rank=rank,
             precision=precision,
             format=format,
+            skip_text_encoder=skip_text_encoder,
             force=force,
             dry_run=dry_run,
             progress=meter.say,

@@ -340,20 +340,32 @@ def lora_argument(text: str) -> tuple[Path, float]:
     return _path(path, text), scale
 
 
-def refuse_other_files(paths: Iterable[Path]) -> None:
-    """Raise `UsageError` with every one of these paths that can't be a LoRA file."""
+skipping = click.option(
+    "--skip-text-encoder",
+    is_flag=True,
+    help="Leave out all parts for text encoders, readable or not.",
+)
+RECIPE_ENDINGS = (".yaml", ".yml")
+
+
+def refuse_other_files(paths: Iterable[Path], *, or_recipes: bool = False) -> None:
+    """Raise `UsageError` with every one of these paths that can't be a LoRA file (or a recipe)."""
     wrong = []
+    hints = ["name recipes or .safetensors files" if or_recipes else "name .safetensors files"]
     for path in paths:
+        name = visible(str(path))
         if not path.exists():
-            wrong.append(f"{visible(str(path))} does not exist")
+            wrong.append(f"{name} does not exist")
         elif path.is_dir():
-            wrong.append(f"{visible(str(path))} is a folder")
-        elif path.suffix.lower() in (".yaml", ".yml"):
-            wrong.append(f"{visible(str(path))} is a recipe")
+            wrong.append(f"{name} is a folder{' without recipes' if or_recipes else ''}")
+            hints += [f"{name}/*.safetensors names its LoRA files"] * any(
+                path.glob("*.safetensors")
+            )
+        elif path.suffix.lower() in RECIPE_ENDINGS:
+            wrong.append(f"{name} is a recipe")
+            hints += ["compose apply creates the model of a recipe"]
     if wrong:
-        raise UsageError(
-            "; ".join(wrong), hint="name .safetensors files; a recipe is created by compose apply"
-        )
+        raise UsageError("; ".join(wrong), hint="; ".join(dict.fromkeys(hints)))
 
 
 def _check_typo(text: str, path: str, number: str) -> None:

@@ -7,6 +7,7 @@ the file system can share the blocks of two files.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -31,6 +32,13 @@ CHUNK = 1024 * 1024  # bytes
 FICLONE = 0x40049409  # the ioctl by which Linux shares a file's blocks (linux/fs.h)
 UNCHANGED = "already there"
 HINT = "free some space, or write to another disk"
+# What helps against an error of the system; against others, another folder or disk does.
+_HINTS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), HINT),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "write to a folder that you may write to"),
+    errno.EROFS: "write to a folder that is not read-only",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 # --- disk space --------------------------------------------------------------------------
@@ -143,9 +151,10 @@ def replacing(out: Path, *, name: Path) -> Iterator[Path]:
 
 
 def unwritable(out: Path, error: OSError) -> TargetError:
-    """The error for an output that the system could not write, with its reason."""
+    """The error for an output that the system could not write, with its reason and what helps."""
     return TargetError(
-        f"{visible(str(out))} can't be written: {error.strerror or error}", hint=HINT
+        f"{visible(str(out))} can't be written: {error.strerror or error}",
+        hint=_HINTS.get(error.errno or 0, "write to another folder or disk"),
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from composer.lora.deltas import Hadamard, Kronecker, LowRank, Side
 from composer.lora.dtypes import NUMPY, WEIGHTS
-from composer.lora.errors import LoraFormatError, shown
+from composer.lora.errors import SKIP_HINT, LoraFormatError, shown
 from composer.lora.formats import TensorRole, adapter_name, spelled
 from composer.lora.peft_config import MOST
 
@@ -75,7 +75,7 @@ def adapters(source: Source, family: Family, configs: Configs) -> tuple[Adapter,
     by_prefix = weights or by_prefix  # an alpha without weights says nothing
     configs.check([p.text for p, tensors in by_prefix.items() if TensorRole.ALPHA not in tensors])
     made = tuple(
-        _adapter(prefix, by_prefix[prefix], source, configs)
+        _checked(prefix, by_prefix[prefix], source, configs)
         for prefix in sorted(by_prefix, key=lambda prefix: (prefix.text, prefix.format))
     )
     _each_module_once(made)
@@ -115,6 +115,16 @@ def _check_one_name(keys: Iterable[str]) -> None:
             f" ({shown(by_name[second])}): which one counts?",
             hint="save each in a file of its own",
         )
+
+
+def _checked(prefix: KeyPrefix, tensors: Tensors, source: Source, configs: Configs) -> Adapter:
+    """The adapter; where a text encoder's can't be used, the way on is to leave it out."""
+    try:
+        return _adapter(prefix, tensors, source, configs)
+    except LoraFormatError as error:
+        if prefix.layer.module.encoder:
+            error.hint = error.hint or SKIP_HINT
+        raise
 
 
 def _adapter(prefix: KeyPrefix, tensors: Tensors, source: Source, configs: Configs) -> Adapter:

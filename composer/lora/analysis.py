@@ -27,6 +27,7 @@ from composer.lora.contributions import (
     shares_by_layer,
 )
 from composer.lora.dtypes import finite
+from composer.lora.errors import of_each
 from composer.lora.formats import LoraFacts
 from composer.lora.inspection import Inspection, LoraInfo, Mix
 from composer.lora.reading import read, shared_family, with_scales
@@ -233,14 +234,16 @@ def _cut(term: ScaledDelta, start: int, stop: int) -> RowRange:
     return RowRange(first, first + stop - start, start)
 
 
-def inspect(loras: Loras, *, title: str = "") -> Inspection:
+def inspect(loras: Loras, *, title: str = "", skip_text_encoder: bool = False) -> Inspection:
     """Describe LoRA files, and what they do to each other in a mix.
 
-    `loras` is a path, several paths, or `{path: scale}` (a scale is 1 if none is given). Raises
+    `loras` is a path, several paths, or `{path: scale}` (a scale is 1 if none is given).
+    `skip_text_encoder` leaves out all parts for text encoders, readable or not. Raises
     `BadLora` for a file that can't be used, and `UsageError` for a scale that isn't finite.
     """
     parts = with_scales(loras)
-    files = [read(path) for path, _ in parts]
+    reading = partial(read, skip_text_encoder=skip_text_encoder)
+    files = of_each(reading, [path for path, _ in parts])
     scales = tuple(scale for _, scale in parts)
     blocks = grams(files).blocks
     products = {block: tuple(map(tuple, gram.tolist())) for block, gram in blocks.items()}

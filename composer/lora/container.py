@@ -25,7 +25,7 @@ from composer.lora.dtypes import BITS, NUMPY
 from composer.lora.errors import LoraFormatError, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from io import FileIO
     from pathlib import Path
     from types import TracebackType
@@ -150,9 +150,11 @@ def _no_constant(name: str) -> float:
     raise LoraFormatError(f"holds {name}, which is not JSON")
 
 
-__all__ = ["HEADER_LIMIT", "Header", "Source", "Tensor", "strict_json"]
+__all__ = ["HEADER_LIMIT", "PARSED_LIMIT", "Header", "Source", "Tensor", "strict_json"]
 
-HEADER_LIMIT = 8 * 1024 * 1024  # bytes; training notes and thumbnails rarely bring one to 1 MiB
+HEADER_LIMIT = 100_000_000  # bytes: safetensors' own; the captions of a data set can bring one here
+PARSED_LIMIT = 8 * 1024 * 1024  # bytes of a header that are parsed: a larger one without long texts
+CHUNK = 1024 * 1024  # bytes of a header that are read at a time
 TENSOR_LIMIT = 1024**3  # bytes; a large model's largest weight has a quarter of that
 NAME_LIMIT = 1000  # characters of a tensor's name
 
@@ -162,9 +164,9 @@ _FIELDS = {"dtype", "shape", "data_offsets"}
 _CONVERT = "convert it to .safetensors with the tool that made it"
 _SIGNATURES: tuple[tuple[bytes, str, str | None], ...] = (
     (b"PK\x03\x04", "is a zip archive, most likely a PyTorch .pt or .ckpt file", _CONVERT),
-    (b"PK\x05\x06", "is an empty zip archive", None),
+    (b"PK\x05\x06", "is an empty zip archive", "download it again"),
     (b"\x80", "is a Python pickle (.pt, .ckpt, .bin), which could run code when opened", _CONVERT),
-    (b"GGUF", "is a GGUF file", None),
+    (b"GGUF", "is a GGUF file", "name the LoRA's .safetensors file"),
     (b"version https://git-lfs", "is a Git LFS pointer, not the weights", "run `git lfs pull`"),
     (b"<", "is a web page or XML, not weights", "download it again; the site may want a login"),
 )
@@ -294,27 +296,91 @@ def _header(file: Positioned, size: int, expected: Header | None) -> Header:
     beginning = bytearray(min(size, 32))
     _read_into(file, 0, memoryview(beginning))
     if size == 0:
-        raise LoraFormatError("is empty")
+        raise LoraFormatError("is empty", hint="download or copy it again")
     length = int.from_bytes(beginning[:8], "little")
     if size < 10 or beginning[8:9] != b"{" or length > size - 8:
         raise _not_safetensors(bytes(beginning), size, length)
     if length > HEADER_LIMIT:
         raise LoraFormatError(f"claims a header of {length:,} bytes; {HEADER_LIMIT:,} is the limit")
-    raw = bytearray(length)
-    _read_into(file, 8, memoryview(raw))
-    digest = hashlib.sha256(raw).digest()
+    hashed = hashlib.sha256()
+    raw = _header_text(file, length, hashed.update)
+    digest = hashed.digest()
     if expected is not None:
         if (expected.size, expected.digest) != (size, digest):
             raise LoraFormatError(
                 "was changed after it was read", hint="run the same command again"
             )
         return expected
-    return _parsed(raw, size, digest)
+    return _parsed(raw, 8 + length, size, digest)
 
 
-def _parsed(raw: bytearray, size: int, digest: bytes) -> Header:
+def _header_text(file: Positioned, length: int, see: Callable[[bytearray], None]) -> bytearray:
+    """The header to parse: all of it, or if that is too much without its long texts. `see` gets
+    every byte."""
+    text = Shortened() if length > PARSED_LIMIT else None
+    whole = bytearray()
+    for start in range(8, 8 + length, CHUNK):
+        chunk = bytearray(min(CHUNK, 8 + length - start))
+        _read_into(file, start, memoryview(chunk))
+        see(chunk)
+        if text:
+            text.add(chunk)
+        else:
+            whole += chunk
+    return text.kept if text else whole
+
+
+class Shortened:
+    """A header that is added a piece at a time: `kept` is what is left of it without long texts.
+
+    They are captions and thumbnails: what a LoRA's strength depends on has fewer bytes.
+    """
+
+    def __init__(self) -> None:
+        self.kept = bytearray()
+        self._quotes = 0
+        self._length = 0  # of the text that is open where the number of quotes is odd
+        self._escape = bytearray()  # a backslash whose character is in the next piece
+
+    def add(self, piece: bytearray) -> None:
+        """Raises `LoraFormatError` where too much is left to be parsed."""
+        piece = self._escape + piece
+        escapes = (len(piece) - len(piece.rstrip(b"\\"))) % 2
+        self._escape = piece[len(piece) - escapes :]
+        del piece[len(piece) - escapes :]
+        masked = piece.replace(rb"\\", b"__").replace(rb"\"", b"__")  # so that each quote counts
+        if self._quotes + masked.count(b'"') > 2 * TOKENS_LIMIT:
+            raise LoraFormatError(f"is broken: its header has more than {TOKENS_LIMIT:,} texts")
+        start = 0
+        for quote in re.finditer(b'"', masked):
+            self._put(piece[start : quote.start()])
+            self._quote()
+            start = quote.end()
+        self._put(piece[start:])
+        if len(self.kept) - self._length > PARSED_LIMIT:
+            raise LoraFormatError(
+                f"has a header of more than {PARSED_LIMIT:,} bytes besides its longest texts:"
+                " no LoRA has that much"
+            )
+
+    def _put(self, part: bytearray) -> None:
+        if self._quotes % 2:
+            if self._length <= NOTE_LIMIT < self._length + len(part):
+                del self.kept[len(self.kept) - self._length :]
+            self._length += len(part)
+        if self._length <= NOTE_LIMIT:
+            self.kept += part
+
+    def _quote(self) -> None:
+        if self._length > NOTE_LIMIT:
+            self.kept += b"(%d bytes, left out)" % self._length
+        self.kept += b'"'
+        self._quotes, self._length = self._quotes + 1, 0
+
+
+def _parsed(raw: bytearray, base: int, size: int, digest: bytes) -> Header:
     """The header's values. The bytes are freed before the text is parsed, which takes as much."""
-    base, text = 8 + len(raw), bounded(raw, "its header")
+    text = bounded(raw, "its header")
     raw.clear()
     fields = parsed(text, "its header")
     if not isinstance(fields, dict):
@@ -334,7 +400,7 @@ def _not_safetensors(beginning: bytes, size: int, length: int) -> LoraFormatErro
             f"is cut short: its header claims {length:,} bytes, and the file has {size:,}",
             hint="download or copy it again",
         )
-    return LoraFormatError("is not a safetensors file")
+    return LoraFormatError("is not a safetensors file", hint="name a .safetensors file of a LoRA")
 
 
 def _metadata(raw: object) -> dict[str, str]:

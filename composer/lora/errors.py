@@ -6,13 +6,20 @@ it into the `BadLora` that callers see.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from composer.errors import BadLora
+from composer.text import counted, visible
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+T = TypeVar("T")
+
+SKIP_HINT = "`compose merge --skip-text-encoder` writes the LoRA without it"
 SHOWN = 120  # characters of an untrusted text in a message
 
 
@@ -50,3 +57,25 @@ def shown(text: str) -> str:
         return text
     plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: SHOWN + 1])
     return plain if len(text) <= SHOWN else plain[:SHOWN] + "…"
+
+
+def of_each(make: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
+    """What `make` gives for each file, a few at a time. Raises `BadLora` with every bad file."""
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
+        outcomes = list(pool.map(partial(_outcome, make), paths))
+    errors = [outcome for outcome in outcomes if isinstance(outcome, BadLora)]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        message = f"{len(errors)} of {counted(len(paths), 'LoRA file')} can't be used"
+        raise BadLora(message, hint="; ".join(map(str, errors)), errors=errors)
+    return [outcome for outcome in outcomes if not isinstance(outcome, BadLora)]
+
+
+def _outcome(make: Callable[[Path], T], path: Path) -> T | BadLora:
+    try:
+        return make(path)
+    except BadLora as error:
+        return error
+    except OSError as error:
+        return BadLora(f"{visible(str(path))} can't be read: {error.strerror or error}")

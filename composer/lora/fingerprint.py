@@ -96,7 +96,8 @@ class Fingerprint:
     """What one file held when it was read.
 
     `reliable`: its last change was so long ago that any later one must show in its signature.
-    `root`: the folder that a configuration beside the file must lie in, if it is a link.
+    `root`: the folder that a configuration beside the file must lie in, if it is a link. With
+    `skip_text_encoder` it is read without its parts for text encoders.
     """
 
     path: Path
@@ -107,10 +108,11 @@ class Fingerprint:
     title: str | None
     modified: int  # milliseconds since 1970
     root: Path | None = None
+    skip_text_encoder: bool = False
 
     def read(self) -> LoraFile:
         """The file itself. Raises `BadLora`."""
-        return read(self.path, root=self.root)
+        return read(self.path, root=self.root, skip_text_encoder=self.skip_text_encoder)
 
     def check_unchanged(self) -> None:
         """Raise `BadLora` unless the file, whose tensors were read by now, is the same."""
@@ -149,26 +151,36 @@ def fingerprint_file(
     root: Path | None = None,
     clock: Callable[[], int] = time.time_ns,
     check: Callable[[LoraFile], None] = lambda file: None,
+    skip_text_encoder: bool = False,
 ) -> Fingerprint:
     """Read and hash the file, unless `check` raises something of what was read.
 
     Raises `BadLora` if it can't be used, or changes meanwhile, and `OSError`. `clock` gives
-    nanoseconds, as `time.time_ns` does; for `root` see `read`.
+    nanoseconds, as `time.time_ns` does; for the other options see `read`.
     """
     before = StatSignature.of(path, root)
     reliable = before.reliable(clock)
-    file = read(path, root=root)
+    file = read(path, root=root, skip_text_encoder=skip_text_encoder)
     check(file)
     title = file.title
     hashes = Hashes.of(path, root)
     if not reliable:  # the title must not be older than the hash
-        title = read(path, root=root).title
+        title = read(path, root=root, skip_text_encoder=skip_text_encoder).title
     if StatSignature.of(path, root).text != before.text:
         raise BadLora(
             f"{visible(path.name)} changed while it was read", hint="is it still being copied?"
         )
-    type = file.family.types.lora
-    return Fingerprint(path, before.text, reliable, hashes, type, title, before.modified, root)
+    return Fingerprint(
+        path,
+        before.text,
+        reliable,
+        hashes,
+        file.family.types.lora,
+        title,
+        before.modified,
+        root,
+        skip_text_encoder,
+    )
 
 
 def _text(status: os.stat_result) -> str:

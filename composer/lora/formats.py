@@ -254,6 +254,19 @@ class BaseModel:
     blocks: tuple[int, int] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a file with a key that fits `pattern` can't be used, and what to do, if anything helps.
+
+    With a `width`, the tensor must have it as a dimension, and not the family's own `hidden` one.
+    """
+
+    pattern: re.Pattern[str]
+    words: str
+    hint: str | None = None
+    width: int | None = None
+
+
 _ABSOLUTE = re.compile(r"[/~\\]|[A-Za-z]:[\\/]")
 
 
@@ -274,7 +287,8 @@ class FamilyFiles:
     `norm_width` numbers, to its path. `encoder_format` is the format whose name is left out where
     a file has another one too. `peft_prefixes` begin the entries of PEFT's configuration.
     `base_models` are what metadata may say that a file is for, the first that fits; `refusals` tell
-    by its keys why a file can't be used.
+    by its keys why a file can't be used. `hidden` is the width of the transformer; `encoder_keys`
+    finds keys of text encoders, known or not.
     """
 
     label: str  # the family's name, for messages
@@ -288,7 +302,9 @@ class FamilyFiles:
     encoder_format: str | None = None
     peft_prefixes: tuple[str, ...] = ("transformer.",)
     base_models: tuple[BaseModel, ...] = ()
-    refusals: tuple[tuple[re.Pattern[str], str], ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    hidden: int = 0
+    encoder_keys: re.Pattern[str] | None = None
 
     @cached_property
     def prefixes(self) -> Mapping[str, tuple[KeyPrefix, Mapping[str, TensorRole]]]:
@@ -307,6 +323,13 @@ class FamilyFiles:
         """The model that this tag names; None if it is not known."""
         text = normalised(tag)
         return next((model for model in self.base_models if model.tag.search(text)), None)
+
+    def in_encoder(self, key: str) -> bool:
+        """Whether this key, known or not, is of a text encoder."""
+        if self.encoder_keys and self.encoder_keys.search(key):
+            return True
+        meaning = spelled(self, key)
+        return bool(meaning and meaning[0].layer.module.encoder)
 
     def in_transformer(self, key: str) -> bool:
         """Whether this key is known, and of no text encoder."""

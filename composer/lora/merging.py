@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from composer.errors import BadLora, TargetError, UsageError
+from composer.errors import TargetError, UsageError
 from composer.files.atomic import sync_file
 from composer.files.delivery import (
     HINT,
@@ -27,6 +26,7 @@ from composer.files.delivery import (
     spare,
 )
 from composer.lora.composition import compose, composed_size, foreseen
+from composer.lora.errors import of_each
 from composer.lora.fingerprint import Part, fingerprint_file
 from composer.lora.metadata import described
 from composer.lora.reading import shared_family, with_scales
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from composer.lora.composition import CompositionReport
-    from composer.lora.fingerprint import Fingerprint
     from composer.lora.reading import LoraFile, Loras, ScaledLora, StrPath
     from composer.model import Parameters, Value
 
@@ -179,6 +178,7 @@ def merge(
     rank: int | None = None,
     precision: str | None = None,
     format: str | None = None,
+    skip_text_encoder: bool = False,
     force: bool = False,
     dry_run: bool = False,
     progress: Callable[[float], None] = lambda share: None,
@@ -188,7 +188,8 @@ def merge(
     `loras` is `{path: scale}`, or paths (each at scale 1). The result is exact; with `rank` it is
     the best approximation in which no layer has a higher rank. `precision` is `float32`,
     `bfloat16` or `float16`, by default the files' own; `format` is one of the output formats of
-    the files' model family, by default its first. `progress` is called with 0..1 and may raise to
+    the files' model family, by default its first. `skip_text_encoder` leaves out all parts for text
+    encoders, readable or not. `progress` is called with 0..1 and may raise to
     cancel. With `dry_run` nothing is written. A result that is far larger than the LoRAs is logged
     as a warning before it is written.
 
@@ -200,7 +201,7 @@ def merge(
     pairs, out = with_scales(loras), Path(out)
     check_output(out, force=force)
     _refuse_inputs(out, [path for path, _ in pairs])
-    parts = _parts(pairs, format)
+    parts = _parts(pairs, format, skip_text_encoder)
     in_order = tuple(sorted(parts, key=lambda part: part.id))
     spec = CompositionSpec(in_order, out.stem, OutputOptions(rank, precision), format)
     expected, size = spec.foreseen(), spec.size()
@@ -226,10 +227,11 @@ def _check_options(rank: int | None, precision: str | None) -> None:
         raise UsageError(f"precision is {precision!r}, and must be one of {', '.join(PRECISIONS)}")
 
 
-def _check_format(file: LoraFile, format: str | None) -> None:
+def _check_fits(file: LoraFile, format: str | None) -> None:
     formats = file.family.files.output_formats
     if format is not None and format not in formats:
         raise UsageError(f"format is {format!r}, and must be one of {', '.join(formats)}")
+    file.check_fits(file.family.files.named_format(format))
 
 
 def _refuse_inputs(out: Path, paths: Sequence[Path]) -> None:
@@ -240,10 +242,16 @@ def _refuse_inputs(out: Path, paths: Sequence[Path]) -> None:
             )
 
 
-def _parts(pairs: Sequence[tuple[Path, float]], format: str | None) -> tuple[Part, ...]:
+def _parts(
+    pairs: Sequence[tuple[Path, float]], format: str | None, skip_text_encoder: bool
+) -> tuple[Part, ...]:
     """The files, read and hashed. Raises `UsageError` for equal ones, and for the format."""
-    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
-        prints = list(pool.map(partial(_fingerprint, format=format), [path for path, _ in pairs]))
+    make = partial(
+        fingerprint_file,
+        check=partial(_check_fits, format=format),
+        skip_text_encoder=skip_text_encoder,
+    )
+    prints = of_each(make, [path for path, _ in pairs])
     by_id: dict[str, Part] = {}
     for fingerprint, (path, scale) in zip(prints, pairs, strict=True):
         part = Part(fingerprint, fingerprint.read(), scale)
@@ -254,14 +262,6 @@ def _parts(pairs: Sequence[tuple[Path, float]], format: str | None) -> tuple[Par
                 hint="name it once, with the scale that you mean",
             )
     return tuple(by_id.values())
-
-
-def _fingerprint(path: Path, format: str | None) -> Fingerprint:
-    try:
-        return fingerprint_file(path, check=partial(_check_format, format=format))
-    except OSError as error:
-        reason = error.strerror or error
-        raise BadLora(f"{visible(str(path))} can't be read: {reason}") from error
 
 
 # A result that is so many times as large as its LoRAs, and has so many bytes, is warned of.
@@ -296,15 +296,17 @@ def size_warning(spec: CompositionSpec) -> str | None:
 def _notes(
     parts: Sequence[Part], expected: CompositionReport, report: CompositionReport
 ) -> tuple[str, ...]:
-    notes = [f"{visible(p.file.path.name)}: {note}" for p in parts for note in p.file.notes]
-    notes += [_on_norms(part) for part in parts if part.file.norms]
+    notes = [f"{_name(part)}: {note}" for part in parts for note in part.file.notes]
+    notes += [_on_norms(part) for part in parts if part.file.norms and part.scale]
+    notes += [f"{_name(part)} adds nothing: its scale is 0" for part in parts if not part.scale]
     if report.dtype != expected.dtype:
         notes.append(f"written as {report.dtype}: some values don't fit {expected.dtype}")
     return tuple(notes)
 
 
 def _on_norms(part: Part) -> str:
-    name = visible(part.file.path.name)
-    if not part.scale:
-        return f"{name} is left out, scales of norms and all: its scale is 0"
-    return f"{name} {NORMS}{'' if part.scale == 1 else ' in full, whatever the scale'}"
+    return f"{_name(part)} {NORMS}{'' if part.scale == 1 else ' in full, whatever the scale'}"
+
+
+def _name(part: Part) -> str:
+    return visible(part.file.path.name)

@@ -34,6 +34,7 @@ SPEC = "1.0.0"  # of the Model Spec that the keys below follow (Stability-AI/Mod
 
 # What a composed file is made of, and the share of each group of layers that a reduction kept.
 CONCEPTS, KEPT = "compose.concepts", "compose.kept"
+SKIPPED = "compose.text_encoder"  # says that a LoRA's parts for text encoders were left out
 PHRASES = ("modelspec.trigger_phrase", "trigger_phrase", "trigger_word")  # the first that is there
 PHRASE_LIMIT, PHRASES_LIMIT, TITLE_LIMIT = 256, 2048, 256  # characters
 
@@ -61,6 +62,7 @@ def described(
         CONCEPTS: json.dumps(list(map(_concept, parts)), separators=(",", ":")),
         "compose.version": __version__,
         **{key: str(value) for key, value in asked.items() if value is not None},
+        **({SKIPPED: "skipped"} if any(part.file.skipped for part in parts) else {}),
     }
 
 

@@ -8,7 +8,7 @@ silently, it would make a model that looks right and isn't. Composing and inspec
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from os import PathLike
 from pathlib import Path
@@ -18,17 +18,17 @@ from composer.errors import BadLora, UsageError
 from composer.lora.adapters import adapters, idle_alphas
 from composer.lora.container import Header, Source
 from composer.lora.dtypes import WEIGHTS
-from composer.lora.errors import LoraFormatError, Naming, shown
-from composer.lora.families import default, of_keys
+from composer.lora.errors import SKIP_HINT, LoraFormatError, Naming, shown
+from composer.lora.families import default, of_keys, registered
 from composer.lora.formats import LoraFacts, Tagged
 from composer.lora.peft_config import PEFT_PREFIXES, Configs, doubts
-from composer.text import visible
+from composer.text import counted, visible
 
 if TYPE_CHECKING:
     from composer.lora.adapters import Adapter
     from composer.lora.container import Tensor
     from composer.lora.families import Family
-    from composer.lora.formats import FamilyFiles, Module, OutputFormat
+    from composer.lora.formats import FamilyFiles, Module, OutputFormat, Refusal
 
 StrPath: TypeAlias = str | PathLike[str]
 # One path, several paths, (path, scale) pairs, or {path: scale}. Without a scale it is 1.
@@ -55,7 +55,8 @@ class LoraFile(LoraFacts):
     """A LoRA file that can be composed.
 
     `modules` are diffusers paths. `norms` are scales that take the place of the base model's, by
-    diffusers path. `notes` are what is odd about it.
+    diffusers path. `notes` are what is odd about it. `skipped` tensors of text encoders were left
+    out.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class LoraFile(LoraFacts):
     header: Header
     norms: Mapping[str, Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    skipped: int = 0
 
     def unfit_for(self, output_format: OutputFormat) -> Iterator[tuple[Adapter, Module]]:
         """Each module, with its adapter, that a file of this format can't hold."""
@@ -86,26 +88,47 @@ class LoraFile(LoraFacts):
         """Raise `BadLora` for a part for a text encoder that a file of this format can't hold."""
         for adapter, module in self.unfit_for(output_format):
             other = self.fitting_format
+            kept = f"`compose merge --format {other}` keeps it; " if other else ""
             raise LoraFormatError(
                 f"{adapter.prefix.text} is a part for {module.encoder}, which the"
                 f" {output_format.name} format can't hold",
-                hint=f"`compose merge --format {other}` keeps it" if other else None,
+                hint=kept + SKIP_HINT,
             ).of(self.path)
 
 
 ScaledLora: TypeAlias = tuple[LoraFile, float]  # a file in a mix, and its scale
 
 
-def read(path: Path, *, root: Path | None = None) -> LoraFile:
+def read(path: Path, *, root: Path | None = None, skip_text_encoder: bool = False) -> LoraFile:
     """The LoRA file at `path`; raises `BadLora`, naming the file and why it can't be used.
+
+    With `skip_text_encoder` all of its parts for text encoders are left out, readable or not.
 
     PEFT's configuration beside it may be a link that stays within the folder `root`; for links
     without a root see `peft_config_path`.
     """
     with Naming(path), Source(path) as source:
+        skipped = _skip_text_encoders(source) if skip_text_encoder else 0
         file = _read(path, source, root)
         source.check()
+    if not skipped:
         return file
+    note = f"its {counted(skipped, 'tensor')} for text encoders are left out (--skip-text-encoder)"
+    return replace(file, notes=(*file.notes, note), skipped=skipped)
+
+
+def _skip_text_encoders(source: Source) -> int:
+    """Take the tensors of text encoders out of the header; how many there were."""
+    tensors = source.header.tensors
+    kept = {
+        key: tensor
+        for key, tensor in tensors.items()
+        if not any(family.files.in_encoder(key) for family in registered())
+    }
+    if tensors and not kept:
+        raise LoraFormatError("has tensors for text encoders and nothing else")
+    source.header = replace(source.header, tensors=kept)
+    return len(tensors) - len(kept)
 
 
 def _read(path: Path, source: Source, root: Path | None) -> LoraFile:
@@ -194,23 +217,37 @@ def shared_family(files: Sequence[LoraFile]) -> Family:
     return files[0].family if files else default()
 
 
-def _check_keys(family: Family, keys: Mapping[str, object]) -> None:
-    """Raise `LoraFormatError` if the file is empty, or has an unknown key."""
-    if not keys:
+def _check_keys(family: Family, tensors: Mapping[str, Tensor]) -> None:
+    """Raise `LoraFormatError` if the file is empty, or has an unknown key or another's widths."""
+    if not tensors:
         raise LoraFormatError("has no tensors")
-    unknown = [key for key in keys if not family.files.has_key(key)]
+    files = family.files
+    unknown = [key for key in tensors if not files.has_key(key)]
+    for refusal in files.refusals:
+        keys = unknown if refusal.width is None else tensors
+        hits = [key for key in keys if _fits(refusal, key, tensors[key].shape, files.hidden)]
+        if hits:
+            raise _refusal(files, hits, unknown, refusal.words, refusal.hint)
     if unknown:
-        raise _refusal(family, unknown)
-    if all(key in family.files.norm_keys for key in keys):
+        words = f"not a known key of a {files.label} LoRA"
+        raise _refusal(files, unknown, unknown, words, None)
+    if all(key in files.norm_keys for key in tensors):
         raise LoraFormatError("has scales of norms and nothing else: not a LoRA")
 
 
-def _refusal(family: Family, unknown: list[str]) -> LoraFormatError:
-    for pattern, words in family.files.refusals:
-        hits = [key for key in unknown if pattern.search(key)]
-        if hits:
-            return LoraFormatError(f"{_named(hits)}: {words}")
-    return LoraFormatError(f"{_named(unknown)}: not a known key of a {family.files.label} LoRA")
+def _fits(refusal: Refusal, key: str, shape: tuple[int, ...], hidden: int) -> bool:
+    if refusal.width is not None and (refusal.width not in shape or hidden in shape):
+        return False
+    return bool(refusal.pattern.search(key))
+
+
+def _refusal(
+    files: FamilyFiles, hits: list[str], unknown: list[str], words: str, hint: str | None
+) -> LoraFormatError:
+    """Where nothing but a text encoder is in the way, the way on is to leave it out."""
+    if unknown and all(map(files.in_encoder, unknown)):
+        hint = SKIP_HINT
+    return LoraFormatError(f"{_named(hits)}: {words}", hint=hint)
 
 
 def _named(keys: list[str]) -> str:

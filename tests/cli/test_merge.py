@@ -235,9 +235,8 @@ def test_scales_of_norms_apply_in_full_and_that_is_said(tmp_path: Path) -> None:
     ran = compose("merge", str(path), "-o", "k.safetensors", "--force", at=tmp_path)
     assert (ran.status, ran.out.endswith(f"note: control.safetensors {said}\n")) == (0, True)
     ran = compose("merge", f"{path}:0", "-o", "k.safetensors", "--force", at=tmp_path)
-    assert "note: control.safetensors is left out, scales of norms and all: its scale is 0" in (
-        ran.out
-    )
+    assert "note: control.safetensors adds nothing: its scale is 0\n" in ran.out
+    assert "scales of norms" not in ran.out
     assert not any(v.shape == (128,) for v in load_file(tmp_path / "k.safetensors").values())
 
 
@@ -320,6 +319,76 @@ def named(word: str) -> bool:
     return word.partition(":")[0] in ("a", "b", "c", "gone")
 
 
+def bad_files(at: Path) -> dict[str, str]:
+    """Files among good ones that can't be used, each with a word of the reason."""
+    write_lora(at / "a.safetensors", 1)
+    write_lora(at / "b.safetensors", 2)
+    (at / "empty.safetensors").touch()
+    (at / "page.safetensors").write_text("<!DOCTYPE html><html>log in</html>")
+    (at / "cut.safetensors").write_bytes((at / "a.safetensors").read_bytes()[:-1])
+    (at / "README.md").write_text("# LoRAs\n\nMade with compose.\n")
+    write_t5(at / "t5.safetensors")
+    return {
+        "empty.safetensors": "is empty",
+        "page.safetensors": "a web page",
+        "cut.safetensors": "is cut short",
+        "README.md": "is not a safetensors file\n  name a .safetensors file",
+        "t5.safetensors": "a part for T5",
+    }
+
+
+@pytest.mark.parametrize("command", [("merge", "-o", "k.safetensors"), ("inspect",)])
+def test_every_bad_file_is_named_at_once(tmp_path: Path, command: tuple[str, ...]) -> None:
+    bad = bad_files(tmp_path)
+    if command == ("inspect",):
+        del bad["t5.safetensors"]  # a report holds every layer
+    files = sorted(["a.safetensors", "b.safetensors", *bad])
+    ran = compose(*command, *files, at=tmp_path)
+    assert ran.status == 1
+    for name, reason in bad.items():
+        assert f"compose: {name}: " in ran.err and reason in ran.err, ran.err
+    assert ran.err.endswith(f"compose: {len(bad)} of {len(files)} LoRA files can't be used\n")
+    with pytest.raises(BadLora, match=r"cut short.*is empty") as raised:
+        merge(
+            [tmp_path / name for name in ("b.safetensors", "cut.safetensors", "empty.safetensors")],
+            tmp_path / "k.safetensors",
+        )
+    assert len(raised.value.errors) == 2
+    assert not (tmp_path / "k.safetensors").exists()
+
+
+@pytest.mark.parametrize("command", [("merge", "-o", "k.safetensors"), ("inspect",)])
+def test_what_is_no_lora_file_gets_a_next_step(tmp_path: Path, command: tuple[str, ...]) -> None:
+    bad_files(tmp_path)
+    (tmp_path / "r.yaml").write_text("name: R\nconcepts: [{name: A, scale: 1}]\n")
+    (tmp_path / "none").mkdir()
+    ran = compose(*command, ".", "none", "gone.safetensors", "r.yaml", at=tmp_path)
+    assert ran.status == 64
+    first, hint, _ = ran.err.splitlines()
+    for words in ("none is a folder", "gone.safetensors does not exist"):
+        assert words in first
+    if command[0] == "merge":
+        assert ". is a folder" in first and "r.yaml is a recipe" in first
+        assert "./*.safetensors names its LoRA files" in hint
+        assert "compose apply creates the model of a recipe" in hint
+    (tmp_path / "r.yaml").unlink()
+    hint = compose(*command, ".", at=tmp_path).err.splitlines()[1]
+    assert ".safetensors files; ./*.safetensors names its LoRA files" in hint
+
+
+@pytest.mark.parametrize("scale", ["0", "-0.0"])
+def test_a_scale_of_0_is_noted(tmp_path: Path, loras: Path, scale: str) -> None:
+    ran = compose(
+        "merge",
+        f"{loras}/ink.safetensors:{scale}",
+        f"{loras}/dust.safetensors",
+        "-o",
+        "k.safetensors",
+        at=tmp_path,
+    )
+    assert ran.out.endswith("\nnote: ink.safetensors adds nothing: its scale is 0\n")
+
+
 @pytest.mark.parametrize(
     "report", ["a.safetensors", "k.safetensors", "new.safetensors", "r.yaml", "folder", "no/r.json"]
 )
@@ -360,6 +429,61 @@ def test_parts_for_t5_need_kohyas_form(tmp_path: Path, more: list[str]) -> None:
         "merge", "t5.safetensors", "-o", "k.safetensors", "--format", "kohya", *more, at=tmp_path
     )
     assert (ran.status, (tmp_path / "k.safetensors").exists()) == (0, not more)
+
+
+ENCODERS = {
+    "a norm": {"lora_te1_text_model_final_layer_norm.w_norm": np.ones(768, np.float32)},
+    "CLIP-G": {
+        "lora_te2_text_model_encoder_layers_31_mlp_fc1.lora_down.weight": np.ones((1, 1280), "f4"),
+        "lora_te2_text_model_encoder_layers_31_mlp_fc1.lora_up.weight": np.ones((5120, 1), "f4"),
+    },
+    "a wrong width": {
+        "lora_te1_text_model_encoder_layers_0_mlp_fc2.lora_down.weight": np.ones((1, 768), "f4"),
+        "lora_te1_text_model_encoder_layers_0_mlp_fc2.lora_up.weight": np.ones((768, 1), "f4"),
+    },
+    "DoRA": {"text_encoder.text_model.encoder.layers.0.mlp.fc2.dora_scale": np.ones(768, "f4")},
+    "an embedding": {"bundle_emb.cat.string_to_param.*": np.ones((1, 768), np.float32)},
+    "T5": {
+        "lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_down.weight": np.ones(
+            (1, 4096), "f4"
+        ),
+        "lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_up.weight": np.ones((4096, 1), "f4"),
+    },
+    "CLIP, which is fine": {
+        "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": np.ones((1, 768), "f4"),
+        "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": np.ones((3072, 1), "f4"),
+    },
+}
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_text_encoders_can_be_left_out(tmp_path: Path, loras: Path, encoder: str) -> None:
+    ink = loras / "ink.safetensors"
+    save_file({**load_file(ink), **ENCODERS[encoder]}, tmp_path / "wordy.safetensors")
+    merge([(ink, 0.5)], tmp_path / "plain.safetensors")
+    arguments = ("merge", "wordy.safetensors:0.5", "-o", "k.safetensors")
+    if encoder != "CLIP, which is fine":
+        ran = compose(*arguments, at=tmp_path)
+        assert (ran.status, "`compose merge --skip-text-encoder` writes" in ran.err) == (1, True)
+    ran = compose(*arguments, "--skip-text-encoder", at=tmp_path)
+    count = len(ENCODERS[encoder])
+    note = (
+        f"note: wordy.safetensors: its {count} tensor{'s' * (count > 1)} for text encoders are left"
+    )
+    assert (ran.status, note in ran.out) == (0, True), ran
+    ours, plain = (load_file(tmp_path / f"{name}.safetensors") for name in ("k", "plain"))
+    assert ours.keys() == plain.keys()
+    assert all(ours[key].tobytes() == plain[key].tobytes() for key in ours)
+    assert metadata(tmp_path / "k.safetensors")["compose.text_encoder"] == "skipped"
+    assert "compose.text_encoder" not in metadata(tmp_path / "plain.safetensors")
+    ran = compose("inspect", "wordy.safetensors", "--skip-text-encoder", at=tmp_path)
+    assert (ran.status, "for text encoders are left out" in ran.out) == (0, True), ran
+
+
+def test_a_text_encoder_alone_leaves_nothing(tmp_path: Path) -> None:
+    save_file(ENCODERS["CLIP-G"], tmp_path / "g.safetensors")
+    ran = compose("inspect", "g.safetensors", "--skip-text-encoder", at=tmp_path)
+    assert (ran.status, "for text encoders and nothing else" in ran.err) == (1, True)
 
 
 def test_the_engine_says_the_same_of_t5_before_anything_is_made(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -115,3 +116,30 @@ def test_a_disk_that_fills_up_meanwhile(tmp_path: Path, monkeypatch: pytest.Monk
     with no_room(1 << 20), pytest.raises(TargetError, match=r"out\.safetensors can't be written"):
         deliver(path, out, sharing=[])
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "free some space"),
+        (errno.EACCES, "a folder that you may write to"),
+        (errno.EPERM, "a folder that you may write to"),
+        (errno.EROFS, "not read-only"),
+        (errno.ENAMETOOLONG, "a shorter name"),
+        (errno.EIO, "another folder or disk"),
+    ],
+)
+def test_the_hint_is_what_helps_against_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, hint: str
+) -> None:
+    def fail(path: Path, *, mode: int = 0) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(delivery.atomic, "create", fail)
+    path, out = source(tmp_path), tmp_path / "out.safetensors"
+    monkeypatch.setattr(delivery, "free_space", free)
+    with pytest.raises(TargetError, match=os.strerror(number)) as raised:
+        deliver(path, out, sharing=[])
+    assert hint in (raised.value.hint or "")
+    assert ("space" in hint) == ("space" in (raised.value.hint or ""))

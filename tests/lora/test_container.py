@@ -20,7 +20,7 @@ from support.sizes import size
 
 from composer.errors import BadLora
 from composer.lora import container, read
-from composer.lora.container import HEADER_LIMIT, Positioned, Source
+from composer.lora.container import NOTE_LIMIT, PARSED_LIMIT, Positioned, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,11 +148,11 @@ def _sparse(path: Path, header: int) -> None:
 BOMBS: dict[str, Callable[[Path], object]] = {
     "a header of 7 GB": lambda path: _sparse(path, 7 * 2**30),
     "a header of 2^64 - 1": lambda path: _sparse(path, 2**64 - 1),
-    "a header at the limit, of zeros": lambda path: _sparse(path, HEADER_LIMIT),
-    "lists": lambda path: file(path, b'{"a":[' + b"[]," * (HEADER_LIMIT // 3 - 9) + b"1]}"),
-    "objects": lambda path: file(path, b'{"a":[' + b"{}," * (HEADER_LIMIT // 3 - 9) + b"1]}"),
-    "numbers": lambda path: file(path, b'{"a":[' + b"777," * (HEADER_LIMIT // 4 - 9) + b"1]}"),
-    "quotes": lambda path: file(path, b'{"' + b'\\"' * (HEADER_LIMIT // 2 - 9)),
+    "a header at the limit, of zeros": lambda path: _sparse(path, PARSED_LIMIT),
+    "lists": lambda path: file(path, b'{"a":[' + b"[]," * (PARSED_LIMIT // 3 - 9) + b"1]}"),
+    "objects": lambda path: file(path, b'{"a":[' + b"{}," * (PARSED_LIMIT // 3 - 9) + b"1]}"),
+    "numbers": lambda path: file(path, b'{"a":[' + b"777," * (PARSED_LIMIT // 4 - 9) + b"1]}"),
+    "quotes": lambda path: file(path, b'{"' + b'\\"' * (PARSED_LIMIT // 2 - 9)),
     "a backslash at the end": lambda path: file(path, b'{"' + b'\\"' * 999_999 + b"\\"),
     "tensors": lambda path: file(
         path,
@@ -179,7 +179,31 @@ def test_bombs_are_refused_quickly_and_in_little_memory(tmp_path: Path, bomb: st
     tracemalloc.stop()
     path.unlink()  # not every file system keeps 8 GB of zeros for nothing
     assert taken < 5
-    assert peak < 8 * HEADER_LIMIT
+    assert peak < 8 * PARSED_LIMIT
+
+
+@pytest.mark.parametrize("tail", [b"", b"\\\\", b'\\"', b'\\\\\\"', b"\\u0041", "\u00e9".encode()])
+@pytest.mark.parametrize("before", [0, 1])
+def test_of_a_header_that_is_too_long_the_long_texts_are_left_out(
+    tmp_path: Path, before: int, tail: bytes
+) -> None:
+    """Wherever a piece of it ends: within an escape, a character, or before a quote."""
+    title = "k" * before
+    long = b"x" * (PARSED_LIMIT - before) + tail * 200_000
+    notes = b'"ss_output_name":"%s\\"n\\\\","ss_tag_frequency":"%s","z":"%s"' % (
+        title.encode(),
+        long,
+        b"y" * NOTE_LIMIT,
+    )
+    rest = json.dumps(GOOD).encode()[1:]
+    with Source(file(tmp_path / "a.safetensors", b'{"__metadata__":{' + notes + b"}," + rest)) as a:
+        assert a.header.metadata["ss_output_name"] == title + '"n\\'
+        assert a.header.metadata["ss_tag_frequency"] == f"({len(long)} bytes, left out)"
+        assert a.header.metadata["z"] == "y" * NOTE_LIMIT
+        assert a.header.tensors.keys() == GOOD.keys() - {"__metadata__"}
+    again = read(tmp_path / "a.safetensors")
+    with Source(again.path, again.header) as b:
+        assert b.header is again.header
 
 
 json_values = st.recursive(

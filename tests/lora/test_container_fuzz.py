@@ -26,7 +26,7 @@ from support.sizes import size
 
 from composer.errors import BadLora
 from composer.lora import read
-from composer.lora.container import HEADER_LIMIT
+from composer.lora.container import HEADER_LIMIT, PARSED_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -116,9 +116,12 @@ def header(*entries: bytes) -> bytes:
     return b"{" + b",".join(entries) + b"}"
 
 
-def filled(before: bytes, unit: bytes, after: bytes = b"") -> bytes:
-    """As large a header as may be, of one unit again and again."""
-    return before + unit * ((HEADER_LIMIT - len(before) - len(after)) // len(unit)) + after
+LONG = size(20_000_000, HEADER_LIMIT)  # bytes of a header that takes long to look through
+
+
+def filled(before: bytes, unit: bytes, after: bytes = b"", *, limit: int = PARSED_LIMIT) -> bytes:
+    """As large a header as may be parsed, of one unit again and again."""
+    return before + unit * ((limit - len(before) - len(after)) // len(unit)) + after
 
 
 def plausible(path: Path, *, rows: int, dtype: str, missing: int = 0, more: int = 0) -> None:
@@ -172,13 +175,31 @@ NASTY: dict[str, tuple[Callable[[Path], object], str]] = {
         "belong to none",
     ),
     "8 GB sparse, zeros for a header": (
-        lambda path: file(path, b"{", length=HEADER_LIMIT, whole=8 * GIB),
+        lambda path: file(path, b"{", length=PARSED_LIMIT, whole=8 * GIB),
         "not valid JSON",
+    ),
+    "100 MB of zeros for a header": (
+        lambda path: file(path, b"{", length=HEADER_LIMIT, whole=8 * GIB),
+        "besides its longest texts",
+    ),
+    "20 MB of escapes": (
+        lambda path: file(path, filled(b'{"', b'\\"', limit=LONG)),
+        "not valid JSON",
+    ),
+    "100 MB of texts": (
+        lambda path: file(path, filled(b'{"a":[', b'"",', b"1]}", limit=HEADER_LIMIT)),
+        "more than 200,000",
+    ),
+    "100 MB of long texts": (
+        lambda path: file(
+            path, filled(b'{"a":[', b'"' + b"x" * 2**19 + b'",', b"1]}", limit=HEADER_LIMIT)
+        ),
+        "besides its longest texts",
     ),
     "8 GB of nothing": (lambda path: file(path, b"", whole=8 * GIB), "not a safetensors file"),
     "16 MiB of brackets": (
         lambda path: file(path, b'{"a":' + b"[" * 2**24),
-        "claims a header of 16,777,221 bytes",
+        "has a header of more than 8,388,608 bytes besides its longest texts",
     ),
     "brackets": (lambda path: file(path, filled(b'{"a":', b"[")), "more than 200,000"),
     "braces": (lambda path: file(path, filled(b"", b"{")), "more than 200,000"),
@@ -277,6 +298,23 @@ def test_the_largest_that_may_be(tmp_path: Path, judge: Judge) -> None:
         assert judge.verdict(path).outcome == "read"
 
 
+@pytest.mark.parametrize(
+    "unit", [EMOJI, b"\\\\", b'\\"tags\\": \\\\', b"a, photo of [a] {knight} \\n"]
+)
+def test_captions_up_to_the_limit_of_safetensors(tmp_path: Path, judge: Judge, unit: bytes) -> None:
+    """Texts that are too long to be read are left out: what stands beside them is read as ever."""
+    path = tmp_path / "captions.safetensors"
+    captions = filled(
+        b"{" + TEXT,
+        unit,
+        b'","ss_output_name":"Ink"},' + A[:-1] + b"}}",
+        limit=LONG,
+    )
+    file(path, captions, whole=8 + len(captions) + 4)
+    verdict = judge.verdict(path)
+    assert (verdict.outcome, list(verdict.tensors)) == ("read", ["a"])
+
+
 def test_the_judge_measures(tmp_path: Path) -> None:
     """A judge that always says 0 would pass everything."""
     path = tmp_path / "measured.safetensors"
@@ -286,7 +324,7 @@ def test_the_judge_measures(tmp_path: Path) -> None:
         little = judge.verdict(path)
         NASTY["widened text"][0](path)
         much = judge.verdict(path)
-    assert much.peak > little.peak + 4 * HEADER_LIMIT
+    assert much.peak > little.peak + 4 * PARSED_LIMIT
     assert much.seconds > little.seconds + 0.02
 
 

@@ -13,6 +13,7 @@ from support.lora_tensors import QKV, Q, pair, saved, zeros
 
 from composer.errors import BadLora
 from composer.lora import read
+from composer.lora.families import default
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +81,88 @@ def test_a_key_that_is_not_read(tmp_path: Path, key: str, reason: str) -> None:
     refused(saved(tmp_path / "odd.safetensors", tensors), key, reason)
 
 
+# A key of another model, the width of its tensor, and the model.
+OTHERS: tuple[tuple[str, int, str], ...] = (
+    ("transformer.transformer_blocks.3.attn.to_q.lora_A.weight", 1536, "Stable Diffusion 3:"),
+    ("transformer.transformer_blocks.37.attn.to_out.0.lora_A.weight", 2432, "Diffusion 3.5 Large"),
+    ("lora_unet_joint_blocks_0_context_block_attn_qkv.alpha", 1, "Stable Diffusion 3:"),
+    ("transformer.single_transformer_blocks.0.attn.to_out.lora_A.weight", 6144, "FLUX.2"),
+    ("diffusion_model.double_blocks.0.img_attn.proj.lora_A.weight", 6144, "FLUX.2"),
+    ("lora_unet_double_blocks_0_img_attn_proj.lora_down.weight", 4096, "FLUX.2"),
+    ("transformer.transformer_blocks.0.ff.linear_in.lora_A.weight", 6144, "FLUX.2"),
+    ("transformer.transformer_blocks.0.img_mlp.net.0.proj.lora_A.weight", 3072, "Qwen-Image"),
+    ("lora_unet_transformer_blocks_0_txt_mod_1.lora_down.weight", 3072, "Qwen-Image"),
+    ("transformer.transformer_blocks.59.attn.add_k_proj.lora_A.weight", 3072, "Qwen-Image"),
+    ("diffusion_model.blocks.0.self_attn.q.lora_A.weight", 5120, "Wan"),
+    ("lora_unet_blocks_39_cross_attn_k_img.lora_down.weight", 5120, "Wan"),
+    ("transformer.blocks.0.attn2.to_v.lora_A.weight", 1536, "Wan"),
+    ("diffusion_model.blocks.0.self_attn.q_proj.lora_A.weight", 2048, "Cosmos"),
+    ("lora_unet_blocks_0_adaln_modulation_mlp_1.lora_down.weight", 2048, "Cosmos"),
+    ("diffusion_model.double_blocks.0.img_attn_qkv.lora_A.weight", 3072, "Hunyuan"),
+    ("lora_unet_single_blocks_0_modulation_linear.lora_down.weight", 3072, "Hunyuan"),
+    ("transformer.context_embedder.token_refiner.refiner_blocks.0.attn.to_q.alpha", 1, "Hunyuan"),
+    ("lora_unet_double_stream_blocks_0_block_attn1_to_q.lora_down.weight", 2560, "HiDream"),
+    ("diffusion_model.layers.0.attention.qkv.lora_A.weight", 3840, "Z-Image"),
+    ("lora_unet_noise_refiner_0_feed_forward_w1.lora_down.weight", 2304, "Lumina"),
+    ("transformer.layers.0.self_attention.to_q.lora_A.weight", 3072, "ERNIE-Image"),
+    ("diffusion_model.transformer_blocks.0.attn1.to_q.lora_A.weight", 2048, "LTX-Video"),
+    ("transformer.transformer_blocks.0.audio_attn1.to_q.lora_A.weight", 2048, "LTX-Video"),
+    ("transformer.transformer_blocks.0.attn1.to_q.lora_A.weight", 1152, "PixArt"),
+    ("transformer.transformer_blocks.0.attn2.to_k.lora_A.weight", 2240, "Sana"),
+    ("transformer.transformer_blocks.0.attn1.add_q_proj.lora_A.weight", 1536, "Mochi"),
+    ("transformer.transformer_blocks.0.attn1.to_q.lora_A.weight", 3072, "CogVideoX"),
+    ("transformer.joint_transformer_blocks.0.attn.to_q.lora_A.weight", 3072, "AuraFlow"),
+    ("lora_unet_single_transformer_blocks_0_ff_linear_1.lora_down.weight", 3072, "AuraFlow"),
+    ("visual_transformer_blocks.0.self_attention.to_query.lora_A.weight", 2048, "Kandinsky"),
+    ("lora_prior_unet_down_blocks_0_1_kv_mapper_1.lora_down.weight", 2048, "Stable Cascade"),
+    ("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight", 640, "SDXL"),
+    ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", 4096, "a language model"),
+)
+
+
+@pytest.mark.parametrize(("key", "width", "model"), OTHERS)
+def test_a_file_for_another_model_is_refused_by_its_name(
+    tmp_path: Path, key: str, width: int, model: str
+) -> None:
+    tensors = {key: zeros() if key.endswith("alpha") else zeros(2, width), **pair(Q)}
+    error = refused(saved(tmp_path / "other.safetensors", tensors), f"has {key}", model)
+    assert error.message.endswith("made for another model, not for FLUX.1")
+
+
+def test_no_key_of_a_text_encoder_names_another_model() -> None:
+    files = default().files
+    (encoders,) = (one for one in files.source_formats if one.name == files.encoder_format)
+    others = [one for one in files.refusals if one.words.endswith("not for FLUX.1")][:-1]
+    for name in encoders.layers:
+        assert files.in_encoder(name) and not any(one.pattern.search(name) for one in others), name
+    for name in ("", *files.prefixes):
+        layer = files.prefixes[name][0].layer if name else None
+        assert files.in_encoder(name) == bool(layer and layer.module.encoder), name
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("lora_unet_double_blocks_0_img_attn_norm_query_norm.diff", "without norms"),
+        ("lora_unet_double_blocks_0_img_attn_norm_key_norm.w_norm", "without norms"),
+        ("diffusion_model.double_blocks.3.txt_attn.norm.key_norm.diff", "without norms"),
+        ("transformer.transformer_blocks.0.attn.norm_added_k.diff_b", "without norms"),
+        (f"{QKV}.b_norm", "without norms"),
+        (f"{QKV}.diff", "extract a LoRA"),
+        (f"{Q}.set_weight", "extract a LoRA"),
+        (f"{Q}.dora_scale", "without DoRA"),
+        ("lora_te1_text_model_final_layer_norm.w_norm", "--skip-text-encoder"),
+        ("lora_te1_text_model_encoder_layers_0_layer_norm1.b_norm", "--skip-text-encoder"),
+        ("lora_te2_text_model_encoder_layers_31_mlp_fc1.alpha", "--skip-text-encoder"),
+        ("text_encoders.qwen.transformer.model.layers.0.mlp.alpha", "--skip-text-encoder"),
+        ("bundle_emb.cat.string_to_param.*", "--skip-text-encoder"),
+    ],
+)
+def test_the_advice_fits_what_is_refused(tmp_path: Path, key: str, hint: str) -> None:
+    path = saved(tmp_path / "odd.safetensors", {**pair(Q), key: zeros(2)})
+    assert hint in (refused(path, key).hint or "")
+
+
 def test_an_sdxl_file_is_named_as_that_and_not_by_its_text_encoder(tmp_path: Path) -> None:
     keys = [
         "lora_te1_text_model_encoder_layers_0_mlp_fc1.alpha",
@@ -123,8 +206,8 @@ BROKEN: tuple[tuple[Tensors, str, str], ...] = (
     ({f"{Q}.lora_B.weight": zeros(3072, 2)}, Q, "no down weight"),
     ({f"{Q}.alpha": zeros()}, Q, "an alpha and no weights"),
     ({f"{Q}.lora_B.bias": zeros(3072)}, Q, "no down and no up"),
-    (pair(Q, 1536, 1536), f"{Q}.lora_B.weight", "made for another model"),
-    (pair(Q, 1536, 3072), f"{Q}.lora_A.weight", "3072 inputs: made for another model"),
+    (pair(Q, 1600, 1600), f"{Q}.lora_B.weight", "made for another model"),
+    (pair(Q, 1600, 3072), f"{Q}.lora_A.weight", "3072 inputs: made for another model"),
     (pair(Q, outputs=9216), f"{Q}.lora_B.weight", "3072 outputs"),
     (pair("transformer.x_embedder", inputs=96), "x_embedder", "64 or 128 or 384 inputs"),
     (pair("transformer.proj_out", 15360, 64), "proj_out", "3072 inputs"),

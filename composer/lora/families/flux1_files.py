@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from composer.lora.families.flux1_models import BASE_MODELS, REASONS
+from composer.lora.families.flux1_models import BASE_MODELS, REASONS, TEXT_ENCODER
 from composer.lora.formats import (
     XLABS_SUFFIXES,
     FamilyFiles,
@@ -392,4 +392,6 @@ FILES = FamilyFiles(
     peft_prefixes=("transformer.", "text_encoder.", "text_encoder_2."),
     base_models=BASE_MODELS,
     refusals=REASONS,
+    hidden=HIDDEN,
+    encoder_keys=TEXT_ENCODER,
 )
