@@ -99,7 +99,7 @@ def sync_folder(folder: Path) -> None:
 
 def _prefix(path: Path) -> str:
     """How the names of temporary files for `path` begin; short, as file names have a limit."""
-    return f".{path.stem[:32]}."
+    return f".{path.name[:32]}."
 
 
 def _keep_mode(path: Path, temporary: Path) -> None:

@@ -11,6 +11,7 @@ import errno
 import getpass
 import hashlib
 import json
+import math
 import os
 import re
 import socket
@@ -26,7 +27,7 @@ from filelock import FileLock, Timeout
 from platformdirs import user_state_path
 
 from composer.errors import ComposeError, InvalidInput, Refused
-from composer.files.atomic import write_atomically
+from composer.files.atomic import sweep, write_atomically
 from composer.files.repository import is_link
 
 if TYPE_CHECKING:
@@ -212,6 +213,7 @@ def only_one(root: Path, state: Path, *, wait: float) -> Iterator[None]:
             hint="wait for it, or give --lock-timeout SECONDS",
         ) from busy
     try:
+        sweep(holder, now=math.inf)  # nobody else writes it now
         write_atomically(holder, json.dumps(_this_process()).encode())
         yield
     finally:

@@ -6,18 +6,20 @@ lock at the end.
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from composer.files.atomic import sweep
 from composer.files.state import prepare_state
 from composer.lock.candidates import with_replaced
 from composer.lock.codec import Plain, plain_entry, plain_intent
 from composer.lock.document import read_lock, write_lock
 from composer.lock.journal import Journal, known_state
-from composer.model import Entry, Intent, Lock, TargetLock
+from composer.model import LOCK_NAME, Entry, Intent, Lock, TargetLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -54,13 +56,16 @@ class Ledger:
         self.key = key
         self.clock = clock or steady_clock()
         self.uptime = clock or time.monotonic
+        self._journal = Journal(state)
         if write:
             prepare_state(state, root)
-        self._journal = Journal(state)
+            for file in (root / LOCK_NAME, self._journal.path):
+                sweep(file, now=math.inf)  # nobody else writes them now
         self._lock = read_lock(root)
         self._before = dict(self._lock.target(key).recipes)
         self._marked: set[str] = set()
         self._open: set[str] = set()
+        self._unsure: set[str] = set()  # recipes of events that may be in the journal or not
         self._guard = threading.Lock()
         self.refresh()
 
@@ -153,20 +158,25 @@ class Ledger:
 
     def _append(self, event: Plain) -> None:
         with self._guard:
-            self._journal.append({**event, "target": self.key})
+            try:
+                self._journal.append({**event, "target": self.key})
+            except BaseException:
+                self._unsure.add(event["recipe"])
+                raise
 
     def close(self, *, handled: Collection[str], owner: str | None = None) -> bool:
         """Fold the journal into the lock: True if the lock's bytes changed.
 
         Events of recipes that weren't `handled` stay, and those of any recipe until all that it
-        made is marked; so do open intents and other targets' events.
+        made is marked, or that an event could not be written for; so do open intents and other
+        targets' events.
         """
         with self._guard:
             unmarked = {p for id, p in self._made_for.items() if id not in self._marked}
             paths = {*self._entries, *self._made_for.values(), *self._journal.paths(self.key)}
             waiting = {*self.known_state.entries} - set(handled)
             undealt = {path for path in self._open if self._candidates.get(path)}
-            done = paths - waiting - unmarked - undealt
+            done = paths - waiting - unmarked - undealt - self._unsure
             changed = self._write_lock(owner, done - self._open)
             self._fold_away(done)
             return changed

@@ -99,7 +99,7 @@ def test_its_name_is_another_each_time_and_says_whose_it_is(folder: Path) -> Non
             assert temporary.parent == folder and temporary.stat().st_size == 0
             names.add(temporary.name)
     assert len(names) == 20
-    assert all(re.fullmatch(r"\.a\.long\.[0-9a-f]{16}\.compose\.tmp", name) for name in names)
+    assert all(re.fullmatch(r"\.a\.long\.name\.[0-9a-f]{16}\.compose\.tmp", name) for name in names)
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "file"])
@@ -131,8 +131,9 @@ def test_a_link_at_the_destination_is_replaced_and_not_followed(folder: Path) ->
 
 
 def test_only_our_own_old_ones_for_this_file_are_removed(folder: Path) -> None:
-    mine = folder / ".k.12.compose.tmp"
-    others = [folder / name for name in (".k.12.tmp", ".kk.12.compose.tmp", "k.12.compose.tmp")]
+    mine = folder / ".k.safetensors.12.compose.tmp"
+    names = (".k.safetensors.12.tmp", ".kk.safetensors.12.compose.tmp", ".k.html.12.compose.tmp")
+    others = [folder / name for name in (*names, "k.safetensors.12.compose.tmp")]
     for path in (mine, *others):
         path.touch()
     sweep(folder / "k.safetensors", now=time.time())

@@ -68,8 +68,8 @@ def test_a_link_that_has_the_temporary_name_is_not_followed(
 ) -> None:
     """Nobody can guess the name; this test does."""
     monkeypatch.setattr(atomic.secrets, "token_hex", lambda size: "guessed")
-    stem = (project / command[-1]).stem
-    (project / f"out/.{stem}.guessed.compose.tmp").symlink_to("../../precious")
+    name = (project / command[-1]).name
+    (project / f"out/.{name}.guessed.compose.tmp").symlink_to("../../precious")
     ran = compose(*command, at=project)
     assert ran.status == 1 and "can't be written: File exists" in ran.out + ran.err, ran
     assert is_unharmed(project) and not (project / command[-1]).exists()
@@ -80,9 +80,9 @@ def test_links_of_guessable_names_are_in_nobodys_way(
     project: Path, command: tuple[str, ...]
 ) -> None:
     """Temporary names once were made of the process id."""
-    stem, here = (project / command[-1]).stem, os.getpid()
+    out, here = (project / command[-1]).name, os.getpid()
     for process in range(here - 20, here + 20):
-        for name in (f".{stem}.{process}.compose.tmp", f"{stem}.{process}.tmp"):
+        for name in (f".{out}.{process}.compose.tmp", f"{out}.{process}.tmp"):
             (project / "out" / name).symlink_to("../../precious")
     ran = compose(*command, at=project)
     assert (ran.status, is_unharmed(project)) == (0, True), ran

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+import pytest
 from support.lock_samples import KEY, KNIGHT, OWNER, SAMPLE, lock_of
-from support.state import state_of
+from support.model_types import COMPOSITION
+from support.state import made_state, state_of
 
-from composer.lock import LOCK_NAME, Ledger, read_lock
-from composer.model import Entry, Replaced
+from composer.lock import LOCK_NAME, Ledger, read_lock, remember
+from composer.model import Concept, Content, Entry, Next, Replaced
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,3 +43,41 @@ def test_an_id_that_becomes_current_leaves_replaced(tmp_path: Path) -> None:
     ledger.record("b.yaml", Entry("B", composition="two"))
     ledger.close(handled=["a.yaml", "b.yaml"])
     assert read_lock(tmp_path).target("local").recipes["a.yaml"].replaced == ()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_an_event_whose_sync_failed_is_not_folded_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """It is in the journal though this run does not count it, and names a model without our tag."""
+    content = Content.of(COMPOSITION, [Concept("lora_ink", 0.5)])
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
+    intents = {path: ledger.intend(path, "Knight", content) for path in ("a.yaml", "b.yaml")}
+
+    def failing(descriptor: int) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        entry = Entry("Knight", next=Next("comp", content, "created"))
+        with pytest.raises(OSError, match=os.strerror(number)):
+            ledger.record("a.yaml", entry, closes=intents["a.yaml"], made="comp")
+    ledger.record("b.yaml", Entry("Rogue"), closes=intents["b.yaml"], made="other")
+    ledger.marked("other")
+    ledger.close(handled=["a.yaml", "b.yaml"])
+    memory = remember(tmp_path, "local", state_of(tmp_path))
+    assert list(memory.made) == ["comp"] and set(memory.entries["a.yaml"].ids) == {"comp"}
+    assert list(read_lock(tmp_path).target("local").recipes) == ["b.yaml"]
+
+
+def test_temporary_files_of_the_lock_and_the_journal_are_removed_at_once(tmp_path: Path) -> None:
+    """A killed run left them; who holds the file lock knows that no other writes these files."""
+    state = made_state(tmp_path)
+    mine = (tmp_path / ".compose.lock.1.compose.tmp", state / ".journal.jsonl.2.compose.tmp")
+    others = (tmp_path / ".compose.html.3.compose.tmp", tmp_path / ".ink.safetensors.4.compose.tmp")
+    for path in (*mine, *others):
+        path.touch()
+    Ledger(tmp_path, "local", state, write=False)
+    assert all(path.exists() for path in (*mine, *others))
+    Ledger(tmp_path, "local", state)
+    assert [path.exists() for path in (*mine, *others)] == [False, False, True, True]
