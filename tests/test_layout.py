@@ -32,6 +32,7 @@ ACROSS_MODULES = {
         "composition_mixes",
         "composition_small",
         "container_fuzz",
+        "format_sweep",
         "peft_beside",
         "reading_keys",
         "reading_refusals",

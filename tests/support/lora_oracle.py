@@ -87,6 +87,54 @@ def _of(up: NDArray[Any], rows: Iterable[slice]) -> NDArray[Any]:
     return np.concatenate([up[one] for one in rows])
 
 
+# --- entries -----------------------------------------------------------------------------
+
+PLACES = 24  # rows and columns of a module that are compared
+
+
+def entries(path: Path, scale: float = 1.0) -> dict[str, NDArray[Any]]:
+    """scale * c * ΔW of every module at its `places`: for layers whose LoHa or LoKr would take
+    gigabytes. Biases have no columns."""
+    found: dict[str, NDArray[Any]] = {}
+    config = _config(path)
+    for stem, pieces in _by_stem(load(path)).items():
+        factor = _factor(stem, pieces, config)
+        bias = _bias(pieces, scale * factor, scale)
+        for module, slices in STEMS[stem].parts.items():
+            rows = np.concatenate([np.arange(one.start, one.stop) for one in slices])
+            chosen, columns = places(module, len(rows), STEMS[stem].inputs)
+            rows = rows[chosen]
+            values = scale * factor * _at(pieces, rows, columns)
+            found[module] = found.get(module, 0.0) + values
+            if bias is not None:
+                found[f"{module}.bias"] = bias[rows]
+    return found
+
+
+def places(module: str, outputs: int, inputs: int) -> Pair:
+    """Rows and columns of a module, the same in every file."""
+    random = np.random.default_rng(len(module))
+    return random.integers(outputs, size=PLACES), random.integers(inputs, size=PLACES)
+
+
+def _at(pieces: Pieces, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[Any]:
+    """Entries of the matrix that these are together."""
+    product: NDArray[Any]
+    if "down" in pieces:
+        product = pieces["up"][rows] @ pieces["down"][:, columns]
+    elif ".hada_w1_a" in pieces:
+        one, two = (
+            pieces[f".hada_w{n}_a"][rows] @ pieces[f".hada_w{n}_b"][:, columns] for n in "12"
+        )
+        product = one * two
+    else:
+        one, two = _side(pieces, "1"), _side(pieces, "2")
+        height, width = two.shape
+        first = one[rows // height][:, columns // width]
+        product = first * two[rows % height][:, columns % width]
+    return product
+
+
 # --- one LoRA ----------------------------------------------------------------------------
 
 
@@ -153,6 +201,8 @@ def _config(path: Path) -> dict[str, Any]:
     beside = path.with_name("adapter_config.json")
     if not raw and beside.exists():
         return dict.fromkeys(PEFT, json.loads(beside.read_text("utf-8")))
+    if "r" in raw:  # of a model saved alone
+        return {"": raw}
     found: dict[str, Any] = {}
     for key, value in raw.items():
         model, _, field = key.partition(".")

@@ -48,6 +48,7 @@ class Lora:
     alpha: float | None = None
     alpha_type: str = "F32"
     bias: str | None = None
+    reshape: bool = False  # the layer's shape beside the weights, as ComfyUI has it
 
     @property
     def layer(self) -> Layer:
@@ -66,6 +67,7 @@ class File:
     norms: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     beside: bool = False
+    weights: str = "adapter_model.safetensors"  # the file's name where it lies beside
     seed: int = 0
     adapter: str | None = None
     underscore: bool = False
@@ -85,7 +87,7 @@ def save(file: File, path: Path) -> Path:
     if file.beside:
         path.mkdir()
         (path / "adapter_config.json").write_text(config, "utf-8")
-        path = path / "adapter_model.safetensors"
+        path = path / file.weights
     save_file(tensors, path, metadata=metadata)
     return path
 
@@ -111,6 +113,8 @@ def _tensors(lora: Lora, rng: np.random.Generator) -> Tensors:
     if lora.bias:
         bias = rng.standard_normal(lora.layer.outputs) * 0.1
         made[f"{lora.stem}{lora.bias}"] = bias.astype(FLOATS[lora.dtype])
+    if lora.reshape:
+        made[f"{lora.stem}.reshape_weight"] = np.array([lora.layer.outputs, lora.layer.inputs])
     return made
 
 
