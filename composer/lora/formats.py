@@ -258,7 +258,8 @@ class BaseModel:
 class Refusal:
     """Why a file with a key that fits `pattern` can't be used, and what to do, if anything helps.
 
-    With a `width`, the tensor must have it as a dimension, and not the family's own `hidden` one.
+    With a `width`, the layer must have it as its inputs or outputs, and not the family's own
+    `hidden` one.
     """
 
     pattern: re.Pattern[str]

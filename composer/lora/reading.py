@@ -20,7 +20,7 @@ from composer.lora.container import Header, Source
 from composer.lora.dtypes import WEIGHTS
 from composer.lora.errors import SKIP_HINT, LoraFormatError, Naming, shown
 from composer.lora.families import default, of_keys, registered
-from composer.lora.formats import LoraFacts, Tagged
+from composer.lora.formats import LoraFacts, Tagged, TensorRole, spelled
 from composer.lora.peft_config import PEFT_PREFIXES, Configs, doubts
 from composer.text import counted, visible
 
@@ -217,6 +217,13 @@ def shared_family(files: Sequence[LoraFile]) -> Family:
     return files[0].family if files else default()
 
 
+# The dimension of a tensor that is the layer's: its outputs (0) or its inputs (1).
+_SIDES = {
+    **dict.fromkeys((TensorRole.UP, TensorRole.HADA_W1A, TensorRole.HADA_W2A), 0),
+    **dict.fromkeys((TensorRole.DOWN, TensorRole.HADA_W1B, TensorRole.HADA_W2B), 1),
+}
+
+
 def _check_keys(family: Family, tensors: Mapping[str, Tensor]) -> None:
     """Raise `LoraFormatError` if the file is empty, or has an unknown key or another's widths."""
     if not tensors:
@@ -225,7 +232,7 @@ def _check_keys(family: Family, tensors: Mapping[str, Tensor]) -> None:
     unknown = [key for key in tensors if not files.has_key(key)]
     for refusal in files.refusals:
         keys = unknown if refusal.width is None else tensors
-        hits = [key for key in keys if _fits(refusal, key, tensors[key].shape, files.hidden)]
+        hits = [key for key in keys if _fits(refusal, key, tensors[key].shape, files)]
         if hits:
             raise _refusal(files, hits, unknown, refusal.words, refusal.hint)
     if unknown:
@@ -235,10 +242,21 @@ def _check_keys(family: Family, tensors: Mapping[str, Tensor]) -> None:
         raise LoraFormatError("has scales of norms and nothing else: not a LoRA")
 
 
-def _fits(refusal: Refusal, key: str, shape: tuple[int, ...], hidden: int) -> bool:
-    if refusal.width is not None and (refusal.width not in shape or hidden in shape):
+def _fits(refusal: Refusal, key: str, shape: tuple[int, ...], files: FamilyFiles) -> bool:
+    if not refusal.pattern.search(key):
         return False
-    return bool(refusal.pattern.search(key))
+    widths = () if refusal.width is None else _widths(files, key, shape)
+    return refusal.width is None or (refusal.width in widths and files.hidden not in widths)
+
+
+def _widths(files: FamilyFiles, key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The dimensions of a tensor that may be the layer's: its rank is not, nor is any of a LoKr,
+    whose matrices have divisors of them."""
+    meaning = spelled(files, key)
+    if meaning is None:
+        return () if ".lokr_" in key else shape
+    side = _SIDES.get(meaning[1])
+    return () if side is None else shape[side : side + 1]
 
 
 def _refusal(

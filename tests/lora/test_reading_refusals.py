@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -127,6 +128,32 @@ def test_a_file_for_another_model_is_refused_by_its_name(
     tensors = {key: zeros() if key.endswith("alpha") else zeros(2, width), **pair(Q)}
     error = refused(saved(tmp_path / "other.safetensors", tensors), f"has {key}", model)
     assert error.message.endswith("made for another model, not for FLUX.1")
+
+
+@pytest.mark.parametrize("rank", [1536, 2432])
+@pytest.mark.parametrize("kind", ["LoRA", "LoHa"])
+def test_a_rank_is_no_width_of_another_model(tmp_path: Path, rank: int, kind: str) -> None:
+    """As of a LoRA that was extracted from a checkpoint at a high rank."""
+    if kind == "LoRA":
+        tensors = pair(QKV, outputs=9216, rank=rank, dtype=ml_dtypes.float8_e4m3fn)
+    else:
+        up, down = (
+            zeros(*shape, dtype=ml_dtypes.float8_e4m3fn) for shape in ((9216, rank), (rank, 3072))
+        )
+        tensors = {f"{QKV}.hada_w{n}_{x}": v for n in "12" for x, v in (("a", up), ("b", down))}
+    assert read(saved(tmp_path / "a.safetensors", tensors)).kinds == (kind,)
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(1536, 2), (2, 1536), (6, 768), (768, 6)])
+@pytest.mark.parametrize("stem", [Q, "lora_unet_double_blocks_3_img_attn_qkv_1"])
+def test_a_part_of_a_lokr_is_no_width_of_another_model(
+    tmp_path: Path, stem: str, outputs: int, inputs: int
+) -> None:
+    tensors = {
+        f"{stem}.lokr_w1": zeros(outputs, inputs),
+        f"{stem}.lokr_w2": zeros(3072 // outputs, 3072 // inputs),
+    }
+    assert read(saved(tmp_path / "a.safetensors", tensors)).kinds == ("LoKr",)
 
 
 def test_no_key_of_a_text_encoder_names_another_model() -> None:
