@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -50,8 +50,9 @@ Options = TypeVar("Options", bound=PlanOptions)
 class Project:
     """The recipes under one root, and their `compose.lock`.
 
-    Files are read once, when they are first needed; for edits made since, make another `Project`.
-    What `apply` and the like write into the lock is read again by every method that reports it.
+    Files are read when they are first needed, and again by a method that writes, once no other
+    process can change the project; for other edits made since, make another `Project`. What
+    `apply` and the like write into the lock is read again by every method that reports it.
     """
 
     def __init__(
@@ -73,7 +74,8 @@ class Project:
         is the user's state folder.
         """
         self.selection = selection
-        self.root, self._chosen = find(selection, Path.cwd() / path, may_be_empty=may_be_empty)
+        self._find = partial(find, selection, Path.cwd() / path, may_be_empty=may_be_empty)
+        self.root, self._chosen = self._find()
         self._read_lock = read_lock
         self.state_settings = {VARIABLE: str(state_dir)} if state_dir else {}
         self._alone = False
@@ -169,7 +171,8 @@ class Project:
     def exclusive(self, wait: float = 0.0) -> Iterator[None]:
         """Let no other process change this project meanwhile; it may be entered again within.
 
-        Waits `wait` seconds for another to end. Raises `Refused`, naming who is at work.
+        Waits `wait` seconds for another to end. Raises `Refused`, naming who is at work. What was
+        read before is read again when it is needed: that process may have changed it.
         """
         if self._alone:
             yield
@@ -177,6 +180,9 @@ class Project:
         with only_one(self.root, self.state, wait=wait):
             self._alone = True
             try:
+                _, self._chosen = self._find()
+                for name in ("_sources", "selected"):
+                    self.__dict__.pop(name, None)
                 yield
             finally:
                 self._alone = False

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -229,9 +230,15 @@ def load(files: Iterable[Path], *, root: Path, types: Sequence[ModelTypes]) -> L
 
 def _parsed(path: Path, name: str, root: Path, types: Sequence[ModelTypes]) -> Parsed:
     try:
-        return parse(_read(path, root), file=name, types=types)
+        return _parse(_read(path, root), name, tuple(types))
     except _Refusal as refusal:
         return Parsed((_problem(name, refusal),))
+
+
+@lru_cache(maxsize=4096)
+def _parse(text: bytes, name: str, types: tuple[ModelTypes, ...]) -> Parsed:
+    """As `parse`. A command that writes reads all files twice, and most are as they were."""
+    return parse(text, file=name, types=types)
 
 
 def _problem(file: str, refusal: _Refusal) -> Problem:
