@@ -82,6 +82,14 @@ def test_a_key_that_is_not_read(tmp_path: Path, key: str, reason: str) -> None:
     refused(saved(tmp_path / "odd.safetensors", tensors), key, reason)
 
 
+def test_every_model_whose_keys_are_known_is_tried() -> None:
+    ending = ": made for another model, not for FLUX.1"
+    words = [one.words for one in default().files.refusals if one.words.endswith(ending)]
+    names = {one.removesuffix(ending) for one in words} - {"of a text encoder"}
+    tried = {name for name in names if any(model in f"{name}:" for *_, model in OTHERS)}
+    assert names == tried
+
+
 # A key of another model, the width of its tensor, and the model.
 OTHERS: tuple[tuple[str, int, str], ...] = (
     ("transformer.transformer_blocks.3.attn.to_q.lora_A.weight", 1536, "Stable Diffusion 3:"),
@@ -118,6 +126,14 @@ OTHERS: tuple[tuple[str, int, str], ...] = (
     ("lora_prior_unet_down_blocks_0_1_kv_mapper_1.lora_down.weight", 2048, "Stable Cascade"),
     ("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight", 640, "SDXL"),
     ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", 4096, "a language model"),
+    ("distilled_guidance_layer.in_proj.lora_A.weight", 64, "Chroma"),
+    ("transformer.context_embedder.lora_A.weight", 3584, "LongCat-Image"),
+    ("transformer.single_transformer_blocks.0.proj_mlp.lora_B.weight", 24576, "Ovis-Image"),
+    ("diffusion_model.txt_in.lora_A.weight", 3584, "Qwen-Image"),
+    ("diffusion_model.connector.blocks.0.lora_A.weight", 3072, "Step1X-Edit"),
+    ("transformer.transformer_blocks.0.attn1.to_q.lora_A.weight", 2560, "GLM-Image"),
+    ("transformer.transformer_blocks.3.attn.to_q.hada_w1_b", 1536, "Stable Diffusion 3:"),
+    ("transformer.transformer_blocks.3.attn.to_q.hada_w2_a", 2432, "Diffusion 3.5 Large"),
 )
 
 
@@ -125,7 +141,8 @@ OTHERS: tuple[tuple[str, int, str], ...] = (
 def test_a_file_for_another_model_is_refused_by_its_name(
     tmp_path: Path, key: str, width: int, model: str
 ) -> None:
-    tensors = {key: zeros() if key.endswith("alpha") else zeros(2, width), **pair(Q)}
+    shape = (width, 2) if key.endswith(("lora_B.weight", "_a")) else (2, width)
+    tensors = {key: zeros() if key.endswith("alpha") else zeros(*shape), **pair(Q)}
     error = refused(saved(tmp_path / "other.safetensors", tensors), f"has {key}", model)
     assert error.message.endswith("made for another model, not for FLUX.1")
 

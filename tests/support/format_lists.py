@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from oracle.page import put
 
 from composer.lora.families import flux1_files as files
-from composer.lora.families.flux1_models import BASE_MODELS
+from composer.lora.families.flux1_models import BASE_MODELS, REASONS
 from composer.lora.formats import SUFFIXES, XLABS_SUFFIXES, Tagged, TensorRole
 
 if TYPE_CHECKING:
@@ -133,11 +133,41 @@ def base_models() -> Iterator[str]:
     yield "| another model | used with a note | |"
 
 
+def other_models() -> Iterator[str]:
+    """Every model whose own names or widths are known."""
+    found: dict[str, tuple[list[str], list[int]]] = {}
+    for refusal in REASONS:
+        name, is_other, _ = refusal.words.partition(": made for another model")
+        if is_other:
+            names, widths = found.setdefault(name, ([], []))
+            if refusal.width is None:
+                names.append("names of layers")
+            else:
+                widths.append(refusal.width)
+    yield "| the keys are of | told by |"
+    yield "|---|---|"
+    for name, (names, widths) in found.items():
+        numbers = " or ".join(f"{width:,}" for width in widths)
+        told = [*names[:1], *([f"layers with {numbers} inputs or outputs"] if numbers else [])]
+        yield f"| {name} | {', '.join(told)} |"
+
+
+def refused_keys() -> Iterator[str]:
+    """What other keys are refused as, and the advice."""
+    yield "| a key is | what to do |"
+    yield "|---|---|"
+    for refusal in REASONS:
+        if ": made for another model" not in refusal.words:
+            yield f"| {refusal.words} | {refusal.hint or ''} |"
+
+
 PARTS = {
     "layers": layers,
     "prefixes": prefixes,
     "endings": endings,
     "base models": base_models,
+    "other models": other_models,
+    "refused keys": refused_keys,
 }
 
 
