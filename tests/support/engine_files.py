@@ -52,9 +52,16 @@ def write_lora(
     return path
 
 
-def write_peft(folder: Path, seed: int = 0, *, alpha: float = 1.0, rank: int = 1) -> Path:
+def write_peft(
+    folder: Path,
+    seed: int = 0,
+    *,
+    alpha: float = 1.0,
+    rank: int = 1,
+    name: str = "adapter_model.safetensors",
+) -> Path:
     """The two files that PEFT itself saves; the path is that of the weights."""
-    path = folder / "adapter_model.safetensors"
+    path = folder / name
     write_lora(path, seed, rank=rank, prefix="base_model.model")
     config = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha}
     path.with_name("adapter_config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -198,8 +198,12 @@ def test_a_file_whose_name_says_nothing_is_named_after_its_folder(tmp_path: Path
 
 @pytest.mark.parametrize("reliable", [True, False])
 @pytest.mark.parametrize("harm", ["other", "gone", "new"])
-def test_a_change_of_the_configuration_is_seen(tmp_path: Path, reliable: bool, harm: str) -> None:
-    config = write_peft(tmp_path / "knight", 1, alpha=8).with_name("adapter_config.json")
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "inky.safetensors"])
+def test_a_change_of_the_configuration_is_seen(
+    tmp_path: Path, reliable: bool, harm: str, name: str
+) -> None:
+    path = write_peft(tmp_path / "knight", 1, alpha=8, name=name)
+    config = path.with_name("adapter_config.json")
     if harm == "new":
         config.unlink()
     ahead = 3_000_000_000 if reliable else 0
@@ -209,7 +213,7 @@ def test_a_change_of_the_configuration_is_seen(tmp_path: Path, reliable: bool, h
     if harm == "gone":
         config.unlink()
     else:
-        write_peft(tmp_path / "knight", 1, alpha=32)
+        write_peft(tmp_path / "knight", 1, alpha=32, name=name)
     assert not before.fingerprint.unchanged()
     (after,) = library.scan().loras
     assert after != before.id
@@ -234,12 +238,22 @@ def test_a_note_holds_for_weights_and_configuration(tmp_path: Path) -> None:
 
 
 @needs_links
-def test_a_configuration_that_leads_outside_is_not_opened(tmp_path: Path) -> None:
-    config = write_peft(tmp_path / "loras/knight", 1).with_name("adapter_config.json")
+@pytest.mark.parametrize("name", ["adapter_model", "knight"])
+def test_a_configuration_that_leads_outside_is_not_opened(tmp_path: Path, name: str) -> None:
+    path = write_peft(tmp_path / "loras/knight", 1, name=f"{name}.safetensors")
+    config = path.with_name("adapter_config.json")
     shutil.move(config, tmp_path / "secret.json")
     config.symlink_to(tmp_path / "secret.json")
-    said = "knight/adapter_model.safetensors has an adapter_config.json that leads outside"
-    assert scan(tmp_path / "loras") == ({}, {"knight": f"{said} the library"})
+    said = f"knight/{name}.safetensors has an adapter_config.json that leads outside the library"
+    assert scan(tmp_path / "loras") == ({}, {"knight": said})
+
+
+@needs_links
+def test_one_that_leads_outside_is_no_matter_to_other_tools_files(tmp_path: Path) -> None:
+    write_lora(tmp_path / "loras/ink.safetensors", 1)
+    (tmp_path / "secret.json").write_text("{}", "utf-8")
+    (tmp_path / "loras/adapter_config.json").symlink_to(tmp_path / "secret.json")
+    assert scan(tmp_path / "loras") == ({"ink": ()}, {})
 
 
 @needs_links
