@@ -398,7 +398,7 @@ def play(history: list[Op], *, target: FakeTarget | None = None) -> None:
 
 
 relaxed = settings(
-    max_examples=size(150, 1000),
+    max_examples=size(60, 1000),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=False,
@@ -411,19 +411,19 @@ def test_one_undisturbed_apply_brings_any_history_right(history: list[Op]) -> No
     play(history)
 
 
-@settings(relaxed, max_examples=size(60, 400))
+@settings(relaxed, max_examples=size(30, 400))
 @given(HISTORIES)
 def test_the_same_where_requested_ids_are_granted(history: list[Op]) -> None:
     play(history, target=FakeTarget(grants_ids=True, polls=2))
 
 
-@settings(relaxed, max_examples=size(60, 400))
+@settings(relaxed, max_examples=size(30, 400))
 @given(HISTORIES)
 def test_the_same_on_a_remote_target(history: list[Op]) -> None:
     play(history, target=FakeTarget(remote=True, polls=0, list_hides=frozenset({"concepts"})))
 
 
-@settings(relaxed, max_examples=size(40, 1500))
+@settings(relaxed, max_examples=size(25, 1500))
 @given(HISTORIES)
 def test_the_same_where_training_parameters_are_not_returned(history: list[Op]) -> None:
     play(history, target=FakeTarget(remote=True, polls=3, hides=frozenset({"parameters"})))

@@ -26,7 +26,7 @@ from composer.model import Candidate, Entry, Lock, Model, Replaced, TargetLock
 from composer.planner import is_exact_match
 
 ENTRIES = 50
-PAIRS = size(200, 1000)
+PAIRS = size(80, 1000)
 POOLS = 8
 MIX = ("add", "edit", "remove")
 CROWDED = ("edit", "edit", "edit", "add", "remove")
@@ -76,7 +76,7 @@ def by_values(drawn: Branches) -> Lock:
     return merge_locks(ours, theirs, base)
 
 
-@settings(relaxed, max_examples=size(150, 3000))
+@settings(relaxed, max_examples=size(50, 3000))
 @given(SEEDS)
 def test_one_apply_heals_every_merge_as_values(seed: int) -> None:
     """A few recipes that both branches change again and again."""
@@ -86,7 +86,7 @@ def test_one_apply_heals_every_merge_as_values(seed: int) -> None:
     is_healed(drawn, flattened(merge_locks(*swapped)))
 
 
-@settings(relaxed, max_examples=size(150, 3000))
+@settings(relaxed, max_examples=size(50, 3000))
 @given(SEEDS)
 def test_one_apply_heals_a_merge_of_moved_recipes(seed: int) -> None:
     drawn = branches(seed, 3, most=3, kinds=("move", "move", "edit", "edit", "remove", "add"))
@@ -95,7 +95,7 @@ def test_one_apply_heals_a_merge_of_moved_recipes(seed: int) -> None:
     is_healed(drawn, flattened(merge_locks(*swapped)))
 
 
-@settings(relaxed, max_examples=size(60, 1000))
+@settings(relaxed, max_examples=size(30, 1000))
 @given(SEEDS)
 def test_one_apply_heals_every_merge_without_a_base(seed: int) -> None:
     """What one branch removed comes back as an entry that no recipe asks for."""
@@ -104,7 +104,7 @@ def test_one_apply_heals_every_merge_without_a_base(seed: int) -> None:
     is_healed(drawn, flattened(merge_locks(ours, theirs)))
 
 
-@settings(relaxed, max_examples=size(60, 1000))
+@settings(relaxed, max_examples=size(30, 1000))
 @given(SEEDS)
 @example(281360)  # the composition of one branch under the name of the other, without a record
 def test_one_apply_heals_what_is_between_gits_markers(seed: int) -> None:
@@ -122,7 +122,7 @@ def test_one_apply_heals_what_is_between_gits_markers(seed: int) -> None:
             is_healed(drawn, flattened(lock), mixed=True)
 
 
-@settings(relaxed, max_examples=size(150, 3000))
+@settings(relaxed, max_examples=size(50, 3000))
 @given(SEEDS)
 def test_one_apply_heals_what_git_merges_without_a_conflict(seed: int) -> None:
     """Without the driver git merges lines: what is no lock then is refused, with what helps."""

@@ -1,4 +1,4 @@
-"""Ajv compiles every published schema in its strictest mode, and Microsoft's tool reads our SARIF."""
+"""Ajv compiles every published schema in its strictest mode; Microsoft's tool reads our SARIF."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def recover(state: Path, library: Path, expected: bytes) -> None:
 
 def test_killed_at_any_line(tmp_path: Path, library: Path, undisturbed: tuple[bytes, int]) -> None:
     expected, lines = undisturbed
-    count = size(10, 400)
+    count = size(5, 400)
     chance = random.Random(count)
     for number in range(count):
         state = tmp_path / str(number) / "state"
@@ -136,7 +136,7 @@ def test_killed_at_any_line(tmp_path: Path, library: Path, undisturbed: tuple[by
 
 def test_killed_from_outside(tmp_path: Path, library: Path, undisturbed: tuple[bytes, int]) -> None:
     chance = random.Random(1)
-    for number in range(size(4, 100)):
+    for number in range(size(2, 100)):
         state = tmp_path / str(number) / "state"
         with child("loop", state, library, "K") as process:
             assert process.stdout is not None
