@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,6 +95,8 @@ class _Lazy(click.Group):
         module = importlib.import_module(f"composer.cli.{COMMANDS[name][0]}")
         command = getattr(module, f"{name}_command")
         assert isinstance(command, click.Command)
+        if _VERBOSITY[0] not in command.params:
+            command.params += _VERBOSITY
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -128,14 +131,30 @@ def _listen(level: int) -> None:
     logger.setLevel(level)
 
 
+def _listen_more(context: click.Context, option: click.Parameter, given: bool) -> None:
+    """The same options after the command's name: the louder of the two places counts."""
+    level = logging.DEBUG if option.name == "debug" else logging.INFO
+    if given and level < logging.getLogger("composer").level:
+        _listen(level)
+
+
+_VERBOSE_HELP = "Print progress and retries to stderr."
+_DEBUG_HELP = "Log every request to stderr. Secrets are removed."
+_flag = partial(click.Option, is_flag=True, expose_value=False, callback=_listen_more)
+_VERBOSITY: list[click.Parameter] = [
+    _flag(["-v", "--verbose"], help=_VERBOSE_HELP),
+    _flag(["--debug"], help=_DEBUG_HELP),
+]
+
+
 @click.group(
     cls=_Lazy,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, "-V", "--version", prog_name="compose")
-@click.option("-v", "--verbose", is_flag=True, help="Print progress and retries to stderr.")
-@click.option("--debug", is_flag=True, help="Log every request to stderr. Secrets are removed.")
+@click.option("-v", "--verbose", is_flag=True, help=_VERBOSE_HELP)
+@click.option("--debug", is_flag=True, help=_DEBUG_HELP)
 @click.pass_context
 def compose(ctx: click.Context, verbose: bool, debug: bool) -> None:
     """Build blended LoRA models from YAML recipes.

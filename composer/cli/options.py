@@ -296,7 +296,7 @@ def refuse_all_but(mode: str, *allowed: str) -> None:
     for parameter in context.command.params:
         name = parameter.name or ""
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and name not in allowed:
+        if given and parameter.expose_value and name not in allowed:
             flag = "PATHS" if name == "paths" else max(parameter.opts, key=len)
             raise UsageError(
                 f"{mode} can't be used with {flag}",

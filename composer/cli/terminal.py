@@ -101,7 +101,7 @@ class Progress(_Display):
         self._since: dict[str, float] = {}
 
     def say(self, step: Step) -> None:
-        if step.state == "kept":
+        if step.state in ("kept", "left alone"):
             return
         with self._guard:
             before = self._steps.get(step.action.path)

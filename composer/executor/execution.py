@@ -18,6 +18,7 @@ from composer.executor.creator import Creator
 from composer.executor.training import Task, TaskRunner
 from composer.model import TRAINED
 from composer.planner import DONE, Outcome, Report, Step, Verb, entry_without
+from composer.planner.lock_diff import learned
 from composer.planner.transitions import entry_in_progress, entry_left_behind
 
 if TYPE_CHECKING:
@@ -54,8 +55,13 @@ def apply(
         paths = {task.action.path for task in tasks}
         handled = paths | {old for old, new in plan.moves.items() if new in paths}
         changed = ledger.close(handled=handled, owner=plan.owner)
-    outcomes = tuple(task.outcome or Outcome(task.action, "not started") for task in tasks)
+    outcomes = tuple(_outcome(task, ledger) for task in tasks)
     return Report(outcomes, creator.stop.is_set(), changed)
+
+
+def _outcome(task: Task, ledger: Ledger) -> Outcome:
+    path, outcome = task.action.path, task.outcome or Outcome(task.action, "not started")
+    return replace(outcome, learned=learned(ledger.locked(path), ledger.entry(path)))
 
 
 def _run_all(runner: TaskRunner, tasks: list[Task]) -> None:

@@ -7,6 +7,7 @@ only if nothing of that name exists, so a planted link is never followed.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -14,9 +15,13 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from composer.text import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 STALE = 3600.0  # seconds without a write after which a temporary file counts as left behind
 _EXCLUSIVE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
@@ -55,8 +60,19 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
         os.replace(temporary, path)
         sync_folder(path.parent)
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove(temporary: Path) -> None:
+    """Remove it if it is still there; where that fails, say where it is."""
+    try:
+        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning(
+            "the temporary file %s can't be removed (%s): delete it",
+            visible(str(temporary)),
+            error.strerror or error,
+        )
 
 
 def create(path: Path, *, mode: int = 0o666) -> int:

@@ -81,6 +81,10 @@ class Ledger:
         """The entry as it is now."""
         return self._entries.get(path)
 
+    def locked(self, path: str) -> Entry | None:
+        """The entry as compose.lock had it when this run began."""
+        return self._before.get(path)
+
     def ids_of_others(self, path: str) -> set[str]:
         """All ids that the entries of other recipes name."""
         with self._guard:

@@ -11,7 +11,7 @@ from composer.planner import Verb, is_stand_in
 from composer.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from composer.model import Content
     from composer.planner import Action, Guard, Plan
@@ -77,16 +77,18 @@ class PlanView:
 
 
 def summary(plan: Plan) -> str:
-    """`4 recipes: 1 to create, 1 to replace, 1 moved, 1 unchanged.`"""
-    recipes = sum(action.recipe is not None for action in plan.actions)
-    counts = {
-        words: sum(action.shown is verb for action in plan.actions)
-        for verb, words in _COUNTED.items()
-    }
-    listed = ", ".join(f"{n} {words}" for words, n in counts.items() if n)
-    if not listed:
-        return "No recipes found."
-    return f"{counted(recipes, 'recipe')}: {listed}." if recipes else f"{listed.capitalize()}."
+    """`4 recipes: 1 to create, 3 unchanged. Without a recipe: 1 left alone.`"""
+    living = [action for action in plan.actions if action.recipe is not None]
+    others = [action for action in plan.actions if action.recipe is None]
+    if not living:
+        return f"{_counts(others).capitalize()}." if others else "No recipes found."
+    tail = f" Without a recipe: {_counts(others)}." if others else ""
+    return f"{counted(len(living), 'recipe')}: {_counts(living)}.{tail}"
+
+
+def _counts(actions: Iterable[Action]) -> str:
+    counts = Counter(action.shown for action in actions)
+    return ", ".join(f"{counts[verb]} {words}" for verb, words in _COUNTED.items() if counts[verb])
 
 
 # --- the concepts of an action -----------------------------------------------------------

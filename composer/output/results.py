@@ -7,9 +7,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from composer.errors import NOTE, OK, SKIPPED, WRONG
+from composer.model import LOCK_NAME
 from composer.output.style import aligned, dumped, painted
 from composer.planner import Verb
-from composer.text import counted, visible
+from composer.text import counted, listed, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,24 +23,38 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 _COLOURS = {"failed": "red", "blocked": "red", "not started": "yellow", "training": "yellow"}
 _QUIET = ("kept", "left alone")
-_UNCHANGED = {*_QUIET, "moved", "blocked", "not started"}
+_LEARNED = "updated in the lock"  # nothing happened on the target, and compose.lock says it now
+_UNCHANGED = {*_QUIET, _LEARNED, "moved", "blocked", "not started"}
 _UNFINISHED = {"failed", "not trained", "training"}
 
 
 def report(report: Report, *, color: bool = False) -> str:
     """A line for each recipe that something happened to, and a last line that counts."""
-    shown = [outcome for outcome in report.outcomes if outcome.state not in _QUIET]
+    shown = [outcome for outcome in report.outcomes if _state(outcome) not in _QUIET]
     lines = aligned([_outcome(outcome) for outcome in shown])
     painted_lines = [
         painted(line, _COLOURS.get(outcome.state, "green"), color=color)
         for outcome, line in zip(shown, lines, strict=True)
     ]
     tail = ["interrupted; the next compose apply continues from here"] if report.interrupted else []
-    return "\n".join([*painted_lines, *tail, _counts(report.outcomes)]) + "\n"
+    if report.lock_changed and not shown:
+        tail.append(f"{LOCK_NAME} was rewritten in its usual form; its entries are the same")
+    counts = _counts(report.outcomes)
+    if any(_is_prunable(outcome) for outcome in report.outcomes):
+        counts += " To delete what no recipe asks for: compose apply --prune"
+    return "\n".join([*painted_lines, *tail, counts]) + "\n"
+
+
+def _is_prunable(outcome: Outcome) -> bool:
+    action = outcome.action
+    protected = action.transition.keeps_entry or (action.entry is not None and action.entry.protect)
+    return action.verb is Verb.LEAVE and not protected
 
 
 def _state(outcome: Outcome) -> str:
     """Only ids of earlier compositions were taken off the lock where the entry stays."""
+    if outcome.state in _QUIET and outcome.learned:
+        return _LEARNED
     tidied = outcome.state == "forgotten" and outcome.action.transition.keeps_entry
     return "cleaned up" if tidied else outcome.state
 
@@ -51,6 +66,8 @@ def _outcome(outcome: Outcome) -> tuple[str, ...]:
         explanation = action.explanation.reason
     elif outcome.state == "training":
         explanation = "still training; run compose apply again to wait for it"
+    elif _state(outcome) == _LEARNED:
+        explanation = outcome.learned
     elif _state(outcome) != outcome.state:
         explanation = action.explanation.reason
     return (_state(outcome), visible(action.name), outcome.id, visible(explanation))
@@ -59,11 +76,12 @@ def _outcome(outcome: Outcome) -> tuple[str, ...]:
 def _counts(outcomes: Iterable[Outcome]) -> str:
     counts = Counter(_state(outcome) for outcome in outcomes)
     loud_first = sorted(counts.items(), key=lambda item: item[0] in _QUIET)
-    listed = ", ".join(f"{n} {state}" for state, n in loud_first)
+    words = ", ".join(f"{n} {state}" for state, n in loud_first)
     if set(counts) <= _UNCHANGED:
-        return f"No changes: {listed or 'nothing to do'}."
+        where = " on the target" if _LEARNED in counts else ""
+        return f"No changes{where}: {words or 'nothing to do'}."
     done = set(counts) - _UNCHANGED - _UNFINISHED
-    return f"{'Done' if done else 'Not finished'}: {listed}."
+    return f"{'Done' if done else 'Not finished'}: {words}."
 
 
 def report_json(report: Report) -> str:
@@ -109,8 +127,21 @@ def status(plan: Plan, *, footer: Sequence[str] = (), color: bool = False) -> st
     lines = aligned([["NAME", "RECIPE", "MODEL", "SYNC"], *cells])
     lines[0] = painted(lines[0], "dim", color=color)
     in_sync = sum(row["sync"] == "in sync" for row in rows)
-    count = f"{counted(len(rows), 'recipe')}: {in_sync} in sync."
-    return "\n".join([*lines, "", count, *footer]) + "\n"
+    recipes = sum(action.recipe is not None for action in plan.actions)
+    others = f" Without a recipe: {len(rows) - recipes}." if len(rows) > recipes else ""
+    count = f"{counted(recipes, 'recipe')}: {in_sync} in sync.{others}"
+    return "\n".join([*lines, "", count, *_earlier(plan), *footer]) + "\n"
+
+
+def _earlier(plan: Plan) -> list[str]:
+    """A line with the compositions that no recipe needs, of recipes that have a newer one."""
+    old = [
+        f"{one.id} ({visible(one.name)})"
+        for action in plan.actions
+        for one in (action.entry.replaced if action.entry and action.recipe else ())
+        if not one.protect
+    ]
+    return [f"earlier compositions: {listed(old)}; compose prune deletes them"] if old else []
 
 
 def drift(plan: Plan) -> list[str]:

@@ -9,7 +9,7 @@ from composer.model import Concept, Content
 from composer.text import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from composer.model import ConceptRef, Entry, Model, Observed, Recipe
     from composer.planner.plan import Options
@@ -129,13 +129,16 @@ def _pinned(name: str, pin: str, observed: Observed, resolution: Resolution) -> 
     others = sorted(model.id for model in loras if model.id != pin)
     if model is not None:
         _check_type(f"{name} ({pin})", model, resolution)
-    meaning = f"{name} now means {others[0]}" if others else f"no LoRA is named {name} any more"
-    if model is None:
-        resolution.missing.append(
-            f"the LoRA {pin} is not on the target; {meaning}: --upgrade '{name}'"
-        )
+    if model is None and len(others) == 1:
+        upgrade = f"{name} now means {others[0]}: --upgrade '{name}'"
+        resolution.missing.append(f"the LoRA {pin} is not on the target; {upgrade}")
+    elif model is None:  # an upgrade could not find it, either
+        why = _unknown(name, resolution.lora_type, observed, loras)
+        resolution.missing.append(f"the LoRA {pin} is not on the target; {why}")
     elif others and name not in (model.name, *model.aliases):
-        resolution.notes.append(f"{meaning}, and is pinned to {pin}: --upgrade '{name}'")
+        way = f"--upgrade '{name}'" if len(others) == 1 else "write the modelId that is meant"
+        meaning = f"{name} now means {' or '.join(others)}"
+        resolution.notes.append(f"{meaning}, and is pinned to {pin}: {way}")
     return pin
 
 
@@ -150,13 +153,7 @@ def _find_by_name(name: str, observed: Observed, resolution: Resolution) -> str 
     models = named_loras(name, resolution.lora_type, observed)
     if len(models) == 1:
         return models[0].id
-    ids = ", ".join(sorted(_told_apart(model, name) for model in models))
-    if models:
-        resolution.problems.append(
-            f"{len(models)} LoRAs are named {name}: write one's modelId ({ids})"
-        )
-    else:
-        resolution.problems.append(_unknown(name, resolution.lora_type, observed))
+    resolution.problems.append(_unknown(name, resolution.lora_type, observed, models))
     return None
 
 
@@ -165,7 +162,11 @@ def _told_apart(model: Model, name: str) -> str:
     return model.id if model.name == name else f"{model.name}: {model.id}"
 
 
-def _unknown(name: str, lora_type: str, observed: Observed) -> str:
+def _unknown(name: str, lora_type: str, observed: Observed, models: Sequence[Model]) -> str:
+    """Why this name means no LoRA: `models` are several, or none."""
+    if models:
+        ids = ", ".join(sorted(_told_apart(model, name) for model in models))
+        return f"{len(models)} LoRAs are named {name}: write one's modelId ({ids})"
     if name in observed.rejected:
         return f"{name} can't be used: {observed.rejected[name]}"
     own = [observed.models[id] for id in observed.own if id in observed.models]

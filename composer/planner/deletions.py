@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from composer.model import Entry, KnownState, Model, Observed
 
+_PRUNE = "compose apply --prune deletes it"
 _NOT_OURS = "not made by compose, so left on the target"
 
 
@@ -46,8 +47,8 @@ class Deletions:
             )
         if prune:
             return self.everything(path, entry, reason="no recipe asks for it")
-        reason = "no recipe asks for it" + ("; protected" if entry.protect else "")
-        return self._left_alone(path, entry, reason)
+        way = "protected, so --prune would leave it" if entry.protect else _PRUNE
+        return self._left_alone(path, entry, f"no recipe asks for it; {way}")
 
     def _left_alone(self, path: str, entry: Entry, reason: str) -> Action:
         untrained = self._untrained(entry)

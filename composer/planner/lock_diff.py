@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from composer.model import LOCK_NAME, Replaced
+from composer.model import LOCK_NAME, Entry, Replaced
 from composer.planner.concepts import under_pins
 from composer.planner.matching import contents, match_entries
 from composer.planner.plan import LockEdit
@@ -19,7 +19,7 @@ from composer.text import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from composer.model import Entry, Lock, Recipe, TargetLock
+    from composer.model import Lock, Recipe, TargetLock
 
 MARKERS = LockEdit(
     LOCK_NAME, LOCK_NAME, "it has git's conflict markers: compose lock --repair resolves them"
@@ -32,6 +32,30 @@ def unreadable(problem: str) -> LockEdit:
     return LockEdit(
         LOCK_NAME, LOCK_NAME, f"{problem}: it can't be read, so nothing is compared with it"
     )
+
+
+def learned(before: Entry | None, after: Entry | None) -> str:
+    """What an entry says now, in words: `composition nothing -> model_a, pin of Ink a -> b`."""
+    if before == after or after is None:
+        return ""
+    was = before or Entry(after.name)
+    words = [
+        f"{word} {old or _NOTHING} -> {new or _NOTHING}"
+        for word, old, new in (
+            ("composition", was.composition, after.composition),
+            ("next", _next(was), _next(after)),
+            *_pins_of(was, after),
+        )
+        if old != new
+    ]
+    names = ("name", "job", "content", "tags", "protect", "replaced")
+    others = [f"{name} updated" for name in names if getattr(was, name) != getattr(after, name)]
+    return ", ".join(words or others)
+
+
+def _pins_of(before: Entry, after: Entry) -> Iterator[tuple[str, str | None, str | None]]:
+    was, now = dict(before.pins), dict(after.pins)
+    return ((f"pin of {name}", was.get(name), now.get(name)) for name in sorted({*was, *now}))
 
 
 @dataclass(slots=True)

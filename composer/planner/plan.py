@@ -254,6 +254,7 @@ class Outcome:
     state: str  # created, replaced, adopted, trained, updated, kept, ... or failed, blocked, ...
     id: str = ""
     error: ComposeError | None = None
+    learned: str = ""  # what compose.lock says of it now that it did not say before
 
     @property
     def exit_status(self) -> int:

@@ -127,3 +127,12 @@ class TargetKind:
     def has_credentials(self, env: Mapping[str, str]) -> bool:
         """Whether one group of its credentials is complete; never whether they are right."""
         return any(all(env.get(name) for name in group) for group in self.credentials)
+
+    def half_set(self, env: Mapping[str, str]) -> str:
+        """In words, where no group of its credentials is complete, and one is set in part."""
+        for group in () if self.has_credentials(env) else self.credentials:
+            given = [name for name in group if env.get(name)]
+            missing = [name for name in group if not env.get(name)]
+            if given and missing:
+                return f"{' and '.join(given)} is set, but {' and '.join(missing)} is not"
+        return ""

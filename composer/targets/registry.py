@@ -118,6 +118,8 @@ def choose(options: TargetOptions, lock_keys: Collection[str], env: Mapping[str,
         return _choice(DEFAULT, DEFAULT.name, ONLY_TARGET, options, env)
     if HOSTED.has_credentials(env):
         return _by_credentials(options, keys, env)
+    if half := HOSTED.half_set(env):
+        raise CredentialsError(half, hint=f"set both or none, or use --target {DEFAULT.name}")
     if keys and DEFAULT.name not in keys:
         raise _no_credentials(keys)
     return _choice(DEFAULT, DEFAULT.name, "no credentials are set", options, env)

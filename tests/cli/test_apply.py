@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Any
 
+import pytest
 from support.cli import KNIGHT, ROGUE, compose, edit, ids, samples, snapshot
 from support.engine_files import write_lora
 from support.state import state_of
@@ -13,6 +15,7 @@ from composer.lock import read_lock
 from composer.lora import read
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -25,6 +28,59 @@ def test_apply_makes_every_recipe_and_the_second_time_nothing(project: Path) -> 
     after = snapshot(project)
     assert {name for name in after if after[name] != before[name]} <= {"state/apply.lock"}
     assert after["state/apply.lock"][0] == b""
+
+
+@pytest.mark.parametrize("option", ["-v", "--verbose", "--debug"])
+def test_it_is_as_loud_before_and_after_the_commands_name(applied: Path, option: str) -> None:
+    before = compose(option, "apply", at=applied)
+    level = logging.getLogger("composer").level
+    after = compose("apply", option, at=applied)
+    assert (after, after.status) == (before, 0)
+    assert logging.getLogger("composer").level == level
+    compose("--debug", "apply", "-v", at=applied)
+    assert logging.getLogger("composer").level == logging.DEBUG
+    assert compose("prune", "--local", option, at=applied).status == 0
+    compose("status", at=applied)
+    assert logging.getLogger("composer").level == logging.WARNING
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda entry: entry.pop("job"), "job updated"),
+        (
+            lambda entry: entry.update(pins={}),
+            "pin of Ink Lines nothing -> model_A8O_gqfQLWRcq6TvbaVy5P, pin of Pixel Dust nothing",
+        ),
+        (lambda entry: entry.update(next=_coming(entry)), "next model_e1yyXbk"),
+    ],
+)
+def test_no_changes_and_what_the_lock_learned(
+    applied: Path, spoil: Callable[[Any], Any], words: str
+) -> None:
+    lock = applied / "compose.lock"
+    right = lock.read_bytes()
+    plain = json.loads(right)
+    spoil(plain["targets"]["local"]["recipes"][ROGUE])
+    lock.write_text(json.dumps(plain), encoding="utf-8")
+    line, counts = compose("apply", at=applied).out.splitlines()
+    assert line.startswith("updated in the lock  Pixel Rogue") and words in line
+    assert counts == "No changes on the target: 1 updated in the lock, 3 kept."
+    assert lock.read_bytes() == right
+    assert compose("apply", at=applied).out == "No changes: 4 kept.\n"
+
+
+def _coming(entry: Any) -> Any:
+    return {"composition": entry["composition"], "content": entry["content"], "state": "training"}
+
+
+def test_a_lock_that_is_only_written_anew_is_said(applied: Path) -> None:
+    lock = applied / "compose.lock"
+    lock.write_text(json.dumps(json.loads(lock.read_bytes()), indent=4), encoding="utf-8")
+    assert compose("apply", at=applied).out.splitlines() == [
+        "compose.lock was rewritten in its usual form; its entries are the same",
+        "No changes: 4 kept.",
+    ]
 
 
 def test_revert_gives_the_old_model_back(applied: Path) -> None:
@@ -117,7 +173,12 @@ def test_prune_of_one_path_leaves_the_others(applied: Path) -> None:
     done = compose("apply", KNIGHT, "--prune", at=applied)
     assert (done.status, done.out) == (0, "No changes: 1 kept.\n")
     (applied / ROGUE).unlink()
-    assert "no recipe asks for it" in compose("plan", at=applied).out
+    planned = compose("plan", at=applied).out
+    assert "no recipe asks for it; compose apply --prune deletes it" in planned
+    assert "3 recipes: 3 unchanged. Without a recipe: 1 left alone." in planned
+    left = compose("apply", at=applied)
+    way = "To delete what no recipe asks for: compose apply --prune"
+    assert left.out == f"No changes: 3 kept, 1 left alone. {way}\n"
     done = compose("apply", "--prune", at=applied)
     assert "deleted  Pixel Rogue" in done.out
     assert set(ids(applied)) == {"Castle Keep", "Storybook Knight", "Tutorial Slime"}

@@ -83,6 +83,28 @@ def test_an_error_names_the_file_and_no_temporary_one_is_left(
     assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [("file", b"old")]
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO])
+def test_a_temporary_file_that_cannot_be_removed_is_said(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+) -> None:
+    (folder / "file").write_bytes(b"old")
+
+    def failing(*arguments: Any, **options: Any) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="file"):
+        for call in ("replace", "unlink"):
+            patch.setattr(os, call, failing)
+        write_atomically(folder / "file", b"new")
+    assert (folder / "file").read_bytes() == b"old"
+    (left,) = folder.glob(".file.*.compose.tmp")
+    why = os.strerror(number)
+    assert caplog.messages == [f"the temporary file {left} can't be removed ({why}): delete it"]
+
+
 def test_a_folder_that_is_missing_is_an_error_and_not_created(folder: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_atomically(folder / "no" / "file", b"new")

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 URL = "https://api.cloud.scenario.com/v1"
-BOTH = {"SCENARIO_SDK_API_KEY": "key", "SCENARIO_SDK_API_SECRET": "secret"}
+KEY, SECRET = "SCENARIO_SDK_API_KEY", "SCENARIO_SDK_API_SECRET"
+BOTH = {KEY: "key", SECRET: "secret"}
 FAKE = FakeTarget()
 
 
@@ -85,7 +86,10 @@ def test_a_kind_that_cannot_be_used(name: str, message: str, installed: None) ->
         (TargetOptions(), ["local"], BOTH, "local", "the only target in compose.lock"),
         (TargetOptions(), [], BOTH, URL, "credentials are set"),
         (TargetOptions(), [], {"SCENARIO_SDK_JWT": "x"}, URL, "credentials are set"),
-        (TargetOptions(), [], {"SCENARIO_SDK_API_KEY": "k"}, "local", "no credentials are set"),
+        (TargetOptions(), [], {}, "local", "no credentials are set"),
+        (TargetOptions(), ["local"], {KEY: "k"}, "local", "the only target in compose.lock"),
+        (TargetOptions("local"), [], {KEY: "k"}, "local", "--target"),
+        (TargetOptions(), [], {KEY: "k", "SCENARIO_SDK_JWT": "x"}, URL, "credentials are set"),
         (TargetOptions(), ["local", URL], {}, "local", "no credentials are set"),
         (TargetOptions(project="p1"), [URL], BOTH, f"{URL}#p1", "credentials are set"),
         (TargetOptions("memory"), [URL], BOTH, "memory", "--target"),
@@ -107,6 +111,9 @@ def test_which_target_is_chosen_and_why(
     ("keys", "env", "error", "message"),
     [
         ([URL], {}, CredentialsError, "and no credentials are set"),
+        ([], {KEY: "k"}, CredentialsError, f"{KEY} is set, but {SECRET} is not"),
+        (["local", URL], {SECRET: "s"}, CredentialsError, f"{SECRET} is set, but {KEY} is not"),
+        ([URL], {KEY: "k", SECRET: ""}, CredentialsError, f"{KEY} is set, but {SECRET} is not"),
         ([f"{URL}#a", f"{URL}#b"], BOTH, UsageError, "several targets"),
         (["http://localhost:1/v1"], BOTH, UsageError, "but the environment names"),
         (["memory"], {}, UsageError, "use --target memory"),

@@ -141,13 +141,15 @@ def unanswered(info: RequestInfo, error: Exception) -> Failed:
     links = list(_links(error))
     why = _why(links)
     if any(isinstance(link, _NEVER) for link in links):
-        return Failed(Unreachable(f"{info.host} can't be reached: {why}"), harmless=True)
+        never = Unreachable(f"{info.host} can't be reached: {why}", hint=_certificate_hint(links))
+        return Failed(never, harmless=True)
     if any(isinstance(link, _UNCONNECTED) for link in links):
+        denied = why == _PROXY_DENIES
         unconnected = Unreachable(
             f"{info.host} can't be reached: {why}",
-            hint="check the network, and the target's address",
+            hint=_PROXY_HINT if denied else "check the network, and the target's address",
         )
-        return Failed(unconnected, tries=TRIES_UNCONNECTED, harmless=True)
+        return Failed(unconnected, tries=1 if denied else TRIES_UNCONNECTED, harmless=True)
     return Failed(info.lost(why), tries=TRIES_LOST)
 
 
@@ -164,6 +166,25 @@ def _links(error: BaseException) -> Iterator[BaseException]:
         todo += [other for other in near if isinstance(other, BaseException)]
 
 
+_PROXY_DENIES = "the proxy asks for a user and a password (407)"
+_PROXY_HINT = "set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT, with the proxy's own user"
+# How OpenSSL numbers a certificate that is not valid yet, or no longer, or of another host.
+_NOT_YET, _EXPIRED = 9, 10
+_OTHER_HOSTS = {62, 64}  # a name, an address
+
+
+def _certificate_hint(links: list[BaseException]) -> str | None:
+    """What to do about a certificate that is not trusted; None where there is none."""
+    codes = {link.verify_code for link in links if isinstance(link, ssl.SSLCertVerificationError)}
+    if codes & {_NOT_YET, _EXPIRED}:
+        return "check this machine's clock; if it is right, the server needs a new certificate"
+    if codes & _OTHER_HOSTS:
+        return "check the target's address: the certificate is for another host"
+    if codes:
+        return "if you trust it, set REQUESTS_CA_BUNDLE to a file with the certificate of its CA"
+    return None
+
+
 def _why(links: list[BaseException]) -> str:
     for link in links:
         if isinstance(link, ssl.SSLCertVerificationError):
@@ -171,7 +192,10 @@ def _why(links: list[BaseException]) -> str:
         if isinstance(link, socket.gaierror):
             return "unknown host name"
         if isinstance(link, requests.exceptions.ProxyError):
-            return "the proxy refuses the connection"
+            denied = any(
+                "failed: 407" in str(other) for other in links if isinstance(other, OSError)
+            )
+            return _PROXY_DENIES if denied else "the proxy refuses the connection"
         if isinstance(link, requests.exceptions.Timeout | TimeoutError):
             return "no answer in time"
     reasons = (link.strerror for link in links if isinstance(link, OSError) and link.strerror)

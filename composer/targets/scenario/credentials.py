@@ -36,9 +36,13 @@ class Credentials:
             return cls.basic(key, secret)
         if token:
             return cls.bearer(token)
-        missing = [name for name, value in ((KEY, key), (SECRET, secret)) if not value]
+        if key or secret:
+            given, missing = (KEY, SECRET) if key else (SECRET, KEY)
+            raise CredentialsError(
+                f"{given} is set, but {missing} is not", hint=f"set {missing}, or {TOKEN} alone"
+            )
         raise CredentialsError(
-            f"no credentials: {' and '.join(missing)} not set",
+            f"no credentials: {KEY} and {SECRET} not set",
             hint=f"set {KEY} and {SECRET}, or {TOKEN}",
         )
 

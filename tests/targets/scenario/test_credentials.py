@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import logging
+import socket
+import ssl
+import threading
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,8 +161,14 @@ def test_credentials_come_from_the_official_clients_variables() -> None:
     ("env", "words"),
     [
         ({}, "SCENARIO_SDK_API_KEY and SCENARIO_SDK_API_SECRET not set"),
-        ({"SCENARIO_SDK_API_KEY": KEY}, "no credentials: SCENARIO_SDK_API_SECRET not set"),
-        ({"SCENARIO_SDK_API_SECRET": SECRET}, "no credentials: SCENARIO_SDK_API_KEY not set"),
+        (
+            {"SCENARIO_SDK_API_KEY": KEY},
+            "_KEY is set, but SCENARIO_SDK_API_SECRET is not",
+        ),
+        (
+            {"SCENARIO_SDK_API_SECRET": SECRET},
+            "_SECRET is set, but SCENARIO_SDK_API_KEY is not",
+        ),
         ({"SCENARIO_SDK_JWT": f"{SECRET}\r\nX: y"}, "SCENARIO_SDK_JWT has characters"),
         ({"SCENARIO_SDK_JWT": f"{SECRET}é"}, "SCENARIO_SDK_JWT has characters"),
         ({"SCENARIO_SDK_API_KEY": f"a:{SECRET}"}, "SCENARIO_SDK_API_KEY has a colon"),
@@ -246,12 +256,86 @@ def test_a_proxy_gets_a_tunnel_and_no_credentials(
     server.answer = lambda seen: Reply({}, 407)
     with (
         opened("https://api.example.com/v1") as target,
-        pytest.raises(Unreachable, match="the proxy refuses the connection") as error,
+        pytest.raises(Unreachable, match="the proxy asks for a user and a password") as error,
     ):
         target.create("Knight", [Concept("a", 0.5)], type=COMPOSITION)
+    assert "HTTPS_PROXY" in str(error.value.hint)
+    assert len(server.seen) == 1  # another try would be refused, too
     assert type(error.value) is Unreachable  # nothing was sent, so nothing is in doubt
     assert {seen.method for seen in server.seen} == {"CONNECT"}
     assert not any("Authorization" in seen.headers for seen in server.seen)
+
+
+@pytest.mark.parametrize("status", [403, 502])
+def test_a_proxy_that_refuses_for_another_reason_is_not_asked_for_a_password(
+    status: int, server: WireServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, server.url.removesuffix("/v1"))
+    server.answer = lambda seen: Reply({}, status)
+    with (
+        opened("https://407.example.com/407") as target,
+        pytest.raises(Unreachable, match="the proxy refuses the connection") as error,
+    ):
+        target.list_models()
+    assert error.value.hint == "check the network, and the target's address"
+    assert {seen.method for seen in server.seen} == {"CONNECT"}
+
+
+@pytest.mark.parametrize(
+    ("certificate", "trusted", "why", "hint"),
+    [
+        ("unknown", False, "self-signed certificate", "set REQUESTS_CA_BUNDLE to"),
+        ("expired", False, "self-signed certificate", "set REQUESTS_CA_BUNDLE to"),
+        ("expired", True, "certificate has expired", "check this machine's clock"),
+        ("other_host", True, "certificate is not valid for", "check the target's address"),
+    ],
+)
+def test_a_certificate_that_is_not_trusted_gets_its_next_step(
+    certificate: str, trusted: bool, why: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = CERTIFICATES / f"{certificate}.pem"
+    if trusted:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(file))
+    with (
+        tls_server(file) as (port, handshakes),
+        opened(f"https://127.0.0.1:{port}/v1") as target,
+        pytest.raises(Unreachable, match=f"its certificate is not trusted: .*{why}") as error,
+    ):
+        target.create("Knight", [Concept("a", 0.5)], type=COMPOSITION)
+    assert type(error.value) is Unreachable and hint in str(error.value.hint)
+    assert len(handshakes) == 1  # another try would end as this one
+
+
+CERTIFICATES = Path(__file__).parents[2] / "support" / "certificates"
+
+
+@contextmanager
+def tls_server(certificate: Path) -> Iterator[tuple[int, list[str]]]:
+    """A port with this certificate, and how each handshake there ended."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    handshakes: list[str] = []
+
+    def answer(listener: socket.socket) -> None:
+        with suppress(OSError):  # once it is closed
+            while True:
+                connection, _ = listener.accept()
+                try:
+                    context.wrap_socket(connection, server_side=True).close()
+                    handshakes.append("trusted")
+                except OSError as error:
+                    connection.close()
+                    handshakes.append(str(error))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, args=(listener,))
+        thread.start()
+        yield listener.getsockname()[1], handshakes
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
 
 
 def test_loopback_needs_no_proxy(server: WireServer, monkeypatch: pytest.MonkeyPatch) -> None:
