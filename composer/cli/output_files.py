@@ -12,6 +12,7 @@ import click
 
 from composer.cli.options import gathered
 from composer.errors import ComposeError, TargetError, UsageError
+from composer.files.atomic import no_link
 from composer.files.delivery import check_folder, check_output_link, replacing, unwritable
 from composer.lock import LOCK_NAME
 from composer.model import RECIPES_FOLDER
@@ -52,8 +53,11 @@ def write_copy(out: Path, text: str) -> None:
         except OSError as error:
             raise unwritable(out, error) from error
         return
-    with replacing(Path(os.path.realpath(out)), name=out) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with (
+        replacing(Path(os.path.realpath(out)), name=out) as temporary,
+        open(temporary, "w", encoding="utf-8", opener=no_link) as file,
+    ):
+        file.write(text)
 
 
 def _check(out: Path) -> None:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STALE = 3600.0  # seconds without a write after which a temporary file counts as left behind
-_EXCLUSIVE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+_NO_LINK = 0  # flags of every opening here: a link is an error, and bytes are bytes
 for _flag in ("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):
-    _EXCLUSIVE |= getattr(os, _flag, 0)
+    _NO_LINK |= getattr(os, _flag, 0)
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -36,7 +36,10 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     which names `path`, not the temporary file that is gone by then.
     """
     try:
-        with replacing(path, mode=mode) as temporary, temporary.open("r+b") as file:
+        with (
+            replacing(path, mode=mode) as temporary,
+            open(temporary, "r+b", opener=no_link) as file,
+        ):
             file.write(data)
     except OSError as error:
         error.filename, error.filename2 = str(path), None
@@ -46,6 +49,8 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 @contextmanager
 def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     """An empty temporary file beside `path`, which replaces it when the context ends.
+
+    Open it again with the opener `no_link`: somebody may have put a link in its place meanwhile.
 
     If the context ends with an error, the temporary file is removed. Those that killed processes
     left for this `path` are removed after an hour. Raises `OSError`.
@@ -77,7 +82,15 @@ def _remove(temporary: Path) -> None:
 
 def create(path: Path, *, mode: int = 0o666) -> int:
     """A descriptor for writing a new file. Raises `OSError`, also where a link is in its place."""
-    return os.open(path, _EXCLUSIVE, mode)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, mode)
+
+
+def no_link(path: str, flags: int) -> int:
+    """An opener for `open` that raises `OSError` where `path` is a link, and follows none.
+
+    Windows can't open without following links; there a user who may make one needs no such trick.
+    """
+    return os.open(path, flags | _NO_LINK, 0o666)
 
 
 def sweep(path: Path, *, now: float) -> None:
@@ -95,8 +108,8 @@ def sweep(path: Path, *, now: float) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Wait until the file's bytes are on disk. Raises `OSError`."""
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    """Wait until the file's bytes are on disk. Raises `OSError`, also for a link."""
+    handle = no_link(str(path), os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)  # Windows syncs only what was opened for writing
     finally:
@@ -123,7 +136,8 @@ def _keep_mode(path: Path, temporary: Path) -> None:
 
     A hard link to another file keeps that file's permissions.
     """
-    with suppress(OSError):
-        is_hard_link = temporary.stat().st_nlink > 1
+    with suppress(OSError), open(temporary, "rb", opener=no_link) as file:
+        is_hard_link = os.fstat(file.fileno()).st_nlink > 1
         if not is_hard_link and path.is_file() and not path.is_symlink():
-            temporary.chmod(path.stat().st_mode & 0o777)
+            mode = path.stat().st_mode & 0o777
+            os.fchmod(file.fileno(), mode) if hasattr(os, "fchmod") else temporary.chmod(mode)

@@ -162,7 +162,7 @@ def reflink(source: Path, out: Path) -> str:
     """Make `out` use the same blocks on the disk as `source`, until one of them changes."""
     if sys.platform != "linux":
         raise NotImplementedError
-    with source.open("rb") as old, out.open("wb") as new:
+    with source.open("rb") as old, open(out, "wb", opener=atomic.no_link) as new:
         fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
     return "reflink"
 

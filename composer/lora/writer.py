@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from composer.files.atomic import no_link
 from composer.lora.container import Positioned
 from composer.lora.dtypes import BITS
 
@@ -96,12 +97,13 @@ class Output:
 
 @contextmanager
 def writing(path: Path, specs: Iterable[Spec], metadata: Mapping[str, str]) -> Iterator[Output]:
-    """A new file at `path`, with tensors in the given `order`.
+    """A new file at `path`, with tensors in the given `order`; a link there is an error.
 
     When the context ends, the file is complete; the caller syncs it to the disk. If it ends with an
     error, the file is gone.
     """
-    file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed below, before it is removed
+    # Closed below, before it is removed.
+    file = open(path, "wb", buffering=0, opener=no_link)  # noqa: SIM115
     try:
         with file:
             output = Output(file, list(specs), metadata)

@@ -75,6 +75,47 @@ def test_a_link_that_has_the_temporary_name_is_not_followed(
     assert is_unharmed(project) and not (project / command[-1]).exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="Windows can't open without following")
+@pytest.mark.parametrize(
+    ("moment", "target"), [("created", "../../absent"), ("written", "../../precious")]
+)
+@every_output
+def test_a_link_that_takes_the_place_of_the_temporary_file_is_not_followed(
+    project: Path,
+    command: tuple[str, ...],
+    moment: str,
+    target: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The folder may be one that somebody else can write to."""
+    swapped = []
+
+    def swap(path: Path) -> None:
+        if path.parent.name == "out" and not swapped:
+            path.unlink()
+            path.symlink_to(target)
+            swapped.append(path)
+
+    def create(path: Path, *, mode: int = 0o666) -> int:
+        descriptor = was_create(path, mode=mode)
+        swap(path)
+        return descriptor
+
+    def sync(path: Path) -> None:
+        swap(path)
+        was_sync(path)
+
+    was_create, was_sync = atomic.create, atomic.sync_file
+    if moment == "created":
+        monkeypatch.setattr(atomic, "create", create)
+    else:
+        monkeypatch.setattr(atomic, "sync_file", sync)
+    ran = compose(*command, at=project)
+    assert swapped and is_unharmed(project), ran
+    assert ran.status == 1 or (moment == "created" and command[0] == "pull")
+    assert not (project / command[-1]).is_symlink() and not swapped[0].is_symlink()
+
+
 @every_output
 def test_links_of_guessable_names_are_in_nobodys_way(
     project: Path, command: tuple[str, ...]
