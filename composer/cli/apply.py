@@ -87,7 +87,7 @@ def _only_shown(
     *,
     list_all: bool,
 ) -> int:
-    with open_target(project, target_options, run_jobs=False) as target:
+    with open_target(project, target_options, run_jobs=False, dry_run=True) as target:
         plan = project.plan(target, options, advise=False)
     if output_format == "json":
         click.echo(plan.to_json(), nl=False)

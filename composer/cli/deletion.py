@@ -86,7 +86,7 @@ def destroy_command(
     options = PlanOptions(allow_empty=True, allow_large_change=allow_large_change)
     with (
         writing.exclusive(project),
-        open_target(project, target_options, run_jobs=not writing.dry_run) as target,
+        open_target(project, target_options, run_jobs=True, dry_run=writing.dry_run) as target,
         Progress() as progress,
     ):
         report = project.destroy(
@@ -134,10 +134,10 @@ def prune_command(
     project, dry_run = open_project(selection), writing.dry_run
     with writing.exclusive(project):
         if local:
-            with open_local(project, target_options, run_jobs=not dry_run) as target:
+            with open_local(project, target_options, run_jobs=True, dry_run=dry_run) as target:
                 return _print_freed(project.prune_local(target, dry_run=dry_run), dry_run=dry_run)
         with (
-            open_target(project, target_options, run_jobs=not dry_run) as target,
+            open_target(project, target_options, run_jobs=True, dry_run=dry_run) as target,
             Progress() as progress,
         ):
             report = project.prune(

@@ -48,7 +48,7 @@ def import_command(
     project = open_project(may_be_empty=True)
     with (
         writing.exclusive(project),
-        open_target(project, target_options, run_jobs=False) as target,
+        open_target(project, target_options, run_jobs=False, dry_run=writing.dry_run) as target,
     ):
         imported = project.import_models(
             target, None if everything else ids, dry_run=writing.dry_run

@@ -115,9 +115,10 @@ def lock_command(
     project = open_project(selection)
     if mode.offline:
         return _check_offline(project, target_options, options)
+    writes_nothing = mode.locked or writing.dry_run
     with (
         nullcontext() if mode.locked else writing.exclusive(project),
-        open_target(project, target_options, run_jobs=False) as target,
+        open_target(project, target_options, run_jobs=False, dry_run=writes_nothing) as target,
     ):
         pinned = project.lock(target, options, dry_run=writing.dry_run)
     _print_pins(pinned, output_format, mode, dry_run=writing.dry_run)

@@ -81,6 +81,7 @@ def open_target(
     options: TargetOptions,
     *,
     run_jobs: bool,
+    dry_run: bool = False,
     parallelism: int = 8,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Target:
@@ -90,6 +91,7 @@ def open_target(
         project,
         env=os.environ,
         run_jobs=run_jobs,
+        dry_run=dry_run,
         parallelism=parallelism,
         sleep=sleep,
         on_choice=_say,
@@ -105,7 +107,9 @@ def chosen_key(project: Project, options: TargetOptions) -> str:
     return choose(options, project.lockfile.targets, os.environ).key
 
 
-def open_local(project: Project, options: TargetOptions, *, run_jobs: bool) -> Target:
+def open_local(
+    project: Project, options: TargetOptions, *, run_jobs: bool, dry_run: bool = False
+) -> Target:
     """The local target, whatever else is chosen. Raises `UsageError`."""
     local = replace(options, target=LOCAL, project=None)
-    return sources.open_target(local, project, env=os.environ, run_jobs=run_jobs)
+    return sources.open_target(local, project, env=os.environ, run_jobs=run_jobs, dry_run=dry_run)

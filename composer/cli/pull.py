@@ -51,7 +51,7 @@ def pull_command(
             f"pull works with the local target only, not with {visible(key)}",
             hint="give --target local, or download the model as that target documents it",
         )
-    with open_local(project, target_options, run_jobs=False) as target:
+    with open_local(project, target_options, run_jobs=False, dry_run=dry_run) as target:
         pulled = project.pull(target, out, *recipes, force=force, dry_run=dry_run)
     click.echo("\n".join(aligned([[one.state, visible(one.name), one.note] for one in pulled])))
     return gravest(one.exit_status for one in pulled)

@@ -37,6 +37,7 @@ def open_target(
     *,
     env: Mapping[str, str] = os.environ,
     run_jobs: bool = True,
+    dry_run: bool = False,
     parallelism: int = 8,
     sleep: Callable[[float], None] = time.sleep,
     on_choice: Callable[[Choice], None] = lambda choice: None,
@@ -46,9 +47,10 @@ def open_target(
     `TargetOptions` also name the Scenario project and the local target's folder of LoRA files.
     None chooses a target as the command line does; a `Target` of your own is returned as it is.
     Credentials and settings come from `env`; the HTTP client also takes proxies and certificates
-    from the process's environment. With `run_jobs` false the target is only read. `parallelism` is
-    the number of connections, `sleep` takes seconds and may raise to end a wait, and `on_choice` is
-    told which target is chosen, and why. Use the target as a context manager, or call `close()`.
+    from the process's environment. With `run_jobs` false the target is only read; with `dry_run`
+    nothing at all is written, not even what it remembers of files. `parallelism` is the number of
+    connections, `sleep` takes seconds and may raise to end a wait, and `on_choice` is told which
+    target is chosen, and why. Use the target as a context manager, or call `close()`.
 
     Raises `UsageError`, or `CredentialsError` if the target needs credentials that aren't set.
     """
@@ -65,6 +67,7 @@ def open_target(
             options,
             env,
             run_jobs=run_jobs,
+            dry_run=dry_run,
             parallelism=parallelism,
             sleep=sleep,
         )

@@ -57,7 +57,8 @@ class OpenRequest:
     """All that a kind gets to open a target: for which project, and how.
 
     `name` is what was asked for: the kind's name, or a URL. With `run_jobs` false the target is
-    only read. `sleep` takes seconds, and may raise to end a wait.
+    only read; with `dry_run` nothing at all is written, not even what it remembers of files.
+    `sleep` takes seconds, and may raise to end a wait.
     """
 
     name: str
@@ -65,6 +66,7 @@ class OpenRequest:
     options: TargetOptions = field(default_factory=TargetOptions)
     env: Mapping[str, str] = field(default_factory=dict)
     run_jobs: bool = True
+    dry_run: bool = False
     parallelism: int = 8
     sleep: Callable[[float], None] = time.sleep
 

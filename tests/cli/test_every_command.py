@@ -8,6 +8,8 @@ import pytest
 from support.cli import KNIGHT, ROGUE, compose, edit, snapshot
 from support.state import state_of
 
+from composer.lora import fingerprint
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -32,6 +34,29 @@ def test_every_dry_run_says_so_and_writes_nothing(applied: Path, arguments: list
     shown = compose(*arguments, "--dry-run", at=applied)
     assert (shown.status, shown.out.splitlines()[0]) == (0, "Dry run: nothing is written.")
     assert snapshot(applied) == before
+
+
+def test_a_dry_run_notes_nothing_of_the_files_that_it_reads(
+    applied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other commands note what a LoRA holds once it is two seconds old: here, at once."""
+    monkeypatch.setattr(fingerprint, "RACY", 0)
+    before = snapshot(applied)
+    for arguments in (
+        ["apply"],
+        ["import", "--all"],
+        ["prune"],
+        ["prune", "--local"],
+        ["destroy", "Pixel Rogue"],
+        ["pull", "-o", "dist/"],
+        ["lock"],
+    ):
+        assert compose(*arguments, "--dry-run", at=applied).status == 0
+        assert snapshot(applied) == before, arguments
+    assert compose("lock", "--locked", at=applied).status == 0
+    assert snapshot(applied) == before
+    compose("plan", at=applied)
+    assert snapshot(applied) != before
 
 
 def test_a_dry_run_makes_no_state_folder(project: Path) -> None:

@@ -35,8 +35,9 @@ def open_engine(request: OpenRequest) -> Engine:
     library = find_library(
         context.root, context.recipe_paths, given=request.options.library, env=request.env
     )
-    state = context.state_folder(request.run_jobs)
-    return Engine(state, library, run_jobs=request.run_jobs)
+    run_jobs = request.run_jobs and not request.dry_run
+    state = context.state_folder(run_jobs)
+    return Engine(state, library, run_jobs=run_jobs, remember=not request.dry_run)
 
 
 def find_library(

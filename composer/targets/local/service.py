@@ -52,7 +52,7 @@ class Engine(Closing):
 
     With `run_jobs` it creates its folder and carries jobs out while it is open, also those that an
     earlier one left. Without, it only reads: nothing is written but notes on LoRA files, and those
-    only if the database exists.
+    only with `remember`, and if the database exists.
     """
 
     key = "local"
@@ -67,6 +67,7 @@ class Engine(Closing):
         library: Path | None,
         *,
         run_jobs: bool = True,
+        remember: bool = True,
         poll_interval: float = 0.2,
         free_space: Callable[[Path], int] = free_space,
     ) -> None:
@@ -82,7 +83,7 @@ class Engine(Closing):
         else:
             self._folder.refuse_links()
         self.poll_interval = poll_interval
-        self.store = Store(self._folder.database, write=run_jobs)
+        self.store = Store(self._folder.database, write=run_jobs, notes=run_jobs or remember)
         self._library = Library(library, self.store)
         self._worker: Worker | None = None
         if run_jobs:

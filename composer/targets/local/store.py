@@ -57,9 +57,12 @@ _NOTE = 1.0  # seconds to wait before a note is left out
 class Store:
     """The tables of one `engine.sqlite3`. Close it when done."""
 
-    def __init__(self, path: Path, *, write: bool) -> None:
-        """Open the store; without `write` nothing but notes is ever written to it."""
+    def __init__(self, path: Path, *, write: bool, notes: bool = True) -> None:
+        """Open the store; without `write` nothing but notes is ever written, and with neither
+        nothing at all.
+        """
         self._path = path
+        self._notes = notes
         self._lock = threading.RLock()
         self._waits = {"read": Wait(path), "write": Wait(path), "note": Wait(path, _NOTE)}
         with translated_errors(path):
@@ -345,6 +348,8 @@ class Store:
 
     def _note(self, sql: str, values: tuple[str | None, ...]) -> None:
         """Write what can be found out again, unless the database can't be written now."""
+        if not self._notes:
+            return
         try:
             with self._writing("note") as db:
                 db.execute(sql, values)
