@@ -92,7 +92,9 @@ def _only_shown(
     if output_format == "json":
         click.echo(plan.to_json(), nl=False)
     else:
-        emit(lambda color: PLAN_FORMATS["text"](replace(plan, color=color, list_all=list_all)))
+        view = replace(plan.without_guards(), list_all=list_all)
+        emit(lambda color: PLAN_FORMATS["text"](replace(view, color=color)))
+    plan.plan.guard(options.allowed)
     plan.check(options)
     return ExitStatus.FAILED if plan.blocked else 0
 
@@ -100,7 +102,7 @@ def _only_shown(
 def _show_before(plan: ReviewedPlan, *, list_all: bool) -> None:
     """The plan on stderr if anything happens or is refused, else only what a reader should know."""
     if list_all or plan.changes or plan.blocked or plan.refused:
-        view = replace(plan, list_all=list_all, next_step="")
+        view = replace(plan.without_guards(), list_all=list_all)
         emit(lambda color: PLAN_FORMATS["text"](replace(view, color=color)) + "\n", err=True)
         return
     for action in plan.actions:

@@ -97,7 +97,7 @@ def destroy_command(
             on_plan=partial(_show, dry_run=writing.dry_run),
             on_step=progress.say,
         )
-    return _finish(report)
+    return _finish(report, dry_run=writing.dry_run)
 
 
 @click.command("prune")
@@ -147,7 +147,7 @@ def prune_command(
                 on_plan=partial(_show, dry_run=dry_run),
                 on_step=progress.say,
             )
-    return _finish(report)
+    return _finish(report, dry_run=dry_run)
 
 
 def _print_freed(ids: Sequence[str], *, dry_run: bool) -> int:
@@ -161,13 +161,13 @@ def _print_freed(ids: Sequence[str], *, dry_run: bool) -> int:
 
 def _show(plan: ReviewedPlan, *, dry_run: bool) -> None:
     """A dry run's plan, or that there is nothing to delete."""
-    if dry_run and (plan.actions or plan.refused):
-        emit(lambda color: text(replace(plan, color=color)))
+    if dry_run and plan.actions:
+        emit(lambda color: text(replace(plan.without_guards(), color=color)))
     elif not plan.actions and not plan.refused:
         click.echo("Nothing to delete.")
 
 
-def _finish(report: Report) -> int:
-    if report.outcomes:
+def _finish(report: Report, *, dry_run: bool) -> int:
+    if report.outcomes and not dry_run:  # a dry run's plan shows them already
         emit(lambda color: results.report(report, color=color))
     return report.exit_status

@@ -90,6 +90,11 @@ class _Display:
             self._live.stop()
 
 
+# Nothing is waited for here: the report at the end tells them, and once is enough.
+_ONLY_RESULTS = frozenset({"kept", "left alone", "blocked"})
+_FINISHED = "finished"  # of a training, whose result is reported as created, trained, ...
+
+
 class Progress(_Display):
     """Shows the steps of an apply; `say` may be called by any thread."""
 
@@ -101,7 +106,7 @@ class Progress(_Display):
         self._since: dict[str, float] = {}
 
     def say(self, step: Step) -> None:
-        if step.state in ("kept", "left alone"):
+        if step.state in _ONLY_RESULTS:
             return
         with self._guard:
             before = self._steps.get(step.action.path)
@@ -120,7 +125,8 @@ class Progress(_Display):
             return
         share = f" {step.progress:.0%}" if step.progress and step.state == "training" else ""
         id = f"  {step.id}" if step.id else ""
-        line = f"{step.state}{share}  {visible(step.action.name)}{id}"
+        state = _FINISHED if step.state == "trained" else step.state
+        line = f"{state}{share}  {visible(step.action.name)}{id}"
         colour = "red" if step.state == "failed" else "dim"
         text = painted(line, colour, color=self._colour)
         click.echo(text, file=self._stream, color=self._colour)

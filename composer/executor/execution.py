@@ -111,7 +111,9 @@ def _prepare(runner: TaskRunner, task: Task) -> None:
 
 
 def _remove(runner: TaskRunner, task: Task) -> None:
-    runner.say(Step(task.action, str(task.action.verb)))
+    verb = task.action.verb
+    only_ids = verb is Verb.FORGET and task.action.transition.keeps_entry
+    runner.say(Step(task.action, "clean up" if only_ids else str(verb)))
     _delete_entry(runner.creator, task.action)
     task.end(DONE[task.action.verb])
 

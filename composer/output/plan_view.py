@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from composer.output.markdown import COMMENT, Budget
@@ -12,6 +12,7 @@ from composer.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
+    from typing import Self
 
     from composer.model import Content
     from composer.planner import Action, Guard, Plan
@@ -74,6 +75,10 @@ class PlanView:
     def refused(self) -> tuple[Guard, ...]:
         """The dangers that apply would refuse."""
         return self.plan.refused(self.allowed)
+
+    def without_guards(self) -> Self:
+        """What is shown before a run that ends with these dangers as its error: not both."""
+        return replace(self, plan=replace(self.plan, guards=()), next_step="")
 
 
 def summary(plan: Plan) -> str:

@@ -212,10 +212,17 @@ class Plan:
         return digest_of_changes(self.change_digests)
 
     def guard(self, allowed: Collection[str] = ()) -> None:
-        """Raise the first danger that no flag in `allowed` allows."""
-        for guard in self.refused(allowed):
+        """Raise the dangers that no flag in `allowed` allows: all in one error.
+
+        One that no flag allows at all is raised alone.
+        """
+        refused = self.refused(allowed)
+        final = [guard for guard in refused if guard.flag is None]
+        for guard in final or refused[:1]:
+            flags = dict.fromkeys(other.flag for other in refused if other.flag)
             raise guard.error(
-                guard.message, hint=f"allow it with {guard.flag}" if guard.flag else None
+                "; ".join(other.message for other in final[:1] or refused),
+                hint=None if final else f"allow it with {' '.join(flags)}",
             )
 
     def refused(self, allowed: Collection[str] = ()) -> tuple[Guard, ...]:
@@ -314,7 +321,9 @@ def dangers(
     entries = len(memory.entries)
     if entries and not recipes:
         yield Guard(
-            f"there are no recipes, but the lock has {counted(entries, 'entry')}", ALLOW_EMPTY
+            f"there are no recipes, but the lock has {counted(entries, 'entry')}"
+            " (is recipes/ the right folder?)",
+            ALLOW_EMPTY,
         )
     yield from _large(list(actions), entries)
     yield from _all_gone(memory, observed)

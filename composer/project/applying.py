@@ -12,9 +12,11 @@ from composer.executor import apply as carry_out
 from composer.lock import Ledger, remember
 from composer.model import Entry
 from composer.planner import (
+    DONE,
     Action,
     Deletions,
     Explanation,
+    Outcome,
     Plan,
     Report,
     Verb,
@@ -201,19 +203,18 @@ def delete(
 ) -> Report:
     """Plan deletions, check them against the guards, and carry them out.
 
-    Raises `Refused` for what is not allowed. A dry run only tells the plan.
+    Raises `Refused` for what is not allowed. A dry run only tells the plan, and its report has
+    what is blocked: so its exit status is that of the run.
     """
     ledger = Ledger(project.root, target.key, project.state, write=not dry_run)
     observed = observe(target, project.recipes, ledger.known_state)
     removals = actions(ledger.known_state, observed)
     guards = dangers(project.recipes, removals, ledger.known_state, observed)
     planned = Plan(target.key, tuple(removals), guards=tuple(guards), owner=observed.owner)
-    view = ReviewedPlan(planned, options.allowed, next_step="")
-    watcher.on_plan(view)
-    if not (dry_run and (removals or view.refused)):
-        planned.guard(options.allowed)
+    watcher.on_plan(ReviewedPlan(planned, options.allowed, next_step=""))
+    planned.guard(options.allowed)
     if dry_run:
-        return Report()
+        return Report(tuple(Outcome(action, DONE[action.verb]) for action in planned.blocked))
     settings = Settings(target.grace, target.poll_interval)
     return carry_out(planned, target, ledger, settings, say=watcher.on_step, stop=watcher.stop)
 

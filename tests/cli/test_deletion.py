@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.cli import KNIGHT, ROGUE, compose, edit, ids
+from support.cli import KNIGHT, ROGUE, compose, edit, ids, samples, snapshot
 from support.state import state_of
 
+from composer.targets.local.service import Engine
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -69,3 +72,79 @@ def test_prune_says_when_there_is_nothing_to_delete(applied: Path) -> None:
     assert compose("prune", at=applied).out == "Nothing to delete.\n"
     rehearsed = compose("prune", "--dry-run", at=applied).out
     assert rehearsed.splitlines()[1:] == ["Nothing to delete."]
+
+
+def _unprotected(project: Path) -> None:
+    edit(project / KNIGHT, "protect: true", "protect: false")
+    compose("apply", at=project)
+
+
+def _no_recipe_left(project: Path) -> None:
+    for file in (project / "recipes").rglob("*.yaml"):
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "status"),
+    [
+        (lambda at: (at / KNIGHT).unlink(), ["prune"], 1),  # protected
+        (lambda at: (at / ROGUE).unlink(), ["prune"], 0),
+        (_no_recipe_left, ["prune"], 3),
+        (_no_recipe_left, ["prune", "--allow-empty"], 3),
+        (_no_recipe_left, ["prune", "--allow-empty", "--allow-large-change"], 1),
+        (lambda at: None, ["destroy", "Storybook Knight"], 3),
+        (_unprotected, ["destroy", "--all"], 3),
+        (_no_recipe_left, ["apply"], 3),
+        (_no_recipe_left, ["apply", "--allow-empty", "--prune"], 3),
+        (_no_recipe_left, ["apply", "--allow-empty"], 0),
+    ],
+)
+def test_a_dry_run_ends_with_the_status_of_the_run(
+    change: Callable[[Path], None], arguments: list[str], status: int, applied: Path
+) -> None:
+    change(applied)
+    before = snapshot(applied)
+    dry = compose(*arguments, "--dry-run", at=applied)
+    assert snapshot(applied) == before
+    real = compose(*arguments, at=applied)
+    assert (dry.status, real.status) == (status, status), (dry, real)
+
+
+def test_a_danger_is_told_once_and_all_dangers_together(applied: Path) -> None:
+    _no_recipe_left(applied)
+    both = "there are no recipes, but the lock has 4 entries (is recipes/ the right folder?)"
+    both += "; 3 of 4 compositions would be replaced or deleted"
+    for arguments in (["prune"], ["apply", "--prune"]):
+        for more in ([], ["--dry-run"]):
+            ran = compose(*arguments, *more, at=applied)
+            shown = ran.out + ran.err
+            assert f"compose: {both}\n  allow it with --allow-empty --allow-large-change\n" in shown
+            assert shown.count("there are no recipes") == 1
+    planned = compose("plan", "--prune", at=applied)
+    assert (planned.status, planned.out.count("apply would refuse:")) == (0, 2)
+
+
+def test_pruning_says_what_it_does_and_what_only_leaves_the_lock(applied: Path) -> None:
+    old = ids(applied)["Pixel Rogue"]
+    edit(applied / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    compose("apply", at=applied)
+    compose("prune", "--local", at=applied)  # keeps it: the lock names it
+    with Engine(state_of(applied), applied / "recipes/loras") as engine:
+        engine.delete(old)
+    done = compose("prune", at=applied)
+    assert "forget" not in done.out + done.err
+    assert "clean up  Pixel Rogue\n" in done.err
+    gone = "earlier compositions: 0 on the target, 1 no longer there"
+    assert done.out.startswith("cleaned up  Pixel Rogue") and gone in done.out
+    assert old not in (applied / "compose.lock").read_text()
+
+
+def test_a_training_that_ends_is_progress_and_what_was_made_of_it_the_result(
+    project: Path,
+) -> None:
+    compose("apply", "--no-wait", at=project)
+    ran = compose("apply", at=project)
+    assert ran.out.endswith("Done: 4 trained.\n") and "\ntrained  Pixel Rogue" in ran.out
+    assert "trained" not in ran.err
+    first = compose("apply", at=samples(project.parent / "another"))
+    assert "finished  Pixel Rogue" in first.err and "trained" not in first.err
