@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 from platformdirs import user_state_path
 
-from composer.errors import ComposeError, InvalidInput, Refused
+from composer.errors import ComposeError, InvalidInput, Refused, UsageError
 from composer.files.atomic import sweep, write_atomically
 from composer.files.repository import is_link
 
@@ -48,14 +48,15 @@ def state_dir(root: Path, env: Mapping[str, str]) -> Path:
 
     Below `COMPOSE_STATE_DIR`, if `env` has it, else below the user's state folder. Where there is
     neither, a path is returned at which nothing exists and `prepare_state` refuses to write.
-    Raises `InvalidInput` if what lies there is not a folder of this user.
+    Raises `UsageError` if the variable names no absolute path, or one in the project, and
+    `InvalidInput` if what lies there is not a folder of this user.
     """
     base = _base(env)
     if base is None:
         return NOWHERE
     real = Path(os.path.realpath(root))
     if env.get(VARIABLE) and Path(os.path.realpath(base)).is_relative_to(real):
-        raise InvalidInput(f"{VARIABLE}: {base} lies inside the project {root}", hint=SET_HINT)
+        raise UsageError(f"{VARIABLE}: {base} lies inside the project {root}", hint=SET_HINT)
     key = hashlib.sha256(os.fsencode(os.path.normcase(real))).hexdigest()[:16]
     name = re.sub(r"[^A-Za-z0-9_]+", "-", real.name)[:32].strip("-") or "project"
     state = base / "projects" / f"{name}-{key}"
@@ -123,7 +124,7 @@ def _base(env: Mapping[str, str]) -> Path | None:
     """The folder that holds the states of all projects; None if the system names none."""
     if chosen := env.get(VARIABLE):
         if not os.path.isabs(chosen):
-            raise InvalidInput(f"{VARIABLE}: {chosen} is not an absolute path", hint=SET_HINT)
+            raise UsageError(f"{VARIABLE}: {chosen} is not an absolute path", hint=SET_HINT)
         return Path(chosen)
     try:
         base = user_state_path("lora-compose", appauthor=False)

@@ -76,7 +76,10 @@ def examine(
         checks.append(Check(TARGET, SKIPPED, "not asked: --offline"))
     elif readable is not None:
         checks += _of_target(readable, options, env)
-    return tuple(checks)
+    told: dict[str | Check, Check] = {}
+    for check in checks:  # one mistake may stop several of them: it is told once
+        told.setdefault(check.words if check.state == WRONG else check, check)
+    return tuple(told.values())
 
 
 def _kinds() -> tuple[list[TargetKind], list[Check]]:
@@ -192,7 +195,7 @@ def _state(project: Project) -> Iterator[Check]:
     try:
         state = project.state
         lost = [other for other in list_states(project.state_settings) if other.is_orphan]
-    except InvalidInput as error:
+    except ComposeError as error:
         yield Check(PROJECT, WRONG, error.message, error.hint or "")
         return
     if state == NOWHERE:
@@ -217,7 +220,7 @@ def _state(project: Project) -> Iterator[Check]:
 def _journal(project: Project) -> Iterator[Check]:
     try:
         events = len(Journal(project.state).read())
-    except InvalidInput as error:
+    except ComposeError as error:
         yield Check(PROJECT, WRONG, error.message, error.hint or "")
         return
     if events:

@@ -110,7 +110,7 @@ def choose(options: TargetOptions, lock_keys: Collection[str], env: Mapping[str,
     """
     for name, reason in ((options.target, "--target"), (env.get(VARIABLE), VARIABLE)):
         if name:
-            choice = _choice(find_kind(name), name, reason, options, env)
+            choice = _choice(_named(name, reason, env), name, reason, options, env)
             _check_project(choice.key, options, lock_keys)
             return choice
     keys = sorted(lock_keys)
@@ -146,6 +146,17 @@ def offline_choice(
     secret = {name for group in HOSTED.credentials for name in group}
     choice = choose(options, keys, {name: env[name] for name in env if name not in secret})
     return choice.key, choice.reason
+
+
+def _named(name: str, source: str, env: Mapping[str, str]) -> TargetKind:
+    """The kind of a name or URL. Raises `UsageError`, which says where it was given."""
+    try:
+        kind = find_kind(name)
+        if name != kind.name:
+            kind.key(name, "", env)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error.message}", hint=error.hint) from error
+    return kind
 
 
 def _choice(

@@ -105,7 +105,7 @@ def test_credentials_are_named_and_never_shown(
 ) -> None:
     monkeypatch.setenv("SCENARIO_SDK_API_KEY", "key-nobody-may-see")
     checks = found(applied, "--offline", status=1)["credentials"]
-    assert "SCENARIO_SDK_API_SECRET not set" in said(checks, "wrong")
+    assert "SCENARIO_SDK_API_SECRET is not" in said(checks, "wrong")
     monkeypatch.setenv("SCENARIO_SDK_API_SECRET", "secret-nobody-may-see")
     ran = compose("doctor", "--offline", at=applied)
     assert "set: SCENARIO_SDK_API_KEY, SCENARIO_SDK_API_SECRET" in ran.out

@@ -57,6 +57,22 @@ def entries(project: Path) -> dict[str, str | None]:
     return {entry.name: entry.composition for entry in target.recipes.values()}
 
 
+@pytest.mark.parametrize("command", ["plan", "status", "doctor"])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_target_on_this_machine_without_credentials_gets_where_serve_keeps_them(
+    project: Path, command: str, kept: bool
+) -> None:
+    state = made_state(project)
+    if kept:
+        (state / "serve.json").write_text('{"key": "k", "secret": "s"}', encoding="utf-8")
+    place = str(state / "serve.json") if kept else "the serve.json that it names as it starts"
+    for url in ("http://127.0.0.1:1/v1", "http://localhost:1"):
+        ran = compose(command, "--target", url, at=project)
+        assert (ran.status, f"of compose serve, in {place}\n" in ran.out + ran.err) == (77, True)
+    ran = compose(command, "--target", "https://api.example.com/v1", at=project)
+    assert (ran.status, "serve" in ran.out.partition("credentials")[2] + ran.err) == (77, False)
+
+
 def test_the_same_job_over_http(project: Path, served: Served) -> None:
     status, out, err = apply(project)
     assert (status, out.splitlines()[-1]) == (0, "Done: 4 created.")

@@ -111,8 +111,16 @@ def test_a_relative_variable_is_refused(
 ) -> None:
     monkeypatch.setenv(VARIABLE, "states")
     ran = compose(*command, at=project)
-    assert (ran.status, f"{VARIABLE}: states is not an absolute path" in ran.err) == (65, True)
+    assert (ran.status, f"{VARIABLE}: states is not an absolute path" in ran.err) == (64, True)
     assert not (project / "states").exists()
+
+
+def test_doctor_tells_such_a_variable_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, words in (("states", "not an absolute path"), (str(project / "x"), "lies inside")):
+        monkeypatch.setenv(VARIABLE, value)
+        ran = compose("doctor", at=project)
+        assert (ran.status, ran.out.count(words)) == (1, 1), ran
+        assert "1 problem," in ran.out
 
 
 @pytest.mark.parametrize("place", [".", "states", "link"])
@@ -123,7 +131,7 @@ def test_a_variable_that_names_a_folder_in_the_project_is_refused(
     (tmp_path / "link").symlink_to(project)
     monkeypatch.setenv(VARIABLE, str((tmp_path if place == "link" else project) / place))
     ran = compose("apply", at=project)
-    assert (ran.status, "lies inside the project" in ran.err) == (65, True)
+    assert (ran.status, "lies inside the project" in ran.err) == (64, True)
     assert not (project / "projects").exists() and not (project / "states").exists()
 
 

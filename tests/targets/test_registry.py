@@ -79,6 +79,26 @@ def test_a_kind_that_cannot_be_used(name: str, message: str, installed: None) ->
 
 
 @pytest.mark.parametrize(
+    ("target", "env", "message"),
+    [
+        ("lokal", {}, "--target: unknown target lokal"),
+        (None, {"COMPOSE_TARGET": "zzz"}, "COMPOSE_TARGET: unknown target zzz"),
+        ("ftp://x", {}, "--target: ftp://x is not the URL of a target"),
+        (None, {"COMPOSE_TARGET": "http://a.b"}, "COMPOSE_TARGET: http://a.b would send the"),
+        ("misnamed", {}, f"--target: {__name__}:MISNAMED of"),
+        ("scenario", {"SCENARIO_BASE_URL": "nowhere"}, "SCENARIO_BASE_URL: nowhere is not the URL"),
+        ("scenario", {"SCENARIO_PROJECT_ID": "a/b"}, "a/b is not a project id"),
+    ],
+)
+def test_a_target_that_cannot_be_is_told_with_where_it_was_given(
+    target: str | None, env: dict[str, str], message: str, installed: None
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        choose(TargetOptions(target), [], env)
+    assert caught.value.message.startswith(message)
+
+
+@pytest.mark.parametrize(
     ("options", "keys", "env", "key", "reason"),
     [
         (TargetOptions("local"), [URL], {"COMPOSE_TARGET": URL}, "local", "--target"),

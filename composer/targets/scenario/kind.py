@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from composer.errors import NOTE, OK, WRONG, Check, CredentialsError, UsageError
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from composer.targets.kind import CheckRequest, OpenRequest
+    from composer.targets.kind import CheckRequest, OpenRequest, TargetContext
     from composer.targets.scenario.service import Scenario
 
 NAME = "scenario"
 DEFAULT_URL = "https://api.cloud.scenario.com/v1"
+SERVED = "serve.json"  # in a state folder: the key and the secret of `compose serve`
 BASE_URL, PROJECT = "SCENARIO_BASE_URL", "SCENARIO_PROJECT_ID"
 
 
@@ -30,13 +32,23 @@ def locate(name: str, project: str | None, env: Mapping[str, str]) -> Address:
     An empty project means none, whatever the environment says.
     """
     url = (env.get(BASE_URL) or DEFAULT_URL) if name == NAME else name
+    try:
+        address(url)
+    except UsageError as error:
+        where = f"{BASE_URL}: " if name == NAME else ""
+        raise UsageError(f"{where}{error.message}", hint=error.hint) from error
     return address(url, (env.get(PROJECT) if project is None else project) or None)
 
 
 def _open(request: OpenRequest) -> Scenario:
     """Raises `UsageError`, `CredentialsError`."""
     place = locate(request.name, request.options.project, request.env)
-    credentials = Credentials.from_env(request.env)
+    try:
+        credentials = Credentials.from_env(request.env)
+    except CredentialsError as error:
+        if not place.loopback:
+            raise
+        raise CredentialsError(error.message, hint=_served_hint(request.context)) from error
     from composer.targets.http.session import SessionOptions
     from composer.targets.scenario.service import Scenario
 
@@ -46,6 +58,13 @@ def _open(request: OpenRequest) -> Scenario:
         project=place.project,
         options=SessionOptions(request.parallelism, sleep=request.sleep),
     )
+
+
+def _served_hint(context: TargetContext | None) -> str:
+    """Where the key and the secret of `compose serve` are, as far as this project knows."""
+    kept = context.state_folder(False) / SERVED if context else None
+    where = str(kept) if kept and kept.is_file() else f"the {SERVED} that it names as it starts"
+    return f"set {KEY} and {SECRET} to those of compose serve, in {visible(where)}"
 
 
 def _usage(key: str, id: str, state: Path) -> str:
@@ -67,7 +86,7 @@ def _checks(request: CheckRequest) -> Iterator[Check]:
         if given:
             yield Check(_SECTION, WRONG, error.message, error.hint or "")
         else:
-            yield _no_credentials(request.asked_for)
+            yield _no_credentials(request)
     if base := request.env.get(BASE_URL):
         try:
             address(base, request.env.get(PROJECT) or None)
@@ -75,9 +94,12 @@ def _checks(request: CheckRequest) -> Iterator[Check]:
             yield Check(_SECTION, WRONG, f"{BASE_URL}: {error.message}", error.hint or "")
 
 
-def _no_credentials(asked_for: str) -> Check:
-    hint = f"set {KEY} and {SECRET}, or {TOKEN}"
+def _no_credentials(request: CheckRequest) -> Check:
+    hint, asked_for = f"set {KEY} and {SECRET}, or {TOKEN}", request.asked_for
     if asked_for == NAME or "://" in asked_for:
+        with suppress(UsageError):
+            if locate(asked_for, "", request.env).loopback:
+                hint = _served_hint(request.context)
         return Check(_SECTION, NOTE, f"none are set, and the target {asked_for} needs some", hint)
     return Check(_SECTION, OK, "none are set; only the Scenario API needs them", hint)
 
