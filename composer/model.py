@@ -176,7 +176,7 @@ class Model(Described):
     owner: str | None = None
     progress: float | None = None  # 0..1 of its training
     remaining: float | None = None  # seconds that its training still takes
-    error: str | None = None  # why its training failed
+    error: str | None = None  # why its training failed, or is needed again
     aliases: tuple[str, ...] = ()  # other names of the same bytes (the engine's)
     updated_at: str = field(default="", compare=False)  # as `created_at`; empty: not said
     epoch: str | None = field(default=None, compare=False)  # which one a LoRA stands for now

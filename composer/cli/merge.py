@@ -13,6 +13,21 @@ from composer.cli.signals import terminable
 from composer.cli.terminal import Meter
 from composer.errors import UsageError
 from composer.output import merge as render
+from composer.text import visible
+
+
+def _known_format(
+    context: click.Context, parameter: click.Parameter, name: str | None
+) -> str | None:
+    """The name of an output format of some model family; `merge` knows which of them fits."""
+    if name is None:
+        return None
+    from composer.lora import families
+
+    known = families.output_formats()
+    if name not in known:
+        raise click.BadParameter(f"{visible(name)!r} is not one of {', '.join(map(repr, known))}")
+    return name
 
 
 @click.command("merge")
@@ -40,6 +55,7 @@ from composer.output import merge as render
 @click.option(
     "--format",
     metavar="FORMAT",
+    callback=_known_format,
     help="Key naming of the output file: diffusers (the default) or kohya. ComfyUI reads both.",
 )
 @opt.skipping

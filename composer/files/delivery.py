@@ -85,7 +85,10 @@ def check_output(out: Path, *, force: bool) -> None:
     if out.is_dir():
         raise UsageError(f"{name} is a folder", hint=f"name a {SUFFIX} file in it")
     if out.suffix.lower() != SUFFIX:
-        raise UsageError(f"the output file must end in {SUFFIX}: {name}")
+        raise UsageError(
+            f"the output file must end in {SUFFIX}: {name}",
+            hint=f"write {visible(str(out.with_suffix(SUFFIX)))}" if out.name else None,
+        )
     check_folder(out)
     if out.exists() and not out.is_file():
         raise UsageError(f"{name} is not a regular file")

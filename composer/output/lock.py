@@ -26,7 +26,7 @@ def pins(pinning: Pinning, *, would: bool = False, color: bool = False) -> str:
         for pin, line in zip(pinning.pins, rows, strict=True)
     ]
     lines += _problems(pinning.problems, color=color)
-    return "\n".join([*lines, _counts(pinning.pins, would=would)]) + "\n"
+    return "\n".join([*lines, _counts(pinning, would=would)]) + "\n"
 
 
 def _pin(pin: Pin) -> tuple[str, ...]:
@@ -39,13 +39,15 @@ def _problems(problems: Sequence[tuple[str, str]], *, color: bool) -> list[str]:
     return [painted(line, "red", color=color) for line in lines]
 
 
-def _counts(pins: Sequence[Pin], *, would: bool) -> str:
-    moved = sum(pin.before is not None for pin in pins)
-    parts = [(len(pins) - moved, "added"), (moved, "moved")]
+def _counts(pinning: Pinning, *, would: bool) -> str:
+    moved = sum(pin.before is not None for pin in pinning.pins)
+    parts = [(len(pinning.pins) - moved, "added"), (moved, "moved")]
     counts = ", ".join(f"{counted(n, 'pin')} {words}" for n, words in parts if n)
+    wrong = f"{counted(len(pinning.problems), 'recipe')} can't be pinned"
     if not counts:
-        return "No changes: the lock has every pin."
-    return f"Not written: {counts}." if would else f"Done: {counts}."
+        return f"No changes: {wrong if pinning.problems else 'the lock has every pin'}."
+    tail = f"; {wrong}" if pinning.problems else ""
+    return f"{'Not written' if would else 'Done'}: {counts}{tail}."
 
 
 def outdated(outdated_pins: Sequence[OutdatedPin], pinning: Pinning, *, color: bool = False) -> str:

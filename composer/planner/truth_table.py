@@ -177,7 +177,8 @@ class _Decision:
             return replace(kept, explanation=kept.explanation.with_notes(*self._twins()))
         if model.untrained:
             failed = model.status != "new"
-            why = f"its training {_failed(model)}" if failed else "created but not trained"
+            untrained = model.error or "created but not trained"
+            why = f"its training {_failed(model)}" if failed else untrained
             return self._in_place(Verb.TRAIN, model, why)
         odd = "" if model.status in _TRAINING else f" (status {model.status})"
         return self._in_place(Verb.WAIT, model, f"still training{odd}")

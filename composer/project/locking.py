@@ -21,7 +21,7 @@ from composer.lock import (
 from composer.model import Lock, TargetLock
 from composer.planner import other_owner, outdated_pins, pinned, unpinned
 from composer.targets.base import observe
-from composer.text import visible
+from composer.text import did_you_mean, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,9 +99,13 @@ def _refuse_moves(pinning: Pinning) -> None:
 
 def check_pins(project: Project, key: str, options: Options) -> None:
     """See `Project.check_pins`."""
-    missing = unpinned(project.recipes, project.current_lock().target(key), options)
+    lock = project.current_lock().target(key)
+    missing = unpinned(project.recipes, lock, options)
     if missing:
-        listed = ", ".join(f"{name} ({path})" for path, name in missing)
+        known = {name for entry in lock.recipes.values() for name, _ in entry.pins}
+        near = {name: did_you_mean(name, known - {name}) for _, name in missing}
+        asked = {name: f"; did you mean {other}?" for name, other in near.items() if other}
+        listed = ", ".join(f"{name} ({path}{asked.get(name, '')})" for path, name in missing)
         raise Refused(f"the lock has no pin for {listed}", hint=_COMMIT)
 
 

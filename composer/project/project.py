@@ -84,10 +84,7 @@ class Project:
 
     @property
     def state(self) -> Path:
-        """The state folder, outside the project; it may not exist yet.
-
-        Raises `UsageError`, `InvalidInput`.
-        """
+        """The state folder; it may not exist yet. Raises `UsageError`, `InvalidInput`."""
         return state_dir(self.root, self.state_settings)
 
     @cached_property

@@ -99,9 +99,14 @@ def _placed(
             hint="name one recipe, or a folder that ends in /",
         )
     if not place.is_dir() and not out.endswith(SLASHES):
+        one = f"one recipe may go to a {SUFFIX} file"
+        if place.exists() or place.suffix:
+            raise UsageError(
+                f"{visible(out)} is neither a folder nor a {SUFFIX} file",
+                hint=f"name a folder, and end it with / to create it; {one}",
+            )
         raise UsageError(
-            f"{visible(out)} does not exist",
-            hint=f"end the path with / to create it; one recipe may go to a {SUFFIX} file",
+            f"{visible(out)} does not exist", hint=f"end the path with / to create it; {one}"
         )
     files: dict[str, str] = {}
     for name, _ in chosen:

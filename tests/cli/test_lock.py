@@ -427,3 +427,22 @@ def rename_there(project: Path, id: str, name: str) -> None:
 
     with Engine(state_of(project), project / "recipes/loras") as engine:
         engine.update(id, name=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("Ink Linez", "Ink Lines"), ("pixel dust", "Pixel Dust")]
+)
+def test_a_name_that_no_lora_has_is_the_last_word_too(applied: Path, name: str, near: str) -> None:
+    edit(applied / ROGUE, "- name: " + near, "- name: " + name)
+    for more in ([], ["--dry-run"]):
+        ran = compose("lock", *more, at=applied)
+        assert (ran.status, f"did you mean {near}?" in ran.out) == (1, True)
+        assert ran.out.endswith("No changes: 1 recipe can't be pinned.\n")
+    (applied / "compose.lock").unlink()
+    ran = compose("lock", at=applied)
+    assert (ran.status, ran.out.splitlines()[-1]) == (
+        1,
+        "Done: 7 pins added; 1 recipe can't be pinned.",
+    )
+    ran = compose("lock", "--locked", "--offline", at=applied)
+    assert (ran.status, f"{name} ({ROGUE}; did you mean {near}?)" in ran.err) == (3, True)

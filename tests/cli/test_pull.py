@@ -80,6 +80,9 @@ def test_some_into_a_folder_that_is_there(project: Path) -> None:
     ("arguments", "said"),
     [
         (("Pixel Rogue", "-o", "json"), "json does not exist"),
+        (("Pixel Rogue", "-o", "x.txt"), "x.txt is neither a folder nor a .safetensors file"),
+        (("-o", "x.ckpt"), "name a folder, and end it with / to create it"),
+        (("-o", "compose.lock"), "compose.lock is neither a folder nor a .safetensors file"),
         (("-o", "dist"), "end the path with / to create it"),
         (("-o", "all.safetensors"), "4 recipes can't go to one file, all.safetensors"),
         (("Pixel Rouge", "-o", "x.safetensors"), "did you mean Pixel Rogue?"),
@@ -207,3 +210,51 @@ def test_another_target_is_refused_in_words(project: Path, monkeypatch: pytest.M
     monkeypatch.setenv("SCENARIO_SDK_JWT", "token")
     ran = pull(project, "-o", "dist/", "--target", "http://127.0.0.1:9/v1")
     assert (ran.status, "works with the local target only" in ran.err) == (64, True)
+
+
+# --- a pulled file that was edited, as the hard link that it may be ----------------------
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda file: file.write_bytes(b"mine"), "its stored result was changed"),
+        (lambda file: os.truncate(file, file.stat().st_size - 1), "its stored result was changed"),
+        (lambda file: file.unlink(), "its stored result is missing"),
+    ],
+)
+def test_a_stored_result_that_is_not_what_was_made_is_said_and_made_again(
+    project: Path, spoil: Callable[[Path], None], words: str
+) -> None:
+    stored = result(project, ROGUE)
+    right = stored.read_bytes()
+    hard_link(stored, project / "rogue.safetensors")
+    spoil(stored if "missing" in words else project / "rogue.safetensors")
+    shown = compose("status", at=project).out
+    assert words in shown and "created but not trained" not in shown
+    again = pull(project, "Pixel Rogue", "-o", "other.safetensors")
+    assert (again.status, f"(Pixel Rogue): {words}" in again.out) == (1, True)
+    found = compose("doctor", at=project)
+    if "changed" in words:
+        assert f"the stored result of {stored.stem} (Pixel Rogue) was changed" in found.out
+        assert found.status == 1
+    assert compose("apply", at=project).status == 0
+    assert stored.read_bytes() == right
+    assert not os.path.samefile(stored, project / "rogue.safetensors")
+    assert compose("doctor", at=project).status == 0
+
+
+def test_doctor_finds_a_stored_result_that_was_written_to_at_the_same_size(project: Path) -> None:
+    assert compose("doctor", at=project).status == 0
+    stored = result(project, ROGUE)
+    with stored.open("r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"mine")
+    later = stored.stat().st_mtime + 3
+    os.utime(stored, (later, later))
+    found = compose("doctor", at=project)
+    assert f"the stored result of {stored.stem} (Pixel Rogue) was written to later" in found.out
+    assert found.status == 1 and "delete it from models/" in found.out
+    stored.unlink()
+    assert compose("apply", at=project).status == 0
+    assert compose("doctor", at=project).status == 0

@@ -67,6 +67,87 @@ STATUSES = [
 ]
 
 
+# What a command ends with where a reader may not expect it, and what its message proposes.
+NEXT_STEPS = [
+    (
+        "`--dry-run` of `apply`, `prune`, `destroy`, `import` and `lock`",
+        "that of the run, as far as it is known before",
+        "",
+    ),
+    (
+        "the lock has entries, and there are no recipes",
+        "3",
+        "see whether `recipes/` is the right folder; else `--allow-empty`",
+    ),
+    ("several guards refuse", "3", "the message has all flags that allow it"),
+    (
+        "no recipe asks for a composition",
+        "0",
+        "`compose apply --prune` deletes it, `compose forget` takes it out of the lock",
+    ),
+    (
+        "`prune`, and such a composition is protected",
+        "1",
+        "restore its recipe with `protect: false` and run `compose apply`, or `compose forget`",
+    ),
+    (
+        "an earlier composition of a recipe is left (`status` lists them)",
+        "0",
+        "`compose prune` deletes it",
+    ),
+    (
+        "a pinned LoRA is gone, and the recipe must be trained",
+        "1",
+        "`--upgrade NAME` if the name means one other LoRA; else correct it, or write a `modelId`",
+    ),
+    (
+        "`lock`, and a name means no LoRA",
+        "1; 3 with `--locked --offline`",
+        "the message names a similar LoRA",
+    ),
+    (
+        "only one of `SCENARIO_SDK_API_KEY` and `SCENARIO_SDK_API_SECRET` is set",
+        "77, if credentials choose the target",
+        "set both or none, or `--target local`",
+    ),
+    (
+        "no credentials for a target on this machine",
+        "77",
+        "take the key and the secret of `compose serve`, from `serve.json`",
+    ),
+    (
+        "the proxy asks for a user and a password (407)",
+        "69",
+        "`HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT`",
+    ),
+    (
+        "the target's certificate is not trusted",
+        "69",
+        "`REQUESTS_CA_BUNDLE`, this machine's clock, or the target's address, as the message says",
+    ),
+    (
+        "`--target` or `COMPOSE_TARGET` names no target",
+        "64",
+        "the message says which of the two, and the names",
+    ),
+    (
+        "`COMPOSE_STATE_DIR` is relative, or in the project",
+        "64",
+        "set it to a folder of your own outside the project",
+    ),
+    (
+        "`merge -o`, `pull -o`: not a `.safetensors` file",
+        "64",
+        "write that ending; `pull` also takes a folder",
+    ),
+    (
+        "a stored result was changed, as by editing a pulled file",
+        "1 of `doctor`",
+        "`compose apply` makes it again",
+    ),
+]
+
+
 def _generated(source: str) -> str:
     return f"<!-- `PYTHONPATH=.:tests python -m support.make_docs` writes this from {source}. -->\n"
 
@@ -86,7 +167,14 @@ def commands() -> str:
             command, info_name=name, parent=context, max_content_width=96, terminal_width=96
         )
         parts.append(f"## compose {name}\n\n```text\n{command.get_help(inner).rstrip()}\n```\n")
-    return "\n".join([*parts, "[errors.md](errors.md) lists the exit statuses."]) + "\n"
+    parts += [
+        "## Exit statuses and next steps\n",
+        "[errors.md](errors.md) lists the exit statuses. Here is what is less obvious:\n",
+        "| when | status | next step |",
+        "|---|---|---|",
+    ]
+    parts += [f"| {when} | {status} | {step} |" for when, status, step in NEXT_STEPS]
+    return "\n".join(parts) + "\n"
 
 
 def recipes() -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "model_types",
     "of_keys",
     "of_type",
+    "output_formats",
     "register",
     "registered",
 ]
@@ -58,6 +59,12 @@ def composition_types() -> frozenset[str]:
 def lora_types() -> frozenset[str]:
     """The types that a LoRA may have."""
     return frozenset(types.lora for types in model_types())
+
+
+def output_formats() -> tuple[str, ...]:
+    """The names of all families' output formats, the default's first."""
+    names = (name for family in registered() for name in family.files.output_formats)
+    return tuple(dict.fromkeys(names))
 
 
 def of_type(composition_type: str) -> Family | None:

@@ -122,6 +122,9 @@ def _database(engine: Engine, used: Collection[str]) -> Iterator[Check]:
         yield Check("local database", WRONG, f"damaged: {problem}", hint)
     if not problems:
         yield Check("local database", OK, "no damage")
+    for words in engine.changed_results().values():
+        hint = "if you edited a file of compose pull: delete it from models/ in the state folder"
+        yield Check("local database", WRONG, words, f"{hint}, then run compose apply")
     yield Check("local database", OK, f"results: {engine.size() / 1e6:,.1f} MB")
     if unused:
         words = f"the lock doesn't name {counted(len(unused), 'local composition')}"

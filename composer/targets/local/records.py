@@ -253,7 +253,7 @@ def composition_model(record: Record, result_size: int | None) -> Model:
         job=record.job,
         progress=record.progress if training else None,
         remaining=_remaining(record) if training else None,
-        error=record.error if status == FAILED else None,
+        error=record.error if status in (FAILED, NEW) else None,
         **described,
     )
 
@@ -263,6 +263,13 @@ def status_of(record: Record, result_size: int | None) -> str:
     if record.status == TRAINED and result_size != record.size:
         return NEW
     return record.status
+
+
+def damage(record: Record, result_size: int | None) -> str | None:
+    """Why a trained composition must be composed again; None for any other."""
+    if record.status != TRAINED or result_size == record.size:
+        return None
+    return f"its stored result {'is missing' if result_size is None else 'was changed'}"
 
 
 def job_answer(record: JobRecord) -> Job:

@@ -23,6 +23,7 @@ from composer.targets.local.library import Library, lora_model
 from composer.targets.local.overlaps import Overlaps
 from composer.targets.local.records import (
     FAILED,
+    NEW,
     TRAINING,
     UNSUPPORTED,
     NewComposition,
@@ -30,6 +31,7 @@ from composer.targets.local.records import (
     check_parameters,
     check_texts,
     composition_model,
+    damage,
     is_usable_id,
     job_answer,
     no_such_lora,
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
     from composer.model import Concept, Described, Job, Model, Parameters
     from composer.targets.local.library import Lora
     from composer.targets.local.records import Download, JobRecord, Record
+
+
+_COARSE = 2000  # milliseconds: how far the clocks of a file system and of this machine may differ
 
 
 class Engine(Closing):
@@ -161,9 +166,12 @@ class Engine(Closing):
 
     def result(self, id: str) -> Path:
         """The composed file of a trained composition; `NotFound` or `TargetError` without one."""
-        record = self._composition(id)
-        if not self._model(record).trained:
-            raise TargetError(f"{id} ({record.name}) is not trained", hint="run `compose apply`")
+        record = self._current(self._composition(id))
+        if record.status != TRAINED:
+            why = (
+                f": {record.error}" if record.status == NEW and record.error else " is not trained"
+            )
+            raise TargetError(f"{id} ({record.name}){why}", hint="run `compose apply`")
         return self._folder.result(id)
 
     def holds(self, path: Path) -> bool:
@@ -173,6 +181,25 @@ class Engine(Closing):
     def size(self) -> int:
         """Bytes of all results."""
         return sum(self._folder.results().values())
+
+    def changed_results(self) -> dict[str, str]:
+        """What is wrong with stored results that are not as they were made, by composition.
+
+        `pull` may make a file a hard link: whoever edits it edits the stored result.
+        """
+        made = {job.id: job.updated_at for job in self.store.jobs(self._project, None)}
+        words = {}
+        for row in self.store.records():
+            if row.project != self._project or row.status != TRAINED:
+                continue
+            if (size := self._folder.result_size(row.id)) is None:
+                continue
+            at = self._folder.result(row.id).lstat().st_mtime_ns // 1_000_000
+            if size != row.size:
+                words[row.id] = f"the stored result of {row.id} ({row.name}) was changed"
+            elif at > made.get(row.job or "", at) + _COARSE:
+                words[row.id] = f"the stored result of {row.id} ({row.name}) was written to later"
+        return words
 
     def inspect(self, concepts: Iterable[Concept]) -> Inspection:
         """What these LoRAs are, and how they interact at their scales.
@@ -310,10 +337,11 @@ class Engine(Closing):
 
     def _current(self, record: Record) -> Record:
         """The row with its true status: its result may be missing, or the worker in trouble."""
-        status = status_of(record, self._folder.result_size(record.id))
+        size = self._folder.result_size(record.id)
+        status, error = status_of(record, size), damage(record, size) or record.error
         if status == TRAINING and (trouble := self._trouble()):
             return replace(record, status=FAILED, job_status="failure", error=trouble)
-        return replace(record, status=status)
+        return replace(record, status=status, error=error)
 
     def _current_job(self, job: JobRecord) -> JobRecord:
         trouble = self._trouble() if job.status in ("queued", "in-progress") else None
