@@ -88,7 +88,7 @@ def create(path: Path, *, mode: int = 0o666) -> int:
 def no_link(path: str, flags: int) -> int:
     """An opener for `open` that raises `OSError` where `path` is a link, and follows none.
 
-    Windows can't open without following links; there a user who may make one needs no such trick.
+    Windows has no such flag; there making a link takes a right that few users have.
     """
     return os.open(path, flags | _NO_LINK, 0o666)
 

@@ -38,7 +38,7 @@ def report(report: Report, *, color: bool = False) -> str:
     ]
     tail = ["interrupted; the next compose apply continues from here"] if report.interrupted else []
     if report.lock_changed and not shown:
-        tail.append(f"{LOCK_NAME} was rewritten in its usual form; its entries are the same")
+        tail.append(f"{LOCK_NAME} was rewritten: git diff {LOCK_NAME} shows how")
     counts = _counts(report.outcomes)
     if any(_is_prunable(outcome) for outcome in report.outcomes):
         counts += " To delete what no recipe asks for: compose apply --prune"

@@ -217,13 +217,13 @@ class Plan:
         One that no flag allows at all is raised alone.
         """
         refused = self.refused(allowed)
-        final = [guard for guard in refused if guard.flag is None]
-        for guard in final or refused[:1]:
-            flags = dict.fromkeys(other.flag for other in refused if other.flag)
-            raise guard.error(
-                "; ".join(other.message for other in final[:1] or refused),
-                hint=None if final else f"allow it with {' '.join(flags)}",
-            )
+        if not refused:
+            return
+        for final in (guard for guard in refused if guard.flag is None):
+            raise final.error(final.message)
+        flags = " ".join(dict.fromkeys(guard.flag for guard in refused if guard.flag))
+        messages = "; ".join(guard.message for guard in refused)
+        raise refused[0].error(messages, hint=f"allow it with {flags}")
 
     def refused(self, allowed: Collection[str] = ()) -> tuple[Guard, ...]:
         return tuple(guard for guard in self.guards if guard.flag not in allowed)

@@ -78,7 +78,7 @@ def test_a_lock_that_is_only_written_anew_is_said(applied: Path) -> None:
     lock = applied / "compose.lock"
     lock.write_text(json.dumps(json.loads(lock.read_bytes()), indent=4), encoding="utf-8")
     assert compose("apply", at=applied).out.splitlines() == [
-        "compose.lock was rewritten in its usual form; its entries are the same",
+        "compose.lock was rewritten: git diff compose.lock shows how",
         "No changes: 4 kept.",
     ]
 
