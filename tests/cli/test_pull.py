@@ -185,7 +185,8 @@ def test_on_another_machine(project: Path) -> None:
 def test_a_result_that_was_lost(project: Path) -> None:
     result(project, ROGUE).unlink()
     ran = pull(project, "Pixel Rogue", "-o", "x.safetensors")
-    assert (ran.status, "is not trained (run `compose apply`)" in ran.out) == (1, True)
+    lost = "(Pixel Rogue): its stored result is missing (run `compose apply`)"
+    assert (ran.status, lost in ran.out) == (1, True)
 
 
 def test_while_it_trains(project: Path) -> None:

@@ -16,7 +16,6 @@ from composer import (
     ApplyOptions,
     Check,
     ComposeError,
-    InvalidInput,
     PlanOptions,
     Project,
     Refused,
@@ -174,7 +173,7 @@ def test_the_state_folder_is_the_callers_choice(root: Path, tmp_path: Path) -> N
     states = tmp_path.parent / "states"
     assert Project(root, state_dir=states).state.is_relative_to(states)
     assert not Project(root).state.is_relative_to(states)
-    with pytest.raises(InvalidInput, match="inside the project"):
+    with pytest.raises(UsageError, match="inside the project"):
         assert Project(root, state_dir=root / "states").state
 
 

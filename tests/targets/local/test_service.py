@@ -370,16 +370,20 @@ def test_free_space_is_checked_for_the_requested_rank(tmp_path: Path) -> None:
     assert asked == [tmp_path / "state" / "models"] * 2
 
 
-@pytest.mark.parametrize("harm", ["gone", "cut"])
-def test_a_result_that_is_gone_or_cut_needs_training_again(engine: Engine, harm: str) -> None:
+@pytest.mark.parametrize(("harm", "words"), [("gone", "is missing"), ("cut", "was changed")])
+def test_a_result_that_is_gone_or_cut_needs_training_again(
+    engine: Engine, harm: str, words: str
+) -> None:
     model = engine.create("K", concepts(engine, 0.5), type=COMPOSITION)
     engine.train(model.id)
     trained(engine, model.id)
     path = engine.result(model.id)
     whole = path.read_bytes()
     path.unlink() if harm == "gone" else path.write_bytes(whole[:-1])
-    assert engine.get_models([model.id])[model.id].status == "new"
-    with pytest.raises(TargetError, match="not trained"):
+    (now,) = engine.get_models([model.id]).values()
+    assert (now.status, now.error) == ("new", f"its stored result {words}")
+    assert (model.id in engine.changed_results()) == (harm == "cut")
+    with pytest.raises(TargetError, match=f"its stored result {words}"):
         engine.result(model.id)
     engine.train(model.id)
     assert trained(engine, model.id).trained
