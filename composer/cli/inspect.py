@@ -11,7 +11,7 @@ from composer.cli import options as opt
 from composer.cli.options import lora_argument
 from composer.cli.output_files import check_page, write_copy
 from composer.cli.project import open_local, open_project
-from composer.cli.terminal import emit
+from composer.cli.terminal import Meter, emit
 from composer.errors import UsageError
 from composer.output.inspect import as_json, text
 from composer.output.inspect_html import page
@@ -100,12 +100,17 @@ def _of_files(files: Sequence[tuple[Path, float]], skip_text_encoder: bool) -> l
         raise UsageError(
             f"inspecting needs {missing.name}", hint="pip install 'lora-compose[local]'"
         ) from missing
-    return [inspect(files, skip_text_encoder=skip_text_encoder)]
+    with Meter("comparing LoRAs") as meter:
+        return [inspect(files, skip_text_encoder=skip_text_encoder, progress=meter.say)]
 
 
 def _of_recipes(recipes: Sequence[Path], library: Path | None) -> list[Inspection]:
     if not recipes:
         return []
     project = open_project(Selection(tuple(recipes)))
-    with open_local(project, opt.TargetOptions(library=library), run_jobs=False) as target:
-        return project.inspect(target)
+    options = opt.TargetOptions(library=library)
+    with (
+        open_local(project, options, run_jobs=False) as target,
+        Meter("comparing LoRAs") as meter,
+    ):
+        return project.inspect(target, meter.say)

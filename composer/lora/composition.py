@@ -142,6 +142,16 @@ def foreseen(
         return CompositionReport(dtype or shared_dtype(parts), layout.ranks)
 
 
+def check_together(parts: Sequence[ScaledLora]) -> None:
+    """Raise `BadLora` for parts that can't be added, each of which is fine alone.
+
+    Reads no more than it takes: only those for variants of a model can get in each other's way.
+    """
+    shared_family([file for file, _ in parts])
+    if sum(file.for_variant for file, scale in parts if scale) > 1:
+        foreseen(parts)
+
+
 def _output_format(parts: Sequence[ScaledLora], name: str | None) -> OutputFormat:
     return shared_family([file for file, _ in parts]).files.named_format(name)
 

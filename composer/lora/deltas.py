@@ -8,6 +8,7 @@ them. Formulas: LyCORIS, `lycoris/functional/{loha,lokr}.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -72,11 +73,17 @@ def read_finite(source: Source, tensor: Tensor, first: int = 0, last: int | None
     return values
 
 
+CHUNK = 1 << 22  # values that are checked at a time
+
+
 def check_finite(source: Source, tensor: Tensor) -> None:
     """Raise `LoraFormatError` if a value is not finite, or the file changed."""
-    values = source.array(tensor)
+    count = tensor.shape[0] if tensor.shape else 1
+    rows = max(1, CHUNK // max(1, prod(tensor.shape[1:])))
+    starts = range(0, count, rows) if tensor.shape else ()
+    whole = all(finite(source.rows(tensor, n, min(n + rows, count))) for n in starts)
     source.check()
-    if not finite(values):
+    if not whole:
         raise LoraFormatError(f"{tensor.name} holds values that are not finite (NaN or infinity)")
 
 

@@ -84,6 +84,7 @@ class Level(StrEnum):
     PARTLY_OPPOSED = "partly opposed"
     INDEPENDENT = "independent"
     SILENT = "no effect"
+    NOT_COMPARED = "not compared"
 
 
 GRAVITY = tuple(Level)
@@ -107,17 +108,40 @@ def verdicts(mix: Mix) -> tuple[Verdict, ...]:
     return tuple(_verdict(mix, i, j) for i, j in mix.pairs)
 
 
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to know of a mix, in one line, and the level of its gravest pair."""
+
+    level: Level
+    words: str
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether a reader of a plan should see it: LoRAs interfere, or were not compared."""
+        return self.level not in (Level.INDEPENDENT, Level.SILENT)
+
+
+NOT_COMPARED = Advice(Level.NOT_COMPARED, "not compared: too large for a plan; run compose inspect")
+
+
 def headline(mix: Mix) -> str | None:
     """The gravest verdict in one line; None where there is no pair."""
+    advice = advice_on(mix)
+    return advice.words if advice else None
+
+
+def advice_on(mix: Mix) -> Advice | None:
+    """The gravest verdict; None where there is no pair."""
     ranked = sorted(verdicts(mix), key=lambda v: (GRAVITY.index(v.level), -abs(v.cosine or 0)))
     if not ranked:
         return None
     quiet = (Level.INDEPENDENT, Level.SILENT)
     if len(ranked) > 1 and all(verdict.level is Level.INDEPENDENT for verdict in ranked):
-        return f"all {len(mix.names)} concepts are independent: each keeps its own effect"
+        words = f"all {len(mix.names)} concepts are independent: each keeps its own effect"
+        return Advice(Level.INDEPENDENT, words)
     others = sum(verdict.level not in quiet for verdict in ranked[1:])
     more = f" (and {others} more {'pair' if others == 1 else 'pairs'}: compose inspect)"
-    return ranked[0].words + (more if others else "")
+    return Advice(ranked[0].level, ranked[0].words + (more if others else ""))
 
 
 def _verdict(mix: Mix, i: int, j: int) -> Verdict:

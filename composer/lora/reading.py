@@ -79,6 +79,12 @@ class LoraFile(LoraFacts):
                     yield adapter, part.module
 
     @property
+    def for_variant(self) -> bool:
+        """Whether it was made for a variant of the model: with more inputs, or norms of its own."""
+        layers = ((one.delta, one.layer.module) for one in self.adapters)
+        return bool(self.norms) or any(d and d.shape[1] != m.inputs for d, m in layers)
+
+    @property
     def fitting_format(self) -> str | None:
         """The first output format of the family that holds all modules; None if there is none."""
         formats = self.family.files.output_formats.values()

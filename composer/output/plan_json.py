@@ -39,6 +39,7 @@ def as_json(view: PlanView) -> str:
 
 
 def _plain_action(action: Action, view: PlanView) -> Plain:
+    advice = view.advice.get(action.path) if action.recipe is not None else None
     plain: Plain = {
         "action": str(action.shown),
         "isChange": action.is_change,
@@ -51,7 +52,8 @@ def _plain_action(action: Action, view: PlanView) -> Plain:
         **_contents(action),
         "update": action.update.words or None,
         "price": view.prices.get(action.path),
-        "advice": view.advice.get(action.path) if action.recipe is not None else None,
+        "advice": advice and advice.words,
+        "adviceLevel": advice and str(advice.level),
         "movesAwayFrom": action.transition.moves_away_from,
         "deletes": list(action.transition.deletes),
         "deletesUntrained": list(action.transition.deletes_untrained),

@@ -83,7 +83,7 @@ def _dangers(view: PlanView) -> Iterator[str]:
 
 def _changes(view: PlanView) -> list[str]:
     changes = sorted(view.plan.changes, key=lambda action: _ORDER.index(action.shown))
-    return [_change(a, view.prices.get(a.path), view.advice.get(a.path)) for a in changes]
+    return [_change(a, view.prices.get(a.path), view.needed_advice(a)) for a in changes]
 
 
 def _change(action: Action, price: float | None, advice: str | None) -> str:
@@ -99,7 +99,7 @@ def _change(action: Action, price: float | None, advice: str | None) -> str:
     if left:
         lines.append(f"- leaves {code(left)} on the target until it is pruned")
     lines += [] if price is None else [f"- cost: {price:g}"]
-    lines += [f"- advice: {code(advice)}"] if advice and action.recipe is not None else []
+    lines += [f"- advice: {code(advice)}"] if advice else []
     lines += [f"- note: {code(note)}" for note in why.notes]
     return "\n".join(lines)
 

@@ -64,8 +64,8 @@ def _details(action: Action, view: PlanView) -> Iterator[str]:
         yield f"note: {visible(note)}"
     if action.path in view.prices:
         yield f"price {view.prices[action.path]:g}"
-    if action.path in view.advice and action.is_change and action.recipe is not None:
-        yield f"advice: {visible(view.advice[action.path])}"
+    if advice := view.needed_advice(action):
+        yield f"advice: {visible(advice)}"
 
 
 def _concepts(action: Action) -> Iterator[str]:

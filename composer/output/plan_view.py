@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from typing import Self
 
+    from composer.lora.inspection import Advice
     from composer.model import Content
     from composer.planner import Action, Guard, Plan
 
@@ -64,12 +65,17 @@ class PlanView:
     plan: Plan
     allowed: Collection[str] = ()
     prices: Mapping[str, float] = field(default_factory=dict)
-    advice: Mapping[str, str] = field(default_factory=dict)
+    advice: Mapping[str, Advice] = field(default_factory=dict)
     next_step: str = "compose apply"
     whole: str = WHOLE
     budget: Budget = COMMENT
     color: bool = False
     list_all: bool = False
+
+    def needed_advice(self, action: Action) -> str | None:
+        """The advice on an action that a reader should see, in words."""
+        advice = self.advice.get(action.path) if action.recipe is not None else None
+        return advice.words if advice and advice.is_needed and action.is_change else None
 
     @property
     def refused(self) -> tuple[Guard, ...]:

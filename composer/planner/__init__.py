@@ -43,6 +43,7 @@ from composer.planner.plan import (
     dangers,
     digest_of_changes,
     other_owner,
+    with_blocked,
 )
 from composer.planner.transitions import (
     entry_without,
@@ -95,6 +96,7 @@ __all__ = [
     "plan_offline",
     "unpinned",
     "unreadable",
+    "with_blocked",
     "with_recovered",
 ]
 

@@ -127,6 +127,9 @@ def _pinned(name: str, pin: str, observed: Observed, resolution: Resolution) -> 
     model = observed.get(pin)
     loras = named_loras(name, resolution.lora_type, observed)
     others = sorted(model.id for model in loras if model.id != pin)
+    if model is None and not others and name in observed.rejected:
+        resolution.missing.append(f"{name} can't be used: {observed.rejected[name]}")
+        return pin
     if model is not None:
         _check_type(f"{name} ({pin})", model, resolution)
     if model is None and len(others) == 1:

@@ -128,6 +128,13 @@ class Action:
         return self.shown in CHANGES
 
     @property
+    def must_train(self) -> bool:
+        """Whether a model is made of its content, or trained at last."""
+        if self.verb in (Verb.CREATE, Verb.REPLACE, Verb.TRAIN):
+            return True
+        return self.model is not None and self.model.untrained
+
+    @property
     def digest(self) -> str:
         """Of what will be, not of the way there: create, adopt and train are alike."""
         left = self.transition.moves_away_from
@@ -227,6 +234,27 @@ class Plan:
 
     def refused(self, allowed: Collection[str] = ()) -> tuple[Guard, ...]:
         return tuple(guard for guard in self.guards if guard.flag not in allowed)
+
+
+def with_blocked(plan: Plan, reasons: Mapping[str, str]) -> Plan:
+    """The plan with these recipes blocked, each for the reason by its path."""
+    actions = (
+        _blocked(action, reasons[action.path]) if action.path in reasons else action
+        for action in plan.actions
+    )
+    return replace(plan, actions=tuple(actions))
+
+
+def _blocked(action: Action, reason: str) -> Action:
+    return replace(
+        action,
+        verb=Verb.BLOCKED,
+        explanation=replace(action.explanation, reason=reason),
+        model=None,
+        requested_id=None,
+        update=Update(),
+        transition=Transition(pins=action.transition.pins),
+    )
 
 
 def digest_of_changes(digests: Iterable[str]) -> str:

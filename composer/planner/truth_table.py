@@ -12,7 +12,7 @@ from composer.model import MARK, Candidate, Replaced
 from composer.planner.concepts import Resolution, resolve
 from composer.planner.drift import MISSING, change_of
 from composer.planner.identity import has_content, is_exact_match, is_expected_model, known_ids
-from composer.planner.plan import Action, Explanation, Transition, Update, Verb
+from composer.planner.plan import CHANGES, Action, Explanation, Transition, Update, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -102,14 +102,22 @@ class _Decision:
         if stopped:
             return self._blocked(stopped)
         action = self._keep_own() or self._adopt() or self._make()
-        if self.resolution.missing and self._must_train(action):
+        if self.resolution.missing and action.must_train:
             return self._blocked("; ".join(self.resolution.missing))
-        explained = action.explanation.with_notes(*self.resolution.missing)
+        idle = self._without_effect() if action.verb in CHANGES else ()
+        explained = action.explanation.with_notes(*self.resolution.missing, *idle)
         action = replace(action, explanation=explained)
         if action.model:
             self.context.taken.add(action.model.id)
             self.context.chosen.add(action.model.id)
         return self._with_the_rest(action)
+
+    def _without_effect(self) -> Iterable[str]:
+        labels = self.base.explanation.labels
+        for concept in self.content.concepts:
+            if not concept.scale:
+                name = labels.get(concept.model_id, concept.model_id)
+                yield f"{name} adds nothing: its scale is 0"
 
     def _blocked(self, reason: str) -> Action:
         explained = replace(self.base.explanation, reason=reason)
@@ -153,11 +161,6 @@ class _Decision:
             f"the target kept other content for {coming.composition} than was sent:"
             f" change the recipe, or compose forget '{self.recipe.path}'"
         )
-
-    def _must_train(self, action: Action) -> bool:
-        if action.verb in (Verb.CREATE, Verb.REPLACE, Verb.TRAIN):
-            return True
-        return action.model is not None and action.model.untrained
 
     # --- the rows ----------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from composer.planner import (
 )
 from composer.planner import plan as build_plan
 from composer.project.options import check_approved
-from composer.project.planning import ReviewedPlan
+from composer.project.planning import ReviewedPlan, without_unfit
 from composer.project.sources import find_path
 from composer.targets.base import KeepsResults, observe
 
@@ -72,6 +72,7 @@ def apply(
         except Stopped:
             return Report(interrupted=True)
         planned = build_plan(project.recipes, ledger.known_state, observed, options)
+        planned = without_unfit(planned, target)
         watcher.on_plan(ReviewedPlan(planned, options.allowed))
         bare = approved.plan if isinstance(approved, ReviewedPlan) else approved
         planned.guard(options.allowed)

@@ -9,14 +9,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from composer.errors import BadLora, ComposeError, InvalidInput, UsageError
+from composer.errors import ComposeError, InvalidInput, UsageError
 from composer.files.delivery import check_output_link
 from composer.files.repository import find_git, git
 from composer.lock import LOCK_NAME, read_merged, remember
 from composer.model import Lock
 from composer.output.plan_formats import PLAN_FORMATS
 from composer.output.plan_view import PlanView
-from composer.planner import MARKERS, compare_locks, plan, unreadable, with_recovered
+from composer.planner import (
+    CHANGES,
+    MARKERS,
+    compare_locks,
+    plan,
+    unreadable,
+    with_blocked,
+    with_recovered,
+)
 from composer.planner import plan_offline as plan_by_lock
 from composer.project.options import PLAN_DEFAULTS, check_approved
 from composer.targets.base import Search, Target, observe
@@ -24,10 +32,11 @@ from composer.text import did_you_mean, shorten, visible
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from composer.lora import Inspection
-    from composer.model import Concept, Recipe
+    from composer.lora.inspection import Advice
+    from composer.model import Concept, Content, Recipe
     from composer.planner import Action, Options, Plan
     from composer.project.options import PlanOptions
     from composer.project.project import Project
@@ -99,7 +108,8 @@ def build_plan(project: Project, target: Target, options: Options) -> Plan:
     """The bare plan of what lock, journal and target say now."""
     memory = remember(project.root, target.key, project.state, lock=project.current_lock())
     observed = observe(target, project.recipes, memory, Search(target.grace))
-    return plan(project.recipes, with_recovered(memory, observed), observed, options)
+    planned = plan(project.recipes, with_recovered(memory, observed), observed, options)
+    return without_unfit(planned, target)
 
 
 def plan_online(
@@ -153,49 +163,62 @@ log = logging.getLogger("composer.inspect")
 class Inspecting(Protocol):
     """A target that can read the weights of LoRAs, as the local target does."""
 
-    def verdict(self, concepts: Iterable[Concept]) -> str | None:
-        """In one line, whether these LoRAs interfere; None for one alone."""
+    def unfit(self, contents: Mapping[str, Content]) -> Mapping[str, str]:
+        """Why some of these can't be composed, by key."""
 
-    def inspect(self, concepts: Iterable[Concept]) -> Inspection:
+    def advise(self, mixes: Mapping[str, Sequence[Concept]]) -> Mapping[str, Advice]:
+        """What to know of these mixes, by key; nothing of a LoRA alone."""
+
+    def inspect(self, concepts: Iterable[Concept], progress: Callable[[float], None]) -> Inspection:
         """What these LoRAs are, and do together at their scales."""
 
 
-def inspect(project: Project, target: Target) -> list[Inspection]:
+def without_unfit(planned: Plan, target: Target) -> Plan:
+    """The plan, where what the target can't compose is blocked: training it would fail."""
+    if not isinstance(target, Inspecting):
+        return planned
+    contents = {a.path: a.content for a in planned.actions if a.must_train and a.content}
+    return with_blocked(planned, target.unfit(contents))
+
+
+def inspect(
+    project: Project, target: Target, progress: Callable[[float], None]
+) -> list[Inspection]:
     """See `Project.inspect`."""
     if not isinstance(target, Inspecting):
         raise UsageError(
             f"the target {target.key} can't read LoRA files", hint="use --target local"
         )
+    actions = build_plan(project, target, project.options(PLAN_DEFAULTS)).actions
+    actions = tuple(action for action in actions if action.recipe is not None)
     inspections = []
-    for action in build_plan(project, target, project.options(PLAN_DEFAULTS)).actions:
-        if action.recipe is None:
-            continue
+    for number, action in enumerate(actions):
         if action.content is None:
             raise ComposeError(f"{action.path}: {action.explanation.reason}")
-        inspection = target.inspect(concepts_of(action))
+        part = _part_of(progress, number, len(actions))
+        inspection = target.inspect(concepts_of(action), part)
         inspections.append(replace(inspection, title=action.name, source=action.path))
     return inspections
 
 
-def advice(planned: Plan, target: Target) -> dict[str, str]:
-    """The verdict on each composition, by recipe, or why a LoRA allows none.
+def _part_of(progress: Callable[[float], None], number: int, count: int) -> Callable[[float], None]:
+    """The progress of one of several equal parts."""
+    return lambda share: progress((number + share) / count)
+
+
+def advice(planned: Plan, target: Target) -> Mapping[str, Advice]:
+    """What to know of the mixes that this plan makes, by recipe.
 
     Where there is none, the plan is as good.
     """
-    verdicts: dict[str, str] = {}
     if not isinstance(target, Inspecting):
-        return verdicts
-    for action in planned.actions:
-        try:
-            verdict = target.verdict(concepts_of(action))
-        except BadLora as bad:
-            verdict = f"none, as training would fail: {bad.message}"
-        except Exception as error:  # whatever it is, it must not break a plan
-            log.debug("no verdict on %s: %s", action.path, error)
-            continue
-        if verdict is not None:
-            verdicts[action.path] = verdict
-    return verdicts
+        return {}
+    made = [action for action in planned.actions if action.verb in CHANGES]
+    try:
+        return target.advise({action.path: concepts_of(action) for action in made})
+    except Exception as error:  # whatever it is, it must not break a plan
+        log.debug("no advice: %s", error)
+        return {}
 
 
 def concepts_of(action: Action) -> tuple[Concept, ...]:

@@ -301,15 +301,18 @@ class Project:
         options = target if isinstance(target, TargetOptions) else TargetOptions(target)
         return examine(self, options, env, offline=offline)
 
-    def inspect(self, target: Target) -> list[Inspection]:
+    def inspect(
+        self, target: Target, progress: Callable[[float], None] = lambda share: None
+    ) -> list[Inspection]:
         """What the LoRAs of each recipe are, and do to each other in its mix.
 
         Only the local target can: it finds them by the lock's pins, else by name. Raises
         `UsageError` for another target, `ComposeError` for a recipe whose LoRAs aren't there.
+        `progress` is called with 0..1 and may raise to cancel.
         """
         from composer.project.planning import inspect
 
-        return inspect(self, target)
+        return inspect(self, target, progress)
 
     def entries(self, target: Target | str) -> dict[str, Entry]:
         """The lock's entries for a target, by recipe path, as lock and journal have them now."""

@@ -358,12 +358,88 @@ def planned(project: Path) -> dict[str, Any]:
 
 def test_a_plan_has_a_line_for_each_composition(tmp_path: Path) -> None:
     project = samples(tmp_path)
-    words = "advice: Storybook Watercolour and Ink Lines are independent: each keeps its own effect"
-    assert f"             {words}\n" in compose("plan", at=project).out
+    words = "Storybook Watercolour and Ink Lines are independent: each keeps its own effect"
     advice = {action["recipe"]: action.get("advice") for action in planned(project)["actions"]}
-    assert advice[KNIGHT] == words.removeprefix("advice: ")
+    assert advice[KNIGHT] == words
     assert len(advice) == 4 and None not in advice.values()
-    assert words.removeprefix("advice: ") in compose("plan", "-o", "markdown", at=project).out
+    assert {action["adviceLevel"] for action in planned(project)["actions"]} == {"independent"}
+    for arguments in ([], ["-o", "markdown"]):  # people see what matters
+        assert "advice: " not in compose("plan", *arguments, at=project).out
+
+
+def test_a_plan_shows_advice_where_loras_of_a_changed_recipe_interfere(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    compose("apply", at=project)
+    overlapping(project / "recipes" / "loras")
+    recipe = "name: Both\nconcepts:\n  - {name: one, scale: 0.5}\n  - {name: two, scale: 0.5}\n"
+    (project / "recipes" / "both.yaml").write_text(recipe, encoding="utf-8")
+    words = "advice: one and two overlap strongly in double block 1: expect one to win; try"
+    assert words in compose("plan", at=project).out
+    assert (
+        words.replace("advice: ", "advice: `") in compose("plan", "-o", "markdown", at=project).out
+    )
+    assert [a["adviceLevel"] for a in planned(project)["actions"] if "advice" in a] == [
+        "strong overlap"
+    ]
+    assert compose("apply", at=project).status == 0
+    edit(project / "recipes" / "both.yaml", "name: Both", "name: Both\ndescription: Two")
+    assert "advice" not in compose("plan", at=project).out  # the mix is the same
+
+
+def test_a_concept_of_scale_0_is_noted_where_it_is_composed(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    edit(project / KNIGHT, "scale: 0.65", "scale: 0")
+    note = "note: Storybook Watercolour adds nothing: its scale is 0"
+    assert compose("plan", at=project).out.count(note) == 1
+    compose("apply", at=project)
+    assert note not in compose("plan", at=project).out
+
+
+# --- what can't be composed is blocked ---------------------------------------------------
+
+
+def variant(at: Path, name: str, inputs: int, norm: float | None = None) -> None:
+    """A LoRA for a variant of the model: of its own inputs, or with a norm of its own."""
+    tensors = {
+        "img_in.lora_A.weight": np.full((1, inputs), len(name), np.float32),
+        "img_in.lora_B.weight": np.ones((3072, 1), np.float32),
+    }
+    if norm is not None:
+        key = "double_blocks.0.img_attn.norm.query_norm.scale"
+        tensors[key] = np.full(128, norm, np.float32)
+    save_file(tensors, at / f"{name}.safetensors")
+
+
+CLASHES = {
+    "inputs": ((128, None), (384, None), "they mean different things, and can't be added"),
+    "norms": ((64, 1.0), (64, 2.0), "brings another double_blocks.0.img_attn.norm"),
+    "norms of one": ((64, 1.0), (64, 1.0), ""),
+    "inputs of one": ((128, None), (64, None), ""),
+}
+
+
+@pytest.mark.parametrize("clash", CLASHES)
+def test_a_mix_that_cannot_be_composed_is_blocked(tmp_path: Path, clash: str) -> None:
+    one, two, reason = CLASHES[clash]
+    project = samples(tmp_path)
+    for name, values in (("first", one), ("other one", two)):
+        variant(project / "recipes" / "loras", name, *values)
+    recipe = "name: Both\nconcepts: [{name: first, scale: 0.5}, {name: other one, scale: 0.6}]\n"
+    (project / "recipes" / "both.yaml").write_text(recipe, encoding="utf-8")
+    [action] = [a for a in planned(project)["actions"] if a["name"] == "Both"]
+    digest = planned(project)["digest"]
+    assert (action["action"], reason in action["reason"]) == (
+        "blocked" if reason else "create",
+        True,
+    )
+    ran = compose("apply", "--expect", digest, at=project)
+    assert ran.status == (1 if reason else 0), ran.err
+    assert ("blocked  Both" in ran.out) == bool(reason), ran.out
+    assert "4 created" in ran.out or not reason
+    if reason:
+        edit(project / "recipes" / "both.yaml", "scale: 0.6", "scale: 0")
+        [action] = [a for a in planned(project)["actions"] if a["name"] == "Both"]
+        assert action["action"] == "create"  # what counts for nothing is in no one's way
 
 
 def test_a_recipe_with_one_concept_has_none(tmp_path: Path) -> None:
@@ -377,6 +453,8 @@ def test_a_recipe_with_one_concept_has_none(tmp_path: Path) -> None:
 def test_what_was_computed_of_a_pair_is_kept(tmp_path: Path) -> None:
     project = samples(tmp_path)
     compose("apply", at=project)
+    for recipe in (project / "recipes").rglob("*.yaml"):  # so that each mix is made again
+        edit(recipe, "tags:", "training: {parameters: {rank: 2}}\ntags:")
     before = planned(project)
     rows = kept(project)
     assert len(rows) == 9  # four files, and five of the pairs of two
@@ -409,19 +487,36 @@ def test_a_plan_without_a_store_leaves_no_trace(tmp_path: Path) -> None:
     assert not (state_of(project)).exists()
 
 
-def test_weights_that_are_no_numbers_do_not_break_a_plan(tmp_path: Path) -> None:
-    project = samples(tmp_path)
+def damage(project: Path) -> None:
+    """Put bfloat16's NaN into the weights of Ink Lines."""
     file = project / "recipes" / "loras" / "ink-lines.safetensors"
     data = bytearray(file.read_bytes())
-    data[-2:] = b"\xc0\x7f"  # bfloat16's NaN
+    data[-2:] = b"\xc0\x7f"
     file.write_bytes(data)
+
+
+def test_weights_that_are_no_numbers_do_not_break_a_plan(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    damage(project)
     found = {action["recipe"]: action for action in planned(project)["actions"]}
-    told = found[KNIGHT]["advice"]  # apply would find out: a reviewer should, too
-    assert told.startswith("none, as training would fail: ink-lines.safetensors: ")
+    knight = found[KNIGHT]  # apply would find out: a reviewer should, too
+    assert (knight["action"], "advice" in knight) == ("blocked", False)
+    assert knight["reason"].startswith("Ink Lines can't be used: ink-lines.safetensors: ")
+    assert "not finite" in knight["reason"]
     assert "independent" in found["recipes/tutorial/slime.yaml"]["advice"]
-    ran = compose("inspect", KNIGHT, at=project)
-    assert ran.status == 1
-    assert "ink-lines.safetensors: " in ran.err and "not finite" in ran.err
+    for argument in (KNIGHT, "recipes/loras/ink-lines.safetensors"):
+        ran = compose("inspect", argument, at=project)
+        assert ran.status == 1
+        assert "ink-lines.safetensors: " in ran.err and "not finite" in ran.err
+
+
+def test_a_pinned_lora_that_is_damaged_says_why_it_blocks(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    compose("lock", at=project)
+    damage(project)
+    found = {action["recipe"]: action for action in planned(project)["actions"]}
+    assert found[KNIGHT]["action"] == "blocked"
+    assert found[KNIGHT]["reason"].startswith("Ink Lines can't be used: ink-lines.safetensors: ")
 
 
 # --- FILE[:SCALE] ------------------------------------------------------------------------

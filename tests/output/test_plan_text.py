@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
 import pytest
 from support.golden_cases import CASES, ENTRIES, KNIGHT, MODELS, planned, wants
 
+from composer.lora.inspection import Advice, Level
 from composer.model import TargetLock
+from composer.output.plan_json import as_json
+from composer.output.plan_markdown import markdown
 from composer.output.plan_text import text
 from composer.output.plan_view import PlanView
 from composer.planner import CHANGES, Verb, plan_offline
@@ -71,10 +75,15 @@ def test_offline_there_is_no_digest_and_no_drift() -> None:
     assert "Plan " not in shown and "To ask the target: compose plan\n" in shown
 
 
-def test_advice_stands_below_changes_alone() -> None:
-    advice = {action.path: "they overlap" for action in CHANGED.actions}
-    shown = text(PlanView(CHANGED, advice=advice, list_all=True))
-    assert shown.count("advice: they overlap") == 1
+@pytest.mark.parametrize("level", Level)
+def test_advice_stands_below_changes_alone_and_only_where_it_matters(level: Level) -> None:
+    advice = {action.path: Advice(level, "they do") for action in CHANGED.actions}
+    view = PlanView(CHANGED, advice=advice, list_all=True)
+    needed = level not in (Level.INDEPENDENT, Level.SILENT)
+    assert text(view).count("advice: they do") == needed
+    assert markdown(view).count("- advice: `they do`") == needed
+    actions = json.loads(as_json(view))["actions"]  # programs get every level
+    assert {action["adviceLevel"] for action in actions} == {str(level)}
 
 
 @pytest.mark.parametrize("name", sorted(CASES))

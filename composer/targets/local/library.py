@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Protocol
 from composer.errors import BadLora, TargetError
 from composer.files.repository import is_inside
 from composer.lora import families
-from composer.lora.errors import LoraFormatError
+from composer.lora.container import Source
+from composer.lora.deltas import check_finite
+from composer.lora.errors import LoraFormatError, Naming
 from composer.lora.fingerprint import Fingerprint, Hashes, StatSignature, fingerprint_file
 from composer.lora.metadata import plain
 from composer.lora.peft_config import peft_config_path
@@ -250,9 +252,16 @@ class Library:
 
 
 def _check_fit(file: LoraFile) -> None:
-    """Raise `_Unfit` for a LoRA that the format of compositions can't represent."""
+    """Raise `_Unfit` for a LoRA that the format of compositions can't represent, or that has values
+    which aren't finite: so a plan knows it, and not only the worker."""
     try:
         file.check_fits(file.family.files.output_format)
+        with Naming(file.path), Source(file.path, file.header) as source:
+            for adapter in file.adapters:
+                for tensor in adapter.tensors:
+                    check_finite(source, tensor)
+            for norm in file.norms.values():
+                check_finite(source, norm)
     except BadLora as error:
         raise _Unfit(error, file.title) from None
 

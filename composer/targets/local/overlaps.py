@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from composer.lora.analysis import distinct, grams
+from composer.errors import ComposeError
+from composer.lora.analysis import distinct, grams, seconds
 from composer.lora.families import registered
-from composer.lora.inspection import Mix
+from composer.lora.inspection import NOT_COMPARED, Mix, advice_on
 from composer.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from composer.lora.inspection import Gram
+    from composer.lora import LoraFile
+    from composer.lora.fingerprint import Fingerprint
+    from composer.lora.inspection import Advice, Gram
     from composer.targets.local.library import Lora
 
     Overlap = Mapping[str, float]
+
+
+log = logging.getLogger("composer.inspect")
+BUDGET = 1.0  # seconds that all advice of a plan may take, as estimated
+
+
+@lru_cache(maxsize=64)
+def lora_file(fingerprint: Fingerprint) -> LoraFile:
+    """The file, read once while it is the same. Raises `BadLora`."""
+    return fingerprint.read()
 
 
 class OverlapCache(Protocol):
@@ -38,14 +53,41 @@ class Overlaps:
 
     memory: OverlapCache
 
-    def mix(self, parts: Sequence[tuple[Lora, float]]) -> Mix:
+    def advise(self, mixes: Mapping[str, Sequence[tuple[Lora, float]]]) -> dict[str, Advice]:
+        """What to know of each mix, by its key; nothing of a LoRA alone, or of one that can't be
+        read.
+
+        All together may take `BUDGET`, by estimate: what is beyond it is not compared. What is kept
+        of earlier times counts too, so that equal inputs give equal advice.
+        """
+        left, compared = BUDGET, set[str]()
+        advised: dict[str, Advice] = {}
+        for key, parts in mixes.items():
+            pairs = {_key(one, two) for one, _ in parts for two, _ in parts}
+            try:
+                cost = 0.0 if pairs <= compared else _cost(parts)
+                advice = advice_on(self.mix(parts)) if cost <= left else NOT_COMPARED
+            except (ComposeError, OSError) as error:
+                log.debug("no advice on %s: %s", key, error)
+                continue
+            if advice is not NOT_COMPARED:
+                left, compared = left - cost, compared | pairs
+            if advice:
+                advised[key] = advice
+        return advised
+
+    def mix(
+        self,
+        parts: Sequence[tuple[Lora, float]],
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> Mix:
         """The mix of these LoRAs. Raises `BadLora` for a file that can't be used, or changed."""
         loras = [part for part, _ in parts]
         pairs = [(i, j) for i in range(len(loras)) for j in range(i, len(loras))]
         kept = {(i, j): self._kept(loras[i], loras[j]) for i, j in pairs}
         overlaps = {pair: overlap for pair, overlap in kept.items() if overlap is not None}
         if len(overlaps) < len(pairs):
-            overlaps = self._compute(loras, pairs)
+            overlaps = self._compute(loras, pairs, progress)
         names = distinct([part.name for part in loras])
         return Mix(names, tuple(scale for _, scale in parts), _joined(overlaps, len(loras)))
 
@@ -54,9 +96,12 @@ class Overlaps:
         return None if text is None else _parsed(text)
 
     def _compute(
-        self, loras: Sequence[Lora], pairs: Sequence[tuple[int, int]]
+        self,
+        loras: Sequence[Lora],
+        pairs: Sequence[tuple[int, int]],
+        progress: Callable[[float], None],
     ) -> dict[tuple[int, int], Overlap]:
-        blocks = grams([part.fingerprint.read() for part in loras]).blocks
+        blocks = grams([lora_file(part.fingerprint) for part in loras], progress).blocks
         for part in loras:
             part.fingerprint.check_unchanged()
         computed: dict[tuple[int, int], Overlap] = {
@@ -65,6 +110,10 @@ class Overlaps:
         for (i, j), numbers in computed.items():
             self.memory.put_overlap(_key(loras[i], loras[j]), __version__, json.dumps(numbers))
         return computed
+
+
+def _cost(parts: Sequence[tuple[Lora, float]]) -> float:
+    return seconds([lora_file(lora.fingerprint) for lora, _ in parts])
 
 
 def _key(one: Lora, two: Lora) -> str:

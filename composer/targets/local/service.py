@@ -11,16 +11,17 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from composer.errors import NotFound, TargetError
+from composer.errors import BadLora, NotFound, TargetError
 from composer.files.delivery import free_space
 from composer.lora import families
 from composer.lora.analysis import lora_info
+from composer.lora.composition import check_together
 from composer.lora.ids import composition_ids, job_id
-from composer.lora.inspection import Inspection, headline
+from composer.lora.inspection import Inspection
 from composer.model import NOTHING_DESCRIBED, TRAINED, in_order
 from composer.targets.base import Closing
 from composer.targets.local.library import Library, lora_model
-from composer.targets.local.overlaps import Overlaps
+from composer.targets.local.overlaps import Overlaps, lora_file
 from composer.targets.local.records import (
     FAILED,
     NEW,
@@ -41,10 +42,11 @@ from composer.targets.local.store import Store
 from composer.targets.local.worker import Folder, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from composer.model import Concept, Described, Job, Model, Parameters
+    from composer.lora.inspection import Advice
+    from composer.model import Concept, Content, Described, Job, Model, Parameters
     from composer.targets.local.library import Lora
     from composer.targets.local.records import Download, JobRecord, Record
 
@@ -201,23 +203,40 @@ class Engine(Closing):
                 words[row.id] = f"the stored result of {row.id} ({row.name}) was written to later"
         return words
 
-    def inspect(self, concepts: Iterable[Concept]) -> Inspection:
+    def inspect(
+        self, concepts: Iterable[Concept], progress: Callable[[float], None] = lambda share: None
+    ) -> Inspection:
         """What these LoRAs are, and how they interact at their scales.
 
         Raises `TargetError` for one that the library doesn't have, `BadLora` for one that can't be
         used.
         """
         parts = self._parts(concepts)
-        infos = tuple(lora_info(part.fingerprint.read()) for part, _ in parts)
-        return Inspection("", "", infos, Overlaps(self.store).mix(parts))
+        infos = tuple(lora_info(lora_file(part.fingerprint)) for part, _ in parts)
+        return Inspection("", "", infos, Overlaps(self.store).mix(parts, progress))
 
-    def verdict(self, concepts: Iterable[Concept]) -> str | None:
-        """In one line, whether these LoRAs interfere; None for a single one.
+    def advise(self, mixes: Mapping[str, Sequence[Concept]]) -> dict[str, Advice]:
+        """Whether the LoRAs of each mix interfere, by its key; see `Overlaps.advise`."""
+        loras = self._library.scan().loras
+        return Overlaps(self.store).advise(
+            {
+                key: [(loras[concept.model_id], concept.scale) for concept in mix]
+                for key, mix in mixes.items()
+                if len(mix) > 1 and all(concept.model_id in loras for concept in mix)
+            }
+        )
 
-        The overlap of two files is computed once. Raises as `inspect` does.
-        """
-        parts = self._parts(concepts)
-        return headline(Overlaps(self.store).mix(parts)) if len(parts) > 1 else None
+    def unfit(self, contents: Mapping[str, Content]) -> dict[str, str]:
+        """Why some of these can't be composed, by key; as far as their files' headers tell."""
+        reasons = {}
+        for key, content in contents.items():
+            try:
+                check_parameters(content.training)
+                parts = self._parts(content.concepts)
+                check_together([(lora_file(lora.fingerprint), scale) for lora, scale in parts])
+            except (BadLora, TargetError) as error:
+                reasons[key] = str(error)
+        return reasons
 
     # --- what changes it -----------------------------------------------------------------
 

@@ -29,10 +29,10 @@ pytestmark = [
 ]
 
 
-def plan(root: Path) -> subprocess.CompletedProcess[str]:
+def plan(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`compose plan` in a process that permissions bind."""
     return subprocess.run(
-        [*(BOUND if IS_ROOT else []), sys.executable, "-m", "composer", "plan"],
+        [*(BOUND if IS_ROOT else []), sys.executable, "-m", "composer", "plan", *arguments],
         cwd=root,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
@@ -60,7 +60,8 @@ def test_a_plan_with_a_read_only_state_folder(applied: Path) -> None:
     ran = plan(applied)
     assert ran.returncode == 0, ran.stderr
     assert "scale of Pixel Dust 0.6 -> 0.7" in ran.stdout
-    assert "advice: " in ran.stdout  # computed, though it can't be kept
+    advised = plan(applied, "-o", "json").stdout
+    assert '"advice": "Pixel Dust and Ink Lines are' in advised  # computed, though it can't be kept
     assert "1 to replace, 3 unchanged" in ran.stdout
     assert snapshot(applied) == before
 
