@@ -30,7 +30,7 @@ from composer.lora.errors import of_each
 from composer.lora.fingerprint import Part, fingerprint_file
 from composer.lora.metadata import described
 from composer.lora.reading import shared_family, with_scales
-from composer.text import shorten, visible
+from composer.text import counted, shorten, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -205,7 +205,8 @@ def merge(
     in_order = tuple(sorted(parts, key=lambda part: part.id))
     spec = CompositionSpec(in_order, out.stem, OutputOptions(rank, precision), format)
     expected, size = spec.foreseen(), spec.size()
-    if (warning := size_warning(spec)) and not dry_run:
+    warnings = [*filter(None, (size_warning(spec), cost_warning(expected)))]
+    for warning in warnings if not dry_run else ():
         log.warning("%s", warning)
     check_space(out.parent, size, free_space, hint=HINT, margin=spare(size))
     report = expected
@@ -216,7 +217,7 @@ def merge(
             )
             size = temporary.stat().st_size
     used = format or shared_family([part.file for part in parts]).files.output_format.name
-    notes = (*_notes(parts, expected, report), *([warning] if warning else []))
+    notes = (*_notes(parts, expected, report), *warnings)
     return Merged(out, used, parts, report, size, notes, dry_run)
 
 
@@ -290,6 +291,23 @@ def size_warning(spec: CompositionSpec) -> str | None:
         f"the result has a rank of up to {most:,} and takes up to {size / 1e6:,.0f} MB,"
         f" {size / inputs:,.0f} times as much as its LoRAs; rank {rank} (--rank, or the training"
         f" parameter rank) makes it at most {sizes[rank] / 1e6:,.0f} MB"
+    )
+
+
+SLOW = 10.0  # seconds from which on a reduction is warned of
+SPEED = 4e10  # multiplications that one core does in a second, in float64; measured
+
+
+def cost_warning(expected: CompositionReport) -> str | None:
+    """In words, if reducing takes long, as where a LoKr shares its layers; else None."""
+    sides = [(max(shape), min(shape)) for shape in expected.built_whole]
+    seconds = sum(long * short**2 + 8 * short**3 for long, short in sides) / SPEED
+    if seconds < SLOW:
+        return None
+    return (
+        f"reducing takes about {seconds:,.0f} s: the whole change of {counted(len(sides), 'layer')}"
+        " is built, as of a LoKr that shares its layer; without --rank (the training parameter"
+        " rank) it isn't"
     )
 
 

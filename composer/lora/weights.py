@@ -137,9 +137,17 @@ def _reduced(
     return down, round_to_dtype(best.up * alpha_correction, dtype, prefix), best.kept, best.whole
 
 
+def built_whole(layer: Layer) -> bool:
+    """Whether ΔW itself is built and decomposed to reduce this layer: of a LoKr that shares the
+    layer, or that is cut across its second matrix, no factors are smaller."""
+    if layer.rank >= layer.shortest or layer.total <= layer.shortest:
+        return False
+    return _kronecker_factors(layer) is None
+
+
 def _best(layer: Layer) -> Reduced:
-    product = _as_kronecker(layer)
-    if product and 2 * max(min(side.shape) for side in product) <= layer.shortest:
+    product = _kronecker_factors(layer)
+    if product:
         for side in product:
             check_range(side, layer.output.prefix)
         return reduced_kronecker(*product, layer.rank)
@@ -173,6 +181,14 @@ def _as_kronecker(layer: Layer) -> tuple[Array, Array] | None:
             run.first // height : run.last // height
         ]
     return rows * terms[0].factor, two
+
+
+def _kronecker_factors(layer: Layer) -> tuple[Array, Array] | None:
+    """The same, where the SVDs of the two are cheaper than that of the layer; else None."""
+    product = _as_kronecker(layer)
+    if product and 2 * max(min(side.shape) for side in product) <= layer.shortest:
+        return product
+    return None
 
 
 def _factors(layer: Layer) -> tuple[Array, Array]:

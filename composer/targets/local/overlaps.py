@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from composer.lora import LoraFile
     from composer.lora.fingerprint import Fingerprint
     from composer.lora.inspection import Advice, Gram
+    from composer.model import Concept
     from composer.targets.local.library import Lora
 
     Overlap = Mapping[str, float]
@@ -53,16 +54,21 @@ class Overlaps:
 
     memory: OverlapCache
 
-    def advise(self, mixes: Mapping[str, Sequence[tuple[Lora, float]]]) -> dict[str, Advice]:
-        """What to know of each mix, by its key; nothing of a LoRA alone, or of one that can't be
-        read.
+    def advise(
+        self, mixes: Mapping[str, Sequence[Concept]], loras: Mapping[str, Lora]
+    ) -> dict[str, Advice]:
+        """What to know of each mix, by its key; nothing of a LoRA alone, or of one that is not in
+        the library or can't be read.
 
         All together may take `BUDGET`, by estimate: what is beyond it is not compared. What is kept
         of earlier times counts too, so that equal inputs give equal advice.
         """
         left, compared = BUDGET, set[str]()
         advised: dict[str, Advice] = {}
-        for key, parts in mixes.items():
+        for key, mix in mixes.items():
+            parts = [(loras[c.model_id], c.scale) for c in mix if c.model_id in loras]
+            if len(parts) < max(2, len(mix)):
+                continue
             pairs = {_key(one, two) for one, _ in parts for two, _ in parts}
             try:
                 cost = 0.0 if pairs <= compared else _cost(parts)

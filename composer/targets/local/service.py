@@ -217,14 +217,7 @@ class Engine(Closing):
 
     def advise(self, mixes: Mapping[str, Sequence[Concept]]) -> dict[str, Advice]:
         """Whether the LoRAs of each mix interfere, by its key; see `Overlaps.advise`."""
-        loras = self._library.scan().loras
-        return Overlaps(self.store).advise(
-            {
-                key: [(loras[concept.model_id], concept.scale) for concept in mix]
-                for key, mix in mixes.items()
-                if len(mix) > 1 and all(concept.model_id in loras for concept in mix)
-            }
-        )
+        return Overlaps(self.store).advise(mixes, self._library.scan().loras)
 
     def unfit(self, contents: Mapping[str, Content]) -> dict[str, str]:
         """Why some of these can't be composed, by key; as far as their files' headers tell."""

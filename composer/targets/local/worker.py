@@ -21,7 +21,13 @@ from composer.errors import ComposeError, TargetError, Unreachable
 from composer.files.atomic import replacing
 from composer.files.repository import is_link
 from composer.lora.fingerprint import Part
-from composer.lora.merging import CompositionSpec, OutputOptions, size_warning, write_composed
+from composer.lora.merging import (
+    CompositionSpec,
+    OutputOptions,
+    cost_warning,
+    size_warning,
+    write_composed,
+)
 from composer.model import is_id
 from composer.text import visible
 
@@ -207,7 +213,7 @@ class Worker:
     def _compose(self, record: Record, job: str) -> None:
         options = OutputOptions.of(record.parameters or ())
         spec = CompositionSpec(self._parts(record), record.id, options)
-        if warning := size_warning(spec):
+        for warning in filter(None, (size_warning(spec), cost_warning(spec.foreseen()))):
             log.warning("%s: %s", visible(record.name), warning)
         with ExitStack() as replacement:
             temporary = replacement.enter_context(replacing(self._folder.result(record.id)))
