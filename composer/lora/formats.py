@@ -257,7 +257,6 @@ class BaseModel:
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a file with a key that fits `pattern` can't be used, and what to do, if anything helps.
-
     With a `width`, the layer must have it as its inputs or outputs, and not the family's own
     `hidden` one.
     """
@@ -327,10 +326,9 @@ class FamilyFiles:
 
     def in_encoder(self, key: str) -> bool:
         """Whether this key, known or not, is of a text encoder."""
-        if self.encoder_keys and self.encoder_keys.search(key):
-            return True
         meaning = spelled(self, key)
-        return bool(meaning and meaning[0].layer.module.encoder)
+        known = bool(meaning and meaning[0].layer.module.encoder)
+        return known or bool(self.encoder_keys and self.encoder_keys.search(key))
 
     def in_transformer(self, key: str) -> bool:
         """Whether this key is known, and of no text encoder."""

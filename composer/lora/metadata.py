@@ -16,10 +16,10 @@ from collections import Counter
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from composer.lora.container import strict_json
 from composer.lora.errors import LoraFormatError
 from composer.lora.inspection import Ingredient
 from composer.lora.reading import shared_family
+from composer.lora.untrusted_json import strict_json
 from composer.text import shorten
 from composer.version import __version__
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.files.repository import is_inside, read_inside
-from composer.lora.container import raw_header, strict_json
+from composer.lora.container import raw_header
 from composer.lora.errors import LoraFormatError, shown
+from composer.lora.untrusted_json import strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -20,7 +20,8 @@ from support.sizes import size
 
 from composer.errors import BadLora
 from composer.lora import container, read
-from composer.lora.container import NOTE_LIMIT, PARSED_LIMIT, Positioned, Source
+from composer.lora.container import Positioned, Source
+from composer.lora.untrusted_json import NOTE_LIMIT, PARSED_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,7 +26,8 @@ from support.sizes import size
 
 from composer.errors import BadLora
 from composer.lora import read
-from composer.lora.container import HEADER_LIMIT, PARSED_LIMIT
+from composer.lora.container import HEADER_LIMIT
+from composer.lora.untrusted_json import PARSED_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
