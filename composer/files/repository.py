@@ -89,22 +89,43 @@ def is_link(path: Path) -> bool:
 
 
 def read_inside(path: Path, root: Path, *, limit: int | None = None) -> bytes:
-    """The bytes of a regular file in `root`.
+    """The bytes of a regular file in `root`; `InsideReader` reads many.
 
     With a `limit` at most `limit + 1` of them: the caller sees that the file is too large.
 
     A link that stays within `root` is followed. Raises `OutsideError`, `NotRegularError`, and
     `OSError` as opening does.
     """
-    if not is_inside(path, root):
-        raise OutsideError(path, root)
-    real = os.path.realpath(path)
-    if not stat.S_ISREG(os.stat(real).st_mode):  # before opening: that may do something
-        raise NotRegularError(path)
-    with open(os.open(real, _FLAGS), "rb") as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+    return InsideReader(root).read(path, limit=limit)
+
+
+class InsideReader:
+    """Reads files in `root`; which folders its links lead to is looked up once for each folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._real_root = os.path.realpath(root)
+        self._real_folders: dict[str, str] = {}
+
+    def read(self, path: Path, *, limit: int | None = None) -> bytes:
+        """As `read_inside`."""
+        real = self._real(path)
+        if not real.startswith(os.path.join(self._real_root, "")):
+            raise OutsideError(path, self._root)
+        if not stat.S_ISREG(os.stat(real).st_mode):  # before opening: that may do something
             raise NotRegularError(path)
-        return stream.read() if limit is None else stream.read(limit + 1)
+        with open(os.open(real, _FLAGS), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise NotRegularError(path)
+            return stream.read() if limit is None else stream.read(limit + 1)
+
+    def _real(self, path: Path) -> str:
+        """The path with every link resolved."""
+        folder, name = os.path.split(path)
+        if folder not in self._real_folders:
+            self._real_folders[folder] = os.path.realpath(folder)
+        real = os.path.join(self._real_folders[folder], name)
+        return os.path.realpath(real) if name in ("", ".", "..") or os.path.islink(real) else real
 
 
 # --- whose it is -------------------------------------------------------------------------

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput, Problem, UsageError
-from composer.files.repository import NotRegularError, check_owner, read_inside, refuse_link_out
+from composer.files.repository import (
+    InsideReader,
+    NotRegularError,
+    OutsideError,
+    check_owner,
+    refuse_link_out,
+)
 from composer.model import LOCK_NAME, RECIPES_FOLDER
 from composer.recipes.parsing import MAX_BYTES, Parsed, parse, too_large
 from composer.recipes.problems import difference, other_normalisation, quoted
@@ -151,20 +157,20 @@ def _folder(path: Path) -> Path:
 
 def relative(file: Path, root: Path) -> str | None:
     """The file's path below the root, with `/`, links not resolved; None if it is not below it."""
-    file = Path(os.path.abspath(file))
-    path = below(file, Path(os.path.abspath(root)))
-    # The root may have been named through a link (/tmp on macOS is one).
-    return path or below(Path(os.path.realpath(file.parent), file.name), real(root))
+    full = os.path.abspath(file)
+    path = _below(full, os.path.abspath(root))
+    if path is None:  # the root may have been named through a link (/tmp on macOS is one)
+        folder, name = os.path.split(full)
+        path = _below(os.path.join(os.path.realpath(folder), name), os.path.realpath(root))
+    return path
 
 
-def below(file: Path, root: Path) -> str | None:
-    """One path relative to the other, with `/`; None if it is not below it. Pure."""
-    return file.relative_to(root).as_posix() if file.is_relative_to(root) else None
-
-
-def real(path: Path) -> Path:
-    """The path with every link resolved."""
-    return Path(os.path.realpath(path))
+def _below(file: str, root: str) -> str | None:
+    """One path relative to the other, with `/`; None if it is not below it."""
+    top = os.path.join(root, "")
+    if not os.path.normcase(file).startswith(os.path.normcase(top)):
+        return None
+    return file[len(top) :].replace(os.sep, "/")
 
 
 # --- globs -------------------------------------------------------------------------------
@@ -217,32 +223,27 @@ def load(files: Iterable[Path], *, root: Path, types: Sequence[ModelTypes]) -> L
     A file's path in the result is relative to `root`, with `/`. A file that is given twice is
     read once. `types` are what a recipe's `type` may be, the default first.
     """
+    reader = InsideReader(root)
     parsed: dict[str, Parsed] = {}
     for path in files:
-        name = relative(path, root) or path.as_posix()
+        inside = relative(path, root)
+        name = inside or path.as_posix()
         if name not in parsed:
-            parsed[name] = _parsed(path, visible(name), root, types)
+            try:
+                text = _read(path, inside, root, reader)
+                parsed[name] = _parse(text, visible(name), tuple(types))
+            except _Refusal as refusal:
+                parsed[name] = Parsed((Problem(visible(name), 0, 0, *refusal.problem),))
     problems = [problem for one in parsed.values() for problem in one.problems]
     problems += (*_same_path(parsed), *_same_name(parsed))
     recipes = (parsed[name].recipe for name in sorted(parsed))
     return Loaded(tuple(recipe for recipe in recipes if recipe), tuple(sorted(set(problems))))
 
 
-def _parsed(path: Path, name: str, root: Path, types: Sequence[ModelTypes]) -> Parsed:
-    try:
-        return _parse(_read(path, root), name, tuple(types))
-    except _Refusal as refusal:
-        return Parsed((_problem(name, refusal),))
-
-
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=100_000)
 def _parse(text: bytes, name: str, types: tuple[ModelTypes, ...]) -> Parsed:
     """As `parse`. A command that writes reads all files twice, and most are as they were."""
     return parse(text, file=name, types=types)
-
-
-def _problem(file: str, refusal: _Refusal) -> Problem:
-    return Problem(file, 0, 0, *refusal.problem)
 
 
 def _same_path(parsed: Mapping[str, Parsed]) -> Iterator[Problem]:
@@ -286,13 +287,13 @@ class _Refusal(InvalidInput):
         self.problem = (code, message, hint)
 
 
-def _read(file: Path, root: Path) -> bytes:
-    """The bytes of a recipe file. Raises `_Refusal` if it must not or can't be read."""
-    path = relative(file, root)
-    if path is None or below(real(file), real(root)) is None:
-        how = "is not inside" if path is None else "is a link that leads out of"
-        hint = "a recipe must be inside its project; copy the file there"
-        raise _Refusal("E303", f"the file {how} {visible(str(root))}", hint)
+def _read(file: Path, path: str | None, root: Path, reader: InsideReader) -> bytes:
+    """The bytes of a recipe file, whose path below the root is `path`.
+
+    Raises `_Refusal` if it must not or can't be read.
+    """
+    if path is None:
+        raise _outside("is not inside", root)
     if path.endswith(".safetensors"):
         message = "this is a LoRA file, not a recipe: a recipe's name ends in .yaml"
         raise _Refusal("E120", message, "name recipe files, or use compose inspect FILE")
@@ -300,7 +301,9 @@ def _read(file: Path, root: Path) -> bytes:
         message = "the file's path contains a control character, a backslash or a drive letter"
         raise _Refusal("E304", message, "rename it")
     try:
-        data = read_inside(file, root, limit=MAX_BYTES)
+        data = reader.read(file, limit=MAX_BYTES)
+    except OutsideError as error:
+        raise _outside("is a link that leads out of", root) from error
     except NotRegularError as error:
         hint = "a recipe must be a plain text file"
         raise _Refusal("E301", "this is not a regular file", hint) from error
@@ -310,3 +313,8 @@ def _read(file: Path, root: Path) -> bytes:
     if len(data) > MAX_BYTES:
         raise _Refusal("E302", *too_large(max(len(data), os.stat(file).st_size)))
     return data
+
+
+def _outside(how: str, root: Path) -> _Refusal:
+    hint = "a recipe must be inside its project; copy the file there"
+    return _Refusal("E303", f"the file {how} {visible(str(root))}", hint)

@@ -176,7 +176,9 @@ def _is_recipe(document: Document) -> bool:
     valid_keys = schema.properties()
     root = document.root
     keys = root.keys if root and root.keys else document.keys
-    return any(did_you_mean(key, valid_keys, likeness=_ALIKE) for key in keys)
+    return not valid_keys.keys().isdisjoint(keys) or any(
+        did_you_mean(key, valid_keys, likeness=_ALIKE) for key in keys
+    )
 
 
 def _not_a_recipe(document: Document, file: str) -> Problem:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from composer.errors import Problem
 from composer.text import code_points, shorten, visible
@@ -59,8 +59,7 @@ KeyPath: TypeAlias = "tuple[str | int, ...]"  # ("concepts", 1, "scale")
 LONGEST_SHOWN = 40  # characters of a value or key that a message repeats
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where something begins in a file, counted from 1; 0 if there is no place."""
 
     line: int = 0

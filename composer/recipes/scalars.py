@@ -119,11 +119,15 @@ def _old_int(text: str, base: int) -> int | Special:
 
 # --- both --------------------------------------------------------------------------------
 
+# A text that begins with a letter is a string in both, but for these words.
+_LETTER_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 _NUMBER_LIKE = re.compile(r"[-+.0-9][-+.:_0-9a-fA-FxobE]*")
 
 
 def read(text: str) -> Scalar | ScalarProblem:
     """The value that every YAML reader sees in a plain scalar, or why they differ."""
+    if text[:1].isalpha() and text.lower() not in _LETTER_WORDS:
+        return text
     if len(text) > LONGEST_NUMBER and _NUMBER_LIKE.fullmatch(text):
         what = f"a number of {len(text):,} characters is too long to be kept exactly"
         return ScalarProblem("E211", what, "write fewer digits, or quote it if it is a string")

@@ -1,7 +1,8 @@
 """Checks a file's values by `schemas/recipe.schema.json`, the schema that editors use too.
 
-jsonschema finds what is wrong; this module turns it into a code, a place and a message. A
-definition of the schema with a rule of its own has the code of its problem as `$comment`.
+fastjsonschema says quickly whether anything is wrong. Only then jsonschema, which is twenty times
+slower, finds all that is; this module turns it into a code, a place and a message. A definition
+of the schema with a rule of its own has the code of its problem as `$comment`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+import fastjsonschema
 from jsonschema import Draft7Validator
 
 from composer.files.schemas import schema as shipped
@@ -44,16 +46,29 @@ def _schema() -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", json.loads(shipped("recipe")))
 
 
-@cache
-def _validator(types: tuple[str, ...]) -> Draft7Validator:
-    """The compiled schema, with the types of all registered families; compiled once.
+def _of_types(types: tuple[str, ...]) -> dict[str, Any]:
+    """The schema with the types of all registered families.
 
     The shipped file has those that compose brings along.
     """
     schema = {**_schema()}
     type = {**schema["properties"]["type"], "enum": list(types), "default": types[0]}
     schema["properties"] = {**schema["properties"], "type": type}
-    return Draft7Validator(schema)
+    return schema
+
+
+@cache
+def _quick_check(types: tuple[str, ...]) -> Callable[[object], object]:
+    """The schema compiled to Python code, which raises at the first thing that is wrong."""
+    return cast(
+        "Callable[[object], object]",
+        fastjsonschema.compile(_of_types(types), use_default=False, use_formats=False),
+    )
+
+
+@cache
+def _validator(types: tuple[str, ...]) -> Draft7Validator:
+    return Draft7Validator(_of_types(types))
 
 
 @cache
@@ -76,6 +91,12 @@ def check(root: Node, report: Report, types: tuple[str, ...]) -> None:
 
 
 def _findings(root: Node, types: tuple[str, ...]) -> Iterator[Finding]:
+    try:
+        _quick_check(types)(root.value)
+    except fastjsonschema.JsonSchemaValueException:
+        pass  # jsonschema finds it, and the rest
+    else:
+        return
     error: Any  # what jsonschema says of its errors' types doesn't help
     for error in _validator(types).iter_errors(root.value):
         path: KeyPath = tuple(error.absolute_path)

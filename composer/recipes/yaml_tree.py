@@ -12,7 +12,8 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import yaml
 
@@ -21,7 +22,7 @@ from composer.recipes.scalars import ScalarProblem, read
 from composer.text import BIDI, UNSAFE, counted, shorten, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 MAX_DEPTH = 20
 MAX_VALUES = 2_000  # keys count too; a recipe has some dozen
@@ -35,8 +36,7 @@ _OK_IN_FILE = frozenset("\n\t\r")
 _LINE_END = re.compile("\r\n|\n|\r")
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One value of a file. `value` is plain Python (dict, list, str, int, float, bool, None).
 
     `text` is a scalar's source, which has a number's decimals. `refused`: a problem of this scalar
@@ -47,8 +47,8 @@ class Node:
     value: object
     text: str = ""
     refused: bool = False
-    children: dict[str | int, Node] = field(default_factory=dict)
-    keys: dict[str, Place] = field(default_factory=dict)  # where a mapping's keys begin
+    children: Mapping[str | int, Node] = MappingProxyType({})
+    keys: Mapping[str, Place] = MappingProxyType({})  # where a mapping's keys begin
 
     def at(self, path: Iterable[str | int]) -> Node:
         """The node at this path."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
+import fastjsonschema
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.model_types import TYPES
+from support.sizes import size
 
-from composer.recipes import CODES
+from composer.recipes import CODES, schema
 from composer.recipes.parsing import parse
 
 FOLDER = Path(__file__).parent / "broken_recipes"
@@ -37,3 +43,69 @@ def test_every_code_of_the_table_has_a_case() -> None:
 
 def test_every_expectation_has_its_file() -> None:
     assert {file.stem for file in FOLDER.glob("*.txt")} == {file.stem for file in FILES}
+
+
+# --- the quick check and jsonschema --------------------------------------------------------
+
+VALID: dict[str, Any] = {
+    "type": TYPES[0].composition,
+    "name": "Hero",
+    "description": "A hero.",
+    "concepts": [
+        {"name": "Ink", "scale": 0.5},
+        {"modelId": "model_1", "scale": 1, "modelEpoch": "3"},
+    ],
+    "training": {"parameters": {"rank": 8, "learningRate": 1.0, "samplePrompts": ["a", "b"]}},
+    "tags": ["heroes"],
+    "protect": True,
+}
+PATHS = [
+    (), ("name",), ("type",), ("description",), ("concepts",), ("concepts", 0),
+    ("concepts", 0, "name"), ("concepts", 0, "scale"), ("concepts", 1, "modelId"),
+    ("concepts", 1, "modelEpoch"), ("tags",),
+    ("tags", 0), ("training",), ("training", "parameters"), ("training", "parameters", "rank"),
+    ("training", "parameters", "samplePrompts", 1), ("protect",),
+]  # fmt: skip
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 70),
+    st.floats(-2, 70),
+    st.sampled_from(
+        ["", " a", "a\n", "../a", "a/b", "managed-by:compose", "x" * 65, "é", "compose:1"]
+    ),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=6)
+        | st.dictionaries(
+            st.sampled_from(["name", "scale", "modelId", "x", "rank"]), inner, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=size(150, 5_000), deadline=None)
+@given(path=st.sampled_from(PATHS), value=VALUES, remove=st.booleans())
+def test_the_quick_check_finds_something_wrong_where_jsonschema_does(
+    path: tuple[Any, ...], value: object, remove: bool
+) -> None:
+    raw: Any = deepcopy(VALID)
+    place = raw
+    for step in path[:-1]:
+        place = place[step]
+    if not path:
+        raw = value
+    elif remove:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    types = tuple(one.composition for one in TYPES)
+    try:
+        schema._quick_check(types)(raw)
+        right = True
+    except fastjsonschema.JsonSchemaValueException:
+        right = False
+    assert right == schema._validator(types).is_valid(raw)
