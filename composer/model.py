@@ -6,7 +6,8 @@ All are frozen, and none of them does I/O. Everything above reads and makes them
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Content:
 
 def in_order(concepts: Iterable[Concept]) -> tuple[Concept, ...]:
     """Concepts as a set is written down: by (modelId, modelEpoch), scales to 4 decimals."""
-    exact = (replace(concept, scale=rounded(concept.scale)) for concept in concepts)
+    exact = [Concept(one.model_id, rounded(one.scale), one.epoch) for one in concepts]
     return tuple(sorted(exact, key=lambda c: (c.model_id, c.epoch or "", c.scale)))
 
 
@@ -209,7 +210,7 @@ class Job:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Observed:
     """What a target looked like, for planning. Ids that were asked for and aren't here are gone.
 
@@ -225,6 +226,16 @@ class Observed:
     unsupported: Mapping[str, str] = field(default_factory=dict)  # parameter -> reason
     rejected: Mapping[str, str] = field(default_factory=dict)  # LoRA name -> why it can't be used
     ignores_training: bool = False
+
+    @cached_property
+    def own_by_name(self) -> Mapping[str, tuple[Model, ...]]:
+        """The project's own models that are not gone, by name and by alias."""
+        named: dict[str, list[Model]] = {}
+        for id in self.own:
+            if model := self.get(id):
+                for name in {model.name, *model.aliases}:
+                    named.setdefault(name, []).append(model)
+        return {name: tuple(models) for name, models in named.items()}
 
     def is_composition(self, model: Model) -> bool:
         """Whether the model is a composition, of whatever family."""

@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from composer.errors import InvalidInput
 from composer.model import (
@@ -238,8 +237,7 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """A value of a JSON document, and its JSON path there (`targets.local.owner`)."""
 
     value: Any

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput
@@ -111,6 +112,7 @@ def _plain_target(target: TargetLock) -> Plain:
     return {**owner, "recipes": entries}
 
 
+@lru_cache(maxsize=4)  # under the project's lock the file is read again: mostly it is the same
 def parse(text: str, *, source: str = LOCK_NAME) -> Lock:
     """The lock of a text; an empty one for an empty text.
 

@@ -125,9 +125,8 @@ def plan(
         entry, moved_from = owned.get(recipe.path), at if at != recipe.path else None
         decisions.append(decide(recipe, entry, context, moved_from=moved_from))
     decisions = _without_claimed(decisions)
-    left = {
-        path: free_place(path, matched) for path in memory.entries if path not in matched.values()
-    }
+    used = {*matched.values()}
+    left = {path: free_place(path, matched) for path in memory.entries if path not in used}
     actions = [action for action in decisions if options.wants(action.path)]
     actions += _leftovers(left, context, _named(decisions))
     actions = [_with_drift(action, observed) for action in actions]
@@ -149,8 +148,10 @@ def _leftovers(
     """The action for each entry without a recipe: `left` has its path, and the place it goes to."""
     memory, observed = context.memory, context.observed
     entries = {place: memory.entries[path] for path, place in left.items()}
+    again = repeated(entries)
     for place, entry in entries.items():
-        deletions = Deletions(memory, observed, {*taken} | repeated(place, entries))
+        others = {*taken, *entry.all_ids} if place in again else taken
+        deletions = Deletions(memory, observed, others)
         yield deletions.leftover(place, entry, prune=context.options.prune)
 
 
@@ -215,11 +216,13 @@ def _as_the_lock_says(recipes: Sequence[Recipe], lock: TargetLock, key: str) -> 
     """The target as the lock remembers it; each LoRA that it doesn't know has a stand-in."""
     entries = lock.recipes.values()
     models = {model.id: model for entry in entries for model in _models(entry)}
-    pins = [pin for entry in entries for pin in entry.pins]
+    pins: dict[str, set[str]] = {}
+    for name, id in (pin for entry in entries for pin in entry.pins):
+        pins.setdefault(name, set()).add(id)
     stand_ins = {}
     for recipe in recipes:
         for ref in recipe.concepts:
-            given = [ref.model_id] if ref.model_id else [id for n, id in pins if n == ref.name]
+            given = [ref.model_id] if ref.model_id else sorted(pins.get(ref.name or "", ()))
             for id in given:
                 models.setdefault(id, Model(id, recipe.types.lora, ref.label, TRAINED))
             if ref.name:

@@ -147,8 +147,7 @@ def _pinned(name: str, pin: str, observed: Observed, resolution: Resolution) -> 
 
 def named_loras(name: str, type: str, observed: Observed) -> list[Model]:
     """The project's own LoRAs of this name and type."""
-    own = (observed.models[id] for id in observed.own if id in observed.models)
-    return [m for m in own if m.type == type and not m.gone and name in (m.name, *m.aliases)]
+    return [model for model in observed.own_by_name.get(name, ()) if model.type == type]
 
 
 def _find_by_name(name: str, observed: Observed, resolution: Resolution) -> str | None:
@@ -172,10 +171,10 @@ def _unknown(name: str, lora_type: str, observed: Observed, models: Sequence[Mod
         return f"{len(models)} LoRAs are named {name}: write one's modelId ({ids})"
     if name in observed.rejected:
         return f"{name} can't be used: {observed.rejected[name]}"
-    own = [observed.models[id] for id in observed.own if id in observed.models]
-    for model in own:
-        if model.name == name and not model.gone:
+    for model in observed.own_by_name.get(name, ()):
+        if model.name == name:
             return _wrong_type(name, model, lora_type)
+    own = (model for models in observed.own_by_name.values() for model in models)
     loras = {model.name for model in own if model.type == lora_type}
     near = did_you_mean(name, sorted(loras | {*observed.rejected}))
     hint = f"; did you mean {near}?" if near else "; `compose models` lists those there are"

@@ -161,15 +161,22 @@ class Deletions:
         return ""
 
 
-def repeated(path: str, left: Mapping[str, Entry]) -> set[str]:
-    """The ids of this leftover entry, if another one has them all: a run was killed in a move."""
-    mine = {*left[path].all_ids}
-    for other in left:
-        theirs = {*left[other].all_ids}
-        first = mine != theirs or _rank(other, left) < _rank(path, left)
-        if other != path and mine and mine <= theirs and first:
-            return mine
-    return set()
+def repeated(left: Mapping[str, Entry]) -> set[str]:
+    """The leftover entries all of whose ids another one has: a run was killed in a move."""
+    ids = {path: frozenset(entry.all_ids) for path, entry in left.items()}
+    holders: dict[str, list[str]] = {}
+    for path, named in ids.items():
+        for id in named:
+            holders.setdefault(id, []).append(path)
+    return {
+        path
+        for path, mine in ids.items()
+        if any(
+            mine < ids[other] or (mine == ids[other] and _rank(other, left) < _rank(path, left))
+            for id in sorted(mine)[:1]
+            for other in holders[id]
+        )
+    }
 
 
 def _rank(path: str, left: Mapping[str, Entry]) -> tuple[bool, bool, str]:

@@ -123,7 +123,7 @@ def models_of_intents(memory: KnownState, observed: Observed) -> list[tuple[Inte
     excluded = known_ids(memory)
     pairs = []
     for intent in memory.intents:
-        own = [observed.models[id] for id in observed.own if id in observed.models]
+        own = observed.own_by_name.get(intent.name, ())
         models = exact_matches(own, intent.name, intent.content, excluded=excluded)
         if models:
             pairs.append((intent, models[0]))

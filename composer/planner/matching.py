@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from composer.model import rounded
 from composer.planner.concepts import under_pins
 from composer.planner.identity import is_expected_model
 from composer.planner.transitions import entry_without
@@ -18,24 +19,21 @@ from composer.planner.transitions import entry_without
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from composer.model import Candidate, Content, Entry, Observed, Recipe
+    from composer.model import Candidate, Content, Entry, Observed, Parameters, Recipe
+
+    Key = TypeVar("Key")
 
 
 def match_entries(recipes: Iterable[Recipe], entries: Mapping[str, Entry]) -> dict[str, str]:
     """Recipe path -> the path of its entry; a recipe without one is left out."""
     matching = _Matching({recipe.path: recipe for recipe in recipes}, dict(entries))
-    free = matching.free
-    matching.one_pass(lambda recipe, path: _same_name_and_content(recipe, free[path]))
-    matching.one_pass(lambda recipe, path: recipe.path == path and _holds(free[path], recipe))
-    matching.one_pass(lambda recipe, path: recipe.name == free[path].name)
-    matching.one_pass(lambda recipe, path: recipe.path == path)
+    matching.by_name(_holds)
+    matching.by_path(_holds)
+    matching.by_name()
+    matching.by_path()
     matching.by_content_alone()
     matching.by_free_place()
     return matching.matched
-
-
-def _same_name_and_content(recipe: Recipe, entry: Entry) -> bool:
-    return recipe.name == entry.name and _holds(entry, recipe)
 
 
 @dataclass(slots=True)
@@ -46,10 +44,27 @@ class _Matching:
     free: dict[str, Entry]
     matched: dict[str, str] = field(default_factory=dict)
 
-    def one_pass(self, fits: Callable[[Recipe, str], bool]) -> None:
-        """Give each recipe the entry that fits, the one at its own path first."""
+    def by_name(self, fits: Callable[[Entry, Recipe], bool] = lambda entry, recipe: True) -> None:
+        """Give each recipe an entry of its name that fits."""
+        named = _grouped(self.free, lambda entry: [entry.name])
+        self._one_pass(lambda recipe: named.get(recipe.name, ()), fits)
+
+    def by_path(self, fits: Callable[[Entry, Recipe], bool] = lambda entry, recipe: True) -> None:
+        """Give each recipe the entry at its path if it fits."""
+        self._one_pass(lambda recipe: [recipe.path], fits)
+
+    def _one_pass(
+        self,
+        candidates: Callable[[Recipe], Iterable[str]],
+        fits: Callable[[Entry, Recipe], bool],
+    ) -> None:
+        """Give each recipe the candidate that fits, the one at its own path first."""
         for recipe in [self.left[path] for path in sorted(self.left)]:
-            fitting = [path for path in self.free if fits(recipe, path)]
+            fitting = [
+                path
+                for path in candidates(recipe)
+                if path in self.free and fits(self.free[path], recipe)
+            ]
             if fitting:
                 chosen = min(fitting, key=lambda path: (path != recipe.path, path))
                 self.matched[recipe.path] = chosen
@@ -57,11 +72,12 @@ class _Matching:
 
     def by_content_alone(self) -> None:
         """Match what has the same content, where that is unique on both sides."""
+        alike = _grouped(self.free, lambda entry: {_outline(c) for c in contents(entry)})
         pairs = [
             (recipe.path, path)
             for recipe in self.left.values()
-            for path, entry in self.free.items()
-            if _holds(entry, recipe)
+            for path in alike.get(_outline(recipe), ())
+            if _holds(self.free[path], recipe)
         ]
         recipes, entries = Counter(r for r, _ in pairs), Counter(e for _, e in pairs)
         self.matched |= {r: e for r, e in sorted(pairs) if recipes[r] == 1 and entries[e] == 1}
@@ -72,6 +88,22 @@ class _Matching:
             place = free_place(path, self.matched)
             if place in self.left and place not in self.matched:
                 self.matched[place] = path
+
+
+def _grouped(
+    entries: Mapping[str, Entry], keys: Callable[[Entry], Iterable[Key]]
+) -> dict[Key, list[str]]:
+    """The paths of the entries by their keys."""
+    groups: dict[Key, list[str]] = {}
+    for path, entry in entries.items():
+        for key in keys(entry):
+            groups.setdefault(key, []).append(path)
+    return groups
+
+
+def _outline(made: Content | Recipe) -> tuple[tuple[float, ...], Parameters]:
+    """What two equal contents have in common, whatever the names in a recipe mean."""
+    return tuple(sorted(rounded(concept.scale) for concept in made.concepts)), made.training
 
 
 def free_place(path: str, matched: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from composer.planner.identity import has_content, is_exact_match, is_expected_m
 from composer.planner.plan import CHANGES, Action, Explanation, Transition, Update, Verb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from composer.model import Content, Entry, KnownState, Model, Observed, Parameters, Recipe
     from composer.planner.plan import Options
@@ -34,13 +34,14 @@ class PlanningContext:
     chosen: set[str] = field(default_factory=set)  # settled on, for good
     recorded: dict[str, Parameters] = field(default_factory=dict)  # id -> training parameters
     namesakes: dict[str, set[str]] = field(default_factory=dict)  # name -> ids of compositions
+    named: Collection[str] = ()  # every composition that lock or journal names
 
     @classmethod
     def of(
         cls, memory: KnownState, observed: Observed, options: Options, *, matched: Iterable[Entry]
     ) -> PlanningContext:
         """`matched`: the entries that belong to a recipe; what others name is free."""
-        context = cls(memory, observed, options)
+        context = cls(memory, observed, options, named=known_ids(memory))
         for entry in matched:
             context.taken |= {candidate.id for candidate in entry.current}
         for entry in memory.entries.values():
@@ -190,7 +191,7 @@ class _Decision:
         """A note on exact matches that nothing names: of two runners that raced, or a late POST."""
         if not self.context.observed.remote:
             return []
-        named = known_ids(self.context.memory)
+        named = self.context.named
         twins = sorted(model.id for model in self._exact_matches() if model.id not in named)
         return [f"the lock does not name its twins: {', '.join(twins)}"] if twins else []
 
