@@ -20,7 +20,7 @@ from composer.server.request_fields import Refusal
 from composer.targets.local.records import now_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from composer.server.request_fields import Query
     from composer.server.wire import Json
@@ -36,8 +36,13 @@ FIXED = ("concepts", "parameters", "thumbnail", "epoch", "classSlug", "promptEmb
 class Visibility:
     """Which compositions a read may see: all of them, unless fault injection makes reads lag."""
 
-    def listed(self, records: Sequence[Record], project: str) -> Sequence[Record]:
-        """What a list of this project's compositions answers; `records` are all there are."""
+    def listed(
+        self, records: Iterable[Record], project: str, *, newest_first: bool
+    ) -> Iterable[Record]:
+        """What a list of this project's compositions answers; `records` are all there are.
+
+        Both are in order of creation.
+        """
         return records
 
     def hides(self, id: str) -> bool:
@@ -70,13 +75,18 @@ class Answer:
 
 
 def list_models(call: Call) -> Answer:
-    deleted = wire.wants_deleted(call.query)
-    records = call.engine.records(deleted=deleted)
-    listed = call.visibility.listed(records, call.project)
-    models = [wire.composition(record) for record in listed]
-    loras = call.engine.list_models(*families.lora_types())
-    models += [wire.lora(lora, call.project) for lora in loras]
-    return Answer(wire.models_page(call.query, models))
+    page = wire.models_page_of(call.query)
+    records: Iterable[Record] = ()
+    if not page.types or page.types & families.composition_types():
+        records = call.engine.records_after(
+            page.after_ms, newest_first=page.newest_first, types=page.types, deleted=page.deleted
+        )
+    listed = call.visibility.listed(records, call.project, newest_first=page.newest_first)
+    loras: Iterable[Json] = ()
+    if not page.types or page.types & families.lora_types():
+        found = call.engine.list_models(*families.lora_types())
+        loras = (wire.lora(model, call.project) for model in found)
+    return Answer(page.answer(map(wire.composition, listed), loras))
 
 
 def create_model(call: Call) -> Answer:

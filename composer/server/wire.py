@@ -9,16 +9,20 @@ after, so that models made or deleted meanwhile shift nothing.
 from __future__ import annotations
 
 import base64
+import heapq
 import json
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import dropwhile, islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from composer.lora import families
 from composer.model import DESCRIBED
 from composer.server.request_fields import Refusal, moment
-from composer.targets.local.records import iso, now_ms
+from composer.targets.local.records import EPOCH, iso, now_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from composer.model import Concept, Model
     from composer.server.request_fields import Query
@@ -202,21 +206,47 @@ def _optional(**fields: object) -> Json:
 # --- lists -------------------------------------------------------------------------------
 
 
-def wants_deleted(query: Query) -> bool:
-    """Whether deleted models are asked for.
+@dataclass(frozen=True, slots=True)
+class ModelsPage:
+    """The page that `GET /models` asks for."""
+
+    size: int
+    last: tuple[str, str] | None  # creation and id of the model that the page begins after
+    newest_first: bool
+    deleted: bool
+    types: frozenset[str]  # empty: all
+    keep: Callable[[Json], bool]
+
+    @property
+    def after_ms(self) -> int | None:
+        """The creation of the last model of the page before, in milliseconds since 1970."""
+        if self.last is None:
+            return None
+        exact = (moment(self.last[0]) - EPOCH) // timedelta(milliseconds=1)
+        return exact + 1 if self.newest_first else exact - 1  # another one may be of this moment
+
+    def answer(self, compositions: Iterable[Json], loras: Iterable[Json]) -> Json:
+        """The page of both; compositions are in its order, and no more of them are taken than it
+        needs."""
+        first = sorted(loras, key=_page_key, reverse=self.newest_first)
+        merged = heapq.merge(compositions, first, key=_page_key, reverse=self.newest_first)
+        return _page("models", filter(self.keep, merged), self.size, self.last, self.newest_first)
+
+
+def models_page_of(query: Query) -> ModelsPage:
+    """What `GET /models` asks for; raises `Refusal`.
 
     The API ignores a status that it doesn't know, and answers everything, deleted ones too.
     """
     status = query.text("status")
-    return status is not None and (status == "deleted" or status not in STATUSES)
-
-
-def models_page(query: Query, models: Sequence[Json]) -> Json:
-    """The page of models that `GET /models` asks for; raises `Refusal`."""
-    reverse = _direction(query) == "desc"
-    keep = _model_filter(query)
-    kept = [model for model in models if keep(model)]
-    return _page(query, "models", kept, reverse=reverse, default=100, largest=500)
+    return ModelsPage(
+        newest_first=_direction(query) == "desc",
+        deleted=status is not None and (status == "deleted" or status not in STATUSES),
+        types=query.one_or_many("type", "types"),
+        keep=_model_filter(query),
+        size=query.number("pageSize", 100, 500),
+        last=_last(query),
+    )
 
 
 def jobs_page(query: Query, jobs: Sequence[Json]) -> Json:
@@ -232,7 +262,8 @@ def jobs_page(query: Query, jobs: Sequence[Json]) -> Json:
         and (created is None or moment(job["createdAt"]) > created)
         and (updated is None or moment(job["updatedAt"]) > updated)
     ]
-    return _page(query, "jobs", kept, reverse=True, default=50, largest=100)
+    size, last = query.number("pageSize", 50, 100), _last(query)
+    return _page("jobs", sorted(kept, key=_page_key, reverse=True), size, last, newest_first=True)
 
 
 def _direction(query: Query) -> str:
@@ -271,22 +302,28 @@ def _state(model: Json) -> str:
 
 
 def _page(
-    query: Query, name: str, items: Sequence[Json], *, reverse: bool, default: int, largest: int
+    name: str,
+    items: Iterable[Json],
+    size: int,
+    last: tuple[str, str] | None,
+    newest_first: bool,
 ) -> Json:
-    size = query.number("pageSize", default, largest)
-    token = query.text("paginationToken")
-    ordered = sorted(items, key=_page_key, reverse=reverse)
-    if token is not None:
-        last = _read_token(token)
-        ordered = [
-            item
-            for item in ordered
-            if (_page_key(item) < last if reverse else last < _page_key(item))
-        ]
-    answer: dict[str, Any] = {name: ordered[:size]}
-    if len(ordered) > size:
-        answer["nextPaginationToken"] = _token(ordered[size - 1])
+    """The first `size` of the items after `last`; they are in order, and read only so far."""
+    if last is not None:
+        items = dropwhile(
+            lambda item: last <= _page_key(item) if newest_first else _page_key(item) <= last, items
+        )
+    page = list(islice(items, size + 1))
+    answer: dict[str, Any] = {name: page[:size]}
+    if len(page) > size:
+        answer["nextPaginationToken"] = _token(page[size - 1])
     return answer
+
+
+def _last(query: Query) -> tuple[str, str] | None:
+    """What the page begins after, from its token; None for the first page."""
+    token = query.text("paginationToken")
+    return None if token is None else _read_token(token)
 
 
 def _page_key(item: Json) -> tuple[str, str]:
@@ -302,8 +339,8 @@ def _read_token(token: str) -> tuple[str, str]:
     try:
         padded = token.encode("ascii") + b"=" * (-len(token) % 4)
         created, id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        if isinstance(created, str) and isinstance(id, str):
+        if isinstance(created, str) and isinstance(id, str) and moment(created):
             return created, id
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, RecursionError, Refusal):
         pass
     raise Refusal("paginationToken was not issued by this server")

@@ -109,19 +109,18 @@ class ReplicaLag(Visibility):
                 return False
             return until is not None
 
-    def listed(self, records: Sequence[Record], project: str) -> list[Record]:
+    def listed(
+        self, records: Iterable[Record], project: str, *, newest_first: bool
+    ) -> Iterator[Record]:
         with self._lock:
             frozen = self._frozen
         if frozen is None or frozen.until <= now_ms():
             listed = records
         else:
             old = now_ms() - frozen.span
-            listed = [
-                record
-                for record in frozen.records
-                if record.project == project and record.created_at <= old
-            ]
-        return [record for record in listed if not self.hides(record.id)]
+            ordered = sorted(frozen.records, key=lambda r: r.created_at, reverse=newest_first)
+            listed = (r for r in ordered if r.project == project and r.created_at <= old)
+        return (record for record in listed if not self.hides(record.id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ from composer.targets.local.store import Store
 from composer.targets.local.worker import Folder, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from composer.lora.inspection import Advice
@@ -132,6 +132,24 @@ class Engine(Closing):
         """The project's compositions as rows, newest first; deleted ones only on request."""
         rows = self.store.records(deleted=deleted)
         return [self._current(row) for row in rows if row.project == self._project]
+
+    def records_after(
+        self,
+        after: int | None,
+        *,
+        newest_first: bool,
+        types: Collection[str] = (),
+        deleted: bool = False,
+    ) -> Iterator[Record]:
+        """The project's compositions in order of creation, read from the store as they are taken.
+
+        They begin after the moment `after` (milliseconds since 1970), or at the first one.
+        """
+        while rows := self.store.page(
+            self._project, after=after, newest_first=newest_first, types=types, deleted=deleted
+        ):
+            yield from map(self._current, rows)
+            after = rows[-1].created_at
 
     def record(self, id: str) -> Record | None:
         """A composition of the project as a row; None if it does not exist or is deleted."""

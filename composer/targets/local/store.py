@@ -51,6 +51,7 @@ WAITING = """SELECT jobs.id, jobs.model FROM jobs JOIN models
     WHERE jobs.status IN ('queued', 'in-progress')
     ORDER BY jobs.queued_at, models.created_at LIMIT 1"""
 
+PAGE = 500  # compositions that are read at once
 _NOTE = 1.0  # seconds to wait before a note is left out
 
 
@@ -121,6 +122,33 @@ class Store:
         """The compositions of all projects, newest first; deleted ones only on request."""
         with self._reading() as db:
             rows = db.execute(f"{ALL if deleted else ALIVE} ORDER BY models.created_at DESC")
+            return [to_record(row) for row in rows if is_id(row["id"])]
+
+    def page(
+        self,
+        project: str,
+        *,
+        after: int | None = None,
+        newest_first: bool = True,
+        types: Collection[str] = (),
+        deleted: bool = False,
+    ) -> list[Record]:
+        """The next compositions of a project in order of their creation, at most `PAGE`.
+
+        `after` is the moment of the last one that was read before. Without `types` those of all
+        types; deleted ones only on request.
+        """
+        where, values = ["models.project = ?"], [project, *types, after]
+        if types:
+            where.append(f"models.type IN ({', '.join('?' * len(types))})")
+        if not deleted:
+            where.append("models.deleted_at IS NULL")
+        if after is not None:
+            where.append(f"models.created_at {'<' if newest_first else '>'} ?")
+        direction = "DESC" if newest_first else "ASC"
+        sql = f"{ALL} WHERE {' AND '.join(where)} ORDER BY models.created_at {direction} LIMIT ?"
+        with self._reading() as db:
+            rows = db.execute(sql, [*(value for value in values if value is not None), PAGE])
             return [to_record(row) for row in rows if is_id(row["id"])]
 
     def record(self, id: str) -> Record | None:
