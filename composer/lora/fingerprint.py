@@ -122,6 +122,10 @@ class Fingerprint:
                 hint="run the same command again once it no longer changes",
             )
 
+    def still_reliable(self) -> bool:
+        """Whether the file's signature alone shows that it still is the one that was hashed."""
+        return self.reliable and self.unchanged()
+
     def unchanged(self) -> bool:
         """Whether the file still is the one that was hashed."""
         try:

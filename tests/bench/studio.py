@@ -20,8 +20,8 @@ from composer.project.project import Project
 from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from composer.model import Model
 

@@ -37,7 +37,7 @@ def open_engine(request: OpenRequest) -> Engine:
     )
     run_jobs = request.run_jobs and not request.dry_run
     state = context.state_folder(run_jobs)
-    return Engine(state, library, run_jobs=run_jobs, remember=not request.dry_run)
+    return Engine(state, library, run_jobs=run_jobs, remember=not request.dry_run, one_scan=True)
 
 
 def find_library(

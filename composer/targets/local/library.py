@@ -188,6 +188,7 @@ class Library:
         self._clock = clock
         self._lock = threading.Lock()
         self._fingerprints: dict[Path, Fingerprint] = {}
+        self._last: Catalog | None = None
 
     def scan(self) -> Catalog:
         """The folder's content now; empty if there is no folder.
@@ -195,7 +196,12 @@ class Library:
         Raises `TargetError` if the folder itself can't be read; a bad file is only `rejected`.
         """
         with self._lock:
-            return _catalog((file, self._examine(file)) for file in find_files(self._folder))
+            self._last = _catalog((file, self._examine(file)) for file in find_files(self._folder))
+            return self._last
+
+    def latest(self) -> Catalog:
+        """What the last scan found, or a first one: files may have changed since."""
+        return self._last or self.scan()
 
     def holds(self, path: Path) -> bool:
         """Whether this is one of the files in the folder, by whatever name."""

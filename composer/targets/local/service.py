@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from composer.lora.inspection import Advice
     from composer.model import Concept, Content, Described, Job, Model, Parameters
-    from composer.targets.local.library import Lora
+    from composer.targets.local.library import Catalog, Lora
     from composer.targets.local.records import Download, JobRecord, Record
 
 
@@ -75,15 +75,19 @@ class Engine(Closing):
         *,
         run_jobs: bool = True,
         remember: bool = True,
+        one_scan: bool = False,
         poll_interval: float = 0.2,
         free_space: Callable[[Path], int] = free_space,
     ) -> None:
         """`state` is the project's state folder; `free_space` gives the bytes free on a disk.
 
+        With `one_scan`, the library is what it was at the first look, as one command sees it.
+
         Raises `TargetError` if the folder is a link or the database can't be opened.
         """
         self._folder = Folder(state)
         self._project = ""
+        self._one_scan = one_scan
         self._reuse_ids = True
         if run_jobs:
             self._folder.prepare()
@@ -113,7 +117,7 @@ class Engine(Closing):
     @property
     def rejected(self) -> Mapping[str, str]:
         """Names of files in the library that can't be used, each with the reason."""
-        return self._library.scan().rejected
+        return self._catalog().rejected
 
     def owner(self) -> str | None:
         return None
@@ -124,7 +128,7 @@ class Engine(Closing):
         if not types or families.composition_types() & {*types}:
             models += map(self._model, self.records())
         if not types or families.lora_types() & {*types}:
-            models += map(lora_model, self._library.scan().loras.values())
+            models += map(lora_model, self._catalog().loras.values())
         models = [model for model in models if not types or model.type in types]
         return sorted(models, key=lambda model: (model.created_at, model.id), reverse=True)
 
@@ -161,7 +165,7 @@ class Engine(Closing):
         records = [record for id in ids if (record := self.record(id))]
         models = {record.id: self._model(record) for record in records}
         if rest := [id for id in ids if id not in models]:
-            loras = self._library.scan().loras
+            loras = self._catalog().loras
             models |= {id: lora_model(loras[id]) for id in rest if id in loras}
         return models
 
@@ -268,7 +272,7 @@ class Engine(Closing):
         self._writable()
         check_texts(name, described)
         content = in_order(concepts)
-        loras = self._library.scan().loras
+        loras = self._catalog().loras
         check_concepts(type, content, {lora.id: lora.type for lora in loras.values()})
         requested = [id] if id is not None and is_usable_id(id) else []
         ids = chain(requested, composition_ids(name, content))
@@ -362,6 +366,9 @@ class Engine(Closing):
 
     # --- helpers -------------------------------------------------------------------------
 
+    def _catalog(self) -> Catalog:
+        return self._library.latest() if self._one_scan else self._library.scan()
+
     def _model(self, record: Record) -> Model:
         return composition_model(record, self._folder.result_size(record.id))
 
@@ -385,7 +392,7 @@ class Engine(Closing):
         record = self.store.record(id)
         if record is not None and record.project == self._project:
             return record
-        if id in self._library.scan().loras:
+        if id in self._catalog().loras:
             raise TargetError(
                 f"{id} is a LoRA of the library, not a composition",
                 hint="change the file itself; compose never does",
@@ -395,7 +402,7 @@ class Engine(Closing):
         )
 
     def _parts(self, concepts: Iterable[Concept]) -> list[tuple[Lora, float]]:
-        loras = self._library.scan().loras
+        loras = self._catalog().loras
         listed = list(concepts)
         for concept in listed:
             if concept.model_id not in loras:

@@ -230,8 +230,11 @@ class Worker:
 
     def _parts(self, record: Record) -> tuple[Part, ...]:
         """The LoRAs and scales of a composition, in content order."""
-        loras = self._library.scan().loras
-        gone = [c.model_id for c in record.concepts if c.model_id not in loras]
+        wanted = [concept.model_id for concept in record.concepts]
+        loras = self._library.latest().loras
+        if not all(id in loras and loras[id].fingerprint.still_reliable() for id in wanted):
+            loras = self._library.scan().loras
+        gone = [id for id in wanted if id not in loras]
         if gone:
             raise TargetError(
                 f"the library no longer has {', '.join(gone)}",

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 _GRACE, _GRACE_LOOPBACK = 90.0, 2.0
 _POLL, _POLL_LOOPBACK = 10.0, 0.2
-_PAGE = 200  # of 1..500: larger ones come near the size limit of an answer
+_PAGE = 250  # of 1..500: larger ones come near the size limit of an answer
 _PAGES = 1000
 _MEMORY = 64_000_000  # bytes of all models read: about 40,000 models
 _BULK = 100  # ids in one request

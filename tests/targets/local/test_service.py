@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,9 @@ from support.model_types import COMPOSITION, LORA
 from composer import __version__
 from composer.errors import NotFound, TargetError
 from composer.files.delivery import MARGIN
-from composer.lora import read
+from composer.lora import fingerprint, read
 from composer.model import Concept, Described, parameters
+from composer.targets.local import library as local_library
 from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
@@ -54,6 +56,31 @@ def concepts(target: Target, *scales: float) -> list[Concept]:
     """Concepts of the library's LoRAs, in their order by name."""
     loras = sorted(target.list_models(LORA), key=lambda model: model.name)
     return [Concept(lora.id, scale) for lora, scale in zip(loras, scales, strict=False)]
+
+
+def test_one_command_lists_the_library_once(
+    state: Path, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in library.iterdir():
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+    scans = []
+    listing = local_library.find_files
+    monkeypatch.setattr(
+        local_library, "find_files", lambda folder: scans.append(folder) or listing(folder)
+    )
+    monkeypatch.setattr(fingerprint, "RACY", 0)  # these files are old enough to be known by stat
+    with Engine(state, library, one_scan=True) as engine:
+        for scale in (0.1, 0.2, 0.3):
+            id = engine.create(f"Mix {scale}", concepts(engine, scale), type=COMPOSITION).id
+            engine.train(id)
+            assert trained(engine, id).trained
+        assert engine.rejected == {}
+        assert len(scans) == 1
+        (library / "3.safetensors").unlink()
+        gone = engine.create("Late", concepts(engine, 0.4), type=COMPOSITION).id
+        engine.train(gone)
+        assert "no longer has" in str(trained(engine, gone).error)
+        assert len(scans) > 1  # the worker looks again where a file is not what it was
 
 
 # --- looking -----------------------------------------------------------------------------
