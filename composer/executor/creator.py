@@ -56,6 +56,14 @@ class Stopped(Exception):
     """A signal asked to start nothing new."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """What a target shows once several models have been created."""
+
+    models: Mapping[str, Model]  # those that were created, by id
+    namesakes: Mapping[str, Sequence[Model]]  # all compositions of their names, by name
+
+
 @dataclass(slots=True)
 class Creator:
     """Carries out the writes of single actions, on a target and a ledger."""
@@ -70,11 +78,10 @@ class Creator:
         if self.stop.wait(seconds):
             raise Stopped
 
-    def create(self, action: Action) -> tuple[Action, Model]:
+    def create(self, action: Action) -> Model:
         """Create what the action asks for; its id is in the ledger when this returns.
 
-        Returns the model and the action, which also deletes our twin where an older one is used.
-        Raises `TargetError` if the target refuses, or keeps other content than it was sent.
+        Raises `TargetError` if the target refuses.
         """
         recipe, content = wanted(action)
         for _ in range(_POSTS):
@@ -82,7 +89,7 @@ class Creator:
                 raise Stopped
             created = self._post(action, recipe, content)
             if created is not None:
-                return self._checked(action, created, content)
+                return created
         raise Unreachable(
             f"{_POSTS} requests to create {recipe.name} were lost, and none took effect",
             hint="run compose apply again",
@@ -122,7 +129,7 @@ class Creator:
         while True:
             late = self.ledger.clock() - intent.at >= self.settings.grace
             try:
-                models = self._exact(intent.name, intent.content, named)
+                models = self._search_exact(intent, named)
             except Unreachable:
                 if late:
                     raise
@@ -133,16 +140,41 @@ class Creator:
                 return None
             self.pause(pause_within(self.settings.grace))
 
-    def _exact(self, name: str, content: Content, excluded: Collection[str]) -> list[Model]:
-        """Exact matches on the target; those whose concepts the list leaves out are read."""
-        models = {m.id: m for m in self.target.list_models(content.type) if m.name == name}
+    def _search_exact(self, intent: Intent, excluded: Collection[str]) -> list[Model]:
+        """Exact matches of an intent on the target."""
+        namesakes = self._namesakes({intent.name}, {intent.content.type})
+        models = namesakes.get(intent.name, ())
+        return exact_matches(models, intent.name, intent.content, excluded=excluded)
+
+    def _namesakes(
+        self, names: Collection[str], types: Collection[str]
+    ) -> dict[str, Sequence[Model]]:
+        """The listed models of these names; those whose concepts the list leaves out are read."""
+        models = {m.id: m for m in self.target.list_models(*sorted(types)) if m.name in names}
         unread = sorted(id for id, model in models.items() if model.concepts is None)
         models |= self.target.get_models(unread) if unread else {}
-        return exact_matches(models.values(), name, content, excluded=excluded)
+        groups: dict[str, list[Model]] = {}
+        for model in models.values():
+            groups.setdefault(model.name, []).append(model)
+        return {**groups}
 
-    def _checked(self, action: Action, model: Model, content: Content) -> tuple[Action, Model]:
-        """Read back what was created, prefer an older twin of a racing runner, set the tags."""
-        seen = self.target.get_models([model.id]).get(model.id, model)
+    def read_back(self, created: Sequence[tuple[Action, Model]]) -> ReadBack:
+        """One look at all that were created, and at what a racing runner may have created."""
+        models = self.target.get_models(sorted({model.id for _, model in created}))
+        if not self.target.remote:
+            return ReadBack(models, {})
+        made = [wanted(action) for action, _ in created]
+        names = {recipe.name for recipe, _ in made}
+        return ReadBack(models, self._namesakes(names, {content.type for _, content in made}))
+
+    def check(self, action: Action, model: Model, look: ReadBack) -> tuple[Action, Model]:
+        """Compare what was created with the recipe, prefer an older twin, set the tags.
+
+        Returns the model and the action, which also deletes our twin where an older one is used.
+        Raises `TargetError` if the target keeps other content than it was sent.
+        """
+        _, content = wanted(action)
+        seen = look.models.get(model.id, model)
         if seen.concepts is not None and not same_concepts(content.concepts, seen.concepts):
             self.ledger.record(action.path, entry_in_progress(action, model.id, state="mismatch"))
             self._mark(action, seen)
@@ -150,7 +182,7 @@ class Creator:
                 f"the target kept other content for {model.id} than was sent",
                 hint=f"change the recipe, or compose forget '{action.path}'",
             )
-        twin = self._older_twin(action, seen) if self.target.remote else None
+        twin = self._older_twin(action, seen, look)
         if twin is not None:
             self.ledger.record(action.path, entry_in_progress(action, twin.id, state="created"))
             self._describe(action, twin)
@@ -160,18 +192,22 @@ class Creator:
         self._mark(action, seen)
         return action, seen
 
-    def _older_twin(self, action: Action, ours: Model) -> Model | None:
+    def _older_twin(self, action: Action, ours: Model, look: ReadBack) -> Model | None:
         """An exact twin that another runner made a moment earlier: both choose the same one.
 
         What lock or journal name is none: planning has looked at that already.
         """
         recipe, content = wanted(action)
-        named = (
-            known_ids(self.ledger.known_state) | self.ledger.ids_of_others(action.path) | {ours.id}
-        )
-        models = self._exact(recipe.name, content, named)
-        before = [m for m in models if (m.created_at, m.id) < (ours.created_at, ours.id)]
-        return min(before, key=lambda m: (m.created_at, m.id), default=None)
+        before = [
+            model
+            for model in look.namesakes.get(recipe.name, ())
+            if (model.created_at, model.id) < (ours.created_at, ours.id)
+        ]
+        if not before:
+            return None
+        named = known_ids(self.ledger.known_state) | self.ledger.ids_of_others(action.path)
+        twins = exact_matches(before, recipe.name, content, excluded=named)
+        return min(twins, key=lambda m: (m.created_at, m.id), default=None)
 
     def _describe(self, action: Action, twin: Model) -> None:
         """What the recipe says of its model, on one that another runner made."""
@@ -186,19 +222,21 @@ class Creator:
         self.target.tag(model.id, add=sorted(tags))
         self.ledger.marked(model.id)
 
-    def train(self, action: Action, model: Model) -> Model:
-        """Start training, after a look that it hasn't started; its job is in the ledger then."""
+    def train(self, action: Action, fresh: Model) -> Model:
+        """Start training unless it has started; its job is in the ledger then.
+
+        `fresh` is the model as it was just read.
+        """
         _, content = wanted(action)
-        fresh = self.target.get_models([model.id]).get(model.id, model)
         if fresh.gone:
             raise NotFound(
-                f"{model.id} ({model.name}) was deleted before its training",
+                f"{fresh.id} ({fresh.name}) was deleted before its training",
                 hint="run compose apply again: it creates what is missing",
             )
         if fresh.untrained:
-            fresh = self.target.train(model.id, content.training)
+            fresh = self.target.train(fresh.id, content.training)
         if not fresh.trained:
-            entry = entry_in_progress(action, model.id, state="training", job=fresh.job)
+            entry = entry_in_progress(action, fresh.id, state="training", job=fresh.job)
             self.ledger.record(action.path, entry)
         return fresh
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from composer.executor.creator import Settings
     from composer.lock import Ledger
-    from composer.model import Entry
+    from composer.model import Entry, Model
     from composer.planner import Action, Plan
     from composer.targets.base import Target
 
@@ -68,7 +68,7 @@ def _run_all(runner: TaskRunner, tasks: list[Task]) -> None:
     """Create and train for the recipes, then remove entries that no recipe asks for."""
     living = [task for task in tasks if task.action.recipe is not None]
     leaving = [task for task in tasks if task.action.recipe is None]
-    prepare, train, remove = (partial(step, runner) for step in (_prepare, training.train, _remove))
+    prepare, remove = partial(_prepare, runner), partial(_remove, runner)
 
     def going() -> list[Task]:
         return [task for task in living if task.outcome is None]
@@ -76,8 +76,9 @@ def _run_all(runner: TaskRunner, tasks: list[Task]) -> None:
     # Those with a requested id go first, before another recipe's model can be given that id.
     runner.each(prepare, [task for task in living if task.action.requested_id])
     runner.each(prepare, [task for task in living if not task.action.requested_id])
+    _check_created(runner, [task for task in going() if task.is_new])
     training.within_budget(runner, going())
-    runner.each(train, going())
+    training.start(runner, going())
     training.wait(runner, going())
     runner.each(remove, [task for task in leaving if _only_forgotten(task.action)])
     runner.each(remove, [task for task in leaving if not _only_forgotten(task.action)])
@@ -97,17 +98,36 @@ def _prepare(runner: TaskRunner, task: Task) -> None:
         return
     if model is None:
         runner.say(Step(action, "creating"))
-        action, model = creator.create(action)
-        runner.say(Step(action, "created", model.id))
+        task.model, task.is_new = creator.create(action), True
     else:
         creator.update(action, model)
+        _settle(runner, task, action, model)
+
+
+def _check_created(runner: TaskRunner, tasks: list[Task]) -> None:
+    """Look at all new models at once, and use an older twin where a racing runner made one."""
+    creator = runner.creator
+    created = [(task.action, task.model) for task in tasks if task.model]
+    look = runner.look(lambda: creator.read_back(created), tasks) if created else None
+
+    def check(task: Task) -> None:
+        assert look is not None and task.model is not None
+        action, model = creator.check(task.action, task.model, look)
+        runner.say(Step(action, "created", model.id))
+        _settle(runner, task, action, model)
+
+    runner.each(check, [task for task in tasks if task.outcome is None])
+
+
+def _settle(runner: TaskRunner, task: Task, action: Action, model: Model) -> None:
+    """The recipe's model is found: into the ledger with it."""
     task.action, task.model = action, model
     if model.trained:
         runner.finish_trained(task, model)
     else:
         state = "created" if model.untrained else "training"
         runner.record(action, entry_in_progress(action, model.id, state=state, job=model.job))
-        task.action = creator.release(action)
+        task.action = runner.creator.release(action)
 
 
 def _remove(runner: TaskRunner, task: Task) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from composer.errors import CeilingReached, ComposeError, NotFound, Refused, TargetError
 from composer.executor.creator import Stopped, wanted
@@ -13,11 +13,13 @@ from composer.planner import DONE, Outcome, Step, Verb
 from composer.planner.transitions import entry_in_progress, entry_once_trained
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from composer.executor.creator import Creator, Settings
     from composer.model import Entry, Model
     from composer.planner import Action
+
+    T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -27,6 +29,7 @@ class Task:
     action: Action
     model: Model | None = None
     outcome: Outcome | None = None
+    is_new: bool = False  # created by this run
     price: float | None = None
     deferred: CeilingReached | None = None  # why its training can't start just now
     missing_since: float | None = None
@@ -72,6 +75,24 @@ class TaskRunner:
             self.creator.ledger.keep_open(task.action.path)
             self.fail(task, error)
 
+    def look(
+        self, read: Callable[[], T], tasks: Sequence[Task], *, stopped: str = "not started"
+    ) -> T | None:
+        """Read what concerns all these tasks; what fails is the outcome of each of them."""
+        try:
+            if self.creator.stop.is_set():
+                raise Stopped
+            return read()
+        except Stopped:
+            for task in tasks:
+                self.creator.ledger.keep_open(task.action.path)
+                task.end(stopped)
+        except ComposeError as error:
+            for task in tasks:
+                self.creator.ledger.keep_open(task.action.path)
+                self.fail(task, error)
+        return None
+
     def fail(self, task: Task, error: ComposeError, *, state: str = "failed") -> None:
         self.say(Step(task.action, state, task.id))
         task.end(state, error=error)
@@ -101,17 +122,15 @@ class TaskRunner:
 
 
 def within_budget(runner: TaskRunner, tasks: Sequence[Task]) -> None:
-    """Ask what each training costs, and start none if the sum is above the limit.
+    """With a limit, ask what each training costs; start none if the sum is above it.
 
     What was created stays untrained in the lock's `next`: the next apply asks again.
     """
     limit = runner.settings.max_cost
-    if limit is None and not runner.creator.target.remote:
+    if limit is None:
         return
     asked = [task for task in tasks if task.model and task.model.untrained]
     runner.each(lambda task: _ask(runner, task), asked)
-    if limit is None:
-        return
     asked = [task for task in asked if task.outcome is None]
     refusal = _refusal([task.price for task in asked], limit)
     for task in asked if refusal else ():
@@ -123,12 +142,7 @@ _BRAKED = "raise --max-cost; what was created stays in the lock, and is not crea
 
 def _ask(runner: TaskRunner, task: Task) -> None:
     _, content = wanted(task.action)
-    try:
-        task.price = runner.creator.target.price(task.id, content.training)
-    except TargetError:
-        if runner.settings.max_cost is not None:
-            raise
-        return
+    task.price = runner.creator.target.price(task.id, content.training)
     if task.price is not None and runner.creator.target.remote:
         runner.say(Step(task.action, f"price {task.price:g}", task.id))
 
@@ -145,11 +159,27 @@ def _refusal(prices: Sequence[float | None], limit: float) -> str:
 # --- start and wait ----------------------------------------------------------------------
 
 
-def train(runner: TaskRunner, task: Task) -> None:
+_AT_ONCE = 100  # trainings that are started after one look: it must not be old
+
+
+def start(runner: TaskRunner, tasks: Sequence[Task]) -> None:
+    """Start all trainings, each after a look that it hasn't started."""
+    for first in range(0, len(tasks), _AT_ONCE):
+        some = tasks[first : first + _AT_ONCE]
+        fresh = runner.look(lambda some=some: _read(runner, some), some)  # type: ignore[misc]
+        if fresh is not None:
+            runner.each(lambda task, fresh=fresh: _train(runner, task, fresh), some)  # type: ignore[misc]
+
+
+def _read(runner: TaskRunner, tasks: Sequence[Task]) -> Mapping[str, Model]:
+    return runner.creator.target.get_models(sorted({task.id for task in tasks}))
+
+
+def _train(runner: TaskRunner, task: Task, fresh: Mapping[str, Model]) -> None:
     """Start it. Where the target's plan allows no more at once, it is tried again later."""
     assert task.model is not None
     try:
-        model = runner.creator.train(task.action, task.model)
+        model = runner.creator.train(task.action, fresh.get(task.id, task.model))
     except CeilingReached as full:
         task.deferred = full
         return
@@ -182,7 +212,7 @@ def _start_deferred(runner: TaskRunner, waiting: Sequence[Task]) -> None:
     """Try those that the plan's limit deferred, one by one, until it is reached again."""
     for task in waiting:
         if task.deferred is not None and task.outcome is None:
-            runner.guarded(lambda task: train(runner, task), task)
+            runner.guarded(lambda task: _train(runner, task, _read(runner, [task])), task)
             if task.deferred is not None:
                 return
 
@@ -190,13 +220,8 @@ def _start_deferred(runner: TaskRunner, waiting: Sequence[Task]) -> None:
 def _poll_models(runner: TaskRunner, waiting: Sequence[Task]) -> None:
     if not waiting:
         return
-    try:
-        models = runner.creator.target.get_models(sorted({task.id for task in waiting}))
-    except Stopped:
-        return
-    except ComposeError as error:
-        for task in waiting:
-            runner.fail(task, error)
+    models = runner.look(lambda: _read(runner, waiting), waiting, stopped="training")
+    if models is None:
         return
     for task in waiting:
         model = models.get(task.id)

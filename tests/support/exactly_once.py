@@ -73,7 +73,7 @@ def build(folder: Path) -> Start:
     (project / ".git").mkdir(parents=True)
     interruption = {
         "when": "PUT /models/*/train",
-        "nth": 3,  # the first run asks for a price and trains; this is the second run's price
+        "nth": 2,  # the first one is that of the first run
         "pause": {"at": "before", "until": "go"},
         "drop": "before",
     }
