@@ -1,8 +1,8 @@
 """How fast, how large and how exact, beside its peers: `python tests/bench [SECTION…]`.
 
 Every ratio is of two figures from the same run on the same machine. Sections: `concatenate`,
-`reduce`, `inspect`, `growth`, `fidelity`; all but `reduce`, which takes minutes, by default. Needs
-the extra `oracle`: the peers are torch and PEFT, installed from PyPI.
+`reduce`, `inspect`, `growth`, `fidelity`, `scale`; all but `reduce` and `scale`, which take minutes,
+by default. Needs the extra `bench`: the peers are installed from PyPI.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import concatenation  # noqa: E402 - found by the line above
 import fidelity  # noqa: E402
 import growth  # noqa: E402
 import reducing  # noqa: E402
+import scaling  # noqa: E402
 
 SECTIONS = {
     "concatenate": concatenation.run,
@@ -26,8 +27,9 @@ SECTIONS = {
     "growth": growth.run,
     "fidelity": fidelity.run,
     "reduce": reducing.run,
+    "scale": scaling.run,
 }
-SLOW = {"reduce"}
+SLOW = {"reduce", "scale"}
 
 
 def main() -> None:
