@@ -1,8 +1,8 @@
 """How fast, how large and how exact, beside its peers: `python tests/bench [SECTION…]`.
 
 Every ratio is of two figures from the same run on the same machine. Sections: `concatenate`,
-`reduce`, `inspect`, `growth`, `fidelity`, `scale`; all but `reduce` and `scale`, which take minutes,
-by default. Needs the extra `bench`: the peers are installed from PyPI.
+`reduce`, `inspect`, `growth`, `fidelity`, `scale`; all but `reduce` and `scale`, which take
+minutes, by default. Needs the extra `bench`: the peers are installed from PyPI.
 """
 
 from __future__ import annotations
