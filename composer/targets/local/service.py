@@ -239,7 +239,7 @@ class Engine(Closing):
 
     def advise(self, mixes: Mapping[str, Sequence[Concept]]) -> dict[str, Advice]:
         """Whether the LoRAs of each mix interfere, by its key; see `Overlaps.advise`."""
-        return Overlaps(self.store).advise(mixes, self._library.scan().loras)
+        return Overlaps(self.store).advise(mixes, self._catalog().loras)
 
     def unfit(self, contents: Mapping[str, Content]) -> dict[str, str]:
         """Why some of these can't be composed, by key; as far as their files' headers tell."""
