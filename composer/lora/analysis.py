@@ -69,9 +69,10 @@ def grams(
     """The inner products of the weights' changes of these files, biases aside.
 
     Accurate to about 1e-6 of the product of the two norms. Layer by layer, a few threads: memory
-    doesn't grow with the files. `progress` is called with 0..1 after each layer. Raises `BadLora`
-    for values that aren't finite, and for a file that changed since it was read.
+    doesn't grow with the files. `progress` is called with 0..1, at first and after each layer.
+    Raises `BadLora` for values that aren't finite, and for a file that changed since it was read.
     """
+    progress(0.0)
     family = shared_family(loras)
     sums: dict[str, NDArray[np.float64]] = {}
     with ExitStack() as stack:
