@@ -1,7 +1,8 @@
 """The formats of a plan, by name: `compose plan -o` offers them, in this order.
 
-A new format is one function from a `PlanView` to a string, in a file of its own, and its line in
-`PLAN_FORMATS`; a line in `INVALID_FORMATS` as well, if it shows recipes that can't be read.
+A new format is one function from a `PlanView` to a string, in a file of its own (a contract in
+pyproject.toml names it too), and its line in `PLAN_FORMATS`; a line in `INVALID_FORMATS` as well,
+if it shows recipes that can't be read.
 Annotations and SARIF are here: both show the plan's findings. `invalid` is what stands in a
 review's place where recipes or lock can't be read, and there is no plan.
 """
