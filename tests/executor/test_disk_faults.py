@@ -80,7 +80,7 @@ def test_the_disk_fails_at_any_call_of_a_local_apply(tmp_path: Path) -> None:
     start = disk_faults.local_start(tmp_path / "start")
     expected, calls = undisturbed(start, tmp_path / "undisturbed")
     suffer = partial(_local, start, expected)
-    all_of(suffer, some(failures(calls), 4), tmp_path)
+    all_of(suffer, some(failures(calls), 3), tmp_path)
 
 
 def _local(start: Path, expected: disk_faults.Outcome, failure: Failure, folder: Path) -> Ended:
@@ -122,7 +122,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     project = disk_faults.local_start(tmp_path / "start")
     shutil.copytree(state_of(project), tmp_path / "start/state")
     (tmp_path / "disk").mkdir()
-    rooms = [str(room) for room in some(range(MOST), 3)]
+    rooms = [str(room) for room in some(range(MOST), 2)]
     ran = subprocess.run(
         [*UNSHARE, sys.executable, FULL_DISK, tmp_path / "start", tmp_path / "disk", *rooms],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -203,7 +203,7 @@ def test_a_journal_that_is_cut_or_torn_at_any_byte(tmp_path: Path, kind: str) ->
     (tmp_path / "project").mkdir()
     refused = 0
     cases = zip(cuts(tmp_path, TARGETS[kind]), itertools.cycle(TAILS), strict=False)
-    for (run, cut), tail in some(list(cases), 15):
+    for (run, cut), tail in some(list(cases), 10):
         target = clone(run.target, TARGETS[kind])
         stage = Stage(tmp_path / "project", target)
         (stage.root / LOCK_NAME).write_bytes(run.lock)
