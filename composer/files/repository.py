@@ -103,7 +103,7 @@ class InsideReader:
     """Reads files in `root`; which folders its links lead to is looked up once for each folder."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         self._real_root = os.path.realpath(root)
         self._real_folders: dict[str, str] = {}
 
@@ -111,7 +111,7 @@ class InsideReader:
         """As `read_inside`."""
         real = self._real(path)
         if not real.startswith(os.path.join(self._real_root, "")):
-            raise OutsideError(path, self._root)
+            raise OutsideError(path, self.root)
         if not stat.S_ISREG(os.stat(real).st_mode):  # before opening: that may do something
             raise NotRegularError(path)
         with open(os.open(real, _FLAGS), "rb") as stream:

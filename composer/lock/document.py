@@ -122,18 +122,22 @@ def parse(text: str, *, source: str = LOCK_NAME) -> Lock:
         return Lock()
     if len(text) > MAX_BYTES:
         raise InvalidInput(f"{source}: larger than {MAX_BYTES} bytes", hint=RESTORE)
-    try:
-        document = Node(parse_json(text))
-    except json.JSONDecodeError as bad:
-        place = f"{source}:{bad.lineno}:{bad.colno}"
-        raise InvalidInput(f"{place}: not JSON: {bad.msg}", hint=RESTORE) from bad
-    except ValueError as bad:
-        raise InvalidInput(f"{source}: not JSON: {bad}", hint=RESTORE) from bad
+    document = Node(_parsed_json(text, source))
     _refuse_newer(document, source)
     try:
         return _read_lock(document)
     except InvalidInput as bad:
         raise InvalidInput(f"{source}: {bad.message}", hint=RESTORE) from bad
+
+
+def _parsed_json(text: str, source: str) -> object:
+    try:
+        return parse_json(text)
+    except json.JSONDecodeError as bad:
+        place = f"{source}:{bad.lineno}:{bad.colno}"
+        raise InvalidInput(f"{place}: not JSON: {bad.msg}", hint=RESTORE) from bad
+    except ValueError as bad:
+        raise InvalidInput(f"{source}: not JSON: {bad}", hint=RESTORE) from bad
 
 
 def _refuse_newer(document: Node, source: str) -> None:

@@ -139,10 +139,13 @@ def _pinned(name: str, pin: str, observed: Observed, resolution: Resolution) -> 
         why = _unknown(name, resolution.lora_type, observed, loras)
         resolution.missing.append(f"the LoRA {pin} is not on the target; {why}")
     elif others and name not in (model.name, *model.aliases):
-        way = f"--upgrade '{name}'" if len(others) == 1 else "write the modelId that is meant"
-        meaning = f"{name} now means {' or '.join(others)}"
-        resolution.notes.append(f"{meaning}, and is pinned to {pin}: {way}")
+        resolution.notes.append(_other_meaning(name, pin, others))
     return pin
+
+
+def _other_meaning(name: str, pin: str, others: list[str]) -> str:
+    way = f"--upgrade '{name}'" if len(others) == 1 else "write the modelId that is meant"
+    return f"{name} now means {' or '.join(others)}, and is pinned to {pin}: {way}"
 
 
 def named_loras(name: str, type: str, observed: Observed) -> list[Model]:

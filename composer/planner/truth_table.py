@@ -180,10 +180,7 @@ class _Decision:
             kept = self._in_place(Verb.KEEP, model, "up to date")
             return replace(kept, explanation=kept.explanation.with_notes(*self._twins()))
         if model.untrained:
-            failed = model.status != "new"
-            untrained = model.error or "created but not trained"
-            why = f"its training {_failed(model)}" if failed else untrained
-            return self._in_place(Verb.TRAIN, model, why)
+            return self._in_place(Verb.TRAIN, model, _why_untrained(model))
         odd = "" if model.status in _TRAINING else f" (status {model.status})"
         return self._in_place(Verb.WAIT, model, f"still training{odd}")
 
@@ -334,6 +331,12 @@ def is_deletable_untrained(candidate: Candidate, memory: KnownState, observed: O
         return False
     ours = candidate.ours or candidate.id in memory.made or MARK in (model.tags or ())
     return ours and model.untrained and observed.is_composition(model)
+
+
+def _why_untrained(model: Model) -> str:
+    if model.status != "new":
+        return f"its training {_failed(model)}"
+    return model.error or "created but not trained"
 
 
 def _failed(model: Model) -> str:

@@ -223,21 +223,27 @@ def load(files: Iterable[Path], *, root: Path, types: Sequence[ModelTypes]) -> L
     A file's path in the result is relative to `root`, with `/`. A file that is given twice is
     read once. `types` are what a recipe's `type` may be, the default first.
     """
-    reader = InsideReader(root)
+    reader, known = InsideReader(root), tuple(types)
     parsed: dict[str, Parsed] = {}
     for path in files:
         inside = relative(path, root)
         name = inside or path.as_posix()
         if name not in parsed:
-            try:
-                text = _read(path, inside, root, reader)
-                parsed[name] = _parse(text, visible(name), tuple(types))
-            except _Refusal as refusal:
-                parsed[name] = Parsed((Problem(visible(name), 0, 0, *refusal.problem),))
+            parsed[name] = _parsed(path, inside, reader, known)
     problems = [problem for one in parsed.values() for problem in one.problems]
     problems += (*_same_path(parsed), *_same_name(parsed))
     recipes = (parsed[name].recipe for name in sorted(parsed))
     return Loaded(tuple(recipe for recipe in recipes if recipe), tuple(sorted(set(problems))))
+
+
+def _parsed(
+    path: Path, inside: str | None, reader: InsideReader, types: tuple[ModelTypes, ...]
+) -> Parsed:
+    name = visible(inside or path.as_posix())
+    try:
+        return _parse(_read(path, inside, reader), name, types)
+    except _Refusal as refusal:
+        return Parsed((Problem(name, 0, 0, *refusal.problem),))
 
 
 @lru_cache(maxsize=100_000)
@@ -287,13 +293,13 @@ class _Refusal(InvalidInput):
         self.problem = (code, message, hint)
 
 
-def _read(file: Path, path: str | None, root: Path, reader: InsideReader) -> bytes:
+def _read(file: Path, path: str | None, reader: InsideReader) -> bytes:
     """The bytes of a recipe file, whose path below the root is `path`.
 
     Raises `_Refusal` if it must not or can't be read.
     """
     if path is None:
-        raise _outside("is not inside", root)
+        raise _outside("is not inside", reader.root)
     if path.endswith(".safetensors"):
         message = "this is a LoRA file, not a recipe: a recipe's name ends in .yaml"
         raise _Refusal("E120", message, "name recipe files, or use compose inspect FILE")
@@ -303,7 +309,7 @@ def _read(file: Path, path: str | None, root: Path, reader: InsideReader) -> byt
     try:
         data = reader.read(file, limit=MAX_BYTES)
     except OutsideError as error:
-        raise _outside("is a link that leads out of", root) from error
+        raise _outside("is a link that leads out of", reader.root) from error
     except NotRegularError as error:
         hint = "a recipe must be a plain text file"
         raise _Refusal("E301", "this is not a regular file", hint) from error

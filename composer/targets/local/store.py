@@ -10,6 +10,7 @@ import json
 import sqlite3
 import threading
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from composer.errors import TargetError, Unreachable
@@ -138,17 +139,17 @@ class Store:
         `after` is the moment of the last one that was read before. Without `types` those of all
         types; deleted ones only on request.
         """
-        where, values = ["models.project = ?"], [project, *types, after]
-        if types:
-            where.append(f"models.type IN ({', '.join('?' * len(types))})")
-        if not deleted:
-            where.append("models.deleted_at IS NULL")
-        if after is not None:
-            where.append(f"models.created_at {'<' if newest_first else '>'} ?")
-        direction = "DESC" if newest_first else "ASC"
-        sql = f"{ALL} WHERE {' AND '.join(where)} ORDER BY models.created_at {direction} LIMIT ?"
+        later, direction = ("<", "DESC") if newest_first else (">", "ASC")
+        conditions = {
+            "models.project = ?": [project],
+            f"models.type IN ({', '.join('?' * len(types))})": [*types] or None,
+            "models.deleted_at IS NULL": None if deleted else [],
+            f"models.created_at {later} ?": None if after is None else [after],
+        }
+        used = {sql: values for sql, values in conditions.items() if values is not None}
+        sql = f"{ALL} WHERE {' AND '.join(used)} ORDER BY models.created_at {direction} LIMIT ?"
         with self._reading() as db:
-            rows = db.execute(sql, [*(value for value in values if value is not None), PAGE])
+            rows = db.execute(sql, [*chain(*used.values()), PAGE])
             return [to_record(row) for row in rows if is_id(row["id"])]
 
     def record(self, id: str) -> Record | None:
