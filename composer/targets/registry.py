@@ -143,9 +143,13 @@ def offline_choice(
             return of_project[0], f"the only target of project {project} in compose.lock"
         if options.project or (keys and not env.get(VARIABLE)):
             raise UsageError(f"compose.lock has {', '.join(keys) or 'no target'}", hint=_CHOOSE)
-    secret = {name for group in HOSTED.credentials for name in group}
-    choice = choose(options, keys, {name: env[name] for name in env if name not in secret})
+    choice = choose(options, keys, _without_credentials(env))
     return choice.key, choice.reason
+
+
+def _without_credentials(env: Mapping[str, str]) -> dict[str, str]:
+    secret = {name for group in HOSTED.credentials for name in group}
+    return {name: env[name] for name in env if name not in secret}
 
 
 def _named(name: str, source: str, env: Mapping[str, str]) -> TargetKind:

@@ -58,9 +58,12 @@ def address(url: str, project: str | None = None) -> Address:
         )
     if project is not None and not is_id(project):
         raise UsageError(f"{_quoted(project)} is not a project id", hint="copy it from Scenario")
-    place = f"[{host}]" if ":" in host else host
-    place += f":{port}" if port not in (None, _PORTS[scheme]) else ""
+    place = _in_url(host, None if port == _PORTS[scheme] else port)
     return Address(f"{scheme}://{place}{path}", place, loopback, project)
+
+
+def _in_url(host: str, port: int | None) -> str:
+    return (f"[{host}]" if ":" in host else host) + (f":{port}" if port is not None else "")
 
 
 def _parts(url: str) -> SplitResult:
