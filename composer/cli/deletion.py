@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import click
 from composer.cli import options as opt
 from composer.cli.project import chosen_key, open_local, open_project, open_target
 from composer.cli.terminal import Progress, emit
-from composer.errors import ExitStatus, UsageError
+from composer.errors import ExitStatus, Refused, UsageError
 from composer.output import results
 from composer.output.plan_text import text
 from composer.project import PlanOptions
@@ -51,18 +52,23 @@ def forget_command(
     return 0
 
 
+_yes = click.option("--yes", "-y", is_flag=True, help="Delete without asking.")
+
+
 @click.command("destroy")
 @click.argument("what", nargs=-1)
 @click.option(
     "--all", "everything", is_flag=True, help="Delete the compositions of all recipes in the lock."
 )
 @opt.target_options
+@_yes
 @opt.writing_options
 @opt.allow_large_change
 def destroy_command(
     what: tuple[str, ...],
     everything: bool,
     target_options: TargetOptions,
+    yes: bool,
     writing: opt.Writing,
     allow_large_change: bool,
 ) -> int:
@@ -74,7 +80,8 @@ def destroy_command(
       compose destroy --all
 
     WHAT is a recipe's path, the name of its model, or the id of an orphan (compose doctor lists
-    them). Deletes only unprotected models that compose created.
+    them). Deletes only unprotected models that compose created. Lists them and asks first; where
+    nobody can be asked, it needs --yes.
     """
     if what and everything:
         raise UsageError("recipes can't be used with --all", hint="leave out one of the two")
@@ -94,7 +101,7 @@ def destroy_command(
             None if everything else what,
             options,
             dry_run=writing.dry_run,
-            on_plan=partial(_show, dry_run=writing.dry_run),
+            on_plan=partial(_show, dry_run=writing.dry_run, yes=yes),
             on_step=progress.say,
         )
     return _finish(report, dry_run=writing.dry_run)
@@ -108,12 +115,14 @@ def destroy_command(
     is_flag=True,
     help="Delete only local compositions that the lock doesn't name. Takes no PATHS.",
 )
+@_yes
 @opt.writing_options
 @opt.guard_options
 def prune_command(
     selection: Selection,
     target_options: TargetOptions,
     local: bool,
+    yes: bool,
     writing: opt.Writing,
     options: PlanOptions,
 ) -> int:
@@ -124,17 +133,20 @@ def prune_command(
       compose prune --dry-run
       compose prune --local
 
-    Deletes only unprotected models that compose created.
+    Deletes only unprotected models that compose created. Lists them and asks first; where nobody
+    can be asked, it needs --yes.
 
     PATHS are recipe files or folders. The default is the folder recipes/.
     """
     if local:
-        allowed = ("local", "target", "library", "dry_run", "lock_timeout")
+        allowed = ("local", "target", "library", "yes", "dry_run", "lock_timeout")
         opt.refuse_all_but("--local", *allowed)
     project, dry_run = open_project(selection), writing.dry_run
     with writing.exclusive(project):
         if local:
             with open_local(project, target_options, run_jobs=True, dry_run=dry_run) as target:
+                if not dry_run:
+                    _ask(project.prune_local(target, dry_run=True), yes=yes)
                 return _print_freed(project.prune_local(target, dry_run=dry_run), dry_run=dry_run)
         with (
             open_target(project, target_options, run_jobs=True, dry_run=dry_run) as target,
@@ -144,7 +156,7 @@ def prune_command(
                 target,
                 options,
                 dry_run=dry_run,
-                on_plan=partial(_show, dry_run=dry_run),
+                on_plan=partial(_show, dry_run=dry_run, yes=yes),
                 on_step=progress.say,
             )
     return _finish(report, dry_run=dry_run)
@@ -159,12 +171,31 @@ def _print_freed(ids: Sequence[str], *, dry_run: bool) -> int:
     return ExitStatus.DONE
 
 
-def _show(plan: ReviewedPlan, *, dry_run: bool) -> None:
-    """A dry run's plan, or that there is nothing to delete."""
-    if dry_run and plan.actions:
+def _show(plan: ReviewedPlan, *, dry_run: bool, yes: bool) -> None:
+    """The plan of a dry run, and before a person is asked; or that there is nothing to delete."""
+    steps = [action.transition for action in plan.actions]
+    ids = [id for step in steps for id in (*step.deletes, *step.deletes_untrained)]
+    asking = bool(ids) and not yes and not plan.refused
+    if plan.actions and (dry_run or asking):
         emit(lambda color: text(replace(plan.without_guards(), color=color)))
     elif not plan.actions and not plan.refused:
         click.echo("Nothing to delete.")
+    if asking and not dry_run:
+        _ask(ids, yes=yes)
+
+
+def _ask(ids: Sequence[str], *, yes: bool) -> None:
+    """Raise `Refused` unless the user wants these deleted, by `--yes` or by the answer."""
+    if yes or not ids:
+        return
+    what = counted(len(ids), "model")
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        raise Refused(
+            f"nothing was deleted: {what} would be, and nobody can be asked",
+            hint="give --yes to delete without asking; --dry-run lists what would go",
+        )
+    if not click.confirm(f"Delete {what} for good?", err=True):
+        raise Refused("nothing was deleted", hint="--dry-run lists what would go")
 
 
 def _finish(report: Report, *, dry_run: bool) -> int:

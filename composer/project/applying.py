@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -162,12 +163,13 @@ def pruning(project: Project) -> Actions:
         matched = set(match_entries(project.recipes, memory.entries).values())
         living = {id for path in matched for id in memory.entries[path].ids}
         gone = Deletions(memory, observed, taken=living)
+        named = Counter(id for entry in memory.entries.values() for id in {*entry.ids})
         removals = []
         for path, entry in memory.entries.items():
             if path not in matched:
                 removals.append(gone.leftover(path, entry, prune=True))
             elif project.selected is None or path in project.selected:
-                others = {id for p, e in memory.entries.items() if p != path for id in e.ids}
+                others = {id for id in entry.ids if named[id] > 1}
                 earlier = Deletions(memory, observed, taken=others).earlier(path, entry)
                 removals += [earlier] if earlier else []
         return [one for action in removals for one in _sparing(action, matched)]

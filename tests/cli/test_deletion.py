@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from support.cli import KNIGHT, ROGUE, compose, edit, ids, samples, snapshot
 from support.state import state_of
 
+from composer.cli.main import guarded
 from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
@@ -148,3 +154,72 @@ def test_a_training_that_ends_is_progress_and_what_was_made_of_it_the_result(
     assert "trained" not in ran.err
     first = compose("apply", at=samples(project.parent / "another"))
     assert "finished  Pixel Rogue" in first.err and "trained" not in first.err
+
+
+# --- asking --------------------------------------------------------------------------------
+
+
+def _one_to_prune(at: Path) -> None:
+    """A recipe changes, so that the model before is left over."""
+    edit(at / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    assert compose("apply", at=at).status == 0
+
+
+def _in_a_terminal(at: Path, answer: str, *arguments: str) -> tuple[int, str]:
+    """Run a command in a terminal, answer its question; its status and what was shown."""
+    ours, theirs = pytest.importorskip("pty").openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "composer", *arguments],
+        cwd=at,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    while b"[y/N]" not in shown:
+        shown += os.read(ours, 4096)
+    os.write(ours, answer.encode() + b"\n")
+    try:
+        while part := os.read(ours, 4096):
+            shown += part
+    except OSError:  # the terminal's other end is closed
+        pass
+    os.close(ours)
+    return child.wait(), shown.decode()
+
+
+ASKING = (["prune"], ["prune", "--local"], ["destroy", "Pixel Rogue"])
+
+
+@pytest.mark.parametrize("command", ASKING, ids=" ".join)
+def test_where_nobody_can_be_asked_deleting_needs_yes(command: list[str], applied: Path) -> None:
+    _one_to_prune(applied)
+    if "--local" in command:
+        compose("forget", "Pixel Rogue", at=applied)
+    before = compose("models", at=applied).out
+    with contextlib.chdir(applied), contextlib.redirect_stdout(io.StringIO()) as out:
+        assert guarded(command) == 3
+    assert compose("models", at=applied).out == before
+    if "--local" not in command:
+        assert "Pixel Rogue" in out.getvalue()  # it lists what would go
+    assert compose(*command, at=applied).status == 0  # with --yes
+    assert compose("models", at=applied).out != before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no pseudo-terminal")
+@pytest.mark.parametrize(("answer", "status"), [("", 3), ("n", 3), ("y", 0)])
+def test_a_terminal_asks_and_only_yes_deletes(answer: str, status: int, applied: Path) -> None:
+    _one_to_prune(applied)
+    before = compose("models", at=applied).out
+    ended, shown = _in_a_terminal(applied, answer, "prune")
+    assert (ended, "Delete 1 model for good?" in shown) == (status, True)
+    assert "Pixel Rogue" in shown
+    assert (compose("models", at=applied).out == before) == (status == 3)
+
+
+def test_nothing_to_delete_asks_nothing(applied: Path) -> None:
+    with contextlib.chdir(applied):
+        assert guarded(["prune"]) == 0
+        assert guarded(["prune", "--local"]) == 0
