@@ -189,3 +189,7 @@ class Unreachable(TargetError):
 
 class Ambiguous(Unreachable):
     """A write got no readable answer: it may have taken effect, so look before repeating."""
+
+
+class Stopped(Exception):
+    """A signal asked to start nothing new; no user sees this one."""

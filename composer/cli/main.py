@@ -11,8 +11,6 @@ import importlib
 import logging
 import os
 import sys
-import tempfile
-import traceback
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -258,6 +256,9 @@ def _silence_stdout() -> None:
 
 
 def _bug() -> int:
+    import tempfile
+    import traceback
+
     handle, name = tempfile.mkstemp(prefix="compose-", suffix=".log")
     with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as log:
         traceback.print_exc(file=log)

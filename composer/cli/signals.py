@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from composer.executor import Stopped
+from composer.errors import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING
 
-from composer.errors import Ambiguous, NotFound, TargetError, Unreachable
+from composer.errors import Ambiguous, NotFound, Stopped, TargetError, Unreachable
 from composer.lora import families
 from composer.model import MARK, Replaced
 from composer.planner import known_ids, models_of_intents
@@ -50,10 +50,6 @@ class Settings:
     no_wait: bool = False
     max_cost: float | None = None  # in the target's units, for all trainings of one apply
     approved: bool = False
-
-
-class Stopped(Exception):
-    """A signal asked to start nothing new."""
 
 
 @dataclass(frozen=True, slots=True)

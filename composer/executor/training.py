@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from composer.errors import CeilingReached, ComposeError, NotFound, Refused, TargetError
-from composer.executor.creator import Stopped, wanted
+from composer.errors import CeilingReached, ComposeError, NotFound, Refused, Stopped, TargetError
+from composer.executor.creator import wanted
 from composer.planner import DONE, Outcome, Step, Verb
 from composer.planner.transitions import entry_in_progress, entry_once_trained
 

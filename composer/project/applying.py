@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from composer.errors import Refused, UsageError
-from composer.executor import Settings, Stopped, recover
+from composer.errors import Refused, Stopped, UsageError
+from composer.executor import Settings, recover
 from composer.executor import apply as carry_out
 from composer.lock import Ledger, remember
 from composer.model import Entry

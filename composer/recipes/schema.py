@@ -13,7 +13,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import fastjsonschema
-from jsonschema import Draft7Validator
 
 from composer.files.schemas import schema as shipped
 from composer.recipes.problems import KeyPath, Place, Report, at_path, dotted, quoted
@@ -23,6 +22,8 @@ from composer.text import UNSAFE, counted, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from jsonschema import Draft7Validator
 
     from composer.recipes.yaml_tree import Node
 
@@ -68,6 +69,8 @@ def _quick_check(types: tuple[str, ...]) -> Callable[[object], object]:
 
 @cache
 def _validator(types: tuple[str, ...]) -> Draft7Validator:
+    from jsonschema import Draft7Validator  # slow to import, and only a wrong file needs it
+
     return Draft7Validator(_of_types(types))
 
 

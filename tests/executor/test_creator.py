@@ -12,8 +12,7 @@ from support.applying import INK, kill_after_post, knight, stage, verbs
 from support.fake_target import FakeTarget, composition
 from support.rehearsal import Fate, Killed, Stage, recipe
 
-from composer.errors import Ambiguous, CredentialsError, Unreachable
-from composer.executor import Stopped
+from composer.errors import Ambiguous, CredentialsError, Stopped, Unreachable
 from composer.model import MARK, Concept, Model
 
 if TYPE_CHECKING:
