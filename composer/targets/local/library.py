@@ -30,7 +30,7 @@ from composer.targets.local.records import iso
 from composer.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from composer.lora import LoraFile
 
@@ -202,6 +202,12 @@ class Library:
     def latest(self) -> Catalog:
         """What the last scan found, or a first one: files may have changed since."""
         return self._last or self.scan()
+
+    def having(self, ids: Collection[str]) -> Mapping[str, Lora]:
+        """The LoRAs by id. The folder is listed again only if one of `ids` isn't as it was."""
+        loras = self.latest().loras
+        known = all(id in loras and loras[id].fingerprint.still_reliable() for id in ids)
+        return loras if known else self.scan().loras
 
     def holds(self, path: Path) -> bool:
         """Whether this is one of the files in the folder, by whatever name."""

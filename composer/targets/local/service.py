@@ -272,7 +272,7 @@ class Engine(Closing):
         self._writable()
         check_texts(name, described)
         content = in_order(concepts)
-        loras = self._catalog().loras
+        loras = self._library.having([concept.model_id for concept in content])
         check_concepts(type, content, {lora.id: lora.type for lora in loras.values()})
         requested = [id] if id is not None and is_usable_id(id) else []
         ids = chain(requested, composition_ids(name, content))

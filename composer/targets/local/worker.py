@@ -231,9 +231,7 @@ class Worker:
     def _parts(self, record: Record) -> tuple[Part, ...]:
         """The LoRAs and scales of a composition, in content order."""
         wanted = [concept.model_id for concept in record.concepts]
-        loras = self._library.latest().loras
-        if not all(id in loras and loras[id].fingerprint.still_reliable() for id in wanted):
-            loras = self._library.scan().loras
+        loras = self._library.having(wanted)
         gone = [id for id in wanted if id not in loras]
         if gone:
             raise TargetError(

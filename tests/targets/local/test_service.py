@@ -76,8 +76,9 @@ def test_one_command_lists_the_library_once(
             assert trained(engine, id).trained
         assert engine.rejected == {}
         assert len(scans) == 1
-        (library / "3.safetensors").unlink()
         gone = engine.create("Late", concepts(engine, 0.4), type=COMPOSITION).id
+        assert len(scans) == 1
+        (library / "3.safetensors").unlink()
         engine.train(gone)
         assert "no longer has" in str(trained(engine, gone).error)
         assert len(scans) > 1  # the worker looks again where a file is not what it was
