@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command("apply")
-@opt.selection_options
+@opt.change_selection_options
 @opt.target_options
 @opt.output_option("text", "json")
 @opt.apply_options

@@ -72,9 +72,7 @@ def gathered(
 
 _paths = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 path_argument = gathered(Selection, "selection", _paths)
-selection_options = gathered(
-    Selection,
-    "selection",
+_selecting = (
     _paths,
     click.option(
         "--include",
@@ -87,6 +85,18 @@ selection_options = gathered(
         multiple=True,
         metavar="GLOB",
         help="Skip recipe files that match this pattern. Repeatable.",
+    ),
+)
+selection_options = gathered(Selection, "selection", *_selecting)
+change_selection_options = gathered(
+    Selection,
+    "selection",
+    *_selecting,
+    click.option(
+        "--since",
+        metavar="GIT_REF",
+        help="Only recipe files that differ from this git revision, committed or not. A recipe "
+        "whose LoRAs alone changed is left out.",
     ),
 )
 

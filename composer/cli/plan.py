@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command("plan")
-@opt.selection_options
+@opt.change_selection_options
 @opt.target_options
 @opt.output_option(*PLAN_FORMATS)
 @copy_options

@@ -50,7 +50,7 @@ def open_project(
     )
     if os.path.lexists(project.root / ".compose"):
         click.echo("note: .compose/ is ignored: compose keeps its state elsewhere", err=True)
-    if check and project.selected is not None:
+    if check and selection.names_files:
         refuse_nothing(project, project.files)
     assert not check or project.recipes is not None  # so that a problem in a file comes first
     return project

@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from composer.cli.options import output_option, selection_options
+from composer.cli.options import change_selection_options, output_option
 from composer.cli.project import refuse_nothing
 from composer.cli.terminal import emit
 from composer.errors import ExitStatus, InvalidInput
 from composer.output import problems
 from composer.project import Project
+from composer.text import visible
 
 if TYPE_CHECKING:
     from composer.project import Selection
 
 
 @click.command("validate")
-@selection_options
+@change_selection_options
 @output_option("text", "json", "github", "sarif")
 def validate_command(selection: Selection, output_format: str) -> int:
     """Check recipes for problems, without contacting a target.
@@ -42,7 +43,9 @@ def validate_command(selection: Selection, output_format: str) -> int:
 
             click.echo(invalid(bad, output_format), nl=False)
         raise
-    refuse_nothing(project, files)
+    refuse_nothing(project, files if selection.since is None else project.files)
+    if selection.since is not None and project.left_out.recipes:
+        click.echo(visible(project.left_out.words), err=True)
     if output_format == "text":
         emit(lambda color: problems.text(listed, files=len(files), color=color))
     else:

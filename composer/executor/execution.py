@@ -56,7 +56,7 @@ def apply(
         handled = paths | {old for old, new in plan.moves.items() if new in paths}
         changed = ledger.close(handled=handled, owner=plan.owner)
     outcomes = tuple(_outcome(task, ledger) for task in tasks)
-    return Report(outcomes, creator.stop.is_set(), changed)
+    return Report(outcomes, creator.stop.is_set(), changed, plan.left_out)
 
 
 def _outcome(task: Task, ledger: Ledger) -> Outcome:

@@ -27,7 +27,8 @@ def as_json(view: PlanView) -> str:
         "digest": plan.digest if plan.asked else None,
         "changeDigests": list(plan.change_digests) if plan.asked else [],
         "hasChanges": bool(plan.changes),
-        "summary": summary(plan),
+        "summary": " ".join(filter(None, [summary(plan), plan.left_out.words])),
+        "leftOut": plan.left_out.recipes,
         "actions": [_plain_action(action, view) for action in plan.actions],
         "guards": [{"message": guard.message, "flag": guard.flag} for guard in view.refused],
         "lockEdits": [

@@ -6,6 +6,7 @@ lock alone, the rest, and last the digest. Other people's text stands in code sp
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from composer.output.markdown import Section, cell, code, fitted
@@ -44,8 +45,18 @@ def _head(view: PlanView) -> str:
     edits = counted(len(plan.lock_edits), "lock-only edit")
     outcome += [edits] if plan.lock_edits else []
     asked = "" if plan.asked else f"\n**Offline:** {UNASKED}.\n"
+    outcome += ["partial"] if plan.left_out.recipes else []
     title = f"## compose plan: {', '.join(outcome)}"
-    return f"{title}\n\n{summary(plan)} Target: {code(plan.target)}\n{asked}"
+    return f"{title}\n\n{summary(plan)} Target: {code(plan.target)}\n{_partial(plan)}{asked}"
+
+
+def _partial(plan: Plan) -> str:
+    """A line of its own that says what this plan leaves out, and why."""
+    left_out = plan.left_out
+    if not left_out.recipes:
+        return ""
+    words = replace(left_out, why="").words.removeprefix("Partial: ").removesuffix(".")
+    return f"\n**Partial:** {words}: {code(left_out.why)}.\n"
 
 
 def _tail(plan: Plan) -> str:

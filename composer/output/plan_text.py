@@ -33,6 +33,8 @@ def text(view: PlanView) -> str:
     lines += [""] if lines else []
     lines += [painted(line, "red", color=view.color) for line in _warnings(view)]
     lines += [f"note: {visible(note)}" for note in view.plan.notes]
+    partial = visible(view.plan.left_out.words)
+    lines += [painted(partial, "yellow", color=view.color)] if partial else []
     return "\n".join([*lines, summary(view.plan), *_footer(view)]) + "\n"
 
 

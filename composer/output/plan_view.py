@@ -92,7 +92,8 @@ def summary(plan: Plan) -> str:
     living = [action for action in plan.actions if action.recipe is not None]
     others = [action for action in plan.actions if action.recipe is None]
     if not living:
-        return f"{_counts(others).capitalize()}." if others else "No recipes found."
+        nothing = "No recipes in this plan." if plan.left_out.recipes else "No recipes found."
+        return f"{_counts(others).capitalize()}." if others else nothing
     tail = f" Without a recipe: {_counts(others)}." if others else ""
     return f"{counted(len(living), 'recipe')}: {_counts(living)}.{tail}"
 

@@ -42,6 +42,7 @@ def report(report: Report, *, color: bool = False) -> str:
     counts = _counts(report.outcomes)
     if any(_is_prunable(outcome) for outcome in report.outcomes):
         counts += " To delete what no recipe asks for: compose apply --prune"
+    tail += [visible(report.left_out.words)] if report.left_out.recipes else []
     return "\n".join([*painted_lines, *tail, counts]) + "\n"
 
 
@@ -97,7 +98,12 @@ def report_json(report: Report) -> str:
         for outcome in report.outcomes
     ]
     return dumped(
-        {"formatVersion": FORMAT_VERSION, "outcomes": outcomes, "interrupted": report.interrupted}
+        {
+            "formatVersion": FORMAT_VERSION,
+            "outcomes": outcomes,
+            "interrupted": report.interrupted,
+            "leftOut": report.left_out.recipes,
+        }
     )
 
 

@@ -31,6 +31,7 @@ from composer.planner.plan import (
     Action,
     Explanation,
     Guard,
+    LeftOut,
     LockEdit,
     Options,
     Outcome,
@@ -65,6 +66,7 @@ __all__ = [
     "Deletions",
     "Explanation",
     "Guard",
+    "LeftOut",
     "LockDiff",
     "LockEdit",
     "Options",
@@ -131,6 +133,7 @@ def plan(
     actions += _leftovers(left, context, _named(decisions))
     actions = [_with_drift(action, observed) for action in actions]
     places = {old: new for new, old in matched.items()} | left
+    left_out = sum(not options.wants(recipe.path) for recipe in recipes)
     return Plan(
         target=observed.key,
         actions=tuple(sorted(actions, key=lambda action: (action.path, action.recipe is None))),
@@ -139,6 +142,7 @@ def plan(
         notes=_notes(actions, observed),
         owner=observed.owner,
         gone=frozenset(id for id in memory.made if observed.get(id) is None),
+        left_out=LeftOut(left_out, len(recipes), options.why_left_out),
     )
 
 

@@ -178,9 +178,28 @@ class Options:
     upgrade: frozenset[str] = frozenset()
     upgrade_all: bool = False
     prune: bool = False
+    why_left_out: str = ""  # why the recipes are left out that are not selected
 
     def wants(self, path: str) -> bool:
         return self.selected is None or path in self.selected
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """How many of a project's recipes a partial plan says nothing about, and why."""
+
+    recipes: int = 0
+    of: int = 0
+    why: str = ""
+
+    @property
+    def words(self) -> str:
+        """`Partial: 3 of 4 recipes are left out (not changed since main).`, or nothing."""
+        if not self.recipes:
+            return ""
+        verb = "is" if self.recipes == 1 else "are"
+        why = f" ({self.why})" if self.why else ""
+        return f"Partial: {self.recipes:,} of {counted(self.of, 'recipe')} {verb} left out{why}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +215,7 @@ class Plan:
     gone: frozenset[str] = frozenset()  # what our journal made, and is there no more
     lock_edits: tuple[LockEdit, ...] = ()  # against a base's lock, and conflict markers
     asked: bool = True  # False: the lock alone was looked at, so there is nothing to approve
+    left_out: LeftOut = LeftOut()
 
     @property
     def changes(self) -> tuple[Action, ...]:
@@ -307,6 +327,7 @@ class Report:
     outcomes: tuple[Outcome, ...] = ()
     interrupted: bool = False
     lock_changed: bool = False
+    left_out: LeftOut = LeftOut()
 
     @property
     def exit_status(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from composer.errors import ComposeError, InvalidInput, UsageError
 from composer.files.delivery import check_output_link
-from composer.files.repository import find_git, git
+from composer.files.repository import RevisionOption, commit_of, git
 from composer.lock import LOCK_NAME, read_merged, remember
 from composer.model import Lock
 from composer.output.plan_formats import PLAN_FORMATS
@@ -31,7 +30,6 @@ from composer.targets.base import Search, Target, observe
 from composer.text import did_you_mean, shorten, visible
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from composer.lora import Inspection
@@ -241,6 +239,11 @@ class Base:
     problem: str = ""
 
 
+_BASE = RevisionOption(
+    "--base", "neither a file nor a git revision", without_git="give a lock file instead"
+)
+
+
 def base_lock(base: str, root: Path) -> Base:
     """The lock at the root in this revision, empty if it has none there, or the one in this file.
 
@@ -248,17 +251,14 @@ def base_lock(base: str, root: Path) -> Base:
     lock can't be read, the result says so, so that a later commit can repair it. Raises
     `UsageError` for what is neither, `InvalidInput` for a file that can't be read as a lock.
     """
-    if base.startswith("-") or not base:
-        raise UsageError(f"--base: {visible(base)!r} is neither a file nor a git revision")
-    is_file = Path(base).is_file()
-    if is_file and find_git(root) is None:
-        return Base(_read(_file(base), base))
-    commit = _git(root, "rev-parse", "--verify", f"{base}^{{commit}}")
-    if commit.returncode and is_file:
-        return Base(_read(_file(base), base))
-    if commit.returncode:
-        raise _no_revision(root, base, commit.stderr.decode("utf-8", "replace"))
-    data = _lock_at(root, commit.stdout.decode().strip(), base)
+    is_file = not base.startswith("-") and Path(base).is_file()
+    try:
+        commit = commit_of(root, base, _BASE)
+    except UsageError:
+        if is_file:
+            return Base(_read(_file(base), base))
+        raise
+    data = _lock_at(root, commit, base)
     if data is None:
         return Base(Lock())
     try:
@@ -276,11 +276,11 @@ def _lock_at(root: Path, commit: str, base: str) -> bytes | None:
     """The lock's bytes in this commit, None if it has none. Raises `UsageError`."""
     # A path that begins with ./ is meant from where git runs, which need not be the top level.
     path = f"{commit}:./{LOCK_NAME}"
-    blob = _git(root, "rev-parse", "--verify", "--quiet", path)
-    tree = _git(root, "cat-file", "-e", f"{commit}^{{tree}}")
+    blob = git(root, "rev-parse", "--verify", "--quiet", path)
+    tree = git(root, "cat-file", "-e", f"{commit}^{{tree}}")
     if blob.returncode and not tree.returncode:
         return None
-    data = _git(root, "cat-file", "blob", blob.stdout.decode().strip() or path)
+    data = git(root, "cat-file", "blob", blob.stdout.decode().strip() or path)
     if data.returncode:
         shown = shorten(visible(base), 100)
         raise UsageError(
@@ -290,47 +290,8 @@ def _lock_at(root: Path, commit: str, base: str) -> bytes | None:
     return data.stdout
 
 
-_SHALLOW = (
-    "this clone is shallow: run git fetch --unshallow; in CI set fetch-depth (GitHub) or GIT_DEPTH"
-    " (GitLab) to 2 for the parent commit, to 0 for all"
-)
-
-
-def _no_revision(root: Path, base: str, answer: str) -> UsageError:
-    """Why git found no such revision, from its stderr, and the command that helps."""
-    shown = shorten(visible(base), 100)
-    safe = re.search(r"safe\.directory (.+)", answer)
-    if safe:
-        return UsageError(
-            f"--base: git refuses this repository, which belongs to another user ({shown})",
-            hint=f"if you trust it: git config --global --add safe.directory {visible(safe[1])}",
-        )
-    fatal = [line for line in answer.splitlines() if line.startswith("fatal: ")] or [answer]
-    reason = shorten(visible(fatal[-1].removeprefix("fatal: ").strip()), 200)
-    hint = "in CI, fetch it first: git fetch origin BRANCH"
-    if "not a git repository" in answer:
-        hint = "give a lock file instead"
-    elif re.search(r"[~^]|\A(HEAD|[0-9a-f]{7,64})\Z", base) and _is_shallow(root):
-        hint = _SHALLOW
-    return UsageError(f"--base: {shown} is neither a file nor a git revision: {reason}", hint=hint)
-
-
-def _is_shallow(root: Path) -> bool:
-    return _git(root, "rev-parse", "--is-shallow-repository").stdout.strip() == b"true"
-
-
 def _read(data: bytes, base: str) -> Lock:
     try:
         return read_merged(data.decode("utf-8", "replace"), f"the base's lock ({visible(base)})")
     except InvalidInput as bad:
         raise InvalidInput(bad.message, hint="--base takes a compose.lock, or a revision") from bad
-
-
-def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    try:
-        return git(root, *arguments)
-    except FileNotFoundError as missing:
-        raise UsageError(
-            "--base: a git revision needs git, which isn't installed",
-            hint="give a lock file instead",
-        ) from missing

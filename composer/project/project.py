@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from composer.errors import InvalidInput
 from composer.files.state import VARIABLE, prepare_state, state_dir
 from composer.lock import only_one, read_lock
+from composer.planner import LeftOut
 from composer.project.options import (
     ALL_RECIPES,
     APPLY_DEFAULTS,
@@ -28,7 +29,7 @@ from composer.recipes import relative
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from composer.errors import Check, Problem
     from composer.lora import Inspection
@@ -112,24 +113,34 @@ class Project:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The recipe files that the selection means; they may not be valid."""
+        """The recipe files that paths and patterns choose; they may not be valid."""
         return tuple(self._chosen)
 
     @property
     def checked_files(self) -> tuple[Path, ...]:
         """The files that `validate` checks: those that are meant, by default the whole project's.
 
-        Raises `InvalidInput` if the lock can't be read.
+        Raises `InvalidInput` if the lock can't be read, `UsageError` for a `since` that git doesn't
+        know.
         """
         return self._sources.chosen
+
+    @property
+    def left_out(self) -> LeftOut:
+        """How many of the project's recipe files `validate` doesn't check. Raises as that does."""
+        files = self._sources.files
+        return LeftOut(files - len(self.checked_files), files, self.selection.why_left_out)
 
     @cached_property
     def selected(self) -> frozenset[str] | None:
         """The paths of the recipes that are meant, relative to the root; None: all of them."""
-        chosen = self.selection
-        if not (chosen.paths or chosen.include or chosen.exclude):
+        if self.selection.since is not None:
+            meant: Iterable[Path] = self.checked_files
+        elif self.selection.names_files:
+            meant = self._chosen
+        else:
             return None
-        return frozenset(relative(file, self.root) or "" for file in self._chosen)
+        return frozenset(relative(file, self.root) or "" for file in meant)
 
     @property
     def target_context(self) -> TargetContext:
@@ -165,7 +176,8 @@ class Project:
 
         check_readable(options)
         check_names(self.recipes, options)
-        return replace(options, selected=self.selected)
+        why = self.selection.why_left_out
+        return replace(options, selected=self.selected, why_left_out=why)
 
     @contextmanager
     def exclusive(self, wait: float = 0.0) -> Iterator[None]:

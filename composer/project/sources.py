@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from composer.errors import ComposeError, UsageError
+from composer.files.repository import RevisionOption, unchanged_since
 from composer.lock import LOCK_NAME, read_lock
 from composer.lora import families
 from composer.model import RECIPES_FOLDER
 from composer.recipes import default_paths, discover, find_root, home_directory, load, relative
+from composer.recipes.parsing import MAX_BYTES
 from composer.targets.kind import OpenRequest, TargetOptions
 from composer.targets.registry import choose
 from composer.text import did_you_mean, visible
@@ -127,9 +129,20 @@ def read_sources(
     lock = read(root)
     files = _whole_project(root, lock, chosen, selection)
     loaded = load(files, root=root, types=families.model_types())
-    narrowed = selection.paths or selection.include or selection.exclude
-    meant = chosen if narrowed else files
+    meant = chosen if selection.names_files else files
+    if selection.since is not None:
+        meant = _changed(meant, root, selection.since)
     return Sources(lock, loaded.recipes, loaded.problems, tuple(meant), len(files))
+
+
+_SINCE = RevisionOption("--since", "not a git revision", without_git="name recipe files instead")
+
+
+def _changed(files: list[Path], root: Path, since: str) -> list[Path]:
+    """Those of the files that git does not have in this revision as they are now."""
+    inside = {path: file for file in files if (path := relative(file, root))}
+    same = unchanged_since(inside, root, since, _SINCE, limit=MAX_BYTES)
+    return [file for file in files if relative(file, root) not in same]
 
 
 def problems_of(sources: Sources, root: Path) -> tuple[Problem, ...]:

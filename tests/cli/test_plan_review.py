@@ -277,6 +277,79 @@ def test_a_bad_base_is_no_fault_of_the_lock_s(applied: Path) -> None:
     assert (ran.status, "--repair" in ran.err, "--base takes" in ran.err) == (65, False, True)
 
 
+# --- --since: a part of a large repository ---------------------------------------------------
+
+
+def test_a_partial_plan_says_so_in_every_form(applied: Path) -> None:
+    edit(applied / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    words = "Partial: 3 of 4 recipes are left out (not changed since HEAD)."
+    ran = compose("plan", "--since", "HEAD", "--json-into", "plan.json", at=applied)
+    assert (ran.status, ran.out.splitlines()[-3:-1]) == (
+        0,
+        [words, "1 recipe: 1 to replace."],
+    )
+    plan = json.loads((applied / "plan.json").read_text())
+    assert (plan["leftOut"], words in plan["summary"], len(plan["actions"])) == (3, True, 1)
+    document = compose("plan", "--since", "HEAD", "-o", "markdown", at=applied).out
+    assert rendered(document).outline[0] == "h2 compose plan: 1 change, partial"
+    assert "**Partial:** 3 of 4 recipes are left out: `not changed since HEAD`." in document
+    ran = compose("apply", "--since", "HEAD", "--expect", "plan.json", at=applied)
+    assert (ran.status, ran.out.splitlines()[-2:]) == (0, [words, "Done: 1 replaced."])
+    ran = compose("apply", ROGUE, "--since", "main", "-o", "json", at=applied)
+    done = json.loads(ran.out)
+    assert (done["leftOut"], done["outcomes"][0]["state"]) == (3, "kept")
+    why = "not changed since main, or not named by a path or pattern"
+    assert why in compose("plan", ROGUE, "--since", "main", at=applied).out
+
+
+def test_what_leaves_recipes_out_in_another_way_is_partial_too(applied: Path) -> None:
+    for arguments in ([ROGUE], ["--include", "pixel-*"]):
+        ran = compose("plan", *arguments, at=applied)
+        words = "Partial: 3 of 4 recipes are left out (not named by a path or pattern).\n"
+        assert words in ran.out, ran
+    for arguments in ([], ["recipes"]):
+        assert "Partial" not in compose("plan", *arguments, at=applied).out
+        assert json.loads(compose("plan", "-o", "json", at=applied).out)["leftOut"] == 0
+
+
+def test_nothing_changed_is_no_error(applied: Path) -> None:
+    before = (applied / "compose.lock").read_bytes()
+    ran = compose("plan", "--since", "HEAD", "--detailed-exitcode", at=applied)
+    assert (ran.status, ran.out.splitlines()[-1]) == (0, "No recipes in this plan."), ran
+    ran = compose("apply", "--since", "HEAD", at=applied)
+    assert (ran.status, ran.out.splitlines()[-1]) == (0, "No changes: nothing to do."), ran
+    assert "4 of 4 recipes are left out" in ran.out
+    ran = compose("validate", "--since", "HEAD", at=applied)
+    assert (ran.status, ran.out) == (0, "0 recipes, no problems.\n")
+    assert "Partial: 4 of 4" in ran.err
+    for command in ("plan", "validate"):
+        ran = compose(command, "--since", "HEAD", "--include", "nothing*", at=applied)
+        assert (ran.status, "no recipes found" in ran.err) == (64, True), ran
+    assert (applied / "compose.lock").read_bytes() == before
+
+
+def test_a_digest_of_a_part_is_not_that_of_the_whole(applied: Path) -> None:
+    edit(applied / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    git(applied, "commit", "--quiet", "--all", "--message", "rogue")
+    edit(applied / KEEP, "scale: 0.9", "scale: 0.85")
+    compose("plan", "--since", "HEAD", "--json-into", "part.json", at=applied)
+    digest = json.loads((applied / "part.json").read_text())["digest"]
+    for expected in (digest, "part.json"):
+        ran = compose("apply", "--expect", expected, at=applied)
+        assert (ran.status, "--expect" in ran.err) == (3, True), ran
+    ran = compose("apply", "--since", "HEAD", "--expect", digest, at=applied)
+    assert (ran.status, ran.out.splitlines()[-1]) == (0, "Done: 1 replaced."), ran
+
+
+@pytest.mark.parametrize("command", ["plan", "apply", "validate"])
+def test_what_is_no_revision_is_a_usage_error(command: str, applied: Path) -> None:
+    before = snapshot(applied)
+    for revision in ("-p", "nowhere", ""):
+        ran = compose(command, f"--since={revision}", at=applied)
+        assert (ran.status, "--since: " in ran.err, ran.out) == (64, True, ""), ran
+    assert snapshot(applied) == before
+
+
 # --- copies ------------------------------------------------------------------------------
 
 
