@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.command("apply")
 @opt.change_selection_options
-@opt.target_options
+@opt.applying_target_options
 @opt.output_option("text", "json")
 @opt.apply_options
 @opt.list_all

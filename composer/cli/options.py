@@ -100,9 +100,7 @@ change_selection_options = gathered(
     ),
 )
 
-target_options = gathered(
-    TargetOptions,
-    "target_options",
+_TARGET = (
     click.option(
         "--target",
         metavar="TARGET",
@@ -119,6 +117,14 @@ target_options = gathered(
         help="Folder with your LoRA files (local target only) [env: COMPOSE_LIBRARY].",
     ),
 )
+executor = click.option(
+    "--executor",
+    metavar="EXECUTOR",
+    help="Compose in N processes (processes:N), or on a Dask cluster (dask://HOST:PORT); local "
+    "target only. The default is one model at a time, in this process.",
+)
+target_options = gathered(TargetOptions, "target_options", *_TARGET)
+applying_target_options = gathered(TargetOptions, "target_options", *_TARGET, executor)
 
 
 def output_option(*formats: str) -> Callable[[Command], Command]:

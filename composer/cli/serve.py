@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from composer.cli.options import NumberOption
+from composer.cli.options import NumberOption, executor
 from composer.cli.project import open_project
 from composer.cli.signals import until_signalled
 from composer.errors import UsageError
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Folder with your LoRA files [env: COMPOSE_LIBRARY].",
 )
+@executor
 @click.option(
     "--fault-script",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -57,7 +58,12 @@ if TYPE_CHECKING:
     help="For tests: file that gets a line of JSON for each request and each fault.",
 )
 def serve_command(
-    host: str, port: int, library: Path | None, fault_script: Path | None, fault_log: Path | None
+    host: str,
+    port: int,
+    library: Path | None,
+    executor: str | None,
+    fault_script: Path | None,
+    fault_log: Path | None,
 ) -> int:
     """Serve the local target as a Scenario API, until interrupted.
 
@@ -71,6 +77,7 @@ def serve_command(
     """
     try:
         from composer.server import auth, running
+        from composer.targets.local.executors import find_executor
         from composer.targets.local.service import Engine
     except ModuleNotFoundError as missing:
         raise UsageError(
@@ -79,12 +86,13 @@ def serve_command(
     if fault_script and not auth.is_loopback(host):
         raise UsageError("--fault-script works on loopback addresses only", hint="drop --host")
     faults = _faults(fault_script, fault_log) if fault_script or fault_log else None
+    open_executor = find_executor(executor) if executor else lambda: None
     project = open_project(may_be_empty=True, check=False)
     state = project.prepare_state()
     credentials = auth.credentials(os.environ, state)
     paths = [relative(file, project.root) or "" for file in project.files]
     loras = find_library(project.root, paths, given=library, env=os.environ).absolute()
-    with Engine(state, loras) as engine:
+    with Engine(state, loras, executor=open_executor()) as engine:
         server = running.Server(engine, credentials, host=host, port=port, faults=faults, log=_say)
         _introduce(server, credentials, loras, state)
         _run(server)

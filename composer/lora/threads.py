@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +26,21 @@ if TYPE_CHECKING:
 THREADS = 4  # at most: more only wait for the disk and for memory
 TURN = 4  # at most that a thread takes at once, of many: a turn costs as much as a small layer
 
+_most = ContextVar("_most", default=THREADS)
+
+
+@contextmanager
+def in_one_thread() -> Iterator[None]:
+    """Meanwhile layers are worked on one after the other, as where many processes share the cores.
+
+    It holds for the thread that calls it.
+    """
+    token = _most.set(1)
+    try:
+        yield
+    finally:
+        _most.reset(token)
+
 
 def map_in_order(
     work: Callable[[Item], Result], items: Collection[Item]
@@ -32,7 +49,7 @@ def map_in_order(
 
     When the caller stops, so does the work. What `work` raises is raised at its turn.
     """
-    threads = min(THREADS, os.cpu_count() or 1)
+    threads = min(_most.get(), os.cpu_count() or 1)
     waiting: deque[Future[list[Result]]] = deque()
     turns = _turns(items, max(1, min(TURN, len(items) // (8 * threads))))
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads, "compose-layer") as pool:

@@ -18,7 +18,7 @@ from composer.model import RECIPES_FOLDER
 from composer.recipes import default_paths, discover, find_root, home_directory, load, relative
 from composer.recipes.parsing import MAX_BYTES
 from composer.targets.kind import OpenRequest, TargetOptions
-from composer.targets.registry import choose
+from composer.targets.registry import DEFAULT, choose
 from composer.text import did_you_mean, visible
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def open_target(
 ) -> Target:
     """Open a target for this project: `local`, `scenario`, another kind's name, or a base URL.
 
-    `TargetOptions` also name the Scenario project and the local target's folder of LoRA files.
+    `TargetOptions` also name the Scenario project, and the local target's folder of LoRA files and
+    executor.
     None chooses a target as the command line does; a `Target` of your own is returned as it is.
     Credentials and settings come from `env`; the HTTP client also takes proxies and certificates
     from the process's environment. With `run_jobs` false the target is only read; with `dry_run`
@@ -61,6 +62,12 @@ def open_target(
     options = target if isinstance(target, TargetOptions) else TargetOptions(target)
     context = project.target_context
     choice = choose(options, context.lock_keys, env)
+    if options.executor and choice.kind != DEFAULT:
+        raise UsageError(
+            f"an executor is for the target {DEFAULT.name}, and this is {choice.key}"
+            f" ({choice.reason})",
+            hint=f"leave out --executor, or use --target {DEFAULT.name}",
+        )
     on_choice(choice)
     return choice.kind.open(
         OpenRequest(

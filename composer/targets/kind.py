@@ -24,11 +24,13 @@ class TargetOptions:
     """What the caller asks for: a target's name or URL, its project, the folder of LoRA files.
 
     A `project` of None leaves the choice to the environment; an empty one means no project.
+    `executor` says who composes for the local target: `processes:N` or `dask://HOST:PORT`.
     """
 
     target: str | None = None
     project: str | None = None
     library: Path | None = None
+    executor: str | None = None
 
     @property
     def flags(self) -> str:

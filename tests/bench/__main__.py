@@ -1,8 +1,8 @@
 """How fast, how large and how exact, beside its peers: `python tests/bench [SECTION…]`.
 
 Every ratio is of two figures from the same run on the same machine. Sections: `concatenate`,
-`reduce`, `inspect`, `growth`, `fidelity`, `scale`; all but `reduce` and `scale`, which take
-minutes, by default. Needs the extra `bench`: the peers are installed from PyPI.
+`reduce`, `inspect`, `growth`, `fidelity`, `scale`, `cluster`; by default all but `reduce`, `scale`
+and `cluster`, which take minutes. Needs the extra `bench`: the peers are installed from PyPI.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
+import cluster  # noqa: E402 - found by the line above
 import concatenation  # noqa: E402 - found by the line above
 import fidelity  # noqa: E402
 import growth  # noqa: E402
@@ -28,8 +29,9 @@ SECTIONS = {
     "fidelity": fidelity.run,
     "reduce": reducing.run,
     "scale": scaling.run,
+    "cluster": cluster.run,
 }
-SLOW = {"reduce", "scale"}
+SLOW = {"reduce", "scale", "cluster"}
 
 
 def main() -> None:

@@ -4,6 +4,7 @@
                                                     of the engine's code that is run, as of kill -9
     dying_engine.py hang STATE LIBRARY NAME         hang in the middle of the training
     dying_engine.py loop STATE LIBRARY NAME         train, remove the result, train again, ...
+    dying_engine.py processes STATE LIBRARY NAME    train a few in a process of its own
     dying_engine.py diary STATE LIBRARY NAME FILE   write into FILE when composing begins and ends
 
 `run` prints how many lines it ran, `hang` that it hangs, `loop` that it is `ready`.
@@ -23,6 +24,7 @@ from support.engine_files import free, trained
 from support.model_types import COMPOSITION, LORA
 
 from composer.model import Concept
+from composer.targets.local.executors import Processes
 from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
@@ -58,8 +60,12 @@ def main(verb: str, state: str, library: str, name: str, *rest: str) -> None:
         threading.settrace(fate.trace)
         sys.settrace(fate.trace)
     space = hang if verb == "hang" else diary(Path(rest[0])) if verb == "diary" else free
-    with Engine(Path(state), Path(library), free_space=space) as engine:
+    executor = Processes(1) if verb == "processes" else None
+    with Engine(Path(state), Path(library), free_space=space, executor=executor) as engine:
         id = start(engine, name)
+        if verb == "processes":
+            for number in range(3):
+                start(engine, f"{name}{number}")
         sys.settrace(None)
         if verb == "loop":
             print("ready", flush=True)

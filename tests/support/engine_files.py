@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import shake_256
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 from safetensors.numpy import save_file
 
 if sys.platform != "win32":
     import resource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from composer.model import Model
@@ -121,6 +122,49 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
         status = path.lstat()
         found[path.relative_to(folder).as_posix()] = (status.st_size, status.st_mtime_ns)
     return found
+
+
+@contextmanager
+def halted(state: Path, workers: Callable[[], list[psutil.Process]]) -> Iterator[list[str]]:
+    """While an executor's workers are in the middle of writing a result, all are halted.
+
+    The value is the ids of the compositions that are half-way. There must be a few jobs: a worker
+    may have ended one before it is halted.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        assert time.monotonic() < deadline
+        if not half_way(state):
+            continue
+        stopped = workers()
+        for worker in stopped:
+            worker.suspend()
+        if ids := half_way(state):
+            break
+        resume(stopped)
+    yield ids
+    resume(stopped)
+
+
+def resume(workers: list[psutil.Process]) -> None:
+    for worker in workers:
+        with suppress(psutil.NoSuchProcess):
+            worker.resume()
+
+
+def half_way(state: Path) -> list[str]:
+    """The compositions that an executor's workers have begun to write and have not ended.
+
+    Their tickets say how far they are, in eight characters.
+    """
+    ids = []
+    for ticket in (state / "models").glob(".*.compose.tmp"):
+        with suppress(OSError, ValueError):
+            beside = f"{ticket.name.removesuffix('.compose.tmp')}?*"
+            begun = ticket.stat().st_size == 8 and any(ticket.parent.glob(beside))
+            if begun and float(ticket.read_bytes()) < 1:
+                ids.append(ticket.name.split(".")[1])
+    return ids
 
 
 @contextmanager

@@ -24,20 +24,29 @@ _LORAS = "loras"
 
 
 def open_engine(request: OpenRequest) -> Engine:
-    """The local target. Raises `UsageError` if its packages aren't installed."""
+    """The local target. Raises `UsageError` if its packages aren't installed, and for an executor
+    of another name; `Unreachable` if that does not answer.
+    """
     try:
+        from composer.targets.local.executors import find_executor
         from composer.targets.local.service import Engine
     except ModuleNotFoundError as missing:
         raise UsageError(
             f"the local target needs {missing.name}", hint="pip install 'lora-compose[local]'"
         ) from missing
+    named = request.options.executor
+    open_executor = find_executor(named) if named else None
     context = request.context
     library = find_library(
         context.root, context.recipe_paths, given=request.options.library, env=request.env
     )
     run_jobs = request.run_jobs and not request.dry_run
     state = context.state_folder(run_jobs)
-    return Engine(state, library, run_jobs=run_jobs, remember=not request.dry_run, one_scan=True)
+    remember = not request.dry_run
+    executor = open_executor() if open_executor and run_jobs else None
+    return Engine(
+        state, library, run_jobs=run_jobs, remember=remember, one_scan=True, executor=executor
+    )
 
 
 def find_library(

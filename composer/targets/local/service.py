@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from composer.lora.inspection import Advice
     from composer.model import Concept, Content, Described, Job, Model, Parameters
+    from composer.targets.local.executors import Executor
     from composer.targets.local.library import Catalog, Lora
     from composer.targets.local.records import Download, JobRecord, Record
 
@@ -78,8 +79,11 @@ class Engine(Closing):
         one_scan: bool = False,
         poll_interval: float = 0.2,
         free_space: Callable[[Path], int] = free_space,
+        executor: Executor | None = None,
     ) -> None:
         """`state` is the project's state folder; `free_space` gives the bytes free on a disk.
+
+        With an `executor`, which is closed with the engine, that composes, not this process.
 
         With `one_scan`, the library is what it was at the first look, as one command sees it.
 
@@ -97,9 +101,12 @@ class Engine(Closing):
         self.store = Store(self._folder.database, write=run_jobs, notes=run_jobs or remember)
         self._library = Library(library, self.store)
         self._worker: Worker | None = None
+        self._executor = executor
         if run_jobs:
             places = self.store, self._library, self._folder
-            self._worker = Worker(*places, poll=poll_interval, free_space=free_space)
+            self._worker = Worker(
+                *places, poll=poll_interval, free_space=free_space, executor=executor
+            )
             self._worker.start()
 
     def of_project(self, name: str) -> Engine:
@@ -362,6 +369,8 @@ class Engine(Closing):
         """Stop the worker; a running job goes back to the queue, for the next start."""
         if self._worker:
             self._worker.stop()
+        if self._executor:
+            self._executor.close()
         self.store.close()
 
     # --- helpers -------------------------------------------------------------------------

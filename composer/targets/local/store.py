@@ -50,6 +50,7 @@ JOBS = "SELECT jobs.*, models.type FROM jobs JOIN models ON models.id = jobs.mod
 WAITING = """SELECT jobs.id, jobs.model FROM jobs JOIN models
     ON models.id = jobs.model AND models.job = jobs.id AND models.deleted_at IS NULL
     WHERE jobs.status IN ('queued', 'in-progress')
+    AND jobs.id NOT IN (SELECT value FROM json_each(?))
     ORDER BY jobs.queued_at, models.created_at LIMIT 1"""
 
 PAGE = 500  # compositions that are read at once
@@ -263,18 +264,18 @@ class Store:
                 advance(db, job, "queued", progress=0.0)
             return changed > 0
 
-    def waiting(self) -> bool:
-        """Whether a job is queued or in progress."""
+    def waiting(self, but: Iterable[str] = ()) -> bool:
+        """Whether a job is queued or in progress, `but` these."""
         with self._reading() as db:
-            return db.execute(WAITING).fetchone() is not None
+            return db.execute(WAITING, (json.dumps([*but]),)).fetchone() is not None
 
-    def claim(self) -> Record | None:
-        """Start the oldest waiting job: its composition, or None without one.
+    def claim(self, but: Iterable[str] = ()) -> Record | None:
+        """Start the oldest waiting job, `but` these: its composition, or None without one.
 
         Only the holder of the worker's lock may call it: it takes over jobs that others started.
         """
         with self._writing() as db:
-            row = db.execute(WAITING).fetchone()
+            row = db.execute(WAITING, (json.dumps([*but]),)).fetchone()
             if row is None:
                 return None
             db.execute("UPDATE jobs SET started_at = ? WHERE id = ?", (now_ms(), row["id"]))

@@ -3,6 +3,9 @@
 The service starts, wakes and stops it. One process works at a time, under a lock of the operating
 system; the others watch, and take over if it dies. Whatever kills a worker, the file of a result is
 always whole, and the next worker does the job again.
+
+It composes one file after the other; with an executor as many at once as that has slots, each
+watched by a thread.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import logging
 import stat
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,12 +33,15 @@ from composer.lora.merging import (
     write_composed,
 )
 from composer.model import is_id
+from composer.targets.local.executors import MOST, SPACE_HINT, NoExecutor, Task
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
     from pathlib import Path
 
+    from composer.targets.local.executors import Executor
     from composer.targets.local.library import Library
     from composer.targets.local.records import Record
     from composer.targets.local.store import Store
@@ -127,6 +134,7 @@ class Worker:
         *,
         poll: float,
         free_space: Callable[[Path], int],
+        executor: Executor | None = None,
     ) -> None:
         """`poll` is the time in seconds between two looks for jobs of other processes."""
         self._store = store
@@ -134,6 +142,7 @@ class Worker:
         self._folder = folder
         self._poll = poll
         self._free_space = free_space
+        self._executor = executor
         self._lock = FileLock(folder.lock)
         self._condition = threading.Condition()
         self._awake = True  # an earlier process may have left jobs
@@ -146,10 +155,8 @@ class Worker:
 
     def wake(self) -> None:
         """Tell the thread that there is a job."""
-        with self._condition:
-            self.trouble = None
-            self._awake = True
-            self._condition.notify()
+        self.trouble = None
+        self._rouse()
 
     def stop(self) -> None:
         """End the thread soon; a job that runs goes back to the queue."""
@@ -158,12 +165,21 @@ class Worker:
             self._condition.notify()
         self._thread.join()
 
+    def _rouse(self) -> None:
+        with self._condition:
+            self._awake = True
+            self._condition.notify()
+
     def _run(self) -> None:
         while not self._stopping:
             self._try()
-            with self._condition:
-                self._condition.wait_for(lambda: self._awake or self._stopping, self._poll)
-                self._awake = False
+            self._rest()
+
+    def _rest(self) -> None:
+        """Wait until there may be something to do."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._awake or self._stopping, self._poll)
+            self._awake = False
 
     def _try(self) -> None:
         """Work; a failure here is one of the store or the disk, and can't be recorded in the store.
@@ -188,10 +204,35 @@ class Worker:
         try:
             with self._lock.acquire(timeout=0):
                 self._folder.sweep()
+                if self._executor:
+                    self._share_out(self._executor)
+                    return
                 while not self._stopping and (record := self._store.claim()):
                     self._do(record)
         except Timeout:
             return
+
+    def _share_out(self, executor: Executor) -> None:
+        """Carry out all queued jobs, also those that come meanwhile, several at once."""
+        running: dict[str, Future[None]] = {}
+        with ThreadPoolExecutor(MOST, "compose-job") as threads:
+            while not self._stopping:
+                while len(running) < executor.slots() and (record := self._next(running)):
+                    future = threads.submit(self._do, record)
+                    running[str(record.job)] = future
+                    future.add_done_callback(lambda done: self._rouse())
+                if not running:
+                    break
+                self._rest()
+                for job in [job for job, future in running.items() if future.done()]:
+                    running.pop(job).result()
+                    self.trouble = None
+        for future in running.values():
+            future.result()
+
+    def _next(self, running: Iterable[str]) -> Record | None:
+        """Start another job, if there is one; looking for it locks nothing."""
+        return self._store.claim(running) if self._store.waiting(running) else None
 
     def _do(self, record: Record) -> None:
         job = str(record.job)
@@ -203,6 +244,9 @@ class Worker:
             self._store.put_back(job)
         except Unreachable:
             raise  # the store is busy: the job is tried again
+        except NoExecutor:
+            self._store.put_back(job)
+            raise
         except ComposeError as error:
             self._store.fail(record.id, job, str(error))
         except OSError as error:
@@ -217,16 +261,17 @@ class Worker:
             log.warning("%s: %s", visible(record.name), warning)
         with ExitStack() as replacement:
             temporary = replacement.enter_context(replacing(self._folder.result(record.id)))
-            write_composed(
-                spec,
-                temporary,
-                progress=self._reporter(job),
-                free_space=self._free_space,
-                hint="`compose prune --local` frees what no lock names",
-            )
+            self._write(spec, temporary, self._reporter(job))
             size = temporary.stat().st_size
             if not self._store.succeed(record.id, job, size, publish=replacement.close):
                 raise _Cancel
+
+    def _write(self, spec: CompositionSpec, out: Path, progress: Callable[[float], None]) -> None:
+        """Compose the file `out`, here or by the executor."""
+        if self._executor:
+            self._executor.run(Task.of(spec), out.absolute(), progress)
+            return
+        write_composed(spec, out, progress=progress, free_space=self._free_space, hint=SPACE_HINT)
 
     def _parts(self, record: Record) -> tuple[Part, ...]:
         """The LoRAs and scales of a composition, in content order."""

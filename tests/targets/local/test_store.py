@@ -457,3 +457,12 @@ def test_a_link_in_the_folder_is_refused(tmp_path: Path, link: str) -> None:
     with pytest.raises(TargetError, match="is a link"):
         Folder(root).prepare()
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_job_that_is_under_way_is_not_taken_again(store: Store) -> None:
+    first, second = queued(store, "job_a"), queued(store, "job_b")
+    assert store.claim().id == first  # type: ignore[union-attr]
+    assert store.waiting(["job_a"])
+    assert store.claim(["job_a"]).id == second  # type: ignore[union-attr]
+    assert not store.waiting(["job_b", "job_a"])
+    assert store.claim(["job_a", "job_b"]) is None
