@@ -56,7 +56,8 @@ def read_lock(root: Path) -> Lock:
 def lock_text(root: Path) -> str | None:
     """The lock's text, None if there is none.
 
-    Raises `InvalidInput` for a link, for what is not a regular UTF-8 file, and above 64 MiB.
+    Raises `InvalidInput` for a link, for what is not a regular UTF-8 file or can't be read, and
+    above 64 MiB.
     """
     path = root / LOCK_NAME
     if is_link(path):  # a write would replace the link, and leave the file behind it as it was
@@ -78,6 +79,14 @@ def lock_text(root: Path) -> str | None:
         ) from bad
     except UnicodeDecodeError as bad:
         raise InvalidInput(f"{LOCK_NAME} is not UTF-8", hint=RESTORE) from bad
+    except OSError as bad:
+        raise unreadable(LOCK_NAME, bad) from bad
+
+
+def unreadable(name: str, why: OSError) -> InvalidInput:
+    """The error for a file of this name that the system doesn't let compose read."""
+    hint = "check its permissions and its disk, then run the command again"
+    return InvalidInput(f"{name} can't be read: {why.strerror or why}", hint=hint)
 
 
 def write_lock(root: Path, lock: Lock) -> bool:

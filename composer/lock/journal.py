@@ -21,7 +21,7 @@ from composer.errors import InvalidInput
 from composer.files.atomic import write_atomically
 from composer.lock.candidates import combined, overtaken, upgraded
 from composer.lock.codec import Node, Plain, checked_id, checked_path, read_entry, read_intent
-from composer.lock.document import read_lock
+from composer.lock.document import read_lock, unreadable
 from composer.model import Candidate, CreatedRecord, Entry, Intent, KnownState
 
 if TYPE_CHECKING:
@@ -53,11 +53,14 @@ class Journal:
     def read(self) -> list[Plain]:
         """All complete events. An incomplete last line is ignored: nothing was done after it.
 
-        Raises `InvalidInput` if any other line is invalid.
+        Raises `InvalidInput` if any other line is invalid, or the file can't be read.
         """
-        if not self.path.exists():
+        try:
+            *whole, _incomplete = self.path.read_bytes().split(b"\n")
+        except (FileNotFoundError, NotADirectoryError):  # no file, or no folder for the state
             return []
-        *whole, _incomplete = self.path.read_bytes().split(b"\n")
+        except OSError as bad:
+            raise unreadable(str(self.path), bad) from bad
         return [self._event(number, line) for number, line in enumerate(whole, start=1) if line]
 
     def _event(self, number: int, line: bytes) -> Plain:
@@ -116,20 +119,25 @@ class Journal:
                     _apply(content, event)
             except InvalidInput as bad:
                 raise self._invalid(number, bad.message) from bad
-            except (KeyError, TypeError, ValueError, AttributeError) as bad:
-                raise self._invalid(number, f"an invalid event ({bad!r})") from bad
+            except KeyError as bad:
+                raise self._invalid(number, f"the event has no {json.dumps(bad.args[0])}") from bad
+            except (TypeError, ValueError, OverflowError, AttributeError) as bad:
+                raise self._invalid(number, "a value of the event has the wrong type") from bad
         return content
 
 
 def _apply(content: JournalContent, event: Plain) -> None:
     match event["event"]:
         case "intent":
-            intent = read_intent(event)
-            content.intents[intent.token] = intent
+            posted = read_intent(event)
+            content.intents[posted.token] = posted
         case "expired":
             content.intents.pop(event["token"], None)
         case "found":
-            _apply_found(content, content.intents.pop(event["token"]), event)
+            intent = content.intents.pop(event["token"], None)
+            if intent is None:
+                raise InvalidInput("a model was found for no open request")
+            _apply_found(content, intent, event)
         case "entry":
             _apply_entry(content, event)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support import serving
 from support.cli import REPO, compose, edit, samples, snapshot
+from support.rights import closed
 from support.state import made_state, state_of
 
 from composer.files.state import VARIABLE
@@ -150,6 +151,34 @@ def test_a_conflict_and_a_cut_off_run_are_told(applied: Path) -> None:
     assert "a run was interrupted" in said(found(applied)["project"], "note")
     journal.write_text("nonsense\nmore\n")
     assert "journal" in said(found(applied, status=1)["project"], "wrong")
+
+
+@pytest.mark.parametrize("broken", ["lock", "journal", "folder"])
+def test_a_lock_or_journal_that_can_t_be_read_is_told_in_every_format(
+    applied: Path, broken: str
+) -> None:
+    journal = state_of(applied) / "journal.jsonl"
+    if broken == "folder":
+        journal.mkdir()
+    else:
+        journal.touch()
+    unread = applied / LOCK_NAME if broken == "lock" else journal
+    with closed(unread, 0o700 if broken == "folder" else 0):
+        sections = found(applied, status=1)
+        plans = [compose("plan", "-o", form, at=applied) for form in ("json", "sarif", "github")]
+        ran = compose("apply", at=applied)
+        checked = compose("validate", "-o", "sarif", at=applied)
+    assert f"{unread.name} can't be read: " in said(sections["project"], "wrong")
+    assert [*sections][:3] == [
+        "environment",
+        "project",
+        "credentials" if broken == "lock" else "library",
+    ]
+    assert [plan.status for plan in plans] == [65, 65, 65]
+    assert all(f"{unread.name} can't be read" in plan.out for plan in plans), plans
+    assert (ran.status, f"{unread.name} can't be read" in ran.err) == (65, True)
+    if broken == "lock":
+        assert (checked.status, '"E401"' in checked.out) == (65, True)
 
 
 def test_what_git_should_know_and_should_not(applied: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.lock_samples import KEY, KNIGHT, OWNER, SAMPLE, lock_of, refused
 from support.model_types import COMPOSITION
+from support.rights import closed
 from support.sizes import size
 from support.state import state_of
 
@@ -258,3 +259,17 @@ def test_a_lock_is_measured_before_it_is_read(tmp_path: Path, bytes: int) -> Non
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o200])
+def test_a_lock_that_may_not_be_read_is_invalid_input(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / LOCK_NAME
+    path.write_text(SAMPLE, encoding="utf-8")
+    for read in (read_lock, read_conflicted):
+        with (
+            closed(path, mode),
+            pytest.raises(InvalidInput, match=r"^compose\.lock can't be read: Permission denied"),
+        ):
+            read(tmp_path)
+    with closed(tmp_path, 0o600), pytest.raises(InvalidInput, match="can't be read"):
+        read_lock(tmp_path)

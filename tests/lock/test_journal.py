@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.model_types import COMPOSITION
+from support.rights import closed
 from support.sizes import size
 from support.state import made_state, state_of
 
@@ -156,6 +157,49 @@ def test_the_journal_is_newer_about_the_one_on_its_way(tmp_path: Path) -> None:
     told = Entry("Knight", next=Next("comp", INK, "mismatch"))
     Ledger(tmp_path, "local", state_of(tmp_path)).record("a.yaml", told)
     assert remember(tmp_path, "local", state_of(tmp_path)).entries["a.yaml"] == told
+
+
+EVENT = {"event": "intent", "target": "local", "recipe": "a.yaml", "token": "t", "at": 1}
+CONTENT = {"type": COMPOSITION, "concepts": [{"modelId": "m", "scale": 1}]}
+INTENT = {**EVENT, "name": "A", "content": CONTENT}
+
+
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        ({"event": "intent", "recipe": "a.yaml"}, 'the event has no "target"'),
+        ({"event": "entry", "target": "local", "recipe": "a.yaml"}, 'the event has no "entry"'),
+        (EVENT, 'the event has no "name"'),
+        ({**INTENT, "at": "soon"}, "a value of the event has the wrong type"),
+        ({**INTENT, "at": 10**400}, "a value of the event has the wrong type"),
+        ({**INTENT, "content": [1]}, "content: is an array, not an object"),
+        ({**EVENT, "event": "entry", "upgraded": [1]}, "a value of the event has the wrong type"),
+        ({**EVENT, "event": "found", "made": "m"}, "a model was found for no open request"),
+    ],
+)
+def test_what_is_wrong_with_an_event_is_said_in_words(
+    tmp_path: Path, event: dict[str, Any], why: str
+) -> None:
+    path = journal(tmp_path)
+    path.write_text(json.dumps(event) + "\n")
+    with pytest.raises(InvalidInput) as told:
+        remember(tmp_path, "local", state_of(tmp_path))
+    assert told.value.message == f"{path}:1: {why}"
+    assert "move the file away" in (told.value.hint or "")
+
+
+def test_a_journal_that_can_t_be_read_is_invalid_input(tmp_path: Path) -> None:
+    created(Ledger(tmp_path, "local", state_of(tmp_path)))
+    path = journal(tmp_path)
+    with closed(path), pytest.raises(InvalidInput, match="jsonl can't be read: Permission denied"):
+        remember(tmp_path, "local", state_of(tmp_path))
+    with closed(path.parent, 0o600), pytest.raises(InvalidInput, match="can't be read"):
+        Journal(path.parent).read()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InvalidInput, match="can't be read: Is a directory"):
+        remember(tmp_path, "local", state_of(tmp_path))
+    assert Journal(tmp_path / "nowhere").read() == []
 
 
 # --- folding -------------------------------------------------------------------------------
