@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import click
 from composer.cli import options as opt
 from composer.cli.project import open_project, open_target
 from composer.cli.signals import graceful
-from composer.cli.terminal import Progress, emit
+from composer.cli.terminal import Progress, emit, is_live
 from composer.errors import ExitStatus
 from composer.output import results
 from composer.output.plan_formats import PLAN_FORMATS
@@ -68,14 +69,15 @@ def apply_command(
         report = project.apply(
             target,
             options=options,
-            on_plan=partial(_show_before, list_all=list_all),
+            on_plan=partial(_show_before, progress=progress, list_all=list_all),
             on_step=progress.say,
             stop=interruption.event,
         )
     if output_format == "json":
         click.echo(results.report_json(report), nl=False)
     else:
-        emit(lambda color: results.report(report, color=color))
+        brief = progress.is_many and not list_all and is_live(sys.stdout)
+        emit(lambda color: results.report(report, color=color, brief=brief))
     return interruption.status(report.exit_status)
 
 
@@ -99,10 +101,15 @@ def _only_shown(
     return ExitStatus.FAILED if plan.blocked else 0
 
 
-def _show_before(plan: ReviewedPlan, *, list_all: bool) -> None:
-    """The plan on stderr if anything happens or is refused, else only what a reader should know."""
+def _show_before(plan: ReviewedPlan, *, progress: Progress, list_all: bool) -> None:
+    """The plan on stderr if anything happens or is refused, else only what a reader should know.
+
+    Many changes are counted: the report has a line for each.
+    """
+    progress.begin(plan.actions)
     if list_all or plan.changes or plan.blocked or plan.refused:
-        view = replace(plan.without_guards(), list_all=list_all)
+        counts_only = progress.is_many and not list_all
+        view = replace(plan.without_guards(), list_all=list_all, counts_only=counts_only)
         emit(lambda color: PLAN_FORMATS["text"](replace(view, color=color)) + "\n", err=True)
         return
     for action in plan.actions:

@@ -101,7 +101,7 @@ def destroy_command(
             None if everything else what,
             options,
             dry_run=writing.dry_run,
-            on_plan=partial(_show, dry_run=writing.dry_run, yes=yes),
+            on_plan=partial(_show, progress=progress, dry_run=writing.dry_run, yes=yes),
             on_step=progress.say,
         )
     return _finish(report, dry_run=writing.dry_run)
@@ -156,7 +156,7 @@ def prune_command(
                 target,
                 options,
                 dry_run=dry_run,
-                on_plan=partial(_show, dry_run=dry_run, yes=yes),
+                on_plan=partial(_show, progress=progress, dry_run=dry_run, yes=yes),
                 on_step=progress.say,
             )
     return _finish(report, dry_run=dry_run)
@@ -171,8 +171,9 @@ def _print_freed(ids: Sequence[str], *, dry_run: bool) -> int:
     return ExitStatus.DONE
 
 
-def _show(plan: ReviewedPlan, *, dry_run: bool, yes: bool) -> None:
+def _show(plan: ReviewedPlan, *, progress: Progress, dry_run: bool, yes: bool) -> None:
     """The plan of a dry run, and before a person is asked; or that there is nothing to delete."""
+    progress.begin(plan.actions)
     steps = [action.transition for action in plan.actions]
     ids = [id for step in steps for id in (*step.deletes, *step.deletes_untrained)]
     asking = bool(ids) and not yes and not plan.refused

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import heapq
 import json
 import os
 import sys
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -16,12 +18,12 @@ from composer.output.style import bar, painted
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Self
 
-    from rich.table import Table
+    from rich.console import RenderableType
 
-    from composer.planner import Step
+    from composer.planner import Action, Step
 
 _ESCAPED = "composer.escaped"  # the name of an error handler of codecs
 HEARTBEAT = 30.0  # seconds of silence after which a log shows that we are still there
@@ -73,83 +75,172 @@ class _Display:
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream or sys.stderr
         self._last_line = time.monotonic()
-        self._live: Any = None  # rich's, on a terminal
+        self._console: Any = None  # rich's, on a terminal
+        self._live: Any = None
 
     def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def _start(self) -> None:
+        """Begin to draw, if this is a terminal."""
         if is_live(self._stream):
             from rich.console import Console
             from rich.live import Live
 
-            console = Console(file=self._stream, highlight=False, markup=False)
-            self._live = Live(console=console, transient=True, refresh_per_second=8)
+            self._console = Console(file=self._stream, highlight=False, markup=False)
+            self._live = Live(
+                console=self._console,
+                transient=True,
+                refresh_per_second=8,
+                get_renderable=self._drawn,
+            )
             self._live.start()
-        return self
+
+    def _drawn(self) -> RenderableType:
+        """What is shown now; a thread of rich asks."""
+        raise NotImplementedError
 
     def __exit__(self, *error: object) -> None:
         if self._live is not None:
             self._live.stop()
 
 
+MANY = 20  # more changes than these are counted as they go on, not listed
 # Nothing is waited for here: the report at the end tells them, and once is enough.
 _ONLY_RESULTS = frozenset({"kept", "left alone", "blocked"})
 _FINISHED = "finished"  # of a training, whose result is reported as created, trained, ...
+_FAILED = frozenset({"failed", "not trained"})
+_ENDS = _FAILED | {"trained", "adopted", "kept", "delete", "forget", "clean up"}
 
 
 class Progress(_Display):
-    """Shows the steps of an apply; `say` may be called by any thread."""
+    """Shows the steps of an apply; `say` may be called by any thread.
+
+    On a terminal: what is at work, as far as it fits the screen, and a line of totals below.
+    Elsewhere: a line for each step of a few changes; of many only the totals, now and then.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__(stream)
         self._colour = colours(self._stream)
-        self._guard = threading.Lock()
-        self._steps: dict[str, Step] = {}
+        self._guard = threading.RLock()
+        self._expected: set[str] = set()  # paths whose steps will be told
+        self._ended: dict[str, str] = {}
+        self._working: dict[str, Step] = {}
         self._since: dict[str, float] = {}
+        self._began = 0.0  # when the first model was at hand
+
+    def __enter__(self) -> Self:
+        return self  # nothing is drawn before the first step: a person may be asked first
+
+    def begin(self, actions: Iterable[Action]) -> None:
+        """Tell how much is to come."""
+        from composer.planner import Verb
+
+        moving = (Verb.WAIT, Verb.FORGET)
+        self._expected = {a.path for a in actions if a.is_change or a.verb in moving}
+
+    @property
+    def is_many(self) -> bool:
+        """Whether there are too many changes for a line each."""
+        return len(self._expected) > MANY
 
     def say(self, step: Step) -> None:
-        if step.state in _ONLY_RESULTS:
+        path = step.action.path
+        if step.state in _ONLY_RESULTS and path not in self._expected:
             return
         with self._guard:
-            before = self._steps.get(step.action.path)
-            self._steps[step.action.path] = step
-            if before is None or before.state != step.state:
-                self._since[step.action.path] = time.monotonic()
-                self._line(step)
-            elif time.monotonic() - self._last_line > HEARTBEAT:
-                self._line(step)
-            if self._live is not None:
-                self._live.update(self._table())
+            if not self._since:
+                self._start()
+            before = self._working.get(path)
+            is_other = before is None or before.state != step.state
+            if is_other:
+                self._since[path] = time.monotonic()
+            if not self._began and step.state not in ("creating", "created"):
+                self._began = time.monotonic()
+            if step.state in _ENDS:
+                self._working.pop(path, None)
+                self._ended[path] = step.state
+            else:
+                self._working[path] = step
+            if self._live is None:
+                self._write(step, is_other=is_other)
 
-    def _line(self, step: Step) -> None:
+    def _write(self, step: Step, *, is_other: bool) -> None:
+        """In a log: that a recipe's state is another one; or, after a silence, that we work."""
+        if time.monotonic() - self._last_line > HEARTBEAT:
+            self._line(self._totals() if self.is_many else _told(step), "dim")
+        elif is_other and not self.is_many and step.state not in _ONLY_RESULTS:
+            self._line(_told(step), "red" if step.state == "failed" else "dim")
+
+    def _line(self, words: str, colour: str) -> None:
         self._last_line = time.monotonic()
-        if self._live is not None:
-            return
-        share = f" {step.progress:.0%}" if step.progress and step.state == "training" else ""
-        id = f"  {step.id}" if step.id else ""
-        state = _FINISHED if step.state == "trained" else step.state
-        line = f"{state}{share}  {visible(step.action.name)}{id}"
-        colour = "red" if step.state == "failed" else "dim"
-        text = painted(line, colour, color=self._colour)
+        text = painted(words, colour, color=self._colour)
         click.echo(text, file=self._stream, color=self._colour)
 
-    def _table(self) -> Table:
+    def _totals(self) -> str:
+        """`412/1,000 done, 8 training, 3 min left`."""
+        failed = sum(state in _FAILED for state in self._ended.values())
+        done, total = len(self._ended) - failed, len({*self._expected, *self._since})
+        states = Counter(step.state.partition(" ")[0] for step in self._working.values())
+        parts = [f"{done:,}/{total:,} done", *([f"{failed:,} failed"] if failed else [])]
+        parts += [f"{count:,} {state}" for state, count in sorted(states.items())]
+        parts += [left for left in [self._left(total)] if left]
+        return ", ".join(parts)
+
+    def _left(self, total: int) -> str:
+        """How long it will take by what was done so far, and at least as long as any training."""
+        working = self._working.values()
+        share = (len(self._ended) + sum(step.progress or 0 for step in working)) / total
+        longest = max((step.remaining or 0 for step in working), default=0)
+        if not (0.05 < share < 1 or longest):
+            return ""
+        elapsed = time.monotonic() - self._began
+        return _duration(max(longest, elapsed * (1 - share) / share if share > 0.05 else 0))
+
+    def _drawn(self) -> RenderableType:
+        """What is furthest, as many lines as the screen has room for; below, the totals."""
+        from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
         table = Table(box=None, show_header=False, pad_edge=False)
-        for path, step in self._steps.items():
-            done = 1.0 if step.state in ("trained", "adopted") else step.progress or 0.0
-            elapsed = time.monotonic() - self._since[path]
-            left = step.remaining
-            if left is None and 0.05 < done < 1:
-                left = elapsed * (1 - done) / done
-            table.add_row(
-                Text(visible(step.action.name)),
-                str(step.action.shown),
-                step.state,
-                bar(done),
-                f"{left:.0f}s left" if left is not None and done < 1 else "",
-            )
-        return table
+        table.add_column()
+        for _ in range(4):
+            table.add_column(no_wrap=True)
+        with self._guard:
+            room = max(0, self._console.size.height - 2)
+            for step in heapq.nlargest(room, self._working.values(), key=self._weight):
+                name = Text(visible(step.action.name), no_wrap=True, overflow="ellipsis")
+                table.add_row(name, str(step.action.shown), step.state, *self._share(step))
+            totals = Text(self._totals(), no_wrap=True, overflow="ellipsis")
+        return Group(table, totals) if table.rows else totals
+
+    def _weight(self, step: Step) -> tuple[float, float]:
+        return step.progress or 0.0, -self._since[step.action.path]
+
+    def _share(self, step: Step) -> tuple[str, str]:
+        """A bar, and the time that is left."""
+        done, left = step.progress or 0.0, step.remaining
+        if left is None and 0.05 < done < 1:
+            left = (time.monotonic() - self._since[step.action.path]) * (1 - done) / done
+        return bar(done), "" if left is None else _duration(left)
+
+
+def _told(step: Step) -> str:
+    """A step as a line of a log."""
+    share = f" {step.progress:.0%}" if step.progress and step.state == "training" else ""
+    id = f"  {step.id}" if step.id else ""
+    state = _FINISHED if step.state == "trained" else step.state
+    return f"{state}{share}  {visible(step.action.name)}{id}"
+
+
+def _duration(seconds: float) -> str:
+    """`45s left`, `3 min left`, `2 h left`."""
+    if seconds < 90:
+        return f"{seconds:.0f}s left"
+    return f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.0f} h left"
 
 
 class Meter(_Display):
@@ -159,12 +250,18 @@ class Meter(_Display):
         super().__init__(stream)
         self._what = what
         self._began = self._last_line
+        self._share: float | None = None
+
+    def _drawn(self) -> str:
+        share = self._share
+        if share is None:
+            return ""
+        return f"{self._what} {bar(share)} {share:4.0%}{self._left(share)}"
 
     def say(self, share: float) -> None:
         """That this share of the work, 0..1, is done."""
-        if self._live is not None:
-            self._live.update(f"{self._what} {bar(share)} {share:4.0%}{self._left(share)}")
-        elif time.monotonic() - self._last_line > HEARTBEAT:
+        self._share = share
+        if self._live is None and time.monotonic() - self._last_line > HEARTBEAT:
             self._last_line = time.monotonic()
             click.echo(f"{self._what} {share:.0%}{self._left(share)}", file=self._stream)
 
@@ -172,4 +269,4 @@ class Meter(_Display):
         if not 0.05 < share < 1:
             return ""
         elapsed = time.monotonic() - self._began
-        return f" {elapsed * (1 - share) / share:.0f}s left"
+        return f" {_duration(elapsed * (1 - share) / share)}"

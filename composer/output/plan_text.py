@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from composer.planner import Action
 
 SHORT_DIGEST = 8
+_MOST_NOTES = 10
 COLOURS = {"+": "green", "~": "yellow", "-": "red", "!": "red", ">": "cyan", "=": "dim"}
 _MADE = (Verb.CREATE, Verb.REPLACE, Verb.ADOPT, Verb.TRAIN)
 
@@ -26,6 +27,7 @@ def text(view: PlanView) -> str:
     Recipes that nothing happens to are counted alone, unless the view lists all.
     """
     actions = [action for action in view.plan.actions if view.list_all or not _is_quiet(action)]
+    actions = [] if view.counts_only else actions
     lines: list[str] = []
     for action, head in zip(actions, aligned([_head(one) for one in actions]), strict=True):
         lines.append(painted(head, COLOURS[SIGNS[action.shown]], color=view.color))
@@ -33,9 +35,21 @@ def text(view: PlanView) -> str:
     lines += [""] if lines else []
     lines += [painted(line, "red", color=view.color) for line in _warnings(view)]
     lines += [f"note: {visible(note)}" for note in view.plan.notes]
+    lines += _first_notes(view) if view.counts_only else []
     partial = visible(view.plan.left_out.words)
     lines += [painted(partial, "yellow", color=view.color)] if partial else []
     return "\n".join([*lines, summary(view.plan), *_footer(view)]) + "\n"
+
+
+def _first_notes(view: PlanView) -> list[str]:
+    """Notes on recipes that are not listed: the first of them, and how many more there are."""
+    notes = [
+        f"note: {visible(action.name)}: {visible(note)}"
+        for action in view.plan.actions
+        for note in action.explanation.notes
+    ]
+    more = len(notes) - _MOST_NOTES
+    return [*notes[:_MOST_NOTES], *([f"note: {more:,} more notes on recipes"] if more > 0 else [])]
 
 
 def _is_quiet(action: Action) -> bool:

@@ -59,7 +59,8 @@ class PlanView:
     `allowed`: the flags given, such as `--allow-empty`. `prices` and `advice`, by recipe path: what
     a training would cost where the target tells, and what to know of the mix. `next_step`: the
     command that applies this plan; empty for none. `whole`: the command or file that has all of it.
-    `list_all`: the text lists recipes that do not change as well, instead of counting them alone.
+    `list_all`: the text lists recipes that do not change as well, instead of counting them alone;
+    `counts_only`: it lists none.
     """
 
     plan: Plan
@@ -71,6 +72,7 @@ class PlanView:
     budget: Budget = COMMENT
     color: bool = False
     list_all: bool = False
+    counts_only: bool = False
 
     def needed_advice(self, action: Action) -> str | None:
         """The advice on an action that a reader should see, in words."""
@@ -100,7 +102,9 @@ def summary(plan: Plan) -> str:
 
 def _counts(actions: Iterable[Action]) -> str:
     counts = Counter(action.shown for action in actions)
-    return ", ".join(f"{counts[verb]} {words}" for verb, words in _COUNTED.items() if counts[verb])
+    return ", ".join(
+        f"{counts[verb]:,} {words}" for verb, words in _COUNTED.items() if counts[verb]
+    )
 
 
 # --- the concepts of an action -----------------------------------------------------------

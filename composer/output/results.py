@@ -21,25 +21,33 @@ if TYPE_CHECKING:
 
 
 FORMAT_VERSION = 1
-_COLOURS = {"failed": "red", "blocked": "red", "not started": "yellow", "training": "yellow"}
+_COLOURS = dict.fromkeys(("failed", "blocked", "not trained"), "red")
+_COLOURS |= dict.fromkeys(("not started", "training"), "yellow")
+_DONE = "Done"
 _QUIET = ("kept", "left alone")
 _LEARNED = "updated in the lock"  # nothing happened on the target, and compose.lock says it now
 _UNCHANGED = {*_QUIET, _LEARNED, "moved", "blocked", "not started"}
 _UNFINISHED = {"failed", "not trained", "training"}
 
 
-def report(report: Report, *, color: bool = False) -> str:
-    """A line for each recipe that something happened to, and a last line that counts."""
+def report(report: Report, *, color: bool = False, brief: bool = False) -> str:
+    """A line for each recipe that something happened to, and a last line that counts.
+
+    A brief report lists only what isn't as it should be.
+    """
     shown = [outcome for outcome in report.outcomes if _state(outcome) not in _QUIET]
+    shown = [outcome for outcome in shown if not brief or _state(outcome) in _COLOURS]
     lines = aligned([_outcome(outcome) for outcome in shown])
     painted_lines = [
         painted(line, _COLOURS.get(outcome.state, "green"), color=color)
         for outcome, line in zip(shown, lines, strict=True)
     ]
     tail = ["interrupted; the next compose apply continues from here"] if report.interrupted else []
-    if report.lock_changed and not shown:
+    if report.lock_changed and not shown and not brief:
         tail.append(f"{LOCK_NAME} was rewritten: git diff {LOCK_NAME} shows how")
     counts = _counts(report.outcomes)
+    if brief and counts.startswith(_DONE):
+        counts += " The ids: compose output."
     if any(_is_prunable(outcome) for outcome in report.outcomes):
         counts += " To delete what no recipe asks for: compose apply --prune"
     tail += [visible(report.left_out.words)] if report.left_out.recipes else []
@@ -77,12 +85,12 @@ def _outcome(outcome: Outcome) -> tuple[str, ...]:
 def _counts(outcomes: Iterable[Outcome]) -> str:
     counts = Counter(_state(outcome) for outcome in outcomes)
     loud_first = sorted(counts.items(), key=lambda item: item[0] in _QUIET)
-    words = ", ".join(f"{n} {state}" for state, n in loud_first)
+    words = ", ".join(f"{n:,} {state}" for state, n in loud_first)
     if set(counts) <= _UNCHANGED:
         where = " on the target" if _LEARNED in counts else ""
         return f"No changes{where}: {words or 'nothing to do'}."
     done = set(counts) - _UNCHANGED - _UNFINISHED
-    return f"{'Done' if done else 'Not finished'}: {words}."
+    return f"{_DONE if done else 'Not finished'}: {words}."
 
 
 def report_json(report: Report) -> str:
