@@ -80,7 +80,8 @@ class Audit:
             self._add(unquote(urlsplit(os.fsdecode(arguments[0])).path), True)
         elif event in CHANGING:
             for path in arguments[: 2 if event in ("os.rename", "os.link") else 1]:
-                self._add(path, True)
+                if not isinstance(path, int):  # a descriptor: it was seen as it was opened
+                    self._add(path, True)
 
     def _add(self, path: Any, is_write: bool) -> None:
         self.seen.append((Path(os.path.abspath(os.fsdecode(path))), is_write))
