@@ -140,12 +140,12 @@ def _adapter(prefix: KeyPrefix, tensors: Tensors, source: Source, configs: Confi
         alpha, factor = configs.alpha_and_factor(prefix.text, delta.kind, rank)
     elif rank is None:  # nothing that an alpha could be divided by
         alpha = _idle_alpha(source, tensors[TensorRole.ALPHA])
-        configs.check_agrees(prefix.text, _path(prefix), factor, EXACT)
+        configs.check_agrees(prefix.text, _paths(prefix), factor, EXACT)
     else:
         alpha = _alpha(source, tensors[TensorRole.ALPHA])
         factor = alpha / rank
         rounding = ROUNDING.get(tensors[TensorRole.ALPHA].dtype, EXACT)
-        configs.check_agrees(prefix.text, _path(prefix), factor, rounding)
+        configs.check_agrees(prefix.text, _paths(prefix), factor, rounding)
     return Adapter(prefix, delta, factor, alpha, _biases(prefix, tensors, factor))
 
 
@@ -157,10 +157,10 @@ def idle_alphas(source: Source, family: Family, made: Iterable[Adapter]) -> list
     return [key for key, meaning in meanings if meaning and meaning[0] not in used]
 
 
-def _path(prefix: KeyPrefix) -> str:
-    """The first module's path as PEFT's configuration of a whole pipeline has it."""
-    module = prefix.layer.module
-    return module.path if module.encoder else f"transformer.{module.path}"
+def _paths(prefix: KeyPrefix) -> list[str]:
+    """The modules' paths as PEFT's configuration of a whole pipeline has them."""
+    modules = (part.module for part in prefix.layer.parts)
+    return [module.path if module.encoder else f"transformer.{module.path}" for module in modules]
 
 
 _NO_WEIGHTS = (TensorRole.ALPHA, TensorRole.RESHAPE)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from composer.errors import BadLora
 from composer.lora.errors import Naming
 from composer.lora.ids import lora_id, pair_id
-from composer.lora.peft_config import peft_config_path, read_peft_config
+from composer.lora.peft_config import peft_config_status, read_peft_config
 from composer.lora.reading import read
 from composer.text import visible
 
@@ -45,8 +45,8 @@ class StatSignature:
         if not stat.S_ISREG(status.st_mode):
             raise BadLora(f"{visible(path.name or str(path))} is not a regular file")
         with Naming(path):
-            config = peft_config_path(path, root)
-        both = [status, *([config.stat()] if config else [])]
+            config = peft_config_status(path, root)
+        both = [status, *([config] if config else [])]
         return cls(
             " ".join(map(_text, both)),
             max(max(one.st_mtime_ns, one.st_ctime_ns) for one in both),

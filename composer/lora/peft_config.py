@@ -84,16 +84,19 @@ class AdapterConfig:
             base_models=tuple(_base_models(raw)),
         )
 
-    def alpha_and_factor(self, name: str) -> tuple[float, float]:
-        """Those of the layer that the model calls `name`. Raises `LoraFormatError`."""
-        rank, alpha = self.rank_of(name), _first(self.alpha_pattern, name, self.alpha)
+    def alpha_and_factor(self, *names: str) -> tuple[float, float]:
+        """Those of the layer with these names, the first of which that a pattern hits counts.
+
+        Raises `LoraFormatError`.
+        """
+        rank, alpha = self.rank_of(*names), _first(self.alpha_pattern, names, self.alpha)
         if rank < 1:
-            raise LoraFormatError(f"is broken: its {self.where} says rank {rank:g} at {name}")
+            raise LoraFormatError(f"is broken: its {self.where} says rank {rank:g} at {names[0]}")
         return alpha, alpha / (math.sqrt(rank) if self.rslora else rank)
 
-    def rank_of(self, name: str) -> float:
+    def rank_of(self, *names: str) -> float:
         """The rank of that layer."""
-        return _first(self.rank_pattern, name, self.rank)
+        return _first(self.rank_pattern, names, self.rank)
 
     def check_fits(self, name: str, kind: str, rank: int | None) -> None:
         """Raise `LoraFormatError` unless this may be the configuration of that layer's LoRA, of
@@ -177,21 +180,25 @@ class Configs:
         config.check_fits(name, kind, rank)
         return config.alpha_and_factor(name)
 
-    def check_agrees(self, key_prefix: str, path: str, factor: float, tolerance: float) -> None:
-        """Raise `LoraFormatError` where the LoRA's own `.alpha` gives another factor; `path` is the
-        module's name, for keys that a configuration does not spell."""
-        config, name = self._entry(key_prefix)
-        if config is None:
-            config, name = self._entry(path)
-        if config is None:
-            return
-        _, other = config.alpha_and_factor(name)
-        if not math.isclose(factor, other, rel_tol=tolerance):
-            raise LoraFormatError(
-                f"has both .alpha keys and {config.where}, which disagree at {key_prefix}:"
-                f" factors {factor:g} and {other:g}",
-                hint=_APART if config.where == PEFT_CONFIG else None,
-            )
+    def check_agrees(
+        self, key_prefix: str, paths: Sequence[str], factor: float, tolerance: float
+    ) -> None:
+        """Raise `LoraFormatError` where the LoRA's own `.alpha` gives another factor than a
+        configuration does; `paths` are the modules in it, which a pattern may name instead."""
+        own, name = self._entry(key_prefix)
+        for path in paths:
+            other, module = self._entry(path)
+            config = own or other
+            if config is None:
+                return
+            _, said = config.alpha_and_factor(name, module.removeprefix(_TRANSFORMER))
+            if not math.isclose(factor, said, rel_tol=tolerance):
+                place = key_prefix if len(paths) == 1 else f"{key_prefix} ({module})"
+                raise LoraFormatError(
+                    f"has both .alpha keys and {config.where}, which disagree at {place}:"
+                    f" factors {factor:g} and {said:g}",
+                    hint=_APART if config.where == PEFT_CONFIG else None,
+                )
 
     def _entry(self, key_prefix: str) -> tuple[AdapterConfig | None, str]:
         """The configuration that speaks of this LoRA, and its name there."""
@@ -240,8 +247,23 @@ def read_peft_config(path: Path, root: Path | None) -> bytes | None:
     try:
         return read_inside(config, config.parent, limit=_CONFIG_LIMIT) if config else None
     except OSError as error:
-        reason = error.strerror or error.args[0]
-        raise LoraFormatError(f"has an {PEFT_CONFIG} that can't be read: {reason}") from error
+        raise _unreadable(error) from error
+
+
+def peft_config_status(path: Path, root: Path | None) -> os.stat_result | None:
+    """Its size and times. Raises `LoraFormatError` as `read_peft_config` does."""
+    config = peft_config_path(path, root)
+    try:
+        return config.stat() if config else None
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> LoraFormatError:
+    return LoraFormatError(
+        f"has an {PEFT_CONFIG} that can't be read: {error.strerror or error.args[0]}",
+        hint="restore that file, which says how strong the LoRA is, or make it readable",
+    )
 
 
 def _is_peft(path: Path) -> bool:
@@ -347,9 +369,10 @@ def _safe(patterns: Iterable[str], where: str) -> None:
             raise LoraFormatError(f"has an invalid pattern in its {where}: {shown(key)}") from None
 
 
-def _first(patterns: Mapping[str, float], name: str, default: float) -> float:
+def _first(patterns: Mapping[str, float], names: Sequence[str], default: float) -> float:
     """The value of the first pattern that hits, as peft's `get_pattern_key` finds it."""
-    return next((value for key, value in patterns.items() if _hits(key, name)), default)
+    hits = (value for name in names for key, value in patterns.items() if _hits(key, name))
+    return next(hits, default)
 
 
 def _hits(key: str, name: str) -> bool:

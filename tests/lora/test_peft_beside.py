@@ -174,6 +174,35 @@ def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path, name: str) -> Non
         read(path)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+@pytest.mark.parametrize(
+    ("link", "reason"),
+    [
+        ("nowhere", "No such file or directory"),
+        ("gone/adapter_config.json", "No such file or directory"),
+        ("inky.safetensors/config.json", "Not a directory"),
+        ("adapter_config.json", "Too many levels of symbolic links"),
+    ],
+)
+def test_a_link_to_nothing_is_what_is_said_to_be_wrong(
+    tmp_path: Path, link: str, reason: str
+) -> None:
+    """By the library too, which goes on with the other files."""
+    path = saved(tmp_path / "inky.safetensors", pair(STEM))
+    saved(tmp_path / "kohya.safetensors", KOHYA, {})
+    (tmp_path / "adapter_config.json").symlink_to(link)
+    out = tmp_path / "out.safetensors"
+    words = f"inky.safetensors: has an adapter_config.json that can't be read: {reason}"
+    for use in (read, fingerprint_file, inspect, lambda path: merge(path, out)):
+        with pytest.raises(BadLora) as raised:
+            use(path)
+        assert raised.value.message == words
+        assert "restore that file" in (raised.value.hint or "")
+    catalog = Library(tmp_path, Notes()).scan()
+    assert {lora.name for lora in catalog.loras.values()} == {"kohya"}
+    assert words in str(catalog.rejected)
+
+
 # --- the kinds of LoRA -------------------------------------------------------------------
 
 INPUTS, OUTPUTS = 64, 3072  # of x_embedder

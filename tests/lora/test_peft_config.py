@@ -211,3 +211,56 @@ def test_alphas_under_other_names_are_compared_by_the_module(tmp_path: Path) -> 
     assert factors(read(path)) == {stem: 4.0}
     with pytest.raises(BadLora, match=f"disagree at {stem}"):
         read(saved(tmp_path / "b.safetensors", with_alphas(pair(stem), 4), notes))
+
+
+LINEAR1 = "lora_unet_single_blocks_0_linear1"
+BFL = "diffusion_model.double_blocks.0.txt_attn.qkv"
+
+
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize(
+    ("stem", "outputs", "pattern"),
+    [
+        (QKV, 9216, "to_k"),
+        (QKV, 9216, "^transformer_blocks.0.attn.to_v"),
+        (LINEAR1, 21504, "proj_mlp"),
+        (LINEAR1, 21504, r".*\.0\.attn\.to_v"),
+        (BFL, 9216, "add_v_proj"),
+    ],
+)
+def test_every_module_of_a_fused_layer_is_compared(
+    tmp_path: Path, stem: str, outputs: int, pattern: str, bare: bool
+) -> None:
+    tensors = with_alphas(pair(stem, outputs=outputs, rank=4), 2)
+    for value, patterns in ((2, {pattern: 2}), (9, {pattern: 9}), (2, {"x_embedder": 9})):
+        fields = {"r": 4, "lora_alpha": 2, "alpha_pattern": patterns}
+        notes = {"lora_adapter_metadata": json.dumps(fields)}
+        path = saved(
+            tmp_path / "a.safetensors", tensors, notes if bare else adapter_metadata(**fields)
+        )
+        if value == 2:
+            assert factors(read(path)) == {stem: 0.5}
+            continue
+        name = pattern.rpartition(".")[2]
+        with pytest.raises(
+            BadLora, match=rf"disagree at {stem} \(.*{name}\): factors 0.5 and 2.25"
+        ):
+            read(path)
+
+
+def test_a_rank_pattern_of_one_module_of_a_fused_layer_counts_too(tmp_path: Path) -> None:
+    notes = adapter_metadata(r=4, lora_alpha=2, rank_pattern={"to_v": 2})
+    tensors = with_alphas(pair(QKV, outputs=9216, rank=4), 2)
+    with pytest.raises(BadLora, match=r"attn\.to_v\): factors 0.5 and 1"):
+        read(saved(tmp_path / "a.safetensors", tensors, notes))
+
+
+def test_a_pattern_that_names_the_fused_layer_itself_counts_for_all_of_it(tmp_path: Path) -> None:
+    stem = "base_model.model.double_blocks.0.img_attn.qkv"
+    said = {"r": 4, "lora_alpha": 2, "alpha_pattern": {"img_attn.qkv": 8, "to_k": 1}}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(said), "utf-8")
+    path = tmp_path / "a.safetensors"
+    tensors = pair(stem, outputs=9216, rank=4)
+    assert factors(read(saved(path, with_alphas(tensors, 8)))) == {stem: 2.0}
+    with pytest.raises(BadLora, match=r"to_q\): factors 0.5 and 2"):
+        read(saved(path, with_alphas(tensors, 2)))
