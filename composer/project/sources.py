@@ -16,6 +16,7 @@ from composer.lock import LOCK_NAME, read_lock
 from composer.lora import families
 from composer.model import RECIPES_FOLDER
 from composer.recipes import default_paths, discover, find_root, home_directory, load, relative
+from composer.recipes.loading import may_exist
 from composer.recipes.parsing import MAX_BYTES
 from composer.targets.kind import OpenRequest, TargetOptions
 from composer.targets.registry import DEFAULT, choose
@@ -161,7 +162,7 @@ def problems_of(sources: Sources, root: Path) -> tuple[Problem, ...]:
 def _whole_project(root: Path, lock: Lock, chosen: list[Path], selection: Selection) -> list[Path]:
     """The files of the whole root: those meant, those the lock names, and `recipes/`."""
     named = (root / path for target in lock.targets.values() for path in target.recipes)
-    files = {*chosen, *(file for file in named if file.is_file())}
+    files = {*chosen, *(file for file in named if may_exist(file) and not os.path.isdir(file))}
     if (root / RECIPES_FOLDER).is_dir():
         files |= set(discover([root / RECIPES_FOLDER], root=root, exclude=selection.exclude))
     return sorted(files)

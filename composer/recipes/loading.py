@@ -8,6 +8,7 @@ out of it, no pipe and no device.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -113,27 +114,30 @@ def discover(
     Files as they are given; folders with all below them, `*.yaml` and `*.yml`, but for what is
     hidden and for links to folders. The globs match paths relative to the root, with `/`: `*`
     stays in one folder, `**` does not, and a glob without `/` matches at any depth; one that
-    matches a folder matches all that is in it. UsageError if a path doesn't exist, or a folder
-    leads out of the root.
+    matches a folder matches all that is in it. A folder that can't be listed stands for what may be
+    in it, so `load` tells of it. UsageError if a path doesn't exist, or a folder leads out of the
+    root.
     """
-    files = {file: None for path in paths for file in _files(_existing(path), root)}
+    unread: list[Path] = []
+    files = {file: None for path in paths for file in _files(_existing(path), root, unread)}
     wanted, unwanted = _patterns(include), _patterns(exclude)
     chosen = (
         file
-        for file in files
+        for file in (*files, *unread)
         if file.name.casefold() != LOCK_NAME
-        and (not wanted or _matches(file, root, wanted))
+        and (not wanted or file in unread or _matches(file, root, wanted))
         and not _matches(file, root, unwanted)
     )
     return sorted(chosen, key=lambda file: file.as_posix())
 
 
-def _files(path: Path, root: Path) -> Iterator[Path]:
-    if not path.is_dir():
+def _files(path: Path, root: Path, unread: list[Path]) -> Iterator[Path]:
+    """The files of a path; folders that can't be listed are added to `unread`."""
+    if not os.path.isdir(path):
         yield path
         return
     refuse_link_out(path, root, hint="replace the link with a folder")
-    for folder, folders, names in os.walk(path):
+    for folder, folders, names in os.walk(path, onerror=lambda e: unread.append(Path(e.filename))):
         folders[:] = (name for name in folders if not name.startswith("."))
         for name in names:
             if name.casefold().endswith(_ENDINGS) and not name.startswith("."):
@@ -142,9 +146,18 @@ def _files(path: Path, root: Path) -> Iterator[Path]:
 
 def _existing(path: Path) -> Path:
     path = _absolute(path)
-    if not os.path.lexists(path):
+    if not may_exist(path):
         raise UsageError(f"{visible(str(path))} doesn't exist", hint=_GIVE_PATHS)
     return path
+
+
+def may_exist(path: Path) -> bool:
+    """Whether a file exists there, or the system doesn't say, as in a folder without rights."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+    return True
 
 
 def _absolute(path: Path) -> Path:
@@ -152,7 +165,7 @@ def _absolute(path: Path) -> Path:
 
 
 def _folder(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
+    return path if os.path.isdir(path) else path.parent
 
 
 def relative(file: Path, root: Path) -> str | None:
@@ -311,14 +324,25 @@ def _read(file: Path, path: str | None, reader: InsideReader) -> bytes:
     except OutsideError as error:
         raise _outside("is a link that leads out of", reader.root) from error
     except NotRegularError as error:
-        hint = "a recipe must be a plain text file"
-        raise _Refusal("E301", "this is not a regular file", hint) from error
+        raise _Refusal("E301", *_why_no_file(file)) from error
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise _Refusal("E301", f"the file can't be read: {why}", "") from error
     if len(data) > MAX_BYTES:
         raise _Refusal("E302", *too_large(max(len(data), os.stat(file).st_size)))
     return data
+
+
+def _why_no_file(path: Path) -> tuple[str, str]:
+    """The message and hint for what is not a regular file."""
+    try:
+        os.scandir(path).close()
+    except NotADirectoryError:
+        pass
+    except OSError as error:
+        hint = "check its permissions, or leave it out with --exclude"
+        return f"the folder can't be read: {error.strerror or error}", hint
+    return "this is not a regular file", "a recipe must be a plain text file"
 
 
 def _outside(how: str, root: Path) -> _Refusal:

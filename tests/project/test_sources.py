@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.fake_target import FakeTarget, lora
+from support.rights import closed
 
-from composer import ApplyOptions, PlanOptions, Project, Refused, Selection, UsageError, Verb
+from composer import (
+    ApplyOptions,
+    InvalidInput,
+    PlanOptions,
+    Project,
+    Refused,
+    Selection,
+    UsageError,
+    Verb,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -348,3 +358,47 @@ def test_validate_checks_what_changed_and_names_in_all(root: Path) -> None:
     project = Project(root, Selection(since="HEAD"))
     assert {problem.code for problem in project.validate()} == {"E306"}
     assert project.left_out.words.startswith("Partial: 2 of 3 recipes are left out")
+
+
+# --- what may not be read ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("selection", [Selection(), Selection(include=("*.yaml",))])
+@pytest.mark.parametrize("folder", ["recipes/new", "recipes/new/deep"])
+def test_a_folder_that_can_t_be_listed_is_a_problem(
+    root: Path, folder: str, selection: Selection
+) -> None:
+    write(root, "recipes/new/deep/bad.yaml").write_text("nmae: x\n")
+    with closed(root / folder):
+        (problem,) = Project(root, selection).validate()
+        excluded = Project(root, Selection(exclude=("new",))).validate()
+    assert (problem.file, problem.code) == (folder, "E301")
+    assert problem.message == "the folder can't be read: Permission denied"
+    assert excluded == ()
+
+
+def test_a_recipe_out_of_reach_is_a_problem_and_not_gone(root: Path, target: FakeTarget) -> None:
+    path = write(root, "recipes/new/d.yaml")
+    outside = write(root, "other/e.yaml", name="e")
+    Project(root).apply(target)
+    Project(root, Selection((outside,))).apply(target)
+    with closed(path.parent), closed(outside.parent):
+        found = [(problem.file, problem.code) for problem in Project(root).validate()]
+        (named,) = Project(root, Selection((path,))).validate()
+        with pytest.raises(InvalidInput):
+            Project(root).plan(target, PlanOptions(prune=True))
+    assert found == [(f, "E301") for f in ("other/e.yaml", "recipes/new", "recipes/new/d.yaml")]
+    assert (named.file, named.message) == (
+        "recipes/new/d.yaml",
+        "the file can't be read: Permission denied",
+    )
+
+
+def test_a_lock_that_names_a_path_no_system_takes_names_a_recipe_that_is_gone(
+    root: Path, target: FakeTarget
+) -> None:
+    Project(root).apply(target)
+    lock = root / "compose.lock"
+    lock.write_text(lock.read_text().replace(A, f"recipes/{'a' * 5000}.yaml"))
+    (root / A).unlink()
+    assert Project(root).validate() == ()
