@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from composer.model import Concept, Content
-from composer.text import did_you_mean
+from composer.text import counted, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from composer.model import ConceptRef, Entry, Model, Observed, Recipe
     from composer.planner.plan import Options
@@ -179,6 +179,16 @@ def _unknown(name: str, lora_type: str, observed: Observed, models: Sequence[Mod
             return _wrong_type(name, model, lora_type)
     own = (model for models in observed.own_by_name.values() for model in models)
     loras = {model.name for model in own if model.type == lora_type}
-    near = did_you_mean(name, sorted(loras | {*observed.rejected}))
+    near = did_you_mean(name, sorted(loras))
     hint = f"; did you mean {near}?" if near else "; `compose models` lists those there are"
-    return f"no LoRA is named {name}{hint}"
+    return f"no LoRA is named {name}{hint}{_unusable(name, observed.rejected)}"
+
+
+def _unusable(name: str, rejected: Mapping[str, str]) -> str:
+    """The files that can't be used, as the title in one of them may be the name; the likeliest."""
+    if not rejected:
+        return ""
+    names = sorted(rejected)
+    reason = rejected[did_you_mean(name, names) or names[0]]
+    one = ", one of them" if len(names) > 1 else ""
+    return f"; {counted(len(names), 'LoRA file')} can't be used{one}: {reason}"

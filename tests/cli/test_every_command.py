@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.cli import KNIGHT, ROGUE, compose, edit, snapshot
+from support.rights import closed
 from support.state import state_of
 
 from composer.lora import fingerprint
@@ -89,3 +90,24 @@ def test_names_from_the_lock_are_made_visible(applied: Path) -> None:
         ran = compose(*arguments, at=applied)
         assert not {"\u202e", "\x1b"} & {*ran.out, *ran.err}
         assert "Pixel" in ran.out
+
+
+@pytest.mark.parametrize("broken", ["rights", "bytes", "both"])
+def test_a_name_that_may_be_a_title_in_a_file_out_of_reach_is_said_with_that_file(
+    project: Path, broken: str
+) -> None:
+    loras = project / "recipes/loras"
+    why = "1 LoRA file can't be used: ink-lines.safetensors: can't be read: Permission denied"
+    if broken == "bytes":
+        (loras / "ink-lines.safetensors").write_bytes(b"cut off")
+        why = "1 LoRA file can't be used: ink-lines.safetensors: is not"
+    if broken == "both":
+        (loras / "aaa.pt").touch()
+        why = why.replace("1 LoRA file can't be used", "2 LoRA files can't be used, one of them")
+    with closed(loras / "ink-lines.safetensors", 0o644 if broken == "bytes" else 0):
+        for command in (["plan"], ["apply"], ["lock"], ["inspect", KNIGHT], ["doctor"]):
+            ran = compose(*command, at=project)
+            assert ran.status == 1, ran
+            assert f"no LoRA is named Ink Lines; `compose models` lists those there are; {why}" in (
+                " ".join((ran.out + ran.err).split())
+            ), ran

@@ -188,6 +188,17 @@ def test_one_rule_for_the_library(tmp_path: Path) -> None:
         found(given=tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("recipe", ["other/a.yaml", "a/b/c.yaml", "top.yaml"])
+def test_recipes_elsewhere_take_the_default_library(tmp_path: Path, recipe: str) -> None:
+    default = tmp_path / "recipes" / "loras"
+    default.mkdir(parents=True)
+    assert find_library(tmp_path, [recipe], given=None, env={}) == default
+    (tmp_path / "real").mkdir()
+    default.rmdir()
+    default.symlink_to(tmp_path / "real")
+    assert find_library(tmp_path, [recipe], given=None, env={}) == default
+
+
 def test_a_library_that_leads_out_of_the_project(tmp_path: Path) -> None:
     root, outside = tmp_path / "project", tmp_path / "outside"
     (root / "recipes").mkdir(parents=True)
@@ -195,4 +206,6 @@ def test_a_library_that_leads_out_of_the_project(tmp_path: Path) -> None:
     (root / "recipes" / "loras").symlink_to(outside)
     with pytest.raises(UsageError, match="leads out of the project"):
         find_library(root, ["recipes/a.yaml"], given=None, env={})
+    with pytest.raises(UsageError, match="leads out of the project"):
+        find_library(root, ["other/a.yaml"], given=None, env={})
     assert find_library(root, [], given=root / "recipes" / "loras", env={}).is_dir()

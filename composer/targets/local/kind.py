@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,7 @@ def _library_in(root: Path, recipe_paths: Collection[str]) -> Path:
     if folders:
         return folders[0]
     default = root / RECIPES_FOLDER / _LORAS
-    if default.exists():  # but outside the root, else it would be in `folders`
+    if not is_inside(default, root):
         raise UsageError(
             f"the library {default} leads out of the project",
             hint="to use it all the same: --library DIR",
@@ -92,7 +93,7 @@ def _nearest(root: Path, start: Path) -> Path | None:
     """The nearest `loras/` within the root, from this folder upward."""
     for folder in (start, *start.parents):
         library = folder / _LORAS
-        if library.is_dir() and is_inside(library, root):
+        if os.path.isdir(library) and is_inside(library, root):
             return library
         if folder == root:
             break
