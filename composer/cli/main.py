@@ -6,7 +6,7 @@ traceback goes to a log file that the message names.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import importlib
 import logging
 import os
@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from composer.cli.terminal import prepare_streams
+from composer.cli.terminal import prepare_streams, reader_left
 from composer.errors import BadLora, ComposeError, ExitStatus, InvalidInput
 from composer.text import visible
 from composer.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import Any
+    from collections.abc import Sequence
 
 
 # Command -> (module of `composer.cli`, what the list of commands and the README say).
@@ -54,35 +53,15 @@ COMMANDS = {
     "schema": ("schema", "Print the JSON Schema of a recipe, the lock, or a command's output."),
     "completion": ("schema", "Print a shell completion script."),
 }
-# They only read: a reader that has seen enough of their output is no failure.
+# They only read: output that nobody reads to its end is no failure.
 READING = (
     *("validate", "plan", "status", "models", "output", "inspect"),
     *("doctor", "schema", "completion", ""),
 )
 
 
-class _ReaderGone(Exception):
-    """Nobody reads the output any more; click would end the process on a `BrokenPipeError`."""
-
-
-@contextlib.contextmanager
-def _closed_pipes_told() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError as error:
-        raise _ReaderGone from error
-
-
 class _Lazy(click.Group):
     """A group that knows its commands by name and imports them late."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        with _closed_pipes_told():  # it prints the help
-            return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with _closed_pipes_told():
-            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -176,24 +155,21 @@ def guarded(arguments: Sequence[str]) -> int:
     """Run `compose` with these arguments; the exit status."""
     prepare_streams()
     command = next((word for word in arguments if word in COMMANDS), "")
+    writes = command not in READING and not {"--dry-run", "--help", "-h"} & {*arguments}
     try:
         status = compose.main(list(arguments), prog_name="compose", standalone_mode=False)
         sys.stdout.flush()
-        return status if isinstance(status, int) else 0
     except click.exceptions.Exit as done:
-        return done.exit_code
-    except (_ReaderGone, BrokenPipeError):
-        return _reader_gone(command)
+        status = done.exit_code
     except Exception as error:
-        try:
-            return _failed(error, command)
-        except BrokenPipeError:
-            return _reader_gone(command)
+        return _failed(error, command, writes=writes)
     except KeyboardInterrupt:
-        return _failed(click.Abort(), command)
+        return _failed(click.Abort(), command, writes=writes)
+    status = status if isinstance(status, int) else 0
+    return _unread() if writes and status == 0 and reader_left() else status
 
 
-def _failed(error: Exception, command: str) -> int:
+def _failed(error: Exception, command: str, *, writes: bool) -> int:
     """Say on stderr what went wrong; the exit status."""
     if isinstance(error, click.Abort):
         click.echo("interrupted", err=True)
@@ -202,7 +178,7 @@ def _failed(error: Exception, command: str) -> int:
         return _misused(error)
     if isinstance(error, ComposeError):
         return _expected(error, command)
-    return _no_access(error) if isinstance(error, OSError) else _bug()
+    return _no_access(error, writes=writes) if isinstance(error, OSError) else _bug()
 
 
 def _misused(error: click.ClickException) -> int:
@@ -229,30 +205,28 @@ def _expected(error: ComposeError, command: str) -> int:
     return error.exit_status
 
 
-def _reader_gone(command: str) -> int:
-    """Whoever read our output has enough of it (`compose models | head`)."""
-    _silence_stdout()
-    if command in READING:
-        return 0
-    with contextlib.suppress(OSError):
-        click.echo("compose: the output was closed before its end", err=True)
-        click.echo("  what was done is recorded; compose status shows the state", err=True)
+def _unread() -> int:
+    """A command that writes did its work, but nobody read all it printed."""
+    click.echo("compose: the output was closed before its end", err=True)
+    click.echo("  what was done is recorded; compose status shows the state", err=True)
     return ExitStatus.FAILED
 
 
-def _no_access(error: OSError) -> int:
+def _no_access(error: OSError, *, writes: bool) -> int:
     """A full disk, missing rights, a folder that is gone: the system says what, we say where."""
-    place = f"{visible(str(error.filename))}: " if error.filename else ""
-    click.echo(f"compose: {place}{error.strerror or error}", err=True)
-    click.echo("  what was done so far is recorded; fix this, then run the command again", err=True)
-    _silence_stdout()
+    gone = isinstance(error, FileNotFoundError) and not error.filename  # what os.getcwd raises
+    place = "the current folder" if gone else visible(str(error.filename or ""))
+    step = "go to a folder that exists" if gone else _STEPS.get(error.errno or 0, "fix this")
+    recorded = "what was done so far is recorded; " * writes
+    click.echo(f"compose: {place and f'{place}: '}{error.strerror or error}", err=True)
+    click.echo(f"  {recorded}{step}, then run the command again", err=True)
     return ExitStatus.FAILED
 
 
-def _silence_stdout() -> None:
-    """Drop what is still in the buffer: Python would fail to write it at exit."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+_STEPS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "change its permissions or use another folder"),
+}
 
 
 def _bug() -> int:

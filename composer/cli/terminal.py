@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import heapq
+import io
 import json
 import os
 import sys
@@ -29,6 +30,28 @@ _ESCAPED = "composer.escaped"  # the name of an error handler of codecs
 HEARTBEAT = 30.0  # seconds of silence after which a log shows that we are still there
 
 
+class _Output(io.FileIO):
+    """The file under stdout or stderr. Once a write has failed, what is written is dropped.
+
+    So a command whose reader has left (`compose models | head`) goes on to its end, and its exit
+    status is its own. A full disk under stdout raises an `OSError` that names it.
+    """
+
+    def __init__(self, descriptor: int, label: str) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+        self._label = label
+        self.lost = False
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            told, self.lost = self.lost, True
+            if told or self._label == "stderr" or isinstance(error, BrokenPipeError):
+                return len(data)
+            raise OSError(error.errno, error.strerror, self._label) from error
+
+
 def prepare_streams() -> None:
     """Make stdout and stderr safe to print to, whatever their encoding, and if they are closed.
 
@@ -40,8 +63,32 @@ def prepare_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif type(stream) is io.TextIOWrapper and type(_file_under(stream)) is io.FileIO:
+            setattr(sys, name, _guarded(stream, name))
         elif reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors=_ESCAPED)
+
+
+def _file_under(stream: io.TextIOWrapper) -> Any:
+    """Of a console of Windows, and after `prepare_streams`, it is another type than FileIO."""
+    return getattr(stream.buffer, "raw", stream.buffer)
+
+
+def _guarded(stream: io.TextIOWrapper, name: str) -> io.TextIOWrapper:
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Output(stream.fileno(), name)),
+        encoding=stream.encoding,
+        errors=_ESCAPED,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def reader_left() -> bool:
+    """Whether something that was printed on stdout could not be written."""
+    output = _file_under(sys.stdout) if isinstance(sys.stdout, io.TextIOWrapper) else None
+    return isinstance(output, _Output) and output.lost
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
