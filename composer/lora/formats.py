@@ -245,7 +245,7 @@ class Tagged(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """A model that metadata may name. `tag` finds its name there once it is `normalised`; `blocks`
+    """A model that metadata may name. `tag` finds its name in one of `names_in` it; `blocks`
     are its numbers of double and single blocks, where they tell it apart."""
 
     name: str
@@ -265,17 +265,6 @@ class Refusal:
     words: str
     hint: str | None = None
     width: int | None = None
-
-
-_ABSOLUTE = re.compile(r"[/~\\]|[A-Za-z]:[\\/]")
-
-
-def normalised(tag: str) -> str:
-    """In lower case, with a space for each run of characters other than letters and digits; of a
-    path on the trainer's machine the last name alone, for folders may be called anything."""
-    if _ABSOLUTE.match(tag):
-        tag = re.split(r"[\\/]", tag.rstrip("\\/"))[-1]
-    return " ".join(re.findall("[a-z0-9]+", tag.lower()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,11 +307,6 @@ class FamilyFiles:
     @cached_property
     def endings(self) -> tuple[str, ...]:
         return tuple({ending for format in self.source_formats for ending in format.suffixes})
-
-    def base_model(self, tag: str) -> BaseModel | None:
-        """The model that this tag names; None if it is not known."""
-        text = normalised(tag)
-        return next((model for model in self.base_models if model.tag.search(text)), None)
 
     def in_encoder(self, key: str) -> bool:
         """Whether this key, known or not, is of a text encoder."""

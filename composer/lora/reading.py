@@ -296,7 +296,7 @@ def _check_base_model(family: Family, keys: Iterable[str], tags: Iterable[tuple[
     """Raise `LoraFormatError` if one of these tags names another model than the family's."""
     transformer = any(map(family.files.in_transformer, keys))
     for where, tag in tags:
-        model = family.files.base_model(tag)
+        model = family.named_in(tag)
         doubted = model and model.means is Tagged.DOUBTED and not transformer
         if model and (doubted or model.means is Tagged.REFUSED):
             raise LoraFormatError(
@@ -310,7 +310,7 @@ def _notes(family: Family, metadata: Mapping[str, str], made: Sequence[Adapter])
     """What is odd about the base model: another name of it, or the layers that are changed."""
     files, is_confirmed = family.files, False
     for key, tag in _tags(metadata) if files.base_models else ():
-        model = files.base_model(tag)
+        model = family.named_in(tag)
         is_confirmed = is_confirmed or bool(model and model.means is Tagged.USED)
         if not model or model.means is Tagged.DOUBTED:
             yield (

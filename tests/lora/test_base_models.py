@@ -65,6 +65,28 @@ OTHERS = (
     ("ernie-image", "ERNIE-Image"),
     ("GLM-Image", "GLM-Image"),
     ("stable-cascade", "Stable Cascade"),
+    ("lllyasviel/FramePackI2V_HY", "FramePack"),
+    ("framepack", "FramePack"),
+    ("Skywork/SkyReels-V2-T2V-14B-720P", "SkyReels"),
+    ("Freepik/F-Lite", "F-Lite"),
+    ("deepfloyd-if", "DeepFloyd IF"),
+    ("ACE-Step-v1-3.5B", "ACE-Step"),
+    # Paths, in which the name of a part of the model comes last, or a revision.
+    ("/models/LongCat-Image/transformer", "LongCat-Image"),
+    ("./Qwen-Image/transformer/diffusion_pytorch_model-00001-of-00009.safetensors", "Qwen-Image"),
+    ("~/hf/Chroma1-HD/unet/", "Chroma"),
+    ("Qwen/Qwen-Image/transformer", "Qwen-Image"),
+    ("C:\\hub\\models--Wan-AI--Wan2.1-T2V-14B\\snapshots\\9f8e7d6c5b4a", "Wan"),
+    (
+        "/root/.cache/huggingface/hub/models--black-forest-labs--FLUX.2-dev/snapshots/"
+        "26afd3c4dd8d9d0d6d1fae1ce5ab1d0c6d1b0a73",
+        "FLUX.2",
+    ),
+    ("models--meituan-longcat--LongCat-Image/snapshots/0123/transformer", "LongCat-Image"),
+    ("hub/models--briaai--FIBO/snapshots/main/weights.safetensors", "Bria FIBO"),
+    ("https://huggingface.co/AIDC-AI/Ovis-Image-7B/tree/main", "Ovis-Image"),
+    ("/work/flux/checkpoint-500/chroma.safetensors", "Chroma"),
+    ("Wan-AI/T2V-14B", "Wan"),  # where the name says nothing, the organisation does
     ("D:\\models\\chroma-hd.safetensors", "Chroma"),
 )
 # Widths that no other model's layer of the same name has.
@@ -82,6 +104,16 @@ FLUX = (
     "ostris/Flex.2-preview",
     "/home/wan/models/flux1-dev.safetensors",
     "C:\\qwen\\flux1-dev.safetensors",
+    "./models/qwen-captions/FLUX.1-dev",
+    "models/wan/flux1-dev.safetensors",
+    "wan/flux1-dev.safetensors",
+    "../chroma/FLUX.1-dev/transformer",
+    "qwen\\flux1-dev.safetensors",
+    "qwen/hub/models--black-forest-labs--FLUX.1-dev/snapshots/0123abc/transformer",
+    "FLUX.1-dev/transformer",
+    "wan/FLUX.1-dev",
+    "models--Qwen--FLUX.1-dev",
+    "/wan/model-flux-dev",
     "",
     "None",
 )
@@ -111,7 +143,11 @@ def test_it_is_named_before_keys_that_are_not_known(tmp_path: Path) -> None:
         read(saved(tmp_path / "a.safetensors", tensors, {KEYS[0]: "qwen_image"}))
 
 
-@pytest.mark.parametrize("tag", [*DOUBTED, "my-base", "SRPO"])
+# Folders may be called anything; none of these names a model.
+UNKNOWN = ("my-base", "SRPO", "./qwen/base.safetensors", "/home/wan/models/model.safetensors")
+
+
+@pytest.mark.parametrize("tag", [*DOUBTED, *UNKNOWN])
 def test_a_tag_that_can_not_be_true_is_told_in_a_note(tmp_path: Path, tag: str) -> None:
     path = saved(tmp_path / "a.safetensors", pair(Q), {KEYS[1]: tag})
     words = f"its metadata says {tag} (ss_base_model_version), but its keys and shapes are those"
@@ -145,6 +181,8 @@ def test_a_refusal_counts_more_than_another_tag(tmp_path: Path) -> None:
     "entries",
     [
         {"base_model_name_or_path": "Qwen/Qwen-Image"},
+        {"base_model_name_or_path": "hub/models--Qwen--Qwen-Image/snapshots/0123/transformer"},
+        {"base_model_name_or_path": "/models/Qwen-Image/transformer"},
         {"auto_mapping": {"base_model_class": "QwenImageTransformer2DModel"}},
     ],
 )
@@ -156,7 +194,7 @@ def test_peft_s_configuration_names_it_too(tmp_path: Path, entries: dict[str, ob
     tensors = pair(Q.replace("transformer.", "base_model.model.", 1))
     with pytest.raises(BadLora, match=r"is for Qwen-Image, .* \(adapter_config\.json"):
         read(saved(tmp_path / "adapter_model.safetensors", tensors))
-    flux = {"lora_adapter_metadata": said.replace("Qwen/Qwen-Image", "black-forest-labs/FLUX.1")}
+    flux = {"lora_adapter_metadata": said.replace("Qwen-Image", "FLUX.1")}
     flux = {key: text.replace("QwenImage", "Flux") for key, text in flux.items()}
     assert read(saved(tmp_path / "b.safetensors", pair(Q), flux)).notes == ()
 

@@ -30,6 +30,8 @@ _REFUSED: tuple[tuple[str, str, tuple[int, int] | None], ...] = (
     ("Step1X-Edit", r"\bstep ?1 ?x", None),
     ("Qwen-Image", r"\bqwen", None),
     ("Hunyuan", r"\bhunyuan", None),
+    ("FramePack", r"\bframe ?pack", None),
+    ("SkyReels", r"\bsky ?reels", None),
     ("AuraFlow", r"\baura ?flow|\bpony ?v?7", None),
     ("Wan", r"\bwan(?![a-z])|\bwan(video|transformer)", None),
     ("Z-Image", r"\bz ?image", None),
@@ -47,6 +49,9 @@ _REFUSED: tuple[tuple[str, str, tuple[int, int] | None], ...] = (
     ("Kandinsky", r"\bkandinsky", None),
     ("ERNIE-Image", r"\bernie", None),
     ("GLM-Image", r"\bglm ?image", None),
+    ("F-Lite", r"\bf ?lite\b", None),
+    ("DeepFloyd IF", r"\bdeep ?floyd", None),
+    ("ACE-Step", r"\bace ?step", None),
     ("Stable Cascade", r"\b(stable ?)?cascade|\bw(u|ue)rstchen", None),
 )
 _USED: tuple[tuple[str, str, tuple[int, int] | None], ...] = (
