@@ -23,7 +23,7 @@ from abc import ABC, abstractmethod
 from concurrent.futures import BrokenExecutor, CancelledError, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,8 @@ ATTEMPTS = 3  # workers that a task may lose
 MOST = 256  # tasks at once
 INTERVAL = 0.2  # seconds between two looks at the ticket
 TEMPORARY = ".compose.tmp"  # how the names of the files end that `files.atomic` makes
+# Reading a header takes as long as hashing; many compositions have one LoRA. Raises `BadLora`.
+read_once = lru_cache(maxsize=64)(Fingerprint.read)
 SPACE_HINT = "`compose prune --local` frees what no lock names"
 
 
@@ -152,7 +154,7 @@ def _part(lora: Fingerprint, scale: float) -> Part:
                 hint="the workers must see the library under the same path (docs/cluster.md)",
             )
         lora = here
-    return Part(lora, lora.read(), scale)
+    return Part(lora, read_once(lora), scale)
 
 
 def _digest(path: Path) -> str:

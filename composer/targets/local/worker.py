@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from composer.errors import ComposeError, TargetError, Unreachable
 from composer.files.atomic import replacing
 from composer.files.repository import is_link
-from composer.lora.fingerprint import Part
+from composer.lora.fingerprint import Fingerprint, Part
 from composer.lora.merging import (
     CompositionSpec,
     OutputOptions,
@@ -33,7 +33,7 @@ from composer.lora.merging import (
     write_composed,
 )
 from composer.model import is_id
-from composer.targets.local.executors import MOST, SPACE_HINT, NoExecutor, Task
+from composer.targets.local.executors import MOST, SPACE_HINT, NoExecutor, Task, read_once
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -284,7 +284,8 @@ class Worker:
                 hint="put the file back, then run `compose apply` again",
             )
         pairs = [(loras[c.model_id].fingerprint, c.scale) for c in record.concepts]
-        return tuple(Part(fingerprint, fingerprint.read(), scale) for fingerprint, scale in pairs)
+        read = read_once if self._executor else Fingerprint.read
+        return tuple(Part(fingerprint, read(fingerprint), scale) for fingerprint, scale in pairs)
 
     def _reporter(self, job: str) -> Callable[[float], None]:
         """A function that records progress, and raises if the job must stop."""
