@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import stat
 import sys
@@ -99,25 +100,58 @@ def state_problem(state: Path) -> str:
     The file lock must end with its process: one that is a plain file would stay after a kill.
     """
     if why := why_unwritable(state):
-        return f"can't be written: {why}"
+        return f"can't be {'written' if os.path.exists(state) else 'created'}: {why}"
+    return _why_no_locks(state)
+
+
+def _why_no_locks(state: Path) -> str:
+    """Tried on what names the project, or on the nearest folder that exists."""
+    if sys.platform == "win32":
+        return ""
     try:
-        with (state / ROOT_FILE).open("rb") as file:
-            if sys.platform != "win32":
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (FileNotFoundError, BlockingIOError):
-        return ""  # nothing to try it on, or somebody holds a lock: so there are locks
+        handle = os.open(_nearest(state / ROOT_FILE), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""  # nothing to try it on
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return ""  # somebody holds a lock: so there are locks
     except OSError as error:
         return f"is on a file system without file locks: {error.strerror}"
+    finally:
+        os.close(handle)
     return ""
 
 
 def why_unwritable(folder: Path) -> str:
     """Why nothing can be written to a folder, or to the nearest one above; empty if it can be."""
-    there = next(one for one in (folder, *folder.parents) if os.path.exists(one))
-    if os.access(there, os.W_OK):
+    there = _nearest(folder)
+    return _why_denied(there) if os.path.isdir(there) else os.strerror(errno.ENOTDIR)
+
+
+def unwritable_parts(state: Path) -> list[str]:
+    """The folders and files of a state folder that an apply adds to, and can't, with the reason."""
+    parts = (part for part in sorted(state.glob("*")) if not is_link(part))
+    added_to = (p for p in parts if p.name != ROOT_FILE and p.suffix not in (".json", ".tmp"))
+    return [f"{part}: {why}" for part in added_to if (why := _why_denied(part))]
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    return next(one for one in (path, *path.parents) if os.path.exists(one))
+
+
+def _why_denied(path: Path) -> str:
+    needed = os.W_OK | os.X_OK if os.path.isdir(path) else os.W_OK
+    if os.access(path, needed):
         return ""
-    read_only = sys.platform != "win32" and os.statvfs(there).f_flag & os.ST_RDONLY
+    read_only = sys.platform != "win32" and os.statvfs(path).f_flag & os.ST_RDONLY
     return os.strerror(errno.EROFS if read_only else errno.EACCES)
+
+
+def free_state_space(state: Path) -> int:
+    """The free bytes on the disk of a state folder, which may not exist yet."""
+    return shutil.disk_usage(_nearest(state)).free
 
 
 def _base(env: Mapping[str, str]) -> Path | None:
@@ -161,8 +195,13 @@ class StateInfo:
 
     @property
     def is_orphan(self) -> bool:
-        """Whether the project's folder no longer exists."""
-        return not self.root.is_dir()
+        """Whether the project's folder no longer exists; False where the system doesn't say."""
+        try:
+            return not stat.S_ISDIR(self.root.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except (OSError, ValueError):  # of another user, or no path at all
+            return False
 
 
 def list_states(env: Mapping[str, str]) -> list[StateInfo]:

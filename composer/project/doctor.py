@@ -21,14 +21,17 @@ from composer.errors import (
     InvalidInput,
     UsageError,
 )
+from composer.files.delivery import MARGIN
 from composer.files.repository import find_git, read_inside
 from composer.files.state import (
     NOWHERE,
     SET_HINT,
     VARIABLE,
     folder_size,
+    free_state_space,
     list_states,
     state_problem,
+    unwritable_parts,
     why_unwritable,
 )
 from composer.lock import LOCK_NAME, Journal, dump, lock_text, parse, remember
@@ -60,6 +63,7 @@ EXTRAS = {
 ENVIRONMENT, PROJECT = "environment", "project"
 TARGET, ORPHANS = "lock against target", "orphans"
 _MAX_ATTRIBUTES = 1024 * 1024  # bytes read of .gitattributes
+_MIN_SPACE = 1_000_000  # bytes free on the disk of the state, for the journal of an apply
 _MAX_LOST = 5  # state folders named in a hint
 
 
@@ -137,6 +141,13 @@ def _of_kinds(
             yield from kind.checks(request)
         except ComposeError as error:
             yield Check(f"target {kind.name}", WRONG, error.message, error.hint or "")
+        except OSError as error:
+            yield _of_system(f"target {kind.name}", error)
+
+
+def _of_system(section: str, error: OSError) -> Check:
+    words = f"{error.filename or 'a file'}: {error.strerror or error}"
+    return Check(section, WRONG, words, "check its permissions and its disk")
 
 
 def _remembered(project: Project, key: str) -> KnownState:
@@ -158,7 +169,7 @@ def _project(project: Project) -> tuple[Project | None, list[Check]]:
         words = f"the project can't be written: {why}"
         checks.append(Check(PROJECT, WRONG, words, f"compose apply writes {LOCK_NAME} there"))
     lock, of_lock = _lock(project)
-    checks += [*of_lock, *_state(project), *_journal(project), *_git(root)]
+    checks += [*of_lock, *_state(project, lock), *_journal(project), *_git(root)]
     if lock is None:
         return None, checks
     problems = project.validate()
@@ -190,7 +201,7 @@ def _lock(project: Project) -> tuple[Lock | None, list[Check]]:
     return lock, checks
 
 
-def _state(project: Project) -> Iterator[Check]:
+def _state(project: Project, lock: Lock | None) -> Iterator[Check]:
     """The state folder and its size, an unused `.compose/`, and the states of lost projects."""
     try:
         state = project.state
@@ -198,14 +209,7 @@ def _state(project: Project) -> Iterator[Check]:
     except ComposeError as error:
         yield Check(PROJECT, WRONG, error.message, error.hint or "")
         return
-    if state == NOWHERE:
-        yield Check(PROJECT, NOTE, "there is no home directory for the state", f"set {VARIABLE}")
-    elif problem := state_problem(state):
-        yield Check(PROJECT, WRONG, f"the state folder {state} {problem}", SET_HINT)
-    elif state.exists():
-        yield Check(PROJECT, OK, f"state: {state}, {folder_size(state) / 1e6:,.1f} MB")
-    else:
-        yield Check(PROJECT, OK, f"state: {state}, not created yet")
+    yield from _state_folder(state, lock)
     if os.path.lexists(project.root / ".compose"):
         words = ".compose/ in the project is ignored: the state is kept elsewhere"
         yield Check(PROJECT, NOTE, words, "delete it, and remove it from git")
@@ -215,6 +219,27 @@ def _state(project: Project) -> Iterator[Check]:
         paths = ", ".join(str(state.path) for state in lost[:_MAX_LOST])
         more = f", and {len(lost) - _MAX_LOST} more" if len(lost) > _MAX_LOST else ""
         yield Check(PROJECT, NOTE, words, f"delete what you don't need: {paths}{more}")
+
+
+def _state_folder(state: Path, lock: Lock | None) -> Iterator[Check]:
+    """Whether an apply can keep its state: it needs that for every target."""
+    if state == NOWHERE:
+        words = "there is no home directory to keep the state in"
+        yield Check(PROJECT, WRONG, words, SET_HINT)
+        return
+    if problem := state_problem(state):
+        yield Check(PROJECT, WRONG, f"the state folder {state} {problem}", SET_HINT)
+        return
+    size = f"{folder_size(state) / 1e6:,.1f} MB" if state.exists() else "not created yet"
+    yield Check(PROJECT, OK, f"state: {state}, {size}")
+    for part in unwritable_parts(state):
+        yield Check(PROJECT, WRONG, f"the state can't be written: {part}", "check its permissions")
+    is_local = lock is None or not lock.targets or "local" in lock.targets
+    free, needed = free_state_space(state), MARGIN if is_local else _MIN_SPACE
+    if free < needed:
+        words = f"the disk of the state folder {state} has {free / 1e6:,.1f} MB free"
+        words += f"; apply needs {needed / 1e6:,.0f} MB" + " beside each result" * is_local
+        yield Check(PROJECT, WRONG, words, f"free some space, or {SET_HINT}")
 
 
 def _journal(project: Project) -> Iterator[Check]:
@@ -260,6 +285,8 @@ def _of_target(project: Project, options: TargetOptions, env: Mapping[str, str])
             observed = observe(target, project.recipes, memory, Search(target.grace))
     except ComposeError as error:
         return [Check(TARGET, WRONG, error.message, error.hint or "", error.exit_status)]
+    except OSError as error:
+        return [_of_system(TARGET, error)]
     memory = with_recovered(memory, observed)
     planned = plan(project.recipes, memory, observed, project.options(PLAN_DEFAULTS))
     unnamed = _orphans(planned, memory, observed, project, options.flags)

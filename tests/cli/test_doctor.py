@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import shutil
 import sqlite3
 import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,13 +18,13 @@ from support.cli import REPO, compose, edit, samples, snapshot
 from support.rights import closed
 from support.state import made_state, state_of
 
-from composer.files.state import VARIABLE
-from composer.lock import LOCK_NAME
+from composer.files.state import ROOT_FILE, VARIABLE
+from composer.lock import LOCK_NAME, write_lock
+from composer.model import Entry, Lock, TargetLock
 from composer.project.doctor import EXTRAS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from support.serving import Served
 
@@ -237,6 +241,92 @@ def test_an_orphan_is_adopted_or_deleted_by_the_command_it_names(applied: Path) 
     assert (done.status, "Done: 1 deleted." in done.out) == (0, True)
     assert "the lock names every composition" in said(found(applied)["orphans"], "ok")
     assert compose(*delete.split(), at=applied).status == 64
+
+
+# --- what doctor finds before an apply does --------------------------------------------------
+
+
+@pytest.mark.parametrize("root", ["/root/foo", "/" + "x" * 5000, "a\0b", ""])
+def test_the_state_of_a_project_out_of_reach_is_not_taken_for_a_lost_one(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str
+) -> None:
+    other = tmp_path / "states" / "projects" / "z"
+    other.mkdir(parents=True)
+    (other / ROOT_FILE).write_text(root)
+    looked_at = []
+    look = Path.stat
+
+    def look_closely(path: Path, **more: Any) -> os.stat_result:
+        if str(path) == root:
+            looked_at.append(path)
+        if str(path) == "/root/foo":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), root)
+        return look(path, **more)
+
+    monkeypatch.setattr(Path, "stat", look_closely)
+    ran = compose("doctor", at=project)
+    assert (ran.status, "lost projects" in ran.out) == (0, False), ran
+    assert looked_at or not root
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_doctor_and_apply_agree_on_a_file_where_the_states_should_be(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "file" / below))
+    applied, looked = compose("apply", at=project), compose("doctor", at=project)
+    for ran, status, told in ((applied, 65, applied.err), (looked, 1, looked.out)):
+        assert (ran.status, "file" in told and "can't be created: " in told) == (status, True), ran
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no modes")
+@pytest.mark.parametrize("part", ["models", "engine.sqlite3", "apply.lock"])
+def test_doctor_finds_a_part_of_the_state_that_can_t_be_written(project: Path, part: str) -> None:
+    assert compose("apply", at=project).status == 0
+    path = state_of(project) / part
+    with closed(path, 0o500 if path.is_dir() else 0o400):
+        ran = compose("doctor", at=project)
+    told = f"the state can't be written: {path}: Permission denied"
+    assert (ran.status, told in ran.out) == (1, True), ran
+    assert "can't be written" not in compose("doctor", at=project).out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no modes")
+def test_doctor_goes_on_where_the_state_folder_can_t_be_entered(project: Path) -> None:
+    assert compose("apply", at=project).status == 0
+    with closed(state_of(project)):
+        sections = found(project, status=1)
+    assert "can't be written: Permission denied" in said(sections["project"], "wrong")
+    assert "engine.sqlite3: Permission denied" in said(sections["target local"], "wrong")
+    assert "recipes: 4, all valid" in said(sections["project"], "ok")
+    assert "credentials" in sections
+
+
+@pytest.mark.parametrize(
+    ("free", "target", "status"),
+    [
+        (0, "local", 1),
+        (60_000_000, "local", 1),
+        (68_000_000, "local", 0),
+        (500_000, "https://x.example/v1", 1),
+        (60_000_000, "https://x.example/v1", 0),
+    ],
+)
+def test_doctor_finds_a_disk_that_has_no_room_for_the_state(
+    project: Path, monkeypatch: pytest.MonkeyPatch, free: int, target: str, status: int
+) -> None:
+    write_lock(project, Lock({target: TargetLock(None, {"recipes/a.yaml": Entry("A")})}))
+    asked = []
+
+    def usage(path: Path) -> Any:
+        asked.append(path)
+        return shutil._ntuple_diskusage(free, 0, free)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    ran = compose("doctor", "--offline", at=project)
+    assert asked
+    assert (ran.status, "free some space" in ran.out) == (status, bool(status)), ran
 
 
 # --- a target that others change, or that isn't there --------------------------------------

@@ -157,7 +157,7 @@ def _no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_home_commands_that_read_work(project: Path, command: tuple[str, ...]) -> None:
     ran = compose(*command, at=project)
     locked = "--locked" in command  # nothing is pinned yet
-    assert ran.status == (3 if locked else 0), ran
+    assert ran.status == (3 if locked else 1 if command == ("doctor",) else 0), ran
     assert {path.name for path in project.iterdir()} == {".git", "recipes"}
 
 
@@ -172,6 +172,19 @@ def test_without_a_home_a_command_that_writes_names_the_variable(
     assert "there is no home directory to keep the state in" in ran.err
     assert f"set {VARIABLE} to a folder of your own" in ran.err
     assert {path.name for path in project.iterdir()} == {".git", "recipes"}
+
+
+@posix
+@pytest.mark.usefixtures("_no_home")
+@pytest.mark.parametrize("home", [None, "", "relative"])
+def test_doctor_finds_that_there_is_no_home(
+    project: Path, monkeypatch: pytest.MonkeyPatch, home: str | None
+) -> None:
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    ran = compose("doctor", at=project)
+    assert (ran.status, "! there is no home directory to keep" in ran.out) == (1, True), ran
+    assert f"set {VARIABLE} to a folder of your own" in ran.out
 
 
 @posix
@@ -379,11 +392,14 @@ def test_a_file_system_without_locks_is_refused_in_one_line(
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has other locks")
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.usefixtures("states")
 def test_doctor_finds_a_file_system_without_locks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, exists: bool
 ) -> None:
     project = samples(tmp_path / "project")
-    made_state(project)
+    if exists:
+        made_state(project)
     assert "file locks" not in compose("doctor", at=project).out
     calls = fail_flock(monkeypatch, number)
     ran = compose("doctor", at=project)
@@ -399,14 +415,14 @@ def test_what_can_not_be_written_is_said_with_its_reason(
 ) -> None:
     project = samples(tmp_path / "project")
     assert compose("apply", at=project).status == 0
-    closed = project if place == "project" else state_of(project)
+    denied = project if place == "project" else state_of(project)
     access, statvfs = os.access, os.statvfs
 
     class ReadOnly:
         f_flag = os.ST_RDONLY if number == errno.EROFS else 0
 
-    monkeypatch.setattr(os, "access", lambda path, *more: path != closed and access(path, *more))
-    monkeypatch.setattr(os, "statvfs", lambda p: ReadOnly if p == closed else statvfs(p))
+    monkeypatch.setattr(os, "access", lambda path, *more: path != denied and access(path, *more))
+    monkeypatch.setattr(os, "statvfs", lambda p: ReadOnly if p == denied else statvfs(p))
     for command in (["apply"], ["doctor"]):
         ran = compose(*command, at=project)
         told = ran.out + ran.err
