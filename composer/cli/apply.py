@@ -113,5 +113,5 @@ def _show_before(plan: ReviewedPlan, *, progress: Progress, list_all: bool) -> N
         emit(lambda color: PLAN_FORMATS["text"](replace(view, color=color)) + "\n", err=True)
         return
     for action in plan.actions:
-        for note in action.explanation.notes:
+        for note in action.notes:
             click.echo(f"note: {visible(action.name)}: {visible(note)}", err=True)

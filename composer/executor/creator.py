@@ -8,7 +8,7 @@ off may have created.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -68,6 +68,7 @@ class Creator:
     ledger: Ledger
     settings: Settings
     stop: threading.Event
+    deleted_untrained: dict[str, list[str]] = field(default_factory=dict)  # by recipe path
 
     def pause(self, seconds: float) -> None:
         """Wait, or raise `Stopped` if asked to stop."""
@@ -274,6 +275,7 @@ class Creator:
                 return kept
             try:
                 self.target.delete(id)
+                self.deleted_untrained.setdefault(path, []).append(id)
             except NotFound:
                 pass
             except TargetError:

@@ -55,13 +55,17 @@ def apply(
         paths = {task.action.path for task in tasks}
         handled = paths | {old for old, new in plan.moves.items() if new in paths}
         changed = ledger.close(handled=handled, owner=plan.owner)
-    outcomes = tuple(_outcome(task, ledger) for task in tasks)
+    outcomes = tuple(_outcome(task, creator) for task in tasks)
     return Report(outcomes, creator.stop.is_set(), changed, plan.left_out)
 
 
-def _outcome(task: Task, ledger: Ledger) -> Outcome:
-    path, outcome = task.action.path, task.outcome or Outcome(task.action, "not started")
-    return replace(outcome, learned=learned(ledger.locked(path), ledger.entry(path)))
+def _outcome(task: Task, creator: Creator) -> Outcome:
+    ledger, path = creator.ledger, task.action.path
+    return replace(
+        task.outcome or Outcome(task.action, "not started"),
+        learned=learned(ledger.locked(path), ledger.entry(path)),
+        deleted_untrained=tuple(creator.deleted_untrained.get(path, ())),
+    )
 
 
 def _run_all(runner: TaskRunner, tasks: list[Task]) -> None:

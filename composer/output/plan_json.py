@@ -58,7 +58,7 @@ def _plain_action(action: Action, view: PlanView) -> Plain:
         "movesAwayFrom": action.transition.moves_away_from,
         "deletes": list(action.transition.deletes),
         "deletesUntrained": list(action.transition.deletes_untrained),
-        "notes": list(action.explanation.notes),
+        "notes": list(action.notes),
     }
     return {key: value for key, value in plain.items() if value not in (None, "", [], {})}
 

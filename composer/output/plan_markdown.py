@@ -111,7 +111,7 @@ def _change(action: Action, price: float | None, advice: str | None) -> str:
         lines.append(f"- leaves {code(left)} on the target until it is pruned")
     lines += [] if price is None else [f"- cost: {price:g}"]
     lines += [f"- advice: {code(advice)}"] if advice else []
-    lines += [f"- note: {code(note)}" for note in why.notes]
+    lines += [f"- note: {code(note)}" for note in action.notes]
     return "\n".join(lines)
 
 
@@ -155,7 +155,7 @@ def _notes(plan: Plan) -> Iterator[str]:
     yield from (f"- {code(note)}" for note in plan.notes)
     for action in plan.actions:
         if action.shown not in CHANGES:
-            yield from (f"- {_named(action)}: {code(note)}" for note in action.explanation.notes)
+            yield from (f"- {_named(action)}: {code(note)}" for note in action.notes)
 
 
 def _unchanged(plan: Plan) -> Section:

@@ -54,8 +54,7 @@ def _first_notes(view: PlanView) -> list[str]:
 
 def _is_quiet(action: Action) -> bool:
     """Whether there is nothing to say of it but that it stays as it is."""
-    why = action.explanation
-    return action.shown is Verb.KEEP and not why.notes and not why.drift
+    return action.shown is Verb.KEEP and not action.notes and not action.explanation.drift
 
 
 def _head(action: Action) -> tuple[str, ...]:
@@ -76,7 +75,7 @@ def _details(action: Action, view: PlanView) -> Iterator[str]:
         yield f"deletes {id}"
     if action.explanation.drift:
         yield f"drift: {visible(action.explanation.drift)}"
-    for note in action.explanation.notes:
+    for note in action.notes:
         yield f"note: {visible(note)}"
     if action.path in view.prices:
         yield f"price {view.prices[action.path]:g}"

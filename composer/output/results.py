@@ -61,7 +61,9 @@ def _is_prunable(outcome: Outcome) -> bool:
 
 
 def _state(outcome: Outcome) -> str:
-    """Only ids of earlier compositions were taken off the lock where the entry stays."""
+    """`cleaned up` is a recipe whose composition stays, where others were deleted or forgotten."""
+    if outcome.state in _QUIET and outcome.deleted_untrained:
+        return "cleaned up"
     if outcome.state in _QUIET and outcome.learned:
         return _LEARNED
     tidied = outcome.state == "forgotten" and outcome.action.transition.keeps_entry
@@ -77,8 +79,10 @@ def _outcome(outcome: Outcome) -> tuple[str, ...]:
         explanation = "still training; run compose apply again to wait for it"
     elif _state(outcome) == _LEARNED:
         explanation = outcome.learned
-    elif _state(outcome) != outcome.state:
+    elif _state(outcome) != outcome.state and not outcome.deleted_untrained:
         explanation = action.explanation.reason
+    deleted = [f"deleted {id}, which was never trained" for id in outcome.deleted_untrained]
+    explanation = "; ".join(filter(None, [explanation, *deleted]))
     return (_state(outcome), visible(action.name), outcome.id, visible(explanation))
 
 
@@ -93,6 +97,11 @@ def _counts(outcomes: Iterable[Outcome]) -> str:
     return f"{_DONE if done else 'Not finished'}: {words}."
 
 
+def _deleted(outcome: Outcome) -> dict[str, list[str]]:
+    ids = outcome.deleted_untrained
+    return {"deletedUntrained": [*ids]} if ids else {}
+
+
 def report_json(report: Report) -> str:
     """The outcomes for programs."""
     outcomes = [
@@ -102,6 +111,7 @@ def report_json(report: Report) -> str:
             "state": outcome.state,
             **({"composition": outcome.id} if outcome.id else {}),
             **({"error": str(outcome.error)} if outcome.error else {}),
+            **_deleted(outcome),
         }
         for outcome in report.outcomes
     ]

@@ -128,6 +128,13 @@ class Action:
         return self.shown in CHANGES
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of it beside the reason."""
+        untrained = self.transition.deletes_untrained
+        deletes = (f"deletes {id}, which was never trained" for id in untrained)
+        return (*self.explanation.notes, *deletes)
+
+    @property
     def must_train(self) -> bool:
         """Whether a model is made of its content, or trained at last."""
         if self.verb in (Verb.CREATE, Verb.REPLACE, Verb.TRAIN):
@@ -310,6 +317,7 @@ class Outcome:
     id: str = ""
     error: ComposeError | None = None
     learned: str = ""  # what compose.lock says of it now that it did not say before
+    deleted_untrained: tuple[str, ...] = ()  # ids that were not needed any more
 
     @property
     def exit_status(self) -> int:

@@ -64,7 +64,7 @@ def apply(
     watcher: Watcher,
 ) -> Report:
     """See `Project.apply`."""
-    settings = _settings(target, options)
+    settings = _settings(target, options, is_approved=approved is not None)
     stop = watcher.stop or threading.Event()
     with project.exclusive(options.lock_timeout):
         ledger = Ledger(project.root, target.key, project.state)
@@ -81,7 +81,7 @@ def apply(
         return carry_out(planned, target, ledger, settings, say=watcher.on_step, stop=stop)
 
 
-def _settings(target: Target, options: ApplyOptions) -> Settings:
+def _settings(target: Target, options: ApplyOptions, *, is_approved: bool) -> Settings:
     """The executor's settings, with the target's own times where none are given."""
     return Settings(
         grace=target.grace if options.grace is None else options.grace,
@@ -90,7 +90,7 @@ def _settings(target: Target, options: ApplyOptions) -> Settings:
         parallelism=options.parallelism,
         no_wait=options.no_wait,
         max_cost=options.max_cost,
-        approved=options.expect is not None,
+        approved=is_approved or options.expect is not None,
     )
 
 

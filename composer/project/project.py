@@ -251,7 +251,8 @@ class Project:
     ) -> Report:
         """Make the target what the recipes say, and write the ids into `compose.lock`.
 
-        It plans again first. With `plan`, it runs only if every change is one of that plan's.
+        It plans again first. With `plan`, it runs only if every change is one of that plan's, and
+        keeps an untrained composition that only the lock names, as with `options.expect`.
         `on_plan` is called before the first write, `on_step` from any thread as work goes on;
         once `stop` is set, nothing new is begun. Raises `Refused` for what a guard, `options` or
         `plan` don't allow. What fails for one recipe is in the report, and the others go on.

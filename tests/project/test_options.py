@@ -9,6 +9,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,10 +20,12 @@ from support.state import state_of
 
 from composer import ApplyOptions, Project
 from composer.errors import Refused, TargetError
+from composer.files.schemas import schema
 from composer.lock import remember
 from composer.model import MARK, ConceptRef, KnownState, Recipe, parameters
 from composer.output.plan_json import as_json
 from composer.output.plan_view import PlanView
+from composer.output.results import report, report_json
 from composer.planner import Options, Plan, plan, with_recovered
 from composer.project.options import check_expected
 from composer.targets.base import observe
@@ -252,22 +255,58 @@ def test_an_approved_plan_deletes_nothing_that_a_hand_edited_lock_names(
     assert edited.names_theirs()
 
 
+@pytest.mark.parametrize("recipe", ["kept", "changed", "gone"])
+@pytest.mark.parametrize("bare", [False, True])
+def test_nor_does_a_plan_that_a_program_gives(
+    recipe: str, edited: EditedLock, *, bare: bool
+) -> None:
+    if recipe == "changed":
+        edited.write(CHANGED)
+    elif recipe == "gone":
+        (edited.root / "recipes/knight.yaml").unlink()
+        (edited.root / "recipes/rogue.yaml").write_text(KNIGHT.replace("Knight", "Rogue"))
+    edited.edit()
+    plan = Project(edited.root).plan(edited.target)
+    assert Project(edited.root).apply(edited.target, plan.plan if bare else plan).exit_status == 0
+    assert "theirs" in edited.target.models
+    assert edited.names_theirs()
+
+
 @pytest.mark.parametrize("how", ["file", "digest"])
 def test_nor_does_an_approved_change(how: str, edited: EditedLock) -> None:
     edited.write(CHANGED)
     edited.edit()
     edited.approve()
     digest = Project(edited.root).plan(edited.target).digest
-    report = edited.apply(expect=digest if how == "digest" else str(edited.approved))
-    assert [outcome.state for outcome in report.outcomes] == ["replaced"]
+    done = edited.apply(expect=digest if how == "digest" else str(edited.approved))
+    assert [outcome.state for outcome in done.outcomes] == ["replaced"]
     assert "theirs" in edited.target.models
     assert edited.names_theirs()
 
 
-def test_without_an_approval_it_is_deleted(edited: EditedLock) -> None:
-    edited.edit()
-    assert edited.apply().exit_status == 0
+@pytest.mark.parametrize(
+    ("recipe", "state"), [("kept", "cleaned up"), ("changed", "replaced"), ("gone", "forgotten")]
+)
+def test_without_an_approval_it_is_deleted_and_plan_and_result_say_so(
+    recipe: str, state: str, edited: EditedLock
+) -> None:
+    if recipe == "changed":
+        edited.write(CHANGED)
+    elif recipe == "gone":
+        (edited.root / "recipes/knight.yaml").unlink()
+        (edited.root / "recipes/rogue.yaml").write_text(KNIGHT.replace("Knight", "Rogue"))
+    edited.edit(alone=recipe == "gone")
+    note = "deletes theirs, which was never trained"
+    plan = Project(edited.root).plan(edited.target)
+    assert all(note in shown for shown in (plan.to_text(), plan.to_json(), plan.to_markdown()))
+    done = edited.apply()
     assert "theirs" not in edited.target.models
+    (line,) = [line for line in report(done).splitlines() if line.startswith(state)]
+    assert line.endswith("deleted theirs, which was never trained")
+    assert "No changes" not in report(done)
+    outcomes = json.loads(report_json(done))["outcomes"]
+    assert ["theirs"] in [outcome.get("deletedUntrained") for outcome in outcomes]
+    jsonschema.validate(json.loads(report_json(done)), json.loads(schema("outcomes")))
 
 
 def test_what_the_journal_of_this_machine_created_is_deleted(edited: EditedLock) -> None:
