@@ -351,10 +351,6 @@ class TargetLock:
     recipes: Mapping[str, Entry] = field(default_factory=dict)
 
 
-LOCK_NAME = "compose.lock"  # the lock's file name, in the project's root
-RECIPES_FOLDER = "recipes"  # below the root
-
-
 @dataclass(frozen=True, slots=True)
 class Lock:
     """The whole `compose.lock`: targets by key.

@@ -1,4 +1,6 @@
-"""Small helpers for text that people read; every package may use them, and they import none.
+"""Small helpers for text that people read, and a project's two names.
+
+Every package may use them, and they import none.
 
 Whatever comes from a file or an answer goes through `visible` before it is printed, so that a
 name can't move the cursor, change colours or the text direction of a terminal, or give commands
@@ -15,6 +17,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+LOCK_NAME = "compose.lock"  # the lock's file name, in the project's root
+RECIPES_FOLDER = "recipes"  # below the root
 
 # Control characters, the line separators of Unicode, lone surrogates and noncharacters.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]")

@@ -15,10 +15,9 @@ from composer.errors import ComposeError, TargetError, UsageError
 from composer.files.atomic import no_link
 from composer.files.delivery import check_folder, check_output_link, replacing, unwritable
 from composer.lock import LOCK_NAME
-from composer.model import RECIPES_FOLDER
 from composer.output.markdown import COMMENT, SUMMARY, Budget
 from composer.project.sources import find
-from composer.text import visible
+from composer.text import RECIPES_FOLDER, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -12,12 +12,11 @@ import click
 from composer.errors import UsageError
 from composer.files.state import VARIABLE
 from composer.lock import read_lock
-from composer.model import RECIPES_FOLDER
 from composer.project import Project, sources
 from composer.project.options import ALL_RECIPES
 from composer.targets import registry
 from composer.targets.registry import choose
-from composer.text import visible
+from composer.text import RECIPES_FOLDER, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from composer.errors import Refused, TargetError, UsageError
 from composer.files import atomic
-from composer.files.repository import refuse_link_out
-from composer.text import visible
+from composer.files.repository import home_directory, project_root, refuse_link_out
+from composer.text import RECIPES_FOLDER, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -104,17 +104,18 @@ def check_folder(out: Path) -> None:
 
 
 def check_output_link(out: Path) -> None:
-    """Raise `UsageError` for a path in the repository that leads out of it through a link.
+    """Raise `UsageError` for a path in the project that leads out of it through a link.
 
-    A repository may come from a stranger, and a link in it may lead to any file of the user. Where
-    there is none, the working folder counts as one.
+    A project may come from a stranger, and a link in it may lead to any file of the user. Outside
+    of one, the working folder counts as one.
     """
-    _check_link(out, _repository() or Path.cwd())
+    root, here = _project(), Path.cwd()
+    _check_link(out, root if root and here.is_relative_to(root) else here)
 
 
 def check_input_link(file: Path) -> None:
-    """As `check_output_link`, for a file that is read; outside a repository any may be a link."""
-    root = _repository()
+    """As `check_output_link`, for a file that is read; outside a project any may be a link."""
+    root = _project()
     if root:
         _check_link(file, root)
 
@@ -125,10 +126,12 @@ def _check_link(path: Path, root: Path) -> None:
         refuse_link_out(full, root, hint="give the path that the link leads to")
 
 
-def _repository() -> Path | None:
+def _project() -> Path | None:
+    """The root of the project that the working folder is in, or has the recipes of."""
     here = Path.cwd()
-    above = (folder for folder in (here, *here.parents) if os.path.exists(folder / ".git"))
-    return next(above, None)
+    recipes = here / RECIPES_FOLDER
+    root, mark = project_root(recipes if recipes.is_dir() else here, home_directory())
+    return root if mark or (root / RECIPES_FOLDER).is_dir() else None
 
 
 @contextmanager

@@ -20,10 +20,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from composer.errors import UsageError
-from composer.text import shorten, visible
+from composer.text import LOCK_NAME, RECIPES_FOLDER, shorten, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 # What Windows calls links: symbolic ones and junctions (winnt.h).
 _REPARSE_LINKS = frozenset({0xA000000C, 0xA0000003})
@@ -49,6 +49,44 @@ _GIT_VARIABLES = MappingProxyType(
         "LANGUAGE": "",
     }
 )
+
+
+# --- where it is -------------------------------------------------------------------------
+
+
+def home_directory() -> Path | None:
+    """The user's home directory; None if the system names none, as in some containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def project_root(start: Path, home: Path | None) -> tuple[Path, str]:
+    """The root of the project that this folder is in, and the name of what marks it.
+
+    It is the nearest folder upward with a `.git`, else the nearest with a `compose.lock`, else the
+    parent of the nearest folder named `recipes`, else the folder itself; of the last two the name
+    is empty. The search stops at the home directory, if there is one.
+    """
+    above = list(_upward(start, home))
+    for mark in (".git", LOCK_NAME):
+        for folder in above:
+            if os.path.exists(folder / mark):  # False where the folder can't be read
+                return folder, mark
+    parents = (folder.parent for folder in above if folder.name == RECIPES_FOLDER)
+    return next((parent for parent in parents if parent in above), start), ""
+
+
+def _upward(start: Path, home: Path | None) -> Iterator[Path]:
+    ceiling = os.path.realpath(home) if home else None
+    for folder in (start, *start.parents):
+        if os.path.realpath(folder) == ceiling:
+            return
+        yield folder
+
+
+# --- reading inside it -------------------------------------------------------------------
 
 
 class OutsideError(OSError):

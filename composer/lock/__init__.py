@@ -9,7 +9,7 @@ from composer.lock.document import dump, has_markers, lock_text, parse, read_loc
 from composer.lock.journal import Journal, remember
 from composer.lock.ledger import Ledger, steady_clock
 from composer.lock.merge import flattened, merge_locks, read_conflicted, read_merged, undecided
-from composer.model import LOCK_NAME
+from composer.text import LOCK_NAME
 
 __all__ = [
     "LOCK_NAME",

@@ -15,7 +15,8 @@ from composer.errors import InvalidInput
 from composer.files.atomic import write_atomically
 from composer.files.repository import NotRegularError, is_link, read_inside
 from composer.lock.codec import Node, Plain, checked_path, parse_json, plain_entry, read_entry
-from composer.model import LOCK_NAME, Lock, TargetLock
+from composer.model import Lock, TargetLock
+from composer.text import LOCK_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,8 @@ from composer.lock.candidates import with_replaced
 from composer.lock.codec import Plain, plain_entry, plain_intent
 from composer.lock.document import read_lock, write_lock
 from composer.lock.journal import Journal, known_state
-from composer.model import LOCK_NAME, Entry, Intent, Lock, TargetLock
+from composer.model import Entry, Intent, Lock, TargetLock
+from composer.text import LOCK_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

@@ -15,7 +15,8 @@ from composer.errors import InvalidInput
 from composer.files.repository import git
 from composer.lock.candidates import flat
 from composer.lock.document import BASE, MIDDLE, OURS, THEIRS, has_markers, lock_text, parse
-from composer.model import LOCK_NAME, Entry, Lock, TargetLock
+from composer.model import Entry, Lock, TargetLock
+from composer.text import LOCK_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

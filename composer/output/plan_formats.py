@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from composer.errors import Problem
-from composer.model import LOCK_NAME
 from composer.output import problems
 from composer.output.findings import ERROR, NOTICE, WARNING, Finding, annotated, log
 from composer.output.markdown import COMMENT
@@ -22,7 +21,7 @@ from composer.output.plan_markdown import markdown
 from composer.output.plan_text import text
 from composer.output.plan_view import LOCK_ONLY
 from composer.recipes.problems import CODES
-from composer.text import visible
+from composer.text import LOCK_NAME, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -7,10 +7,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from composer.errors import NOTE, OK, SKIPPED, WRONG
-from composer.model import LOCK_NAME
 from composer.output.style import aligned, dumped, painted
 from composer.planner import Verb
-from composer.text import counted, listed, visible
+from composer.text import LOCK_NAME, counted, listed, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from composer.model import LOCK_NAME, Entry, Replaced
+from composer.model import Entry, Replaced
 from composer.planner.concepts import under_pins
 from composer.planner.matching import contents, match_entries
 from composer.planner.plan import LockEdit
-from composer.text import counted
+from composer.text import LOCK_NAME, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

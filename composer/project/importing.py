@@ -10,10 +10,10 @@ from composer.files.atomic import write_atomically
 from composer.files.repository import refuse_link_out
 from composer.lock import Ledger
 from composer.lora import families
-from composer.model import MARK, RECIPES_FOLDER, ConceptRef, Content, Entry, Recipe, in_order
+from composer.model import MARK, ConceptRef, Content, Entry, Recipe, in_order
 from composer.recipes import parse, slug, write
 from composer.targets.base import observe
-from composer.text import canonical
+from composer.text import RECIPES_FOLDER, canonical
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

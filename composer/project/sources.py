@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from composer.errors import ComposeError, UsageError
-from composer.files.repository import RevisionOption, unchanged_since
+from composer.files.repository import RevisionOption, home_directory, unchanged_since
 from composer.lock import LOCK_NAME, read_lock
 from composer.lora import families
-from composer.model import RECIPES_FOLDER
-from composer.recipes import default_paths, discover, find_root, home_directory, load, relative
+from composer.recipes import default_paths, discover, find_root, load, relative
 from composer.recipes.loading import may_exist
 from composer.recipes.parsing import MAX_BYTES
 from composer.targets.kind import OpenRequest, TargetOptions
 from composer.targets.registry import DEFAULT, choose
-from composer.text import did_you_mean, visible
+from composer.text import RECIPES_FOLDER, did_you_mean, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -14,7 +14,6 @@ from composer.recipes.loading import (
     default_paths,
     discover,
     find_root,
-    home_directory,
     load,
     relative,
 )
@@ -33,7 +32,6 @@ __all__ = [
     "default_paths",
     "discover",
     "find_root",
-    "home_directory",
     "load",
     "parse",
     "relative",

@@ -22,12 +22,12 @@ from composer.files.repository import (
     NotRegularError,
     OutsideError,
     check_owner,
+    project_root,
     refuse_link_out,
 )
-from composer.model import LOCK_NAME, RECIPES_FOLDER
 from composer.recipes.parsing import MAX_BYTES, Parsed, parse, too_large
 from composer.recipes.problems import difference, other_normalisation, quoted
-from composer.text import UNSAFE, canonical, visible
+from composer.text import LOCK_NAME, RECIPES_FOLDER, UNSAFE, canonical, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -56,24 +56,14 @@ def default_paths(paths: Sequence[Path], *, cwd: Path) -> list[Path]:
     return [_absolute(cwd / RECIPES_FOLDER)]
 
 
-def home_directory() -> Path | None:
-    """The user's home directory; None if the system names none, as in some containers."""
-    try:
-        return Path.home()
-    except RuntimeError:
-        return None
-
-
 def find_root(paths: Sequence[Path], *, cwd: Path, home: Path | None) -> Path:
-    """The project's root: of the folders upward from each path, the nearest with a `.git`, else
-    the nearest with a `compose.lock`, else the parent of the nearest folder named `recipes`, else
-    the folder of the recipes.
+    """The root of the project that the paths are in, as `project_root` finds it.
 
-    The search stops at the home directory, if there is one. UsageError if the paths are of
-    two projects, if the root is another user's, or as for `default_paths`.
+    UsageError if the paths are of two projects, if the root is another user's, or as for
+    `default_paths`.
     """
     starts = [_folder(path) for path in default_paths(paths, cwd=cwd)]
-    roots = dict(_root(start, home) for start in starts)
+    roots = dict(project_root(start, home) for start in starts)
     if len(roots) > 1:
         named = " and ".join(visible(str(root)) for root in list(roots)[:2])
         hint = "run compose once for each project"
@@ -81,25 +71,6 @@ def find_root(paths: Sequence[Path], *, cwd: Path, home: Path | None) -> Path:
     ((root, mark),) = roots.items()
     check_owner(root, mark)
     return root
-
-
-def _root(start: Path, home: Path | None) -> tuple[Path, str]:
-    """The root, and the name of what marks it: empty if nothing does."""
-    above = list(_upward(start, home))
-    for mark in (".git", LOCK_NAME):
-        for folder in above:
-            if os.path.exists(folder / mark):  # False where the folder can't be read
-                return folder, mark
-    parents = (folder.parent for folder in above if folder.name == RECIPES_FOLDER)
-    return next((parent for parent in parents if parent in above), start), ""
-
-
-def _upward(start: Path, home: Path | None) -> Iterator[Path]:
-    ceiling = os.path.realpath(home) if home else None
-    for folder in (start, *start.parents):
-        if os.path.realpath(folder) == ceiling:
-            return
-        yield folder
 
 
 def discover(

@@ -162,6 +162,33 @@ def test_a_link_out_of_the_project_is_refused_from_a_folder_in_it(
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("mark", "folder"),
+    [("compose.lock", "recipes"), ("compose.lock", "docs/en"), ("recipes", "recipes/loras")],
+)
+@every_output
+def test_nor_in_a_project_without_git(
+    project: Path, command: tuple[str, ...], folder: str, mark: str
+) -> None:
+    """As an archive has it: the lock, else the folder of the recipes, says where the root is."""
+    up = "../" * (folder.count("/") + 1)
+    (project / ".git").rmdir()
+    (project / "out").rmdir()
+    (project / "out").symlink_to("..")
+    (project / folder).mkdir(parents=True, exist_ok=True)
+    if mark == "recipes":
+        (project / "compose.lock").unlink()
+    own = ("recipes/loras/", "out/", "both.s")
+    words = [f"{up}{word}" if word.startswith(own) else word for word in command]
+    ran = compose(*words, at=project / folder)
+    if command[0] == "pull" and mark == "recipes":  # without a lock there is nothing to pull
+        assert ran.status == 64, ran
+    else:
+        assert "leads out of" in ran.out + ran.err, ran
+        assert ran.status == (1 if command[0] == "pull" else 64)
+    assert is_unharmed(project)
+
+
 @pytest.mark.parametrize("target", ["../../precious", "../../absent"])
 @pytest.mark.parametrize("command", TEXTS.values(), ids=TEXTS)
 def test_a_text_is_not_written_through_a_link_out_of_the_project(

@@ -7,6 +7,7 @@ crafted SQLite journal let it delete one, and a committed store passed for what 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -234,6 +235,26 @@ def test_no_file_is_read_through_a_link_out_of_the_repository(
     assert said, ran
     assert said[1].startswith(f"{path}.") and said[2] == "give the path that the link leads to"
     assert (_tree(project), _tree(outside)) == before
+
+
+@pytest.mark.parametrize("mark", ["compose.lock", "recipes"])
+@pytest.mark.parametrize("folder", [".", "recipes", "recipes/loras"])
+@pytest.mark.parametrize("command", ["inspect", "merge"])
+def test_nor_in_a_project_without_git(
+    project: Path, tmp_path: Path, command: str, folder: str, mark: str
+) -> None:
+    (project / ".git").rmdir()
+    if mark == "compose.lock":
+        (project / mark).write_text('{"version": 2, "targets": {}}\n', encoding="utf-8")
+    outside = tmp_path / "secret.safetensors"
+    loras = project / "recipes/loras"
+    shutil.copy(loras / "pixel-dust.safetensors", outside)
+    (loras / "secret.safetensors").symlink_to(outside)
+    path = os.path.relpath(loras / "secret.safetensors", project / folder)
+    out = ("-o", str(tmp_path / "out.safetensors")) if command == "merge" else ()
+    ran = compose(command, path, *out, at=project / folder)
+    assert (ran.status, "leads out of" in ran.err) == (64, True), ran
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def _tree(folder: Path) -> dict[str, bytes]:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from composer.errors import NOTE, OK, SKIPPED, WRONG, Check, ComposeError, UsageError
 from composer.files.repository import is_inside
 from composer.lora import families
-from composer.model import RECIPES_FOLDER
 from composer.targets.kind import OpenRequest, TargetKind
-from composer.text import counted, visible
+from composer.text import RECIPES_FOLDER, counted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
