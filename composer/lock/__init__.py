@@ -5,7 +5,16 @@
 
 from composer.files.state import only_one
 from composer.lock.codec import Plain, plain_content, plain_entry, plain_parameters
-from composer.lock.document import dump, has_markers, lock_text, parse, read_lock, write_lock
+from composer.lock.document import (
+    dump,
+    has_markers,
+    lock_text,
+    parse,
+    read_file,
+    read_lock,
+    refuse_large,
+    write_lock,
+)
 from composer.lock.journal import Journal, remember
 from composer.lock.ledger import Ledger, steady_clock
 from composer.lock.merge import flattened, merge_locks, read_conflicted, read_merged, undecided
@@ -27,8 +36,10 @@ __all__ = [
     "plain_entry",
     "plain_parameters",
     "read_conflicted",
+    "read_file",
     "read_lock",
     "read_merged",
+    "refuse_large",
     "remember",
     "steady_clock",
     "undecided",

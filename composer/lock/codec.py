@@ -178,8 +178,8 @@ def read_intent(plain: Plain) -> Intent:
         path=checked_path(plain["recipe"]),
         name=str(plain["name"]),
         content=read_content(Node(plain["content"], "content")),
-        at=float(plain["at"]),
-        uptime=float(plain["uptime"]) if "uptime" in plain else None,
+        at=Node(plain["at"], "at").number(),
+        uptime=Node(plain["uptime"], "uptime").number() if "uptime" in plain else None,
     )
 
 
@@ -295,7 +295,7 @@ class Node(NamedTuple):
         if isinstance(self.value, bool) or not isinstance(self.value, int | float):
             raise self._not("a number")
         if not math.isfinite(self.value):
-            raise self.error("the number is too large")
+            raise self.error("is not a finite number")
         return float(self.value)
 
     def one_of(self, *words: str) -> str:

@@ -67,10 +67,9 @@ def lock_text(root: Path) -> str | None:
             hint="replace it with the file itself",
         )
     try:
-        size = path.stat().st_size  # before it is read, and again if it grew meanwhile
-        data = read_inside(path, root, limit=MAX_BYTES) if size <= MAX_BYTES else b""
-        if max(size, len(data)) > MAX_BYTES:
-            raise InvalidInput(f"{LOCK_NAME} is larger than 64 MiB", hint=RESTORE)
+        refuse_large(path.stat().st_size, LOCK_NAME, hint=RESTORE)
+        data = read_inside(path, root, limit=MAX_BYTES)
+        refuse_large(len(data), LOCK_NAME, hint=RESTORE)  # it may have grown meanwhile
         return data.decode("utf-8")
     except FileNotFoundError:
         return None
@@ -88,6 +87,21 @@ def unreadable(name: str, why: OSError) -> InvalidInput:
     """The error for a file of this name that the system doesn't let compose read."""
     hint = "check its permissions and its disk, then run the command again"
     return InvalidInput(f"{name} can't be read: {why.strerror or why}", hint=hint)
+
+
+def read_file(file: Path, source: str, *, hint: str) -> bytes:
+    """The bytes of another file with a lock. Raises `InvalidInput` above 64 MiB, and `OSError`."""
+    refuse_large(file.stat().st_size, source, hint=hint)
+    with file.open("rb") as stream:
+        data = stream.read(MAX_BYTES + 1)
+    refuse_large(len(data), source, hint=hint)
+    return data
+
+
+def refuse_large(size: int, source: str, *, hint: str) -> None:
+    """Raise `InvalidInput` if a lock of this size, in bytes, is not read."""
+    if size > MAX_BYTES:
+        raise InvalidInput(f"{source} is larger than 64 MiB", hint=hint)
 
 
 def write_lock(root: Path, lock: Lock) -> bool:

@@ -165,7 +165,8 @@ def _apply_found(content: JournalContent, intent: Intent, event: Plain) -> None:
 
 def _record_created(content: JournalContent, intent: Intent, event: Plain) -> None:
     id = checked_id(event["made"])
-    content.made[id] = CreatedRecord(intent.name, intent.content, float(event.get("at", intent.at)))
+    at = Node(event.get("at", intent.at), "at").number()
+    content.made[id] = CreatedRecord(intent.name, intent.content, at)
     content.made_for[id] = intent.path
 
 

@@ -13,6 +13,7 @@ from composer.lock import (
     flattened,
     merge_locks,
     read_conflicted,
+    read_file,
     read_merged,
     remember,
     undecided,
@@ -143,11 +144,9 @@ def merge_lock_files(base: Path, ours: Path, theirs: Path) -> MergedLock:
 
 
 def _read(file: Path) -> Lock:
+    shown, hint = visible(str(file)), "restore it with git, or name another file"
     try:
-        return read_merged(file.read_bytes().decode("utf-8"), visible(str(file)))
+        return read_merged(read_file(file, shown, hint=hint).decode("utf-8"), shown)
     except (OSError, UnicodeDecodeError) as bad:
         why = "it is not UTF-8" if isinstance(bad, UnicodeError) else bad.strerror
-        raise InvalidInput(
-            f"{visible(str(file))} can't be read as a lock: {why}",
-            hint="restore it with git, or name another file",
-        ) from bad
+        raise InvalidInput(f"{shown} can't be read as a lock: {why}", hint=hint) from bad

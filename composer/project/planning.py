@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from composer.errors import ComposeError, InvalidInput, UsageError
 from composer.files.delivery import check_output_link
 from composer.files.repository import RevisionOption, commit_of, git
-from composer.lock import LOCK_NAME, read_merged, remember
+from composer.lock import LOCK_NAME, read_file, read_merged, refuse_large, remember
 from composer.model import Lock
 from composer.output.plan_formats import PLAN_FORMATS
 from composer.output.plan_view import PlanView
@@ -239,6 +239,7 @@ class Base:
     problem: str = ""
 
 
+_NO_LOCK = "--base takes a compose.lock, or a revision"
 _BASE = RevisionOption(
     "--base", "neither a file nor a git revision", without_git="give a lock file instead"
 )
@@ -258,29 +259,34 @@ def base_lock(base: str, root: Path) -> Base:
         if is_file:
             return Base(_read(_file(base), base))
         raise
-    data = _lock_at(root, commit, base)
-    if data is None:
-        return Base(Lock())
     try:
-        return Base(_read(data, base))
+        data = _lock_at(root, commit, base)
+        return Base(Lock() if data is None else _read(data, base))
     except InvalidInput as bad:
         return Base(Lock(), bad.message)
 
 
 def _file(base: str) -> bytes:
     check_output_link(Path(base))
-    return Path(base).read_bytes()
+    return read_file(Path(base), _name(base), hint=_NO_LOCK)
 
 
 def _lock_at(root: Path, commit: str, base: str) -> bytes | None:
-    """The lock's bytes in this commit, None if it has none. Raises `UsageError`."""
+    """The lock's bytes in this commit, None if it has none.
+
+    Raises `UsageError`, and `InvalidInput` for one that is too large.
+    """
     # A path that begins with ./ is meant from where git runs, which need not be the top level.
     path = f"{commit}:./{LOCK_NAME}"
     blob = git(root, "rev-parse", "--verify", "--quiet", path)
     tree = git(root, "cat-file", "-e", f"{commit}^{{tree}}")
     if blob.returncode and not tree.returncode:
         return None
-    data = git(root, "cat-file", "blob", blob.stdout.decode().strip() or path)
+    path = blob.stdout.decode().strip() or path
+    size = git(root, "cat-file", "-s", path)
+    if not size.returncode:
+        refuse_large(int(size.stdout), _name(base), hint=_NO_LOCK)
+    data = git(root, "cat-file", "blob", path)
     if data.returncode:
         shown = shorten(visible(base), 100)
         raise UsageError(
@@ -292,6 +298,10 @@ def _lock_at(root: Path, commit: str, base: str) -> bytes | None:
 
 def _read(data: bytes, base: str) -> Lock:
     try:
-        return read_merged(data.decode("utf-8", "replace"), f"the base's lock ({visible(base)})")
+        return read_merged(data.decode("utf-8", "replace"), _name(base))
     except InvalidInput as bad:
-        raise InvalidInput(bad.message, hint="--base takes a compose.lock, or a revision") from bad
+        raise InvalidInput(bad.message, hint=_NO_LOCK) from bad
+
+
+def _name(base: str) -> str:
+    return f"the base's lock ({visible(base)})"

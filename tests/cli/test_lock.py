@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -380,6 +382,27 @@ def test_a_merge_driver_says_which_entries_both_changed(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{")
         ran = compose("lock", "--merge", "base", "ours", "theirs", at=tmp_path)
         assert (ran.status, f"{name}:1:" in ran.err) == (65, True), ran
+
+
+@pytest.mark.parametrize("size", [2**27, 2**40])
+@pytest.mark.parametrize("large", ["base", "ours", "theirs"])
+def test_a_merge_driver_measures_each_version_before_it_reads_it(
+    tmp_path: Path, large: str, size: int
+) -> None:
+    for name in ("base", "ours", "theirs"):
+        (tmp_path / name).write_text(dump(Lock()))
+    os.truncate(tmp_path / large, size)  # sparse: it takes no space
+    tracemalloc.start()
+    try:
+        ran = compose("lock", "--merge", "base", "ours", "theirs", at=tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 72 * 2**20
+    finally:
+        tracemalloc.stop()
+    if large == "base":  # as any ancestor that can't be read, it counts as an empty lock
+        assert ran.status == 0, ran
+    else:
+        assert (ran.status, f"{large} is larger than 64 MiB" in ran.err) == (65, True), ran
+        assert (tmp_path / large).stat().st_size == size
 
 
 def test_a_newer_lock_is_never_repaired(applied: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,9 @@ from support.documents import rendered
 
 from composer.cli.options import TargetOptions
 from composer.errors import UsageError
+from composer.lock import document
 from composer.model import Lock, TargetLock
+from composer.project import planning
 from composer.targets.registry import offline_choice
 
 if TYPE_CHECKING:
@@ -195,6 +198,42 @@ def test_a_base_file_behind_a_link_out_is_not_read(
     (applied / "base.lock").symlink_to(outside)
     ran = compose("plan", "--offline", "--base", "base.lock", at=applied)
     assert (ran.status, "base.lock leads out of" in ran.err) == (64, True), ran
+
+
+@pytest.mark.parametrize("size", [2**27, 2**40])
+def test_a_base_file_is_measured_before_it_is_read(applied: Path, size: int) -> None:
+    (applied / "base.lock").touch()
+    os.truncate(applied / "base.lock", size)  # sparse: it takes no space
+    tracemalloc.start()
+    try:
+        ran = compose("plan", "--offline", "--base", "base.lock", at=applied)
+        assert tracemalloc.get_traced_memory()[1] < 72 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert (ran.status, "(base.lock) is larger than 64 MiB" in ran.err) == (65, True), ran
+    assert "--base takes a compose.lock, or a revision" in ran.err
+
+
+@pytest.mark.parametrize("revision", ["HEAD", "main~0"])
+def test_a_lock_in_a_commit_is_measured_before_it_is_read(
+    applied: Path, revision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = []
+
+    def recorded(folder: Path, *arguments: str) -> object:
+        commands.append(arguments)
+        return git_command(folder, *arguments)
+
+    git_command = planning.git
+    monkeypatch.setattr(planning, "git", recorded)
+    size = len((applied / "compose.lock").read_bytes())
+    for limit, is_read in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(document, "MAX_BYTES", limit)
+        commands.clear()
+        lock = planning.base_lock(revision, applied)
+        assert (("cat-file", "blob") in [one[:2] for one in commands]) == is_read
+        problem = "" if is_read else f"the base's lock ({revision}) is larger than 64 MiB"
+        assert lock.problem == problem
 
 
 # --- what helps where git knows no such revision -------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -121,6 +122,24 @@ def test_a_broken_line_in_the_middle_is_refused_in_words(tmp_path: Path, line: b
         assert caught.value.exit_status == 65
 
 
+@pytest.mark.parametrize(
+    "value", ["NaN", "-Infinity", "1e400", "1" + 400 * "0", '"soon"', "true", "null", "[1]"]
+)
+@pytest.mark.parametrize("place", ["at", "uptime", "answered"])
+def test_a_time_that_is_no_finite_number_is_refused(tmp_path: Path, place: str, value: str) -> None:
+    created(Ledger(tmp_path, "local", state_of(tmp_path)))
+    first, second = events(tmp_path)
+    (second if place == "answered" else first)["at" if place == "answered" else place] = "HERE"
+    text = json.dumps(first) + "\n" + json.dumps(second) + "\n"
+    assert '"HERE"' in text
+    journal(tmp_path).write_text(text.replace('"HERE"', value))
+    number = 2 if place == "answered" else 1
+    for read in (remember, Ledger):
+        with pytest.raises(InvalidInput, match=rf"journal\.jsonl:{number}: ") as caught:
+            read(tmp_path, "local", state_of(tmp_path))
+        assert caught.value.exit_status == 65
+
+
 @pytest.mark.parametrize("id", ["../x", "a?b#", "", "x" * 65, "é", 7, None])
 @pytest.mark.parametrize("place", ["made", "composition", "modelId"])
 def test_hostile_ids_are_refused(tmp_path: Path, id: object, place: str) -> None:
@@ -170,7 +189,9 @@ INTENT = {**EVENT, "name": "A", "content": CONTENT}
         ({"event": "intent", "recipe": "a.yaml"}, 'the event has no "target"'),
         ({"event": "entry", "target": "local", "recipe": "a.yaml"}, 'the event has no "entry"'),
         (EVENT, 'the event has no "name"'),
-        ({**INTENT, "at": "soon"}, "a value of the event has the wrong type"),
+        ({**INTENT, "at": "soon"}, "at: is a string, not a number"),
+        ({**INTENT, "at": math.nan}, "at: is not a finite number"),
+        ({**INTENT, "uptime": -math.inf}, "uptime: is not a finite number"),
         ({**INTENT, "at": 10**400}, "a value of the event has the wrong type"),
         ({**INTENT, "content": [1]}, "content: is an array, not an object"),
         ({**EVENT, "event": "entry", "upgraded": [1]}, "a value of the event has the wrong type"),
