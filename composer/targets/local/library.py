@@ -8,6 +8,7 @@ compose.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -27,6 +28,7 @@ from composer.lora.metadata import plain
 from composer.lora.peft_config import peft_config_path
 from composer.model import TRAINED, Model
 from composer.targets.local.records import iso
+from composer.text import visible
 from composer.version import __version__
 
 if TYPE_CHECKING:
@@ -34,8 +36,10 @@ if TYPE_CHECKING:
 
     from composer.lora import LoraFile
 
+log = logging.getLogger("composer.targets.local")
 SUFFIX = ".safetensors"
 PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin"})
+_LARGE = 10**9  # bytes, which take seconds to read
 # What PEFT and diffusers call every file that they save: the folder has the name.
 GENERIC_NAMES = frozenset({"adapter_model", "pytorch_lora_weights"})
 
@@ -254,6 +258,9 @@ class Library:
         )
 
     def _read(self, path: Path) -> Fingerprint:
+        size = path.stat().st_size
+        if size >= _LARGE:
+            log.warning("reading the LoRA file %s (%.1f GB)", visible(path.name), size / 1e9)
         fingerprint = fingerprint_file(path, root=self._folder, clock=self._clock, check=_check_fit)
         if fingerprint.reliable:
             signature = _note_signature(fingerprint.signature)

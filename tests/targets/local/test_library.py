@@ -402,6 +402,32 @@ def test_a_note_is_used_while_the_stamp_holds(tmp_path: Path) -> None:
     assert after not in (before, lie)
 
 
+@pytest.mark.parametrize(("limit", "is_told"), [(1, True), (10**9, False)])
+def test_a_large_file_is_named_before_it_is_read_and_once(
+    tmp_path: Path,
+    limit: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    is_told: bool,
+) -> None:
+    monkeypatch.setattr("composer.targets.local.library._LARGE", limit)
+    for seed, name in enumerate(("ink", "dust")):
+        write_lora(tmp_path / f"{name}.safetensors", seed)
+    notes = Notes()
+
+    def scan() -> None:
+        Library(tmp_path, notes, clock=lambda: time.time_ns() + 3_000_000_000).scan()
+
+    scan()
+    told = [record.getMessage() for record in caplog.records]
+    named = [f"reading the LoRA file {name}.safetensors (0.0 GB)" for name in ("dust", "ink")]
+    assert told == (named if is_told else [])
+    caplog.clear()
+    scan()
+    assert not caplog.records
+
+
 def test_a_scan_sees_what_came_changed_and_went(tmp_path: Path) -> None:
     library = Library(tmp_path, Notes(), clock=lambda: time.time_ns() + 3_000_000_000)
     path = write_lora(tmp_path / "a.safetensors", 1)
