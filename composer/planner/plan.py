@@ -130,8 +130,10 @@ class Action:
     @property
     def notes(self) -> tuple[str, ...]:
         """What to know of it beside the reason."""
-        untrained = self.transition.deletes_untrained
-        deletes = (f"deletes {id}, which was never trained" for id in untrained)
+        deletes = (
+            f"{id} was never trained and is not needed: it is deleted (with --expect it may stay)"
+            for id in self.transition.deletes_untrained
+        )
         return (*self.explanation.notes, *deletes)
 
     @property

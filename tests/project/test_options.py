@@ -296,7 +296,7 @@ def test_without_an_approval_it_is_deleted_and_plan_and_result_say_so(
         (edited.root / "recipes/knight.yaml").unlink()
         (edited.root / "recipes/rogue.yaml").write_text(KNIGHT.replace("Knight", "Rogue"))
     edited.edit(alone=recipe == "gone")
-    note = "deletes theirs, which was never trained"
+    note = "theirs was never trained and is not needed: it is deleted"
     plan = Project(edited.root).plan(edited.target)
     assert all(note in shown for shown in (plan.to_text(), plan.to_json(), plan.to_markdown()))
     done = edited.apply()
