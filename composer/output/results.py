@@ -50,7 +50,8 @@ def report(report: Report, *, color: bool = False, brief: bool = False) -> str:
     if any(_is_prunable(outcome) for outcome in report.outcomes):
         counts += " To delete what no recipe asks for: compose apply --prune"
     tail += [visible(report.left_out.words)] if report.left_out.recipes else []
-    return "\n".join([*painted_lines, *tail, counts]) + "\n"
+    tail += [counts] if report.outcomes or not report.interrupted else []  # nobody looked yet
+    return "\n".join([*painted_lines, *tail]) + "\n"
 
 
 def _is_prunable(outcome: Outcome) -> bool:

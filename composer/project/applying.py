@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from composer.errors import Refused, Stopped, UsageError
+from composer.errors import Stopped, UsageError
 from composer.executor import Settings, recover
 from composer.executor import apply as carry_out
 from composer.lock import Ledger, remember
@@ -130,8 +130,11 @@ def _forget(ledger: Ledger, thing: str, *, dry_run: bool) -> Forgotten:
     return Forgotten(path, ledger.known_state.entries[path].name)
 
 
-def destroying(what: Sequence[str] | None) -> Actions:
-    """The deletion of these recipes' compositions and of these ids; None: of all recipes."""
+def destroying(project: Project, what: Sequence[str] | None) -> Actions:
+    """The deletion of these recipes' compositions and of these ids; None: of all recipes.
+
+    What is protected stays, and the rest is deleted, as `pruning` does.
+    """
 
     def actions(memory: KnownState, observed: Observed) -> list[Action]:
         loose = {model.id: model for model in orphans(memory, observed)}
@@ -144,8 +147,9 @@ def destroying(what: Sequence[str] | None) -> Actions:
             removal.everything(path, memory.entries[path], reason="destroy") for path in chosen
         ]
         ids = [id for id in dict.fromkeys(what or ()) if id in loose]
-        _refuse_protected(removals)
-        return [*removals, *(_without_entry(removal, loose[id]) for id in ids)]
+        living = set(match_entries(project.recipes, memory.entries).values())
+        spared = [one for action in removals for one in _sparing(action, living)]
+        return [*spared, *(_without_entry(removal, loose[id]) for id in ids)]
 
     return actions
 
@@ -172,12 +176,15 @@ def pruning(project: Project) -> Actions:
                 others = {id for id in entry.ids if named[id] > 1}
                 earlier = Deletions(memory, observed, taken=others).earlier(path, entry)
                 removals += [earlier] if earlier else []
-        return [one for action in removals for one in _sparing(action, matched)]
+        return [one for action in removals for one in _sparing(action, matched, _EXCLUDE)]
 
     return actions
 
 
-def _sparing(action: Action, living: Collection[str]) -> list[Action]:
+_EXCLUDE = ", or use --exclude"
+
+
+def _sparing(action: Action, living: Collection[str], or_else: str = "") -> list[Action]:
     """The action; where it leaves what is protected on the target, one that says so and is 1."""
     entry, transition = action.entry, action.transition
     old = [old.id for old in transition.supersedes if old.protect]
@@ -186,7 +193,7 @@ def _sparing(action: Action, living: Collection[str]) -> list[Action]:
         return [action]
     what = ", ".join(old) or entry.composition or "it"
     way = (
-        f"set protect: false in {action.path} and run compose apply, or use --exclude"
+        f"set protect: false in {action.path} and run compose apply{or_else}"
         if action.path in living
         else f"restore {action.path} with protect: false and run compose apply, or forget it"
     )
@@ -220,19 +227,6 @@ def delete(
         return Report(tuple(Outcome(action, DONE[action.verb]) for action in planned.blocked))
     settings = Settings(target.grace, target.poll_interval)
     return carry_out(planned, target, ledger, settings, say=watcher.on_step, stop=watcher.stop)
-
-
-def _refuse_protected(actions: Sequence[Action]) -> None:
-    """`destroy` of a protected one refuses before the first write, naming it."""
-    for action in actions:
-        entry = action.entry
-        old = [old.name for old in entry.replaced if old.protect] if entry else []
-        if (entry and entry.protect and not action.transition.keeps_entry) or old:
-            name = action.name if entry and entry.protect else old[0]
-            raise Refused(
-                f"{name} ({action.path}) is protected",
-                hint="set protect: false in its recipe, and run compose apply first",
-            )
 
 
 def prune_local(project: Project, target: Target, *, dry_run: bool) -> list[str]:

@@ -385,7 +385,7 @@ class Project:
 
         watcher = Watcher(on_plan, on_step)
         with nullcontext() if dry_run else self.exclusive():
-            return delete(self, target, destroying(what), options, watcher, dry_run=dry_run)
+            return delete(self, target, destroying(self, what), options, watcher, dry_run=dry_run)
 
     def prune(
         self,

@@ -108,6 +108,7 @@ def choose(options: TargetOptions, lock_keys: Collection[str], env: Mapping[str,
     Raises `UsageError` if the lock has other hosted targets than the one that the environment
     names, `CredentialsError` if it has only hosted ones and there are no credentials.
     """
+    _check_not_empty(options)
     for name, reason in ((options.target, "--target"), (env.get(VARIABLE), VARIABLE)):
         if name:
             choice = _choice(_named(name, reason, env), name, reason, options, env)
@@ -133,6 +134,7 @@ def offline_choice(
     Credentials play no part: it is the target that `options` name, else the lock's only one, else
     its only one of the project. Raises `UsageError` if several are left.
     """
+    _check_not_empty(options)
     keys = sorted(lock_keys)
     if not options.target:
         if len(keys) == 1 and not options.project:
@@ -145,6 +147,15 @@ def offline_choice(
             raise UsageError(f"compose.lock has {', '.join(keys) or 'no target'}", hint=_CHOOSE)
     choice = choose(options, keys, _without_credentials(env))
     return choice.key, choice.reason
+
+
+def _check_not_empty(options: TargetOptions) -> None:
+    """Raise `UsageError` for an option that a script gives from a variable that isn't set."""
+    for value, flag in ((options.target, "--target"), (options.project, "--project")):
+        if value == "":
+            raise UsageError(
+                f"{flag} is empty", hint="is a variable not set? name a value, or leave it out"
+            )
 
 
 def _without_credentials(env: Mapping[str, str]) -> dict[str, str]:

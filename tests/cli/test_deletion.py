@@ -33,8 +33,11 @@ def test_forget_then_apply_adopts(applied: Path) -> None:
 
 
 def test_destroy_spares_what_is_protected(applied: Path) -> None:
-    refused = compose("destroy", "Storybook Knight", at=applied)
-    assert (refused.status, "is protected" in refused.err) == (3, True)
+    spared = compose("destroy", "Storybook Knight", "Pixel Rogue", at=applied)
+    assert (spared.status, "is protected" in spared.out) == (1, True)
+    assert f"set protect: false in {KNIGHT} and run compose apply\n" in spared.out
+    assert "Done: 1 blocked, 1 deleted." in spared.out
+    assert "Pixel Rogue" not in ids(applied)
     edit(applied / KNIGHT, "protect: true", "protect: false")
     assert "updated" in compose("apply", at=applied).out
     assert compose("destroy", "Storybook Knight", "--dry-run", at=applied).status == 0
@@ -43,6 +46,15 @@ def test_destroy_spares_what_is_protected(applied: Path) -> None:
     assert (done.status, "Done: 1 deleted." in done.out) == (0, True)
     assert "Storybook Knight" not in ids(applied)
     assert compose("destroy", at=applied).status == 64
+
+
+def test_destroy_all_leaves_a_protected_one_whose_recipe_is_gone(applied: Path) -> None:
+    knight = ids(applied)["Storybook Knight"]
+    (applied / KNIGHT).unlink()
+    ran = compose("destroy", "--all", "--allow-large-change", at=applied)
+    assert (ran.status, "Done: 3 deleted, 1 blocked." in ran.out) == (1, True), ran
+    assert f"restore {KNIGHT} with protect: false" in ran.out
+    assert ids(applied) == {"Storybook Knight": knight}
 
 
 def test_prune_deletes_earlier_models(applied: Path) -> None:
@@ -98,7 +110,9 @@ def _no_recipe_left(project: Path) -> None:
         (_no_recipe_left, ["prune"], 3),
         (_no_recipe_left, ["prune", "--allow-empty"], 3),
         (_no_recipe_left, ["prune", "--allow-empty", "--allow-large-change"], 1),
-        (lambda at: None, ["destroy", "Storybook Knight"], 3),
+        (lambda at: None, ["destroy", "Storybook Knight"], 1),
+        (lambda at: (at / KNIGHT).unlink(), ["destroy", "--all"], 3),
+        (lambda at: (at / KNIGHT).unlink(), ["destroy", "--all", "--allow-large-change"], 1),
         (_unprotected, ["destroy", "--all"], 3),
         (_no_recipe_left, ["apply"], 3),
         (_no_recipe_left, ["apply", "--allow-empty", "--prune"], 3),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -95,11 +97,7 @@ def test_what_an_interrupted_run_may_have_created_is_waited_for_once_and_said(
     ahead: float, project: Path, served: Served
 ) -> None:
     """Also where the clock was ahead when it was interrupted."""
-    concepts = [{"modelId": "model_lost", "scale": 0.6}]
-    content = {"type": "flux.1-composition", "concepts": concepts}
-    intent = {"event": "intent", "token": "0f", "recipe": "recipes/gone.yaml", "name": "Gone"}
-    event = {**intent, "content": content, "at": time.time() + ahead, "target": served.url}
-    (made_state(project) / "journal.jsonl").write_text(json.dumps(event) + "\n", "utf-8")
+    lose_an_answer(project, served, ahead)
     began = time.monotonic()
     ran = compose("apply", ROGUE, "--grace", "1.5", at=project)
     assert ran.status == 0, ran.err
@@ -109,6 +107,37 @@ def test_what_an_interrupted_run_may_have_created_is_waited_for_once_and_said(
         " target may not show it yet"
     )
     assert ran.err.splitlines().count(said) == 1
+
+
+def lose_an_answer(project: Path, served: Served, ahead: float = 0.0) -> None:
+    """The journal of a run that was killed before it had the answer to a creation."""
+    concepts = [{"modelId": "model_lost", "scale": 0.6}]
+    content = {"type": "flux.1-composition", "concepts": concepts}
+    intent = {"event": "intent", "token": "0f", "recipe": "recipes/gone.yaml", "name": "Gone"}
+    event = {**intent, "content": content, "at": time.time() + ahead, "target": served.url}
+    (made_state(project) / "journal.jsonl").write_text(json.dumps(event) + "\n", "utf-8")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_the_wait_for_a_lost_answer_says_no_more_than_that(
+    number: signal.Signals, status: int, project: Path, served: Served
+) -> None:
+    lose_an_answer(project, served)
+    asked = len(served.calls)
+
+    def interrupt() -> None:
+        while len(served.calls) == asked:  # until then it may not handle signals
+            time.sleep(0.02)
+        time.sleep(0.3)
+        signal.raise_signal(number)
+
+    interrupting = threading.Thread(target=interrupt, daemon=True)
+    interrupting.start()
+    ran = compose("apply", "--grace", "60", at=project)
+    interrupting.join()
+    assert "waiting up to 60 s" in ran.err
+    continues = "interrupted; the next compose apply continues from here\n"
+    assert (ran.status, ran.out) == (status, continues)
 
 
 def test_an_apply_ends_where_the_server_s_worker_can_t_write(

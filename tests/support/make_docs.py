@@ -86,7 +86,7 @@ NEXT_STEPS = [
         "`compose apply --prune` deletes it, `compose forget` takes it out of the lock",
     ),
     (
-        "`prune`, and such a composition is protected",
+        "`prune` or `destroy`, and a composition whose recipe is gone is protected",
         "1",
         "restore its recipe with `protect: false` and run `compose apply`, or `compose forget`",
     ),

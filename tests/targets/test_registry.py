@@ -14,7 +14,7 @@ from composer.errors import CredentialsError, UsageError
 from composer.targets import registry
 from composer.targets.kind import OpenRequest, TargetKind, TargetOptions
 from composer.targets.local.kind import find_library
-from composer.targets.registry import choose, find_kind, kind_of_key
+from composer.targets.registry import choose, find_kind, kind_of_key, offline_choice
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +83,8 @@ def test_a_kind_that_cannot_be_used(name: str, message: str, installed: None) ->
     [
         ("lokal", {}, "--target: unknown target lokal"),
         (None, {"COMPOSE_TARGET": "zzz"}, "COMPOSE_TARGET: unknown target zzz"),
+        ("", BOTH, "--target is empty"),
+        ("", {"COMPOSE_TARGET": "local"}, "--target is empty"),
         ("ftp://x", {}, "--target: ftp://x is not the URL of a target"),
         (None, {"COMPOSE_TARGET": "http://a.b"}, "COMPOSE_TARGET: http://a.b would send the"),
         ("misnamed", {}, f"--target: {__name__}:MISNAMED of"),
@@ -98,6 +100,13 @@ def test_a_target_that_cannot_be_is_told_with_where_it_was_given(
     assert caught.value.message.startswith(message)
 
 
+@pytest.mark.parametrize("options", [TargetOptions(""), TargetOptions("local", project="")])
+def test_an_empty_option_is_not_one_that_was_left_out(options: TargetOptions) -> None:
+    for choosing in (choose, offline_choice):
+        with pytest.raises(UsageError, match="is empty"):
+            choosing(options, ["local"], BOTH)
+
+
 @pytest.mark.parametrize(
     ("options", "keys", "env", "key", "reason"),
     [
@@ -107,6 +116,7 @@ def test_a_target_that_cannot_be_is_told_with_where_it_was_given(
         (TargetOptions(), [], BOTH, URL, "credentials are set"),
         (TargetOptions(), [], {"SCENARIO_SDK_JWT": "x"}, URL, "credentials are set"),
         (TargetOptions(), [], {}, "local", "no credentials are set"),
+        (TargetOptions(), [], {"COMPOSE_TARGET": ""}, "local", "no credentials are set"),
         (TargetOptions(), ["local"], {KEY: "k"}, "local", "the only target in compose.lock"),
         (TargetOptions("local"), [], {KEY: "k"}, "local", "--target"),
         (TargetOptions(), [], {KEY: "k", "SCENARIO_SDK_JWT": "x"}, URL, "credentials are set"),
