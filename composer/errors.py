@@ -2,7 +2,7 @@
 
     ComposeError                 1
     ├── UsageError              64   the command line asks for something impossible
-    ├── InvalidInput            65   a recipe, the lock or the journal is invalid
+    ├── InvalidInput            65   a recipe, the lock, the journal or the state folder is invalid
     ├── Refused                  3   refused by a guard, `--expect`, `--locked` or a cost limit
     ├── BadLora                  1   a file that is not a LoRA that compose can read
     └── TargetError              1   the target refused; trying again does not help

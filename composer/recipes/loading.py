@@ -237,18 +237,26 @@ def _parse(text: bytes, name: str, types: tuple[ModelTypes, ...]) -> Parsed:
 
 
 def _same_path(parsed: Mapping[str, Parsed]) -> Iterator[Problem]:
-    """Problems of paths that are one file on Windows and macOS."""
+    """Problems of paths that are one file on macOS, and mostly on Windows too."""
     first: dict[str, str] = {}
     for name in sorted(parsed):
         folded = canonical(canonical(name).casefold())
         if folded in first:
-            how = "upper and lower case"
-            if canonical(name) == canonical(first[folded]):
-                how = f"Unicode normalisation ({difference(name, first[folded])})"
+            how, where = _path_difference(name, first[folded])
             message = f"differs from {visible(first[folded])} only in {how}"
-            hint = "rename one of them: on Windows and macOS they are the same file"
+            hint = f"rename one of them: on {where} they are the same file"
             yield Problem(visible(name), 0, 0, "E305", message, hint)
         first.setdefault(folded, name)
+
+
+def _path_difference(name: str, other: str) -> tuple[str, str]:
+    """In what the two paths differ, and on which systems they are one file all the same."""
+    if name.casefold() == other.casefold():
+        return "upper and lower case", "Windows and macOS"
+    normalisation = f"Unicode normalisation ({difference(name, other)})"
+    if canonical(name) == canonical(other):
+        return normalisation, "macOS"
+    return f"upper and lower case and {normalisation}", "macOS"
 
 
 def _same_name(parsed: Mapping[str, Parsed]) -> Iterator[Problem]:

@@ -49,8 +49,8 @@ CODES = MappingProxyType(
         "E302": "The file is too large",
         "E303": "The file is outside the project",
         "E304": "A file name with unsafe characters",
-        "E305": "File names that differ only in case",
-        "E306": "Two recipes with the same name",
+        "E305": "File names that differ only in case or Unicode normalisation",
+        "E306": "Two recipes with the same name, in whatever Unicode normalisation",
     }
 )
 
