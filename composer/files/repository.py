@@ -289,12 +289,28 @@ def _no_revision(folder: Path, revision: str, answer: str, option: RevisionOptio
         )
     fatal = [line for line in answer.splitlines() if line.startswith("fatal: ")] or [answer]
     reason = shorten(visible(fatal[-1].removeprefix("fatal: ").strip()), 200)
-    hint = "in CI, fetch it first: git fetch origin BRANCH"
     if "not a git repository" in answer:
         hint = option.without_git
+    elif not _has_commits(folder):
+        reason, hint = "the repository has no commit yet", "commit the recipes first"
     elif re.search(r"[~^]|\A(HEAD|[0-9a-f]{7,64})\Z", revision) and _is_shallow(folder):
         hint = _SHALLOW
+    else:
+        hint = f"if a clone lacks it, as in CI, fetch it first: {_fetching(folder, revision)}"
     return UsageError(f"{option.flag}: {shown} is {option.is_not}: {reason}", hint=hint)
+
+
+def _has_commits(folder: Path) -> bool:
+    queries = (("rev-parse", "--verify", "--quiet", "HEAD"), ("rev-list", "-n1", "--all"))
+    return any(git(folder, *query).stdout for query in queries)
+
+
+def _fetching(folder: Path, revision: str) -> str:
+    """The command that makes `origin/main`; in a clone of one branch, fetching main does not."""
+    remote, _, branch = re.split("[~^@:]", revision)[0].partition("/")
+    if not branch or remote not in os.fsdecode(git(folder, "remote").stdout).splitlines():
+        return "git fetch origin BRANCH:refs/remotes/origin/BRANCH makes origin/BRANCH"
+    return f"git fetch {remote} {shlex.quote(f'{branch}:refs/remotes/{remote}/{branch}')}"
 
 
 def _is_shallow(folder: Path) -> bool:

@@ -111,7 +111,8 @@ def _warnings(view: PlanView) -> Iterator[str]:
 def _footer(view: PlanView) -> Iterator[str]:
     digest = view.plan.digest[:SHORT_DIGEST]
     if not view.plan.asked:
-        yield f"{UNASKED[0].upper()}{UNASKED[1:]}. To ask the target: compose plan"
+        asking = (view.next_step or "compose plan").replace("compose apply", "compose plan")
+        yield f"{UNASKED[0].upper()}{UNASKED[1:]}. To ask the target: {asking}"
     elif view.next_step and view.plan.changes and view.refused:
         yield f"Plan {digest}. compose apply would refuse it; see above."
     elif view.next_step and view.plan.changes:

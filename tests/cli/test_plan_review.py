@@ -252,8 +252,43 @@ def test_a_branch_that_a_shallow_clone_lacks_is_fetched_by_name(
     applied: Path, tmp_path: Path
 ) -> None:
     git(tmp_path, "clone", "-q", "--depth", "1", f"file://{applied}", "clone")
-    ran = compose("plan", "--offline", "--base", "origin/other", at=tmp_path / "clone")
-    assert "git fetch origin BRANCH" in ran.err, ran
+    clone = tmp_path / "clone"
+    for base in ("origin/other", "origin/a/b~1"):
+        ran = compose("plan", "--offline", "--base", base, at=clone)
+        branch = base.removeprefix("origin/").removesuffix("~1")
+        expected = "--unshallow" if "~" in base else f"{branch}:refs/remotes/origin/{branch}\n"
+        assert expected in ran.err, ran
+
+
+def test_the_hint_of_a_clone_of_one_branch_helps(applied: Path, tmp_path: Path) -> None:
+    git(applied, "branch", "-M", "main")
+    git(applied, "branch", "feature")
+    for depth, name in ((["--depth", "1"], "shallow"), ([], "whole")):
+        clone = tmp_path / name
+        command = ["clone", "-q", *depth, "--single-branch", "-b", "feature"]
+        git(tmp_path, *command, f"file://{applied}", name)
+        git(clone, "fetch", "-q", "origin", "main")  # makes FETCH_HEAD alone
+        plan = ("plan", "--offline", "--target", "local", "--base", "origin/main")
+        ran = compose(*plan, at=clone)
+        fetch = ran.err.partition("fetch it first: git ")[2].splitlines()[0]
+        assert (ran.status, fetch) == (64, "fetch origin main:refs/remotes/origin/main"), ran
+        git(clone, *fetch.split())
+        assert compose(*plan, at=clone).status == 0
+
+
+@pytest.mark.parametrize("flags", [["--target", URL, "--project", "p1"], ["--target", "local"]])
+def test_an_offline_plan_names_the_command_that_asks_the_same_target(
+    tmp_path: Path, flags: list[str]
+) -> None:
+    ran = compose("plan", "--offline", *flags, at=samples(tmp_path))
+    assert f"To ask the target: compose plan {' '.join(flags)}\n" in ran.out, ran
+
+
+@pytest.mark.parametrize("base", ["HEAD", "main"])
+def test_a_repository_without_commits_has_no_base(tmp_path: Path, base: str) -> None:
+    git(samples(tmp_path), "init", "-q")
+    ran = compose("plan", "--offline", "--base", base, at=tmp_path)
+    assert ran.status == 64 and "the repository has no commit yet\n  commit" in ran.err, ran
 
 
 def test_dubious_ownership_gets_the_command_that_helps(

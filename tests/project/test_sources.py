@@ -245,7 +245,8 @@ def test_a_shallow_clone_is_told_how_to_get_more(root: Path, revision: str) -> N
     clone = root.parent / "clone"
     assert since(clone) == set()
     assert "git fetch --unshallow" in failure(clone, revision)
-    assert "git fetch origin BRANCH" in failure(clone, "origin/other")
+    assert "origin other:refs/remotes/origin/other" in failure(clone, "origin/other")
+    assert "git fetch origin BRANCH:" in failure(clone, "elsewhere/other")
 
 
 def test_a_partial_clone_may_lack_the_files(root: Path) -> None:
