@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import ComposeError, CredentialsError, ExitStatus, Refused, gravest
 from composer.model import Described
-from composer.text import counted
+from composer.text import canonical, code_points, counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -56,13 +56,21 @@ class Update(Described):
     @property
     def words(self) -> str:
         """Why, in words: `renamed from Old, tag x added`."""
-        parts = [f"renamed from {self.name[0]}"] if self.name else []
+        parts = [_renamed(*self.name)] if self.name else []
         parts += [f"{name} changed" for name in self.texts]
         parts += [f"tag {tag} added" for tag in self.add_tags]
         parts += [f"tag {tag} removed" for tag in self.remove_tags]
         if self.protect is not None:
             parts.append("protected" if self.protect else "protection taken off")
         return ", ".join(parts)
+
+
+def _renamed(before: str, after: str) -> str:
+    """Where both look alike, the code points that differ."""
+    if canonical(before) != canonical(after):
+        return f"renamed from {before}"
+    points = f"{code_points(before, after)} -> {code_points(after, before)}"
+    return f"name in other code points ({points})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from composer.recipes.loading import may_exist
 from composer.recipes.parsing import MAX_BYTES
 from composer.targets.kind import OpenRequest, TargetOptions
 from composer.targets.registry import DEFAULT, choose
-from composer.text import RECIPES_FOLDER, did_you_mean, visible
+from composer.text import RECIPES_FOLDER, canonical, did_you_mean, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -196,9 +196,10 @@ def trained_entry(entries: Mapping[str, Entry], recipe: str) -> Entry:
 def find_path(entries: Mapping[str, Entry], wanted: str) -> str:
     """The path of the entry with this path or name. Raises `UsageError`."""
     path = wanted.replace(os.sep, "/").removeprefix("./")
-    for recipe, entry in entries.items():
-        if recipe == path or entry.name == wanted:
-            return recipe
+    for form in (str, canonical):  # an é may be one code point or two
+        for recipe, entry in entries.items():
+            if form(recipe) == form(path) or form(entry.name) == form(wanted):
+                return recipe
     near = did_you_mean(wanted, [*entries, *(entry.name for entry in entries.values())])
     raise UsageError(
         f"the lock has no recipe {wanted}",

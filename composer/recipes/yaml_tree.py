@@ -160,9 +160,20 @@ _DEEP = (
     f"nested deeper than {MAX_DEPTH} levels",
     "remove the nesting; a recipe has at most four levels",
 )
+_CODE_POINT = (
+    "E204",
+    "invalid YAML: this escape means no character",
+    'write the character itself, or all of its code, as "\\U0001F9D9" for JSON\'s "\\ud83e\\uddd9"',
+)
 # Parts of the messages of libyaml and PyYAML, and the problem that each means.
 _SYNTAX = {
     "exceeded maximum nesting depth": _DEEP,  # libyaml 0.2.6, which looks ahead of its events
+    "invalid Unicode character escape": _CODE_POINT,
+    "unknown escape character": (
+        "E204",
+        "invalid YAML: an unknown escape sequence",
+        "write two backslashes for one, or use single quotes",
+    ),
     "cannot start any token": (
         "E204",
         "invalid YAML: a value can't begin with a tab or with this character",

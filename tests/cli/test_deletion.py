@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+import unicodedata
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +31,20 @@ def test_forget_then_apply_adopts(applied: Path) -> None:
     assert "adopted  Pixel Rogue" in adopting.err and "trained" not in adopting.err
     assert ids(applied) == before
     assert compose("forget", "nobody", at=applied).status == 64
+
+
+@pytest.mark.parametrize(("before", "after"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_name_is_found_in_every_unicode_form(before: str, after: str, project: Path) -> None:
+    name, other = (unicodedata.normalize(form, "Café Ḗtude") for form in (before, after))
+    edit(project / ROGUE, "name: Pixel Rogue", f"name: {name}")
+    assert compose("apply", ROGUE, at=project).status == 0
+    assert compose("output", other, at=project).out.startswith("model_")
+    edit(project / ROGUE, f"name: {name}", f"name: {other}")
+    ran = compose("plan", ROGUE, at=project)
+    assert "name in other code points (U+" in ran.out and "renamed" not in ran.out, ran
+    for command in (["destroy", "--dry-run"], ["forget"]):
+        assert compose(*command, other, at=project).status == 0
+    assert name not in ids(project)
 
 
 def test_destroy_spares_what_is_protected(applied: Path) -> None:

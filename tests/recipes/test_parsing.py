@@ -285,6 +285,23 @@ CONFLICTS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("escape", "hint"),
+    [
+        (r"\ud83e\uddd9", r"\U0001F9D9"),
+        (r"\uD800", r"\U0001F9D9"),
+        (r"\UFFFFFFFF", r"\U0001F9D9"),
+        (r"\q", "two backslashes"),
+        (r"C:\loras", "two backslashes"),
+    ],
+)
+def test_an_escape_that_yaml_lacks_says_what_to_write(escape: str, hint: str) -> None:
+    text = f'name: "{escape}"\nconcepts:\n  - name: B\n    scale: 0.5\n'
+    _, problems = parse(text.encode(), file="a.yaml", types=TYPES)
+    assert [(p.line, p.code, hint in p.hint) for p in problems] == [(1, "E204", True)]
+    assert "escape" in problems[0].message
+
+
 @pytest.mark.parametrize("marker", CONFLICTS)
 def test_conflict_markers_are_said_as_such_at_their_line(marker: str) -> None:
     text = f"name: A\nconcepts:\n  - name: B\n{marker}"
