@@ -21,7 +21,7 @@ from composer.lora.layout import Layout, most_bytes, shared_dtype
 from composer.lora.metadata import KEPT
 from composer.lora.reading import shared_family
 from composer.lora.threads import map_in_order
-from composer.lora.weights import built_whole, weights_of
+from composer.lora.weights import reduction_cost, weights_of
 from composer.lora.writer import writing
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class CompositionReport:
     """Data type and ranks of the result. `kept`: group of layers -> the share of its Frobenius norm
-    that a reduction kept, 0..1, for the groups that lost something. `built_whole`: outputs and
-    inputs of each layer whose change is built to reduce it, which takes seconds."""
+    that a reduction kept, 0..1, for the groups that lost something. `costs`: about how many
+    multiplications it takes to reduce each layer that is reduced, where that is foreseen."""
 
     dtype: str
     ranks: tuple[int, ...]
     kept: Mapping[str, float] = field(default_factory=dict)
-    built_whole: tuple[tuple[int, int], ...] = ()
+    costs: tuple[float, ...] = ()
 
 
 class Kept:
@@ -141,10 +141,8 @@ def foreseen(
     """
     with ExitStack() as stack:
         layout = Layout.of(parts, _output_format(parts, format), rank, stack)
-        whole = ((one.outputs, one.inputs) for one in layout.layers if built_whole(one))
-        return CompositionReport(
-            dtype or shared_dtype(parts), layout.ranks, built_whole=tuple(whole)
-        )
+        costs = tuple(filter(None, map(reduction_cost, layout.layers)))
+        return CompositionReport(dtype or shared_dtype(parts), layout.ranks, costs=costs)
 
 
 def check_together(parts: Sequence[ScaledLora]) -> None:

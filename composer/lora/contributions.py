@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from composer.lora.container import Source
-from composer.lora.deltas import LowRank, check_finite, read_finite
+from composer.lora.deltas import Kronecker, LowRank, check_finite, read_finite
 from composer.lora.dtypes import NUMPY, finite
 from composer.lora.errors import LoraFormatError, Naming, shown
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from composer.lora.adapters import Adapter
     from composer.lora.container import Tensor
-    from composer.lora.deltas import Delta, Kronecker
+    from composer.lora.deltas import Delta
     from composer.lora.formats import ModuleSlice, OutputFormat, OutputLayer
     from composer.lora.reading import LoraFile, ScaledLora
 
@@ -105,6 +105,13 @@ class ScaledDelta:
     @property
     def inputs(self) -> int:
         return self.delta.shape[1]
+
+    @property
+    def width(self) -> int:
+        """Of the products that `dense` takes, together; a Kronecker product is hardly one."""
+        if isinstance(self.delta, Kronecker):
+            return 1
+        return sum(min(tensor.shape) for tensor in self.delta.tensors) // 2
 
     @property
     def label(self) -> str:
@@ -271,18 +278,27 @@ def _kept(source: Source, delta: Delta, runs: tuple[RowRange, ...]) -> tuple[int
     """The ranks of a fused LoRA whose columns of B aren't zero in these rows; None means all.
 
     Files that were trained split and then fused are block-diagonal: each module uses its own
-    ranks alone, and gets its true rank back. The probe spares dense files the search.
+    ranks alone, and gets its true rank back. The probe spares dense files the search. A LoKr that
+    is cut into modules has ranks of its own in each, too.
     """
+    used = np.zeros(delta.rank, bool)
+    if isinstance(delta, Kronecker):
+        for run in runs:
+            used |= delta.used(source, run.first, run.last)
+        return _numbers(used)
     if not isinstance(delta, LowRank):
         return None
-    used = np.zeros(delta.rank, bool)
     for rows in (PROBE, None):
         for run in runs:
             last = run.last if rows is None else min(run.first + rows, run.last)
             used |= (delta.up(source, run.first, last) != 0).any(axis=0)
         if used.all():
             return None
-    return tuple(int(rank) for rank in np.flatnonzero(used))
+    return _numbers(used)
+
+
+def _numbers(used: NDArray[np.bool_]) -> tuple[int, ...] | None:
+    return None if used.all() else tuple(int(rank) for rank in np.flatnonzero(used))
 
 
 @dataclass(frozen=True, slots=True)

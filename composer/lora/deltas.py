@@ -259,6 +259,13 @@ class Kronecker:
     def up(self, source: Source, first: int, last: int) -> Array:
         return _kron_rows(self.w1.factors(source)[0], self.w2.factors(source)[0], first, last)
 
+    def used(self, source: Source, first: int, last: int) -> NDArray[np.bool_]:
+        """Which columns of B, (rank,), may have more than zeros in these rows: a few rows of the
+        product come of few rows of its first matrix."""
+        height = self.w2.shape[0]
+        left = self.w1.factors(source)[0][first // height : -(-last // height)]
+        return np.repeat((left != 0).any(axis=0), self.w2.rank)
+
     def dense(self, source: Source, first: int, last: int) -> Array:
         return _kron_rows(self.w1.matrix(source), self.w2.matrix(source), first, last)
 

@@ -295,19 +295,18 @@ def size_warning(spec: CompositionSpec) -> str | None:
 
 
 SLOW = 10.0  # seconds from which on a reduction is warned of
-SPEED = 4e10  # multiplications that one core does in a second, in float64; measured
+SPEED = 3e10  # multiplications that one core does in a second, in float64; measured
 
 
 def cost_warning(expected: CompositionReport) -> str | None:
-    """In words, if reducing takes long, as where a LoKr shares its layers; else None."""
-    sides = [(max(shape), min(shape)) for shape in expected.built_whole]
-    seconds = sum(long * short**2 + 8 * short**3 for long, short in sides) / SPEED
+    """In words, if reducing takes long, as where LoKrs share their layers; else None."""
+    seconds = sum(expected.costs) / SPEED
     if seconds < SLOW:
         return None
+    layers = counted(len(expected.costs), "layer")
     return (
-        f"reducing takes about {seconds:,.0f} s: the whole change of {counted(len(sides), 'layer')}"
-        " is built, as of a LoKr that shares its layer; without --rank (the training parameter"
-        " rank) it isn't"
+        f"reducing {layers} takes about {seconds:,.0f} s on one core; without --rank (the training"
+        " parameter rank) nothing is reduced"
     )
 
 

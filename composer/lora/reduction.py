@@ -14,12 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     Matrix = NDArray[np.float64]
 
 # Of squares of singular values, which are known to 1e-16 of the largest, or of their sum.
 LEAST_KEPT, LEAST_LOST = 1e-10, 1e-8
+
+# Multiplications of LAPACK, for a square matrix whose side is to the power of three: measured.
+_EIGH, _SVD = 8, 20
+_PRODUCT = 1.5  # what a multiplication costs in a product of matrices, which is held up by memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,27 @@ class Reduced:
     up: Matrix
     kept: float
     whole: float
+
+
+def factors_cost(outputs: int, inputs: int, total: int) -> float:
+    """About how many multiplications `reduced` takes."""
+    return (outputs + inputs) * total**2 + 2.5 * _EIGH * total**3
+
+
+def dense_cost(outputs: int, inputs: int, rank: int) -> float:
+    """The same of `reduced_dense`."""
+    long, short = max(outputs, inputs), min(outputs, inputs)
+    return 0 if rank >= short else long * short**2 + _EIGH * short**3
+
+
+def building_cost(outputs: int, inputs: int, widths: int) -> float:
+    """The same of a matrix that is a product, or several, of these widths together."""
+    return _PRODUCT * outputs * inputs * widths
+
+
+def kronecker_cost(sides: Iterable[tuple[int, int]]) -> float:
+    """The same of `reduced_kronecker`, for matrices of these shapes."""
+    return sum(_SVD * max(shape) * min(shape) ** 2 for shape in sides)
 
 
 def reduced(down: Matrix, up: Matrix, rank: int) -> Reduced:

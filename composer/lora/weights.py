@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +22,18 @@ from composer.lora.dtypes import (
     round_to_dtype,
     scale_into,
 )
-from composer.lora.reduction import reduced, reduced_dense, reduced_kronecker
+from composer.lora.reduction import (
+    building_cost,
+    dense_cost,
+    factors_cost,
+    kronecker_cost,
+    reduced,
+    reduced_dense,
+    reduced_kronecker,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -137,32 +146,60 @@ def _reduced(
     return down, round_to_dtype(best.up * alpha_correction, dtype, prefix), best.kept, best.whole
 
 
-def built_whole(layer: Layer) -> bool:
-    """Whether ΔW itself is built and decomposed to reduce this layer: of a LoKr that shares the
-    layer, or that is cut across its second matrix, no factors are smaller."""
-    if layer.rank >= layer.shortest or layer.total <= layer.shortest:
-        return False
-    return _kronecker_factors(layer) is None
+def reduction_cost(layer: Layer) -> float:
+    """About how many multiplications it takes to reduce this layer; 0 where nothing is lost."""
+    if layer.rank >= min(layer.total, layer.shortest):
+        return 0
+    return min(cost for cost, _ in _ways(layer))
 
 
 def _best(layer: Layer) -> Reduced:
-    product = _kronecker_factors(layer)
-    if product:
-        for side in product:
-            check_range(side, layer.output.prefix)
-        return reduced_kronecker(*product, layer.rank)
-    if layer.total > layer.shortest:
-        change = _change(layer)
-        check_range(change, layer.output.prefix)
-        return reduced_dense(change, layer.rank)
+    _, reduce = min(_ways(layer), key=itemgetter(0))
+    return reduce(layer)
+
+
+def _ways(layer: Layer) -> Iterator[tuple[float, Callable[[Layer], Reduced]]]:
+    """The ways to reduce a layer, each with its cost, from shapes alone."""
+    shape = layer.outputs, layer.inputs
+    if sides := _kronecker_sides(layer):
+        yield kronecker_cost(sides), _from_kronecker
+    widths = sum(term.width for term in layer.shares.terms)
+    yield building_cost(*shape, widths) + dense_cost(*shape, layer.rank), _from_change
+    if layer.total <= layer.shortest:
+        yield factors_cost(*shape, layer.total), _from_factors
+
+
+def _from_kronecker(layer: Layer) -> Reduced:
+    (term,) = layer.shares.terms
+    assert isinstance(term.delta, Kronecker)
+    one, two = term.matrices(term.delta)
+    height = two.shape[0]
+    rows = np.zeros((layer.outputs // height, one.shape[1]))
+    for run in term.runs:
+        rows[run.start // height : run.stop // height] = one[
+            run.first // height : run.last // height
+        ]
+    rows *= term.factor
+    for side in (rows, two):
+        check_range(side, layer.output.prefix)
+    return reduced_kronecker(rows, two, layer.rank)
+
+
+def _from_change(layer: Layer) -> Reduced:
+    change = _change(layer)
+    check_range(change, layer.output.prefix)
+    return reduced_dense(change, layer.rank)
+
+
+def _from_factors(layer: Layer) -> Reduced:
     down, up = _factors(layer)
     for values in (down, up):
         check_range(values, layer.output.prefix)
     return reduced(down, up, layer.rank)
 
 
-def _as_kronecker(layer: Layer) -> tuple[Array, Array] | None:
-    """Two matrices whose Kronecker product the layer is, None for another layer.
+def _kronecker_sides(layer: Layer) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """The shapes of two matrices whose Kronecker product the layer is, None for another layer.
 
     A LoKr of a fused layer is one here too if the rows that go into this layer are rows of the
     first matrix, each times the second.
@@ -170,25 +207,11 @@ def _as_kronecker(layer: Layer) -> tuple[Array, Array] | None:
     terms = layer.shares.terms
     if len(terms) != 1 or not isinstance(terms[0].delta, Kronecker):
         return None
-    one, two = terms[0].matrices(terms[0].delta)
-    height = two.shape[0]
+    one, two = terms[0].delta.w1.shape, terms[0].delta.w2.shape
     edges = [edge for run in terms[0].runs for edge in (run.first, run.last, run.start)]
-    if any(edge % height for edge in (*edges, layer.outputs)):
+    if any(edge % two[0] for edge in (*edges, layer.outputs)):
         return None
-    rows = np.zeros((layer.outputs // height, one.shape[1]))
-    for run in terms[0].runs:
-        rows[run.start // height : run.stop // height] = one[
-            run.first // height : run.last // height
-        ]
-    return rows * terms[0].factor, two
-
-
-def _kronecker_factors(layer: Layer) -> tuple[Array, Array] | None:
-    """The same, where the SVDs of the two are cheaper than that of the layer; else None."""
-    product = _as_kronecker(layer)
-    if product and 2 * max(min(side.shape) for side in product) <= layer.shortest:
-        return product
-    return None
+    return (layer.outputs // two[0], one[1]), two
 
 
 def _factors(layer: Layer) -> tuple[Array, Array]:
@@ -221,7 +244,7 @@ def _placed(layer: Layer) -> Iterator[tuple[Block, slice]]:
 
 
 def _change(layer: Layer) -> Array:
-    """ΔW, (outputs, inputs), in float64: smaller than its factors here."""
+    """ΔW, (outputs, inputs), in float64."""
     change = np.zeros((layer.outputs, layer.inputs))
     for term in layer.shares.terms:
         for run in term.runs:

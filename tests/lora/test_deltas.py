@@ -69,7 +69,7 @@ def side(pieces: dict[str, NDArray[np.float64]], number: str) -> NDArray[np.floa
         (Lora(HEAD, "loha", ranks=(2, 3)), {6}),
         (Lora(TO_OUT, "lokr", ranks=(2, 3), split=(8, 4)), {6}),
         (Lora(TO_OUT, "lokr", ranks=(1, 3), split=(16, 4), whole=(True, False)), {12}),
-        (Lora(QKV, "lokr", ranks=(2, 1), split=(8, 16), whole=(True, False)), {8}),
+        (Lora(QKV, "lokr", ranks=(2, 1), split=(8, 16), whole=(True, False)), {3, 4}),  # 8 in all
         (Lora(HEAD, "lokr", ranks=(1, 9), split=(1024, 256), whole=(False, True)), {6}),
         (Lora(LINEAR1, "lokr", ranks=(1, 2), split=(3, 1), whole=(True, False)), {2}),
     ],

@@ -22,16 +22,16 @@ from support.lora_names import STEMS
 from support.lora_tensors import QKV
 from support.lora_wild import File, Lora, save
 
-from composer.lora import compose, composed_size, families, read, reduction, weights
-from composer.lora.composition import CompositionReport, foreseen
+from composer.lora import compose, composed_size, families, read, reduction
 from composer.lora.formats import SourceFormat, fused
-from composer.lora.merging import cost_warning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from support.lora_checks import Mix, Sources
+
+    from composer.lora import CompositionReport
 
 CLIP = "text_encoder.text_model.encoder.layers.0"
 SMALL = (
@@ -372,33 +372,6 @@ def test_it_takes_as_long_as_the_two_factors(tmp_path: Path) -> None:
     up, down = oracle.joined(pairs)
     left, right = (np.asarray(np.linalg.qr(side, mode="r")) for side in (up, down.T))
     assert np.linalg.svd(left @ right.T, compute_uv=False) == pytest.approx(values, rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("shared", "rank", "whole"),
-    [(True, 4, 1), (True, 64, 1), (False, 4, 0)],
-    ids=str,
-)
-def test_a_layer_that_is_built_whole_is_foreseen(
-    tmp_path: Path, shared: bool, rank: int, whole: int
-) -> None:
-    lokr = save(File((Lora(Q_PROJ, "lokr", split=(8, 8), whole=(True, True)),)), tmp_path / "lokr")
-    plain = save(File((Lora(Q_PROJ if shared else FF),)), tmp_path / "plain")
-    parts = [(read(lokr), 0.7), (read(plain), -0.5)]
-    with pytest.MonkeyPatch.context() as patch:
-        built = []
-        dense = weights.reduced_dense
-        patch.setattr(weights, "reduced_dense", lambda *a: built.append(a) or dense(*a))
-        expected = foreseen(parts, rank=rank)
-        compose(parts, tmp_path / "out", metadata={}, rank=rank)
-    assert len(expected.built_whole) == len(built) == whole
-    assert foreseen(parts).built_whole == ()  # nothing is lost, so nothing is decomposed
-
-
-def test_a_long_reduction_is_warned_of() -> None:
-    report = CompositionReport("F32", (16,), built_whole=((3072, 3072),) * 8)
-    assert "reducing takes about 52 s: the whole change of 8 layers" in (cost_warning(report) or "")
-    assert cost_warning(CompositionReport("F32", (16,), built_whole=((3072, 3072),))) is None
 
 
 def test_the_rows_of_two_loras_are_no_kronecker_product(tmp_path: Path) -> None:
