@@ -100,6 +100,14 @@ change_selection_options = gathered(
     ),
 )
 
+
+def _library(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    """Raise `UsageError` for "", which would mean the current folder."""
+    if value == "":
+        raise UsageError("--library is empty", hint="name a folder, or leave it out")
+    return None if value is None else Path(value)
+
+
 _TARGET = (
     click.option(
         "--target",
@@ -112,7 +120,8 @@ _TARGET = (
     ),
     click.option(
         "--library",
-        type=click.Path(path_type=Path),
+        type=click.Path(),
+        callback=_library,
         metavar="DIR",
         help="Folder with your LoRA files (local target only) [env: COMPOSE_LIBRARY].",
     ),

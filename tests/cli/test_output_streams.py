@@ -249,6 +249,8 @@ def test_a_reader_that_leaves_a_process(project: Path) -> None:
         ("nope",),
         ("output", "Nobody"),
         ("apply", "--max-cost", "-1"),
+        ("plan", "--target", ""),
+        ("status", "--library", ""),
     ],
 )
 def test_usage_errors_have_one_form(project: Path, arguments: tuple[str, ...]) -> None:
