@@ -41,13 +41,11 @@ def models_command(
       compose models
       compose models --type flux.1-lora -o json
 
-    PATHS only choose the project; they don't filter the list. The default is the current folder's
-    project.
+    PATHS choose the project, by default that of the current folder; they don't filter the list.
     """
     project = open_project(selection)
     with open_target(project, target_options, run_jobs=False) as target:
-        listed = target.list_models(*([type_] if type_ else []))
-        rejected = target.rejected
+        listed, rejected = target.list_models(*([type_] if type_ else [])), target.rejected
     if output_format == "json":
         click.echo(results.models_json(listed, rejected=rejected), nl=False)
     else:

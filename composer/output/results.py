@@ -115,14 +115,8 @@ def report_json(report: Report) -> str:
         }
         for outcome in report.outcomes
     ]
-    return dumped(
-        {
-            "formatVersion": FORMAT_VERSION,
-            "outcomes": outcomes,
-            "interrupted": report.interrupted,
-            "leftOut": report.left_out.recipes,
-        }
-    )
+    plain = {"formatVersion": FORMAT_VERSION, "outcomes": outcomes}
+    return dumped({**plain, "interrupted": report.interrupted, "leftOut": report.left_out.recipes})
 
 
 # --- status ------------------------------------------------------------------------------

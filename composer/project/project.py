@@ -378,8 +378,8 @@ class Project:
         """Delete the compositions of these recipes (by path or name) on the target, earlier ones
         too; None means all recipes of the lock. An id deletes one that no lock names.
 
-        Only what compose made is deleted. A dry run tells `on_plan`, and reports what is blocked.
-        Raises `Refused` for what is protected or not allowed.
+        Deletes only what compose made and nothing protects. A dry run tells `on_plan`, and
+        reports what is blocked. Raises `Refused` for what is not allowed.
         """
         from composer.project.applying import Watcher, delete, destroying
 

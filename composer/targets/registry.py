@@ -131,8 +131,8 @@ def offline_choice(
 ) -> tuple[str, str]:
     """The target's key in the lock, and the reason for it, where no target is asked.
 
-    Credentials play no part: it is the target that `options` name, else the lock's only one, else
-    its only one of the project. Raises `UsageError` if several are left.
+    It is what `options` name, else the lock's only one, else its only one of the project, whatever
+    the credentials. Raises `UsageError` if several are left.
     """
     _check_not_empty(options)
     keys = sorted(lock_keys)
