@@ -85,15 +85,23 @@ def lock_text(root: Path) -> str | None:
 
 def unreadable(name: str, why: OSError) -> InvalidInput:
     """The error for a file of this name that the system doesn't let compose read."""
-    hint = "check its permissions and its disk, then run the command again"
+    is_folder = isinstance(why, IsADirectoryError)
+    todo = "move the folder away" if is_folder else "check its permissions and its disk"
+    hint = f"{todo}, then run the command again"
     return InvalidInput(f"{name} can't be read: {why.strerror or why}", hint=hint)
 
 
 def read_file(file: Path, source: str, *, hint: str) -> bytes:
-    """The bytes of another file with a lock. Raises `InvalidInput` above 64 MiB, and `OSError`."""
-    refuse_large(file.stat().st_size, source, hint=hint)
-    with file.open("rb") as stream:
-        data = stream.read(MAX_BYTES + 1)
+    """The bytes of another file with a lock.
+
+    Raises `InvalidInput` above 64 MiB, and where it can't be read.
+    """
+    try:
+        refuse_large(file.stat().st_size, source, hint=hint)
+        with file.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except OSError as bad:
+        raise unreadable(source, bad) from bad
     refuse_large(len(data), source, hint=hint)
     return data
 

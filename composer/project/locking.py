@@ -147,6 +147,5 @@ def _read(file: Path) -> Lock:
     shown, hint = visible(str(file)), "restore it with git, or name another file"
     try:
         return read_merged(read_file(file, shown, hint=hint).decode("utf-8"), shown)
-    except (OSError, UnicodeDecodeError) as bad:
-        why = "it is not UTF-8" if isinstance(bad, UnicodeError) else bad.strerror
-        raise InvalidInput(f"{shown} can't be read as a lock: {why}", hint=hint) from bad
+    except UnicodeDecodeError as bad:
+        raise InvalidInput(f"{shown} is not UTF-8", hint=hint) from bad

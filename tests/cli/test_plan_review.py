@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.cli import compose, edit, samples, snapshot
 from support.documents import rendered
+from support.rights import closed
 
 from composer.cli.options import TargetOptions
 from composer.errors import UsageError
@@ -141,6 +142,14 @@ def test_what_an_apply_writes_is_no_edit(applied: Path) -> None:
     compose("apply", at=applied)
     ran = compose("plan", "--base", "HEAD", "-o", "json", at=applied)
     assert json.loads(ran.out)["lockEdits"] == []
+
+
+@pytest.mark.parametrize("form", ["json", "github", "sarif"])
+def test_a_base_that_may_not_be_read_is_said_in_every_format(applied: Path, form: str) -> None:
+    (applied / "base.lock").write_bytes((applied / "compose.lock").read_bytes())
+    with closed(applied / "base.lock"):
+        ran = compose("plan", "--base", "base.lock", "-o", form, at=applied)
+    assert (ran.status, "base.lock) can't be read: Permission denied" in ran.out) == (65, True), ran
 
 
 def test_a_base_without_a_lock_is_empty(applied: Path) -> None:

@@ -218,8 +218,9 @@ def test_a_journal_that_can_t_be_read_is_invalid_input(tmp_path: Path) -> None:
         Journal(path.parent).read()
     path.unlink()
     path.mkdir()
-    with pytest.raises(InvalidInput, match="can't be read: Is a directory"):
+    with pytest.raises(InvalidInput, match="can't be read: Is a directory") as told:
         remember(tmp_path, "local", state_of(tmp_path))
+    assert "move the folder away" in (told.value.hint or "")
     assert Journal(tmp_path / "nowhere").read() == []
 
 
