@@ -150,12 +150,14 @@ def offline_choice(
 
 
 def _check_not_empty(options: TargetOptions) -> None:
-    """Raise `UsageError` for an option that a script gives from a variable that isn't set."""
-    for value, flag in ((options.target, "--target"), (options.project, "--project")):
-        if value == "":
-            raise UsageError(
-                f"{flag} is empty", hint="is a variable not set? name a value, or leave it out"
-            )
+    """Raise `UsageError` for a target that a script gives from a variable that isn't set.
+
+    An empty project says that there is none.
+    """
+    if options.target == "":
+        raise UsageError(
+            "--target is empty", hint="is a variable not set? name a value, or leave it out"
+        )
 
 
 def _without_credentials(env: Mapping[str, str]) -> dict[str, str]:

@@ -100,7 +100,7 @@ def test_a_target_that_cannot_be_is_told_with_where_it_was_given(
     assert caught.value.message.startswith(message)
 
 
-@pytest.mark.parametrize("options", [TargetOptions(""), TargetOptions("local", project="")])
+@pytest.mark.parametrize("options", [TargetOptions(""), TargetOptions("", project="p")])
 def test_an_empty_option_is_not_one_that_was_left_out(options: TargetOptions) -> None:
     for choosing in (choose, offline_choice):
         with pytest.raises(UsageError, match="is empty"):
