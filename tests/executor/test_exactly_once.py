@@ -52,7 +52,7 @@ def test_exactly_once_whatever_goes_wrong(
     for at_once in (1, 8)[: size(1, 2)]:
         calls = fault_cases.record(start, tmp_path / f"record {at_once}", parallelism=at_once)
         cases += fault_cases.cases(calls, all_kinds=bool(size(0, 1)), parallelism=at_once)
-    done = suffered(start, cases, tmp_path)
+    done = suffered(start, cases[:: 2 - size(0, 1)], tmp_path)  # every other one, or all
     with capsys.disabled():
         print(f"\n{summary(len(calls), done)} in {time.monotonic() - began:.0f} s")
     wrong = [f"{one.case}, exit status {one.status}: {one.wrong}" for one in done if one.wrong]

@@ -26,7 +26,7 @@ from composer.model import Candidate, Entry, Lock, Model, Replaced, TargetLock
 from composer.planner import is_exact_match
 
 ENTRIES = 50
-PAIRS = size(80, 1000)
+PAIRS = size(40, 1000)
 POOLS = 8
 MIX = ("add", "edit", "remove")
 CROWDED = ("edit", "edit", "edit", "add", "remove")
@@ -76,7 +76,7 @@ def by_values(drawn: Branches) -> Lock:
     return merge_locks(ours, theirs, base)
 
 
-@settings(relaxed, max_examples=size(50, 3000))
+@settings(relaxed, max_examples=size(30, 3000))
 @given(SEEDS)
 def test_one_apply_heals_every_merge_as_values(seed: int) -> None:
     """A few recipes that both branches change again and again."""
@@ -86,7 +86,7 @@ def test_one_apply_heals_every_merge_as_values(seed: int) -> None:
     is_healed(drawn, flattened(merge_locks(*swapped)))
 
 
-@settings(relaxed, max_examples=size(50, 3000))
+@settings(relaxed, max_examples=size(30, 3000))
 @given(SEEDS)
 def test_one_apply_heals_a_merge_of_moved_recipes(seed: int) -> None:
     drawn = branches(seed, 3, most=3, kinds=("move", "move", "edit", "edit", "remove", "add"))
@@ -122,7 +122,7 @@ def test_one_apply_heals_what_is_between_gits_markers(seed: int) -> None:
             is_healed(drawn, flattened(lock), mixed=True)
 
 
-@settings(relaxed, max_examples=size(50, 3000))
+@settings(relaxed, max_examples=size(30, 3000))
 @given(SEEDS)
 def test_one_apply_heals_what_git_merges_without_a_conflict(seed: int) -> None:
     """Without the driver git merges lines: what is no lock then is refused, with what helps."""

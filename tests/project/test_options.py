@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from composer.planner import Report
 
-CASES = size(120, 5000)
-FEWER = size(50, 5000)
+CASES = size(60, 5000)
+FEWER = size(25, 5000)
 LORAS = {"Ink": "lora_ink", "Dust": "lora_dust", "Clay": "lora_clay"}
 SEEDS = st.integers(0, 2**64 - 1)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.cli import compose
 from support.hostile import HOSTILE
+from support.sizes import size
 from support.wire_server import Reply, Seen, WireServer
 
 from composer.lock import read_lock
@@ -148,7 +149,7 @@ HARM = re.compile(
 ORDER = re.compile(r"^\s*::|##\[|##vso\[", re.M)
 
 
-@pytest.mark.parametrize(("text", "status"), CASES)
+@pytest.mark.parametrize(("text", "status"), CASES[:: 3 - 2 * size(0, 1)])
 def test_no_field_of_an_answer_is_printed_or_written_as_it_is(
     text: str, status: int, run: Callable[[Hostile], list[str]]
 ) -> None:
