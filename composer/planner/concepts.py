@@ -144,7 +144,7 @@ def _pinned(name: str, pin: str, observed: Observed, resolution: Resolution) -> 
 
 
 def _other_meaning(name: str, pin: str, others: list[str]) -> str:
-    way = f"--upgrade '{name}'" if len(others) == 1 else "write the modelId that is meant"
+    way = f"--upgrade '{name}'" if len(others) == 1 else "write the modelId that you want"
     return f"{name} now means {' or '.join(others)}, and is pinned to {pin}: {way}"
 
 

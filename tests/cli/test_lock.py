@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from support.cli import compose, edit, samples, snapshot
+from support.cli import compose, edit, snapshot
 from support.engine_files import write_lora
 from support.fake_target import FakeTarget, composition, lora
 from support.model_types import COMPOSITION
@@ -30,17 +30,6 @@ if TYPE_CHECKING:
 
 KNIGHT, ROGUE = "recipes/storybook-knight.yaml", "recipes/pixel-rogue.yaml"
 INK = "recipes/loras/ink-lines.safetensors"
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    return samples(tmp_path)
-
-
-@pytest.fixture
-def applied(project: Path) -> Path:
-    assert compose("apply", at=project).status == 0
-    return project
 
 
 def entry(project: Path, path: str = ROGUE) -> Entry:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import jsonschema
 import pytest
-from support.cli import compose, edit, samples
+from support.cli import compose, edit
 
 from composer.cli.schema import SCHEMAS
 from composer.files.schemas import schema
@@ -17,17 +17,6 @@ if TYPE_CHECKING:
 
 KNIGHT, ROGUE = "recipes/storybook-knight.yaml", "recipes/pixel-rogue.yaml"
 BROKEN = "name: X\nconcepts:\n  - nmae: Ink Lines\n    scale: 1.7\n"
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    return samples(tmp_path)
-
-
-@pytest.fixture
-def applied(project: Path) -> Path:
-    assert compose("apply", at=project).status == 0
-    return project
 
 
 # --- nothing was checked -----------------------------------------------------------------

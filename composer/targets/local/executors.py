@@ -197,7 +197,7 @@ class Executor(ABC):
 
     @abstractmethod
     def _lent(self, watch: Callable[[float], None]) -> Any:
-        """A context with an executor of the standard library's interface, made anew if need be.
+        """A context with an executor of the standard library's interface; a lost one is replaced.
 
         An error that says that it is gone passes through, and the next one gets another.
         """
