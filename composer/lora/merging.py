@@ -279,11 +279,7 @@ def size_warning(spec: CompositionSpec) -> str | None:
     if size < max(LARGE, FAR_LARGER * inputs):
         return None
     most = max(spec.foreseen().ranks)
-    sizes = {
-        rank: replace(spec, options=replace(spec.options, rank=rank)).size()
-        for rank in OFFERED
-        if rank < most
-    }
+    sizes = {rank: _size_at(spec, rank) for rank in OFFERED if rank < most}
     if not sizes:
         return None
     rank = next((rank for rank in sizes if sizes[rank] <= FAR_LARGER * inputs), min(sizes))
@@ -292,6 +288,11 @@ def size_warning(spec: CompositionSpec) -> str | None:
         f" {size / inputs:,.0f} times as much as its LoRAs; rank {rank} (--rank, or the training"
         f" parameter rank) makes it at most {sizes[rank] / 1e6:,.0f} MB"
     )
+
+
+def _size_at(spec: CompositionSpec, rank: int) -> int:
+    """Bytes of the result with another rank."""
+    return replace(spec, options=replace(spec.options, rank=rank)).size()
 
 
 SLOW = 10.0  # seconds from which on a reduction is warned of

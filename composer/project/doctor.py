@@ -129,13 +129,7 @@ def _of_kinds(
     env: Mapping[str, str],
 ) -> Iterator[Check]:
     """What each kind of target checks by itself, whichever is chosen."""
-    request = CheckRequest(
-        asked_for=options.target or env.get(TARGET_VARIABLE) or "",
-        options=options,
-        env=env,
-        context=project.target_context if project else None,
-        used_ids=lambda key: known_ids(_remembered(project, key)) if project else frozenset(),
-    )
+    request = _check_request(project, options, env)
     for kind in kinds:
         try:
             yield from kind.checks(request)
@@ -143,6 +137,18 @@ def _of_kinds(
             yield Check(f"target {kind.name}", WRONG, error.message, error.hint or "")
         except OSError as error:
             yield _of_system(f"target {kind.name}", error)
+
+
+def _check_request(
+    project: Project | None, options: TargetOptions, env: Mapping[str, str]
+) -> CheckRequest:
+    return CheckRequest(
+        asked_for=options.target or env.get(TARGET_VARIABLE) or "",
+        options=options,
+        env=env,
+        context=project.target_context if project else None,
+        used_ids=lambda key: known_ids(_remembered(project, key)) if project else frozenset(),
+    )
 
 
 def _of_system(section: str, error: OSError) -> Check:
