@@ -181,6 +181,7 @@ class Model(Described):
     aliases: tuple[str, ...] = ()  # other names of the same bytes (the engine's)
     updated_at: str = field(default="", compare=False)  # as `created_at`; empty: not said
     epoch: str | None = field(default=None, compare=False)  # which one a LoRA stands for now
+    files: tuple[str, ...] = field(default=(), compare=False)  # of a LoRA, in the library, with `/`
 
     @property
     def gone(self) -> bool:

@@ -160,11 +160,15 @@ class Notes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """A LoRA of the library; equal files are one LoRA, the other names its aliases."""
+    """A LoRA of the library; equal files are one LoRA, the other names its aliases.
+
+    `files` are their places, as `LibraryFile` has them.
+    """
 
     id: str
     name: str
     aliases: tuple[str, ...]
+    files: tuple[str, ...]
     type: str
     created_at: str
     fingerprint: Fingerprint
@@ -303,8 +307,8 @@ def _lora(id: str, copies: list[tuple[LibraryFile, Fingerprint]], own: tuple[str
     """One LoRA of equal files: the first gives its `own` names, the others aliases."""
     others = (_names(id, *copy)[0] for copy in copies[1:])
     name, *aliases = dict.fromkeys((*own, *others))
-    first = copies[0][1]
-    return Lora(id, name, tuple(aliases), first.type, iso(first.modified), first)
+    first, files = copies[0][1], tuple(file.place for file, _ in copies)
+    return Lora(id, name, tuple(aliases), files, first.type, iso(first.modified), first)
 
 
 def _names(id: str, file: LibraryFile, fingerprint: Fingerprint) -> tuple[str, str, str]:
@@ -353,4 +357,5 @@ def lora_model(lora: Lora) -> Model:
         created_at=lora.created_at,
         tags=frozenset(),
         aliases=lora.aliases,
+        files=lora.files,
     )

@@ -22,7 +22,7 @@ from composer.lora.fingerprint import Hashes
 from composer.lora.ids import composition_ids, job_id, lora_id, pair_id
 from composer.model import Concept, is_id
 from composer.targets.local.kind import find_library
-from composer.targets.local.library import Library
+from composer.targets.local.library import Library, lora_model
 from composer.targets.local.records import iso
 
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ def test_equal_files_are_one_model_with_aliases(tmp_path: Path) -> None:
         write_lora(tmp_path / f"{name}.safetensors", 1)
     names, _ = scan(tmp_path)
     assert names == {"a": ("b", "c")}
+    (lora,) = Library(tmp_path, Notes()).scan().loras.values()
+    files = ("a.safetensors", "b.safetensors", "sub/a.safetensors", "sub/c.safetensors")
+    assert lora_model(lora).files == files
 
 
 @pytest.mark.parametrize(
