@@ -114,14 +114,14 @@ def _project(query: Query) -> str:
 
 def _result(engine: Engine, job: str) -> Response:
     """The bytes of a result, all or a range of them, to whoever has the link, for an hour."""
-    for offered in engine.downloads(job):
-        if now_ms() - offered.created_at <= LINK_LIFE * 1000:
-            path = engine.result(offered.model).absolute()
-            try:
-                return send_file(path, BINARY, as_attachment=True, conditional=True, max_age=0)
-            except FileNotFoundError as error:
-                raise NotFound("the result has been deleted meanwhile") from error
-    raise NotFound("this link has expired", hint="ask for a new download")
+    offered = engine.download(job)
+    if offered is None or now_ms() - offered.created_at > LINK_LIFE * 1000:
+        raise NotFound("this link has expired", hint="ask for a new download")
+    path = engine.result(offered.model).absolute()
+    try:
+        return send_file(path, BINARY, as_attachment=True, conditional=True, max_age=0)
+    except FileNotFoundError as error:
+        raise NotFound("the result has been deleted meanwhile") from error
 
 
 # --- answers -----------------------------------------------------------------------------

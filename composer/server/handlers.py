@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from composer.errors import NotFound
 from composer.lora import families
 from composer.model import DESCRIBED, Described, is_id
+from composer.server import pages, wire
 from composer.server import request_fields as fields
-from composer.server import wire
 from composer.server.auth import LINK_LIFE, Credentials, link_token
 from composer.server.request_fields import Refusal
 from composer.targets.local.records import now_ms
@@ -75,17 +75,16 @@ class Answer:
 
 
 def list_models(call: Call) -> Answer:
-    page = wire.models_page_of(call.query)
+    page = pages.models_page_of(call.query)
     records: Iterable[Record] = ()
-    if not page.types or page.types & families.composition_types():
-        records = call.engine.records_after(
-            page.after_ms, newest_first=page.newest_first, types=page.types, deleted=page.deleted
-        )
-    listed = call.visibility.listed(records, call.project, newest_first=page.newest_first)
+    if page.wants(families.composition_types()):
+        records = call.engine.records_of(page.listing)
+    newest_first = page.listing.newest_first
+    listed = call.visibility.listed(records, call.project, newest_first=newest_first)
     loras: Iterable[Json] = ()
-    if not page.types or page.types & families.lora_types():
+    if page.wants(families.lora_types()):
         found = call.engine.list_models(*families.lora_types())
-        loras = (wire.lora(model, call.project) for model in found)
+        loras = page.in_order(wire.lora(model, call.project) for model in found)
     return Answer(page.answer(map(wire.composition, listed), loras))
 
 
@@ -189,9 +188,12 @@ def _is_dry_run(query: Query) -> bool:
 
 
 def list_jobs(call: Call) -> Answer:
-    jobs = [wire.training_job(job, call.project) for job in call.engine.jobs()]
-    jobs += [_download_job(call, job) for job in call.engine.downloads()]
-    return Answer(wire.jobs_page(call.query, jobs))
+    page = pages.jobs_page_of(call.query)
+    trainings = (wire.training_job(job, call.project) for job in call.engine.jobs_of(page.listing))
+    downloads: Iterable[Json] = ()
+    if wanted := pages.downloads_of(page):
+        downloads = (_download_job(call, job) for job in call.engine.downloads_of(wanted))
+    return Answer(page.answer(trainings, downloads))
 
 
 def get_job(call: Call, id: str) -> Answer:
@@ -249,9 +251,9 @@ def _written(call: Call, id: str) -> Json:
 
 
 def _job(call: Call, id: str) -> Json:
-    for training in call.engine.jobs(id):
+    if training := call.engine.training_job(id):
         return wire.training_job(training, call.project)
-    for download in call.engine.downloads(id):
+    if download := call.engine.download(id):
         return _download_job(call, download)
     raise NotFound(f"no job has the id {id}")
 

@@ -1,31 +1,20 @@
-"""Models, jobs and pages of them as the Scenario API writes them.
+"""Models and jobs as the Scenario API writes them.
 
 Every field that the vendor's own client requires is there: the fields are those of `scenario-sdk`
 2.4.0 (`types/model_retrieve_response`, `types/job_retrieve_response`,
-`types/team_retrieve_limits_response`). The token of a page names the item that the page begins
-after, so that models made or deleted meanwhile shift nothing.
+`types/team_retrieve_limits_response`). `pages` makes pages of them.
 """
 
 from __future__ import annotations
 
-import base64
-import heapq
-import json
-from dataclasses import dataclass
-from datetime import timedelta
-from itertools import dropwhile, islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from composer.lora import families
 from composer.model import DESCRIBED
-from composer.server.request_fields import Refusal, moment
-from composer.targets.local.records import EPOCH, iso, now_ms
+from composer.targets.local.records import iso, now_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
     from composer.model import Concept, Model
-    from composer.server.request_fields import Query
     from composer.targets.local.records import Download, JobRecord, Record
 
 Json: TypeAlias = "dict[str, Any]"
@@ -63,11 +52,6 @@ LIMITS = [
 ]
 NONE_HERE = {"maxCooldown", "minCooldown", "collections", "maxTrainingDatasets", "upload"}
 VALUES = ["apiKeys", "canvasAssets", "collections", "creativeUnits", "projects", "seats"]
-
-
-PRIVACIES, DIRECTIONS = ("private", "public", "unlisted"), ("asc", "desc")
-SORTS = ("createdAt", "score")  # the API has updatedAt for public models only
-STATUSES = ("new", "training", "trained", "failed", "training-canceled", "copying", "deleted")
 
 
 def owner_of(project: str) -> str:
@@ -110,14 +94,18 @@ def minimal(model: Json) -> Json:
 
 def training_job(job: JobRecord, project: str) -> Json:
     """A training job; its composition's id is among the inputs."""
-    family = families.of_type(job.type) or families.default()
     return {
-        **_job(job.id, family.training_job, job.status, job.progress, project),
+        **_job(job.id, training_job_type(job.type), job.status, job.progress, project),
         "statusHistory": [{"status": status, "date": iso(at)} for status, at in job.history],
         "metadata": {"input": {"modelId": job.model}, **_optional(error=job.error)},
         "createdAt": iso(job.created_at),
         "updatedAt": iso(job.updated_at),
     }
+
+
+def training_job_type(composition: str) -> str:
+    """The type of the jobs that train compositions of this type."""
+    return (families.of_type(composition) or families.default()).training_job
 
 
 def download_job(download: Download, url: str | None, project: str) -> Json:
@@ -201,146 +189,3 @@ def _job(id: str, type: str, status: str, progress: float, project: str) -> Json
 
 def _optional(**fields: object) -> Json:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-# --- lists -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ModelsPage:
-    """The page that `GET /models` asks for."""
-
-    size: int
-    last: tuple[str, str] | None  # creation and id of the model that the page begins after
-    newest_first: bool
-    deleted: bool
-    types: frozenset[str]  # empty: all
-    keep: Callable[[Json], bool]
-
-    @property
-    def after_ms(self) -> int | None:
-        """The creation of the last model of the page before, in milliseconds since 1970."""
-        if self.last is None:
-            return None
-        exact = (moment(self.last[0]) - EPOCH) // timedelta(milliseconds=1)
-        return exact + 1 if self.newest_first else exact - 1  # another one may be of this moment
-
-    def answer(self, compositions: Iterable[Json], loras: Iterable[Json]) -> Json:
-        """The page of both; compositions are in its order, and no more of them are taken than it
-        needs."""
-        first = sorted(loras, key=_page_key, reverse=self.newest_first)
-        merged = heapq.merge(compositions, first, key=_page_key, reverse=self.newest_first)
-        return _page("models", filter(self.keep, merged), self.size, self.last, self.newest_first)
-
-
-def models_page_of(query: Query) -> ModelsPage:
-    """What `GET /models` asks for; raises `Refusal`.
-
-    The API ignores a status that it doesn't know, and answers everything, deleted ones too.
-    """
-    status = query.text("status")
-    return ModelsPage(
-        newest_first=_direction(query) == "desc",
-        deleted=status is not None and (status == "deleted" or status not in STATUSES),
-        types=query.one_or_many("type", "types"),
-        keep=_model_filter(query),
-        size=query.number("pageSize", 100, 500),
-        last=_last(query),
-    )
-
-
-def jobs_page(query: Query, jobs: Sequence[Json]) -> Json:
-    """The page of jobs that `GET /jobs` asks for, newest first; raises `Refusal`."""
-    types = query.words("types") or query.words("type")
-    statuses = query.words("status")
-    created, updated = query.moment("createdAfter"), query.moment("updatedAfter")
-    kept = [
-        job
-        for job in jobs
-        if (not types or job["jobType"] in types)
-        and (not statuses or job["status"] in statuses)
-        and (created is None or moment(job["createdAt"]) > created)
-        and (updated is None or moment(job["updatedAt"]) > updated)
-    ]
-    size, last = query.number("pageSize", 50, 100), _last(query)
-    return _page("jobs", sorted(kept, key=_page_key, reverse=True), size, last, newest_first=True)
-
-
-def _direction(query: Query) -> str:
-    sort = query.choice("sortBy", SORTS, "createdAt")
-    if sort == "score" and not (query.text("privacy") and query.text("status")):
-        raise Refusal("sortBy=score needs privacy and status")
-    if query.text("sortBy") != "createdAt" and (
-        query.text("createdAfter") or query.text("createdBefore")
-    ):
-        raise Refusal("createdAfter and createdBefore need sortBy=createdAt")
-    return query.choice("sortDirection", DIRECTIONS, "desc")
-
-
-def _model_filter(query: Query) -> Callable[[Json], bool]:
-    types, status = query.one_or_many("type", "types"), query.text("status")
-    after, before = query.moment("createdAfter"), query.moment("createdBefore")
-    # There is nothing public here, and there are no collections.
-    nothing = query.choice("privacy", PRIVACIES, "private") != "private"
-    nothing = nothing or query.text("collectionId") is not None
-
-    def keep(model: Json) -> bool:
-        created = moment(model["createdAt"])
-        return (
-            not nothing
-            and (not types or model["type"] in types)
-            and (status not in STATUSES or _state(model) == status)
-            and (after is None or created > after)
-            and (before is None or created < before)
-        )
-
-    return keep
-
-
-def _state(model: Json) -> str:
-    return "deleted" if "deletedAt" in model else str(model["status"])
-
-
-def _page(
-    name: str,
-    items: Iterable[Json],
-    size: int,
-    last: tuple[str, str] | None,
-    newest_first: bool,
-) -> Json:
-    """The first `size` of the items after `last`; they are in order, and read only so far."""
-    if last is not None:
-        items = dropwhile(
-            lambda item: last <= _page_key(item) if newest_first else _page_key(item) <= last, items
-        )
-    page = list(islice(items, size + 1))
-    answer: dict[str, Any] = {name: page[:size]}
-    if len(page) > size:
-        answer["nextPaginationToken"] = _token(page[size - 1])
-    return answer
-
-
-def _last(query: Query) -> tuple[str, str] | None:
-    """What the page begins after, from its token; None for the first page."""
-    token = query.text("paginationToken")
-    return None if token is None else _read_token(token)
-
-
-def _page_key(item: Json) -> tuple[str, str]:
-    """By creation; times in this one format sort as text."""
-    return item["createdAt"], item.get("id") or item["jobId"]
-
-
-def _token(item: Json) -> str:
-    return base64.urlsafe_b64encode(json.dumps(_page_key(item)).encode()).decode().rstrip("=")
-
-
-def _read_token(token: str) -> tuple[str, str]:
-    try:
-        padded = token.encode("ascii") + b"=" * (-len(token) % 4)
-        created, id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        if isinstance(created, str) and isinstance(id, str) and moment(created):
-            return created, id
-    except (ValueError, TypeError, RecursionError, Refusal):
-        pass
-    raise Refusal("paginationToken was not issued by this server")

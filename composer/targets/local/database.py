@@ -83,7 +83,22 @@ TYPES = (  # before there was a second model family, every composition was one o
     f" DEFAULT '{families.default().types.composition}'",
     "ALTER TABLE notes ADD COLUMN type TEXT NOT NULL DEFAULT ''",
 )
-STEPS = (TABLES, PROJECTS, OVERLAPS, TYPES)  # each brings a store to the next version
+LISTINGS = (  # what listings, the queue and creations look for, they find by an index
+    "ALTER TABLE models ADD COLUMN state TEXT GENERATED ALWAYS AS"
+    " (CASE WHEN deleted_at IS NULL THEN status ELSE 'deleted' END) VIRTUAL",
+    "ALTER TABLE jobs ADD COLUMN project TEXT NOT NULL DEFAULT ''",  # both are its composition's
+    "ALTER TABLE jobs ADD COLUMN type TEXT NOT NULL DEFAULT ''",
+    "UPDATE jobs SET (project, type) = (SELECT project, type FROM models WHERE id = jobs.model)"
+    " WHERE model IN (SELECT id FROM models)",
+    "CREATE INDEX models_by_id ON models (id COLLATE NOCASE)",
+    "CREATE INDEX models_by_state ON models (project, type, state, created_at, id)",
+    "CREATE INDEX jobs_by_model ON jobs (model)",
+    "CREATE INDEX jobs_by_state ON jobs (project, type, status, created_at, id)",
+    "CREATE INDEX jobs_by_update ON jobs (project, type, status, updated_at, created_at, id)",
+    "CREATE INDEX jobs_waiting ON jobs (queued_at) WHERE status IN ('queued', 'in-progress')",
+    "CREATE INDEX downloads_by_time ON downloads (project, created_at, id)",
+)
+STEPS = (TABLES, PROJECTS, OVERLAPS, TYPES, LISTINGS)  # each brings a store to the next version
 VERSION = len(STEPS)  # of the tables, kept in `user_version`
 
 

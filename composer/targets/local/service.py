@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from composer.model import NOTHING_DESCRIBED, TRAINED, in_order
 from composer.targets.base import Closing
 from composer.targets.local.library import Library, lora_model
 from composer.targets.local.overlaps import Overlaps, lora_file
+from composer.targets.local.paging import all_of
 from composer.targets.local.records import (
     FAILED,
     NEW,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from composer.model import Concept, Content, Described, Job, Model, Parameters
     from composer.targets.local.executors import Executor
     from composer.targets.local.library import Catalog, Lora
+    from composer.targets.local.paging import Listing
     from composer.targets.local.records import Download, JobRecord, Record
 
 
@@ -144,23 +147,14 @@ class Engine(Closing):
         rows = self.store.records(deleted=deleted)
         return [self._current(row) for row in rows if row.project == self._project]
 
-    def records_after(
-        self,
-        after: int | None,
-        *,
-        newest_first: bool,
-        types: Collection[str] = (),
-        deleted: bool = False,
-    ) -> Iterator[Record]:
-        """The project's compositions in order of creation, read from the store as they are taken.
+    def records_of(self, listing: Listing) -> Iterator[Record]:
+        """The project's compositions in a listing's order, read from the store as they are taken.
 
-        They begin after the moment `after` (milliseconds since 1970), or at the first one.
+        Rows in other states than the listing's may be among them: a trained composition counts as
+        `new` if its result is missing, which only a look at the file tells.
         """
-        while rows := self.store.page(
-            self._project, after=after, newest_first=newest_first, types=types, deleted=deleted
-        ):
-            yield from map(self._current, rows)
-            after = rows[-1].created_at
+        stored = self._stored(listing, {NEW: {TRAINED}}, {FAILED: {TRAINING}})
+        return map(self._current, all_of(partial(self.store.page, self._project), stored))
 
     def record(self, id: str) -> Record | None:
         """A composition of the project as a row; None if it does not exist or is deleted."""
@@ -183,13 +177,23 @@ class Engine(Closing):
             raise NotFound(f"the local target has no job {id}")
         return job_answer(self._current_job(record))
 
-    def jobs(self, id: str | None = None) -> list[JobRecord]:
-        """The project's training jobs (or the one of this id) as rows, newest first."""
-        return [self._current_job(job) for job in self.store.jobs(self._project, id)]
+    def training_job(self, id: str) -> JobRecord | None:
+        """A training job of the project as a row; None if it does not exist."""
+        job = self.store.job(id, self._project)
+        return self._current_job(job) if job else None
 
-    def downloads(self, id: str | None = None) -> list[Download]:
-        """The project's downloads (or the one of this id), newest first."""
-        return self.store.downloads(self._project, id)
+    def jobs_of(self, listing: Listing) -> Iterator[JobRecord]:
+        """The project's training jobs, as `records_of` gives compositions."""
+        stored = self._stored(listing, {}, {"failure": {"queued", "in-progress"}})
+        return map(self._current_job, all_of(partial(self.store.jobs_page, self._project), stored))
+
+    def download(self, id: str) -> Download | None:
+        """A download of the project; None if it does not exist."""
+        return self.store.download(id, self._project)
+
+    def downloads_of(self, listing: Listing) -> Iterator[Download]:
+        """The project's downloads in a listing's order."""
+        return all_of(partial(self.store.downloads_page, self._project), listing)
 
     def add_download(self, id: str, composition: str) -> None:
         """Record a request to download a result; `id` is that of the download's job."""
@@ -218,7 +222,6 @@ class Engine(Closing):
 
         `pull` may make a file a hard link: whoever edits it edits the stored result.
         """
-        made = {job.id: job.updated_at for job in self.store.jobs(self._project, None)}
         words = {}
         for row in self.store.records():
             if row.project != self._project or row.status != TRAINED:
@@ -228,7 +231,7 @@ class Engine(Closing):
             at = self._folder.result(row.id).lstat().st_mtime_ns // 1_000_000
             if size != row.size:
                 words[row.id] = f"the stored result of {row.id} ({row.name}) was changed"
-            elif at > made.get(row.job or "", at) + _COARSE:
+            elif (job := self.store.job(row.job or "")) and at > job.updated_at + _COARSE:
                 words[row.id] = f"the stored result of {row.id} ({row.name}) was written to later"
         return words
 
@@ -392,6 +395,19 @@ class Engine(Closing):
     def _current_job(self, job: JobRecord) -> JobRecord:
         trouble = self._trouble() if job.status in ("queued", "in-progress") else None
         return replace(job, status="failure", error=trouble) if trouble else job
+
+    def _stored(
+        self,
+        listing: Listing,
+        always: Mapping[str, set[str]],
+        in_trouble: Mapping[str, set[str]],
+    ) -> Listing:
+        """The listing with all states of rows which may be shown as one that it asks for."""
+        if listing.states is None:
+            return listing
+        may_be = {**always, **(in_trouble if self._trouble() else {})}
+        more = (may_be.get(state, set()) for state in listing.states)
+        return replace(listing, states=listing.states.union(*more))
 
     def _trouble(self) -> str | None:
         """Why the worker can't carry out any job, nor record that; None if it can."""

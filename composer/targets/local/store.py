@@ -10,7 +10,6 @@ import json
 import sqlite3
 import threading
 from contextlib import contextmanager
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from composer.errors import TargetError, Unreachable
@@ -21,6 +20,7 @@ from composer.targets.local.database import (
     open_for_writing,
     translated_errors,
 )
+from composer.targets.local.paging import Listing, rows_of
 from composer.targets.local.records import (
     Download,
     JobRecord,
@@ -46,14 +46,12 @@ if TYPE_CHECKING:
 ALL = """SELECT models.*, jobs.progress, jobs.started_at, jobs.error, jobs.status AS job_status
     FROM models LEFT JOIN jobs ON jobs.id = models.job"""
 ALIVE = f"{ALL} WHERE models.deleted_at IS NULL"
-JOBS = "SELECT jobs.*, models.type FROM jobs JOIN models ON models.id = jobs.model"
 WAITING = """SELECT jobs.id, jobs.model FROM jobs JOIN models
     ON models.id = jobs.model AND models.job = jobs.id AND models.deleted_at IS NULL
     WHERE jobs.status IN ('queued', 'in-progress')
     AND jobs.id NOT IN (SELECT value FROM json_each(?))
     ORDER BY jobs.queued_at, models.created_at LIMIT 1"""
 
-PAGE = 500  # compositions that are read at once
 _NOTE = 1.0  # seconds to wait before a note is left out
 
 
@@ -126,32 +124,12 @@ class Store:
             rows = db.execute(f"{ALL if deleted else ALIVE} ORDER BY models.created_at DESC")
             return [to_record(row) for row in rows if is_id(row["id"])]
 
-    def page(
-        self,
-        project: str,
-        *,
-        after: int | None = None,
-        newest_first: bool = True,
-        types: Collection[str] = (),
-        deleted: bool = False,
-    ) -> list[Record]:
-        """The next compositions of a project in order of their creation, at most `PAGE`.
-
-        `after` is the moment of the last one that was read before. Without `types` those of all
-        types; deleted ones only on request.
-        """
-        later, direction = ("<", "DESC") if newest_first else (">", "ASC")
-        conditions = {
-            "models.project = ?": [project],
-            f"models.type IN ({', '.join('?' * len(types))})": [*types] or None,
-            "models.deleted_at IS NULL": None if deleted else [],
-            f"models.created_at {later} ?": None if after is None else [after],
-        }
-        used = {sql: values for sql, values in conditions.items() if values is not None}
-        sql = f"{ALL} WHERE {' AND '.join(used)} ORDER BY models.created_at {direction} LIMIT ?"
+    def page(self, project: str, listing: Listing) -> list[Record]:
+        """The next compositions of a project in a listing's order."""
         with self._reading() as db:
-            rows = db.execute(sql, [*chain(*used.values()), PAGE])
-            return [to_record(row) for row in rows if is_id(row["id"])]
+            ids = rows_of(db, "models", project, listing)
+            rows = (db.execute(f"{ALL} WHERE models.id = ?", (id,)).fetchone() for id in ids)
+            return [to_record(row) for row in rows]
 
     def record(self, id: str) -> Record | None:
         """A composition; None if it does not exist or is deleted."""
@@ -231,20 +209,22 @@ class Store:
 
     # --- jobs ----------------------------------------------------------------------------
 
-    def job(self, id: str) -> JobRecord | None:
-        """A job, also of a deleted composition; None if it does not exist."""
+    def job(self, id: str, project: str | None = None) -> JobRecord | None:
+        """A job, also of a deleted composition; None if it does not exist, or not in the project.
+
+        Without a `project`, any project's.
+        """
         with self._reading() as db:
-            row = db.execute(f"{JOBS} WHERE jobs.id = ?", (id,)).fetchone()
+            sql = "SELECT * FROM jobs WHERE id = ? AND project = coalesce(?, project)"
+            row = db.execute(sql, (id, project)).fetchone()
             return None if row is None else to_job(row)
 
-    def jobs(self, project: str, id: str | None) -> list[JobRecord]:
-        """A project's training jobs, also of deleted compositions; all, or the one of this id."""
+    def jobs_page(self, project: str, listing: Listing) -> list[JobRecord]:
+        """The next training jobs of a project, also of deleted compositions."""
         with self._reading() as db:
-            sql = (
-                f"{JOBS} WHERE models.project = ? AND jobs.id = coalesce(?, jobs.id)"
-                " ORDER BY jobs.created_at DESC, jobs.id DESC"
-            )
-            return [to_job(row) for row in db.execute(sql, (project, id))]
+            ids = rows_of(db, "jobs", project, listing)
+            rows = (db.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone() for id in ids)
+            return [to_job(row) for row in rows]
 
     def queue(self, id: str, job: str, parameters: Parameters) -> bool:
         """Queue the composition's job, also if it ran before; False if it is training already."""
@@ -257,8 +237,10 @@ class Store:
             ).rowcount
             if changed:
                 db.execute(
-                    "INSERT OR IGNORE INTO jobs VALUES (?, ?, '', 0, NULL, '[]', ?, ?, ?, NULL)",
-                    (job, id, at, at, at),
+                    "INSERT OR IGNORE INTO jobs (id, model, project, type, status, progress,"
+                    " history, created_at, updated_at, queued_at)"
+                    " SELECT ?, id, project, type, '', 0, '[]', ?, ?, ? FROM models WHERE id = ?",
+                    (job, at, at, at, id),
                 )
                 db.execute("UPDATE jobs SET queued_at = ? WHERE id = ?", (at, job))
                 advance(db, job, "queued", progress=0.0)
@@ -336,14 +318,19 @@ class Store:
             sql = "INSERT INTO downloads VALUES (?, ?, ?, ?)"
             db.execute(sql, (id, model, project, now_ms()))
 
-    def downloads(self, project: str, id: str | None) -> list[Download]:
-        """A project's downloads, newest first; all, or the one of this id."""
+    def download(self, id: str, project: str) -> Download | None:
+        """A download of a project; None if it does not exist."""
         with self._reading() as db:
-            sql = (
-                "SELECT * FROM downloads WHERE project = ? AND id = coalesce(?, id)"
-                " ORDER BY created_at DESC, id DESC"
-            )
-            return [to_download(row) for row in db.execute(sql, (project, id))]
+            sql = "SELECT * FROM downloads WHERE id = ? AND project = ?"
+            row = db.execute(sql, (id, project)).fetchone()
+            return None if row is None else to_download(row)
+
+    def downloads_page(self, project: str, listing: Listing) -> list[Download]:
+        """The next downloads of a project."""
+        with self._reading() as db:
+            ids = rows_of(db, "downloads", project, listing)
+            sql = "SELECT * FROM downloads WHERE id = ?"
+            return [to_download(db.execute(sql, (id,)).fetchone()) for id in ids]
 
     # --- notes on LoRA files -------------------------------------------------------------
 

@@ -466,3 +466,39 @@ def test_a_job_that_is_under_way_is_not_taken_again(store: Store) -> None:
     assert store.claim(["job_a"]).id == second  # type: ignore[union-attr]
     assert not store.waiting(["job_b", "job_a"])
     assert store.claim(["job_a", "job_b"]) is None
+
+
+def test_a_long_history_costs_the_next_job_nothing(store: Store) -> None:
+    """Nor creating a composition, nor deleting one: counted in steps of SQLite's machine."""
+
+    def cost(job: str) -> int:
+        counted = 0
+
+        def step() -> None:
+            nonlocal counted
+            counted += 1
+
+        store._connection.set_progress_handler(step, 1)
+        id = queued(store, job)
+        assert store.waiting()
+        assert store.claim() is not None
+        store.cancel(id)
+        store.delete(id, nothing)
+        store._connection.set_progress_handler(None, 1)
+        return counted
+
+    first = cost("job_a")
+    with store._writing() as db:
+        for number in range(1000):
+            values = (f"model_x{number}", f"job_x{number}", number)
+            db.execute(
+                "INSERT INTO models (id, name, concepts, status, tags, job, created_at, updated_at)"
+                " VALUES (?, 'K', '[]', 'failed', '[]', ?, ?, 0)",
+                values,
+            )
+            db.execute(
+                "INSERT INTO jobs (model, id, status, progress, history, created_at, updated_at,"
+                " queued_at) VALUES (?, ?, 'failure', 0, '[]', ?, 0, 0)",
+                values,
+            )
+    assert cost("job_b") < 1.5 * first
