@@ -163,6 +163,8 @@ def _refusal(status: int, message: str, *, hint: str | None = None) -> Response:
     if hint:
         body["details"] = {"hint": hint}
     response = _json(Answer(body, status))
+    if status == 503:  # another process writes to the database
+        response.headers["Retry-After"] = "1"
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="compose", charset="UTF-8"'
     return response

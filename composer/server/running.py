@@ -1,25 +1,23 @@
-"""The socket, and waitress behind it: the only module that knows how HTTP is read.
+"""The server: the socket, the app behind it, and its log.
 
 `compose serve` makes a `Server` and runs it; tests do so in a thread.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import socket
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from waitress import wasyncore  # type: ignore[import-untyped]
-from waitress.channel import ClientDisconnected, HTTPChannel  # type: ignore[import-untyped]
-from waitress.server import create_server  # type: ignore[import-untyped]
-from waitress.task import ErrorTask  # type: ignore[import-untyped]
+from waitress.channel import ClientDisconnected  # type: ignore[import-untyped]
 
 from composer.errors import TargetError
-from composer.server.app import LARGEST_BODY, create_app
+from composer.server.app import create_app
 from composer.server.auth import is_loopback
+from composer.server.connections import Limits, listen
 from composer.server.handlers import Visibility
 from composer.text import shorten, visible
 
@@ -33,31 +31,8 @@ Environ: TypeAlias = "dict[str, Any]"
 StartResponse: TypeAlias = "Callable[..., Any]"
 App: TypeAlias = "Callable[[Environ, StartResponse], Iterable[bytes]]"
 
-THREADS = 16
-HEADERS = 64 * 1024  # bytes
-# A body that is somewhat too large is read all the same: a client that still sends reads no answer.
-LARGEST_READ = 8 * LARGEST_BODY
 WAKE_INTERVAL = 0.5  # seconds
-
-
-class _Refusal(ErrorTask):  # type: ignore[misc]
-    """A request that is not HTTP, or too large: answered as all refusals are."""
-
-    def execute(self) -> None:
-        error = self.request.error
-        code = 400 if error.code == 501 else error.code  # an encoding that we don't read
-        body = json.dumps({"error": f"{error.reason}: {error.body}"}).encode()
-        self.status = f"{code} {error.reason}"
-        self.response_headers.append(("Content-Type", "application/json"))
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
-
-
-class _Channel(HTTPChannel):  # type: ignore[misc]
-    """A connection."""
-
-    error_task_class = _Refusal
+DEFAULT_LIMITS = Limits()
 
 
 class Faults(Protocol):
@@ -85,6 +60,7 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 0,
         faults: Faults | None = None,
+        limits: Limits = DEFAULT_LIMITS,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Bind; port 0 takes any that is free. `log` is given a line for each request.
@@ -99,7 +75,8 @@ class Server:
         if faults:
             app = faults.wrap(app, engine, log)
         self._map: dict[int, Any] = {}
-        self._server = _listen(logged(app, log), self._socket, self._map)
+        note_refused = partial(_note_refused, log)
+        self._server = listen(logged(app, log), self._socket, self._map, limits, note_refused)
         self._stopping = False
 
     @property
@@ -117,7 +94,7 @@ class Server:
         """Serve until `stop` is called, or an interrupt is raised in this thread."""
         try:
             while not self._stopping:
-                wasyncore.loop(timeout=WAKE_INTERVAL, map=self._map, count=1)
+                wasyncore.loop(timeout=WAKE_INTERVAL, use_poll=True, map=self._map, count=1)
         finally:
             self._close()
 
@@ -159,31 +136,17 @@ def logged(app: App, log: Callable[[str], None]) -> App:
     return run
 
 
+def _note_refused(log: Callable[[str], None], environ: Environ) -> None:
+    method, path = method_and_path(environ)
+    log(f"{method} {path} 429 0 ms")
+
+
 def method_and_path(environ: Environ) -> tuple[str, str]:
     """What a log may tell of a request: no query, no header, and of a link only its job."""
     path = str(environ.get("PATH_INFO", "")).encode("latin-1").decode("utf-8", "replace")
     if path.startswith("/v1/downloads/"):
         path = path.rpartition("/")[0] + "/…"
     return visible(shorten(str(environ["REQUEST_METHOD"]), 32)), visible(shorten(path, 300))
-
-
-def _listen(app: App, bound: socket.socket, map: dict[int, Any]) -> Any:
-    # Its own messages are about sockets; those of the app are about requests.
-    for name in ("waitress", "waitress.queue"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    server = create_server(
-        app,
-        map=map,
-        sockets=[bound],
-        threads=THREADS,
-        ident="compose",
-        max_request_body_size=LARGEST_READ,
-        max_request_header_size=HEADERS,
-        connection_limit=500,
-        log_socket_errors=False,
-    )
-    server.channel_class = _Channel
-    return server
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -19,7 +19,7 @@ from support.engine_files import PATIENCE, write_lora
 from support.serving import basic
 from support.shapes import check_refusal, refused
 
-from composer.server.running import HEADERS
+from composer.server.connections import HEADERS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,7 +26,7 @@ import requests
 from support.engine_files import PATIENCE, free
 
 from composer.server.auth import Credentials
-from composer.server.running import Server
+from composer.server.running import DEFAULT_LIMITS, Server
 from composer.server.testing.fault_middleware import FaultInjection
 from composer.server.testing.fault_script import read_script
 from composer.targets.local.service import Engine
@@ -34,6 +34,8 @@ from composer.targets.local.service import Engine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from composer.server.connections import Limits
 
 KEY, SECRET = "key_for-tests", "secret_for-tests"
 
@@ -243,6 +245,7 @@ def thread(
     *,
     faults: Sequence[Mapping[str, Any]] = (),
     free_space: Callable[[Path], int] = free,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[Served]:
     """The same in a thread of this process, on an engine with its state in `root/state`."""
     log, lines = root / "faults.jsonl", list[str]()
@@ -253,6 +256,7 @@ def thread(
             engine,
             Credentials(KEY, SECRET),
             faults=FaultInjection(script, log),
+            limits=limits,
             log=lines.append,
         )
         running = threading.Thread(target=server.run, name="compose-serve")
