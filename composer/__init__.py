@@ -15,9 +15,9 @@ costs little.
 from __future__ import annotations
 
 import logging
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from composer.late import late_names
 from composer.version import __version__
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ _NAMES = {
     "targets.base": ("Target",),
     "targets.kind": ("TargetOptions",),
 }
-_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "Action",
@@ -110,13 +109,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = late_names(__name__, _NAMES)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), *__all__})

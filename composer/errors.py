@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,8 +61,7 @@ def gravest(statuses: Iterable[int]) -> int:
     return next((int(s) for s in _PRIORITY if s in given), max(given, default=0))
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
+class Problem(NamedTuple):
     """A problem in a file: where (1-based; 0 if unknown), what is wrong, and what to do.
 
     `code` is stable (`E103`).

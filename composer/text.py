@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from difflib import get_close_matches
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -22,11 +21,11 @@ LOCK_NAME = "compose.lock"  # the lock's file name, in the project's root
 RECIPES_FOLDER = "recipes"  # below the root
 
 # Control characters, the line separators of Unicode, lone surrogates and noncharacters.
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]")
+_CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]"
 # Those that change the text direction (Unicode's Bidi_Control and the older six).
 BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f]")
 
-UNSAFE = re.compile(f"{CONTROL.pattern}|{BIDI.pattern}")
+UNSAFE = re.compile(f"{_CONTROL}|{BIDI.pattern}")
 # Commands to a CI runner: `::error` where a line begins, `##[error]` and `##vso[` anywhere.
 _COMMAND = r"(?<=#)#|\A\s*:(?=:)"
 _HIDDEN = re.compile(f"{UNSAFE.pattern}|{_COMMAND}")
@@ -102,6 +101,8 @@ def did_you_mean(word: str, options: Iterable[str], *, likeness: float = 0.6) ->
     """
     if len(word) > _LONGEST_WORD:
         return None
+    from difflib import get_close_matches  # only a wrong word needs it
+
     folded = {option.casefold(): option for option in options}
     close = get_close_matches(word.casefold(), folded, n=1, cutoff=likeness)
     return folded[close[0]] if close else None

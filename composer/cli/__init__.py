@@ -6,6 +6,7 @@ without what only other commands need.
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from composer.cli.main import guarded
@@ -15,4 +16,6 @@ from composer.cli.signals import leave_at_second_signal
 def run() -> None:
     """The entry point `compose`."""
     leave_at_second_signal()
-    sys.exit(guarded(sys.argv[1:]))
+    status = guarded(sys.argv[1:])
+    gc.freeze()  # what ends with the process needs no collection
+    sys.exit(status)

@@ -11,6 +11,7 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.project import open_project, open_target
+from composer.cli.selection import change_selection_options, output_option
 from composer.cli.signals import graceful
 from composer.cli.terminal import Progress, emit, is_live
 from composer.errors import ExitStatus
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
 
 @click.command("apply")
-@opt.change_selection_options
+@change_selection_options
 @opt.applying_target_options
-@opt.output_option("text", "json")
+@output_option("text", "json")
 @opt.apply_options
 @opt.list_all
 @opt.dry_running

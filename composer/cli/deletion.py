@@ -11,6 +11,7 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.project import chosen_key, open_local, open_project, open_target
+from composer.cli.selection import selection_options
 from composer.cli.terminal import Progress, emit
 from composer.errors import ExitStatus, Refused, UsageError
 from composer.output import results
@@ -108,7 +109,7 @@ def destroy_command(
 
 
 @click.command("prune")
-@opt.selection_options
+@selection_options
 @opt.target_options
 @click.option(
     "--local",

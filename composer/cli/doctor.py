@@ -9,6 +9,7 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.project import open_project
+from composer.cli.selection import output_option
 from composer.cli.terminal import emit
 from composer.errors import gravest
 from composer.output import results
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("doctor")
 @opt.target_options
-@opt.output_option("text", "json")
+@output_option("text", "json")
 @click.option("--offline", is_flag=True, help="Don't contact the target.")
 def doctor_command(target_options: TargetOptions, output_format: str, offline: bool) -> int:
     """Check the environment, the project, the LoRA library, the local database and the target.

@@ -11,11 +11,12 @@ from composer.cli import options as opt
 from composer.cli.options import lora_argument
 from composer.cli.output_files import check_page, write_copy
 from composer.cli.project import open_local, open_project
+from composer.cli.selection import output_option
 from composer.cli.terminal import Meter, emit
 from composer.errors import UsageError
 from composer.output.inspect import as_json, text
 from composer.output.inspect_html import page
-from composer.project.options import Selection
+from composer.project import Selection
 from composer.project.sources import find
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     help="Folder with your LoRA files [env: COMPOSE_LIBRARY].",
 )
 @opt.skipping
-@opt.output_option("text", "json")
+@output_option("text", "json")
 @click.option(
     "--html",
     type=click.Path(path_type=Path),

@@ -12,6 +12,7 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.project import open_project, open_target
+from composer.cli.selection import gathered, output_option, selection_options
 from composer.cli.terminal import emit
 from composer.errors import UsageError
 from composer.lock import LOCK_NAME
@@ -40,7 +41,7 @@ class Mode:
     merge: tuple[Path, Path, Path] | None
 
 
-mode_options = opt.gathered(
+mode_options = gathered(
     Mode,
     "mode",
     click.option(
@@ -73,9 +74,9 @@ mode_options = opt.gathered(
 
 
 @click.command("lock")
-@opt.selection_options
+@selection_options
 @opt.target_options
-@opt.output_option("text", "json")
+@output_option("text", "json")
 @mode_options
 @opt.writing_options
 def lock_command(

@@ -8,6 +8,7 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.project import open_project, open_target
+from composer.cli.selection import output_option, path_argument
 from composer.cli.terminal import emit
 from composer.output import results
 from composer.text import visible
@@ -27,10 +28,10 @@ def _known(context: click.Context, parameter: click.Parameter, type: str | None)
 
 
 @click.command("models")
-@opt.path_argument
+@path_argument
 @opt.target_options
 @click.option("--type", "type_", metavar="TYPE", callback=_known, help="Only models of this type.")
-@opt.output_option("text", "json")
+@output_option("text", "json")
 def models_command(
     selection: Selection, target_options: TargetOptions, type_: str | None, output_format: str
 ) -> int:

@@ -7,27 +7,27 @@ from __future__ import annotations
 import functools
 import re
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from composer.cli.selection import gathered
 from composer.errors import UsageError
 from composer.files.delivery import check_input_link
-from composer.project import ApplyOptions, PlanOptions, Selection
+from composer.project import ApplyOptions, PlanOptions
 from composer.targets.kind import TargetOptions as TargetOptions
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from click.types import OptionHelpExtra
 
+    from composer.cli.selection import Command
     from composer.project import Project
-
-    Command = Callable[..., Any]
 
 
 class NumberOption(click.Option):
@@ -48,57 +48,6 @@ class NumberOption(click.Option):
                 words = f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
                 raise click.BadParameter(f"{visible(str(value))} must be {words}", ctx, self)
         return super().type_cast_value(ctx, value)
-
-
-def gathered(
-    cls: type, name: str, *options: Callable[[Command], Command]
-) -> Callable[[Command], Command]:
-    """A decorator that adds these options, and hands them over as one value."""
-
-    def decorate(command: Command) -> Command:
-        @functools.wraps(command)
-        def wrapper(**given: Any) -> Any:
-            names = [field.name for field in fields(cls) if field.name in given]
-            values = {name: given.pop(name) for name in names}
-            return command(**{name: cls(**values)}, **given)
-
-        decorated: Command = wrapper
-        for option in reversed(options):
-            decorated = option(decorated)
-        return decorated
-
-    return decorate
-
-
-_paths = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-path_argument = gathered(Selection, "selection", _paths)
-_selecting = (
-    _paths,
-    click.option(
-        "--include",
-        multiple=True,
-        metavar="GLOB",
-        help="Only recipe files that match this pattern. Repeatable.",
-    ),
-    click.option(
-        "--exclude",
-        multiple=True,
-        metavar="GLOB",
-        help="Skip recipe files that match this pattern. Repeatable.",
-    ),
-)
-selection_options = gathered(Selection, "selection", *_selecting)
-change_selection_options = gathered(
-    Selection,
-    "selection",
-    *_selecting,
-    click.option(
-        "--since",
-        metavar="GIT_REF",
-        help="Only recipe files that differ from this git revision, committed or not. A recipe "
-        "whose LoRAs alone changed is left out.",
-    ),
-)
 
 
 def _library(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
@@ -134,19 +83,6 @@ executor = click.option(
 )
 target_options = gathered(TargetOptions, "target_options", *_TARGET)
 applying_target_options = gathered(TargetOptions, "target_options", *_TARGET, executor)
-
-
-def output_option(*formats: str) -> Callable[[Command], Command]:
-    """`-o`: how data is printed; the first is the default."""
-    return click.option(
-        "-o",
-        "--output",
-        "output_format",
-        type=click.Choice(formats),
-        default=formats[0],
-        show_default=True,
-        help="Output format.",
-    )
 
 
 allow_empty = click.option(

@@ -8,6 +8,7 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.project import chosen_key, open_project
+from composer.cli.selection import output_option
 from composer.errors import ExitStatus
 from composer.lock import plain_content
 from composer.output import results
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 @click.command("output")
 @click.argument("recipe", required=False)
 @opt.target_options
-@opt.output_option("text", "json")
+@output_option("text", "json")
 def output_command(recipe: str | None, target_options: TargetOptions, output_format: str) -> int:
     """Print the model id of a recipe, its concepts, and how to generate an image with it.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from composer.cli.options import gathered
+from composer.cli.selection import gathered
 from composer.errors import ComposeError, TargetError, UsageError
 from composer.files.atomic import no_link
 from composer.files.delivery import check_folder, check_output_link, replacing, unwritable
@@ -22,7 +22,7 @@ from composer.text import RECIPES_FOLDER, visible
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from composer.cli.options import Command
+    from composer.cli.selection import Command
     from composer.project import Selection
 
 

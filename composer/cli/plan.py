@@ -12,6 +12,7 @@ import click
 from composer.cli import options as opt
 from composer.cli.output_files import copy_options
 from composer.cli.project import open_project, open_target
+from composer.cli.selection import change_selection_options, output_option
 from composer.cli.terminal import emit
 from composer.errors import ExitStatus, InvalidInput, UsageError
 from composer.lock import read_conflicted, read_lock
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
 
 @click.command("plan")
-@opt.change_selection_options
+@change_selection_options
 @opt.target_options
-@opt.output_option(*PLAN_FORMATS)
+@output_option(*PLAN_FORMATS)
 @copy_options
 @click.option(
     "--markdown-size",

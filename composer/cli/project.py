@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from composer.errors import UsageError
+from composer.cli.selection import refuse_nothing
 from composer.files.state import VARIABLE
 from composer.lock import read_lock
 from composer.project import Project, sources
-from composer.project.options import ALL_RECIPES
+from composer.project.selection import ALL_RECIPES
 from composer.targets import registry
 from composer.targets.registry import choose
-from composer.text import RECIPES_FOLDER, visible
+from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
     from pathlib import Path
 
     from composer.model import Lock
@@ -53,23 +53,6 @@ def open_project(
         refuse_nothing(project, project.files)
     assert not check or project.recipes is not None  # so that a problem in a file comes first
     return project
-
-
-def refuse_nothing(project: Project, files: Collection[Path]) -> None:
-    """Raise `UsageError` if there are no files: a pattern or folder may be wrong."""
-    if files:
-        return
-    selection = project.selection
-    paths = selection.paths or (project.root / RECIPES_FOLDER,)
-    where = ", ".join(visible(str(path)) for path in paths)
-    given = [f"--include {visible(glob)!r}" for glob in selection.include]
-    given += [f"--exclude {visible(glob)!r}" for glob in selection.exclude]
-    raise UsageError(
-        f"no recipes found in {where}" + (f" with {' '.join(given)}" if given else ""),
-        hint=f"patterns match paths such as {RECIPES_FOLDER}/tutorial/ink.yaml"
-        if given
-        else "a recipe is a file that ends in .yaml or .yml; name its folder",
-    )
 
 
 LOCAL = registry.DEFAULT.name

@@ -8,6 +8,7 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.project import open_project, open_target
+from composer.cli.selection import output_option, selection_options
 from composer.cli.terminal import emit
 from composer.errors import ExitStatus
 from composer.output import results
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 
 @click.command("status")
-@opt.selection_options
+@selection_options
 @opt.target_options
-@opt.output_option("text", "json")
+@output_option("text", "json")
 @click.option(
     "--detailed-exitcode",
     is_flag=True,

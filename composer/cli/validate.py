@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from composer.cli.options import change_selection_options, output_option
-from composer.cli.project import refuse_nothing
+from composer.cli.selection import change_selection_options, output_option, refuse_nothing
 from composer.cli.terminal import emit
 from composer.errors import ExitStatus, InvalidInput
 from composer.output import problems
@@ -34,7 +33,6 @@ def validate_command(selection: Selection, output_format: str) -> int:
     PATHS are recipe files or folders. The default is the folder recipes/.
     """
     project = Project(".", selection)
-    render = {"json": problems.as_json, "github": problems.github, "sarif": problems.sarif}
     try:
         listed, files = project.validate(), project.checked_files
     except InvalidInput as bad:
@@ -49,5 +47,8 @@ def validate_command(selection: Selection, output_format: str) -> int:
     if output_format == "text":
         emit(lambda color: problems.text(listed, files=len(files), color=color))
     else:
+        from composer.output import problem_formats as formats
+
+        render = {"json": formats.as_json, "github": formats.github, "sarif": formats.sarif}
         click.echo(render[output_format](listed), nl=False)
     return ExitStatus.INVALID if listed else 0

@@ -1,9 +1,14 @@
 """The lock: `compose.lock`, and the journal in the state folder.
 
-`read_lock` and `remember` read. An apply writes to a `Ledger`, while it holds `only_one`.
+`read_lock` and `remember` read. An apply writes to a `Ledger`, while it holds `only_one` of
+`files.state`. What only writes or merges is imported when it is first used.
 """
 
-from composer.files.state import only_one
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from composer.late import late_names
 from composer.lock.codec import Plain, plain_content, plain_entry, plain_parameters
 from composer.lock.document import (
     dump,
@@ -15,10 +20,18 @@ from composer.lock.document import (
     refuse_large,
     write_lock,
 )
-from composer.lock.journal import Journal, remember
-from composer.lock.ledger import Ledger, steady_clock
-from composer.lock.merge import flattened, merge_locks, read_conflicted, read_merged, undecided
 from composer.text import LOCK_NAME
+
+if TYPE_CHECKING:
+    from composer.lock.journal import Journal, remember
+    from composer.lock.ledger import Ledger, steady_clock
+    from composer.lock.merge import (
+        flattened,
+        merge_locks,
+        read_conflicted,
+        read_merged,
+        undecided,
+    )
 
 __all__ = [
     "LOCK_NAME",
@@ -30,7 +43,6 @@ __all__ = [
     "has_markers",
     "lock_text",
     "merge_locks",
-    "only_one",
     "parse",
     "plain_content",
     "plain_entry",
@@ -45,3 +57,12 @@ __all__ = [
     "undecided",
     "write_lock",
 ]
+
+__getattr__ = late_names(
+    __name__,
+    {
+        "journal": ("Journal", "remember"),
+        "ledger": ("Ledger", "steady_clock"),
+        "merge": ("flattened", "merge_locks", "read_conflicted", "read_merged", "undecided"),
+    },
+)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from composer.errors import InvalidInput
-from composer.files.repository import git
+from composer.files.git import git
 from composer.lock.candidates import flat
 from composer.lock.document import BASE, MIDDLE, OURS, THEIRS, has_markers, lock_text, parse
 from composer.model import Entry, Lock, TargetLock

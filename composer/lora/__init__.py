@@ -10,10 +10,10 @@ used, so that the modules without arrays stay usable where numpy is not installe
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from composer.errors import BadLora
+from composer.late import late_names
 
 if TYPE_CHECKING:
     from composer.lora.analysis import inspect
@@ -35,24 +35,13 @@ __all__ = [
     "read",
 ]
 
-_MODULES = {
-    "Inspection": "inspection",
-    "LoraFile": "reading",
-    "LoraInfo": "inspection",
-    "Merged": "merging",
-    "Mix": "inspection",
-    "CompositionReport": "composition",
-    "compose": "composition",
-    "composed_size": "composition",
-    "inspect": "analysis",
-    "merge": "merging",
-    "read": "reading",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = late_names(
+    __name__,
+    {
+        "analysis": ("inspect",),
+        "composition": ("CompositionReport", "compose", "composed_size"),
+        "inspection": ("Inspection", "LoraInfo", "Mix"),
+        "merging": ("Merged", "merge"),
+        "reading": ("LoraFile", "read"),
+    },
+)

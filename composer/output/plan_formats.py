@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from composer.errors import Problem
-from composer.output import problems
+from composer.output import problem_formats
 from composer.output.findings import ERROR, NOTICE, WARNING, Finding, annotated, log
 from composer.output.markdown import COMMENT
 from composer.output.plan_json import as_json
@@ -101,12 +101,12 @@ PLAN_FORMATS: Mapping[str, Callable[[PlanView], str]] = MappingProxyType(
 # What stands in the place of a plan: a function of the problems, the files read and the budget.
 INVALID_FORMATS: Mapping[str, Callable[[Sequence[Problem], int, Budget], str]] = MappingProxyType(
     {
-        "json": lambda listed, files, budget: problems.as_json(listed),
-        "markdown": lambda listed, files, budget: problems.markdown(
+        "json": lambda listed, files, budget: problem_formats.as_json(listed),
+        "markdown": lambda listed, files, budget: problem_formats.markdown(
             listed, files=files, budget=budget
         ),
-        "github": lambda listed, files, budget: f"{problems.github(listed)}\n",
-        "sarif": lambda listed, files, budget: problems.sarif(listed, RULES),
+        "github": lambda listed, files, budget: f"{problem_formats.github(listed)}\n",
+        "sarif": lambda listed, files, budget: problem_formats.sarif(listed, RULES),
     }
 )
 

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from composer.project.options import ApplyOptions, PlanOptions, Selection
+from composer.late import late_names
 from composer.project.project import Project
+from composer.project.selection import Selection
 
 if TYPE_CHECKING:
+    from composer.project.options import ApplyOptions, PlanOptions
     from composer.project.planning import ReviewedPlan
 
 __all__ = ["ApplyOptions", "PlanOptions", "Project", "ReviewedPlan", "Selection"]
 
-
-def __getattr__(name: str) -> object:
-    if name != "ReviewedPlan":  # it brings every output format along: imported when it is used
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from composer.project.planning import ReviewedPlan
-
-    return ReviewedPlan
+# They bring the planner along, and one of them every output format.
+__getattr__ = late_names(
+    __name__, {"options": ("ApplyOptions", "PlanOptions"), "planning": ("ReviewedPlan",)}
+)

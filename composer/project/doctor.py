@@ -22,7 +22,8 @@ from composer.errors import (
     UsageError,
 )
 from composer.files.delivery import MARGIN
-from composer.files.repository import find_git, read_inside
+from composer.files.git import find_git
+from composer.files.repository import read_inside
 from composer.files.state import (
     NOWHERE,
     SET_HINT,

@@ -22,35 +22,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """Which recipe files are meant: files or folders, and globs relative to the project's root.
-
-    Without paths: the folder `recipes/`. `since` is a git revision: of these files, those that git
-    does not have in it as they are now.
-    """
-
-    paths: tuple[Path, ...] = ()
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    since: str | None = None
-
-    @property
-    def names_files(self) -> bool:
-        """Whether paths or globs choose among the project's recipe files."""
-        return bool(self.paths or self.include or self.exclude)
-
-    @property
-    def why_left_out(self) -> str:
-        """Why the other recipes of the project are not meant."""
-        named = ["not named by a path or pattern"] if self.names_files else []
-        since = [f"not changed since {self.since}"] if self.since is not None else []
-        return ", or ".join([*since, *named])
-
-
-ALL_RECIPES = Selection()
-
-
-@dataclass(frozen=True, slots=True)
 class PlanOptions(Options):
     """How to plan. `locked` refuses a plan that adds or moves a pin; the `allow_` flags allow what
     a guard would refuse. `Project` fills in `selected` and `why_left_out`.

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from composer.errors import ComposeError, InvalidInput, UsageError
 from composer.files.delivery import check_output_link
-from composer.files.repository import RevisionOption, commit_of, git
+from composer.files.git import git
+from composer.files.revisions import RevisionOption, commit_of
 from composer.lock import LOCK_NAME, read_file, read_merged, refuse_large, remember
 from composer.model import Lock
 from composer.output.plan_formats import PLAN_FORMATS

@@ -14,16 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from composer.errors import InvalidInput
-from composer.files.state import VARIABLE, prepare_state, state_dir
-from composer.lock import only_one, read_lock
-from composer.planner import LeftOut
-from composer.project.options import (
-    ALL_RECIPES,
-    APPLY_DEFAULTS,
-    PLAN_DEFAULTS,
-    PlanOptions,
-    check_readable,
-)
+from composer.lock import read_lock
+from composer.project.selection import ALL_RECIPES
 from composer.project.sources import find, problems_of, read_sources
 from composer.recipes import relative
 
@@ -34,18 +26,19 @@ if TYPE_CHECKING:
     from composer.errors import Check, Problem
     from composer.lora import Inspection
     from composer.model import Entry, Lock, Recipe
-    from composer.planner import Plan, Report, Step
+    from composer.planner import LeftOut, Plan, Report, Step
     from composer.project.applying import Forgotten
     from composer.project.importing import Imported
     from composer.project.locking import MergedLock, Pinned
-    from composer.project.options import ApplyOptions, Selection
+    from composer.project.options import ApplyOptions, PlanOptions
     from composer.project.planning import ReviewedPlan
     from composer.project.pulling import Pulled
+    from composer.project.selection import Selection
     from composer.project.sources import Sources
     from composer.targets.base import Target
     from composer.targets.kind import TargetContext, TargetOptions
 
-Options = TypeVar("Options", bound=PlanOptions)
+Options = TypeVar("Options", bound="PlanOptions")
 
 
 class Project:
@@ -78,7 +71,7 @@ class Project:
         self._find = partial(find, selection, Path.cwd() / path, may_be_empty=may_be_empty)
         self.root, self._chosen = self._find()
         self._read_lock = read_lock
-        self.state_settings = {VARIABLE: str(state_dir)} if state_dir else {}
+        self._state_base = str(state_dir) if state_dir else None
         self._alone = False
 
     # --- what is on disk -----------------------------------------------------------------
@@ -86,7 +79,16 @@ class Project:
     @property
     def state(self) -> Path:
         """The state folder; it may not exist yet. Raises `UsageError`, `InvalidInput`."""
+        from composer.files.state import state_dir
+
         return state_dir(self.root, self.state_settings)
+
+    @property
+    def state_settings(self) -> dict[str, str]:
+        """Where the states of all projects lie, as a variable of the environment would say it."""
+        from composer.files.state import VARIABLE
+
+        return {VARIABLE: self._state_base} if self._state_base else {}
 
     @cached_property
     def _sources(self) -> Sources:
@@ -128,6 +130,8 @@ class Project:
     @property
     def left_out(self) -> LeftOut:
         """How many of the project's recipe files `validate` doesn't check. Raises as that does."""
+        from composer.planner import LeftOut
+
         files = self._sources.files
         return LeftOut(files - len(self.checked_files), files, self.selection.why_left_out)
 
@@ -156,6 +160,8 @@ class Project:
 
     def prepare_state(self) -> Path:
         """The state folder, created if it is missing. Raises `InvalidInput`."""
+        from composer.files.state import prepare_state
+
         return prepare_state(self.state, self.root)
 
     def without_broken_recipes(self) -> Project:
@@ -164,7 +170,7 @@ class Project:
         if not sources.problems:
             return self
         other = copy(self)
-        other.__dict__["_sources"] = replace(sources, recipes=(), problems=())
+        other.__dict__["_sources"] = sources._replace(recipes=(), problems=())
         return other
 
     def options(self, options: Options) -> Options:
@@ -172,6 +178,7 @@ class Project:
 
         Raises `UsageError` where a name to upgrade is in no recipe, or `expect` isn't a plan.
         """
+        from composer.project.options import check_readable
         from composer.project.planning import check_names
 
         check_readable(options)
@@ -189,6 +196,8 @@ class Project:
         if self._alone:
             yield
             return
+        from composer.files.state import only_one
+
         with only_one(self.root, self.state, wait=wait):
             self._alone = True
             try:
@@ -212,7 +221,7 @@ class Project:
     def plan(
         self,
         target: Target,
-        options: PlanOptions = PLAN_DEFAULTS,
+        options: PlanOptions | None = None,
         *,
         base: str | None = None,
         advise: bool = True,
@@ -224,26 +233,29 @@ class Project:
         of a mix interfere; the local target remembers that in its state folder. Raises
         `InvalidInput`, and what the target raises.
         """
+        from composer.project.options import PLAN_DEFAULTS
         from composer.project.planning import plan_online
 
-        return plan_online(self, target, self.options(options), base=base, advise=advise)
+        options = self.options(options or PLAN_DEFAULTS)
+        return plan_online(self, target, options, base=base, advise=advise)
 
     def plan_offline(
-        self, key: str, options: PlanOptions = PLAN_DEFAULTS, *, base: str | None = None
+        self, key: str, options: PlanOptions | None = None, *, base: str | None = None
     ) -> ReviewedPlan:
         """The recipes against one target's part of the lock alone; no target is asked.
 
         `key` is the target's name in the lock: `local`, or a base URL with `#PROJECT`.
         """
+        from composer.project.options import PLAN_DEFAULTS
         from composer.project.planning import plan_offline
 
-        return plan_offline(self, key, self.options(options), base=base)
+        return plan_offline(self, key, self.options(options or PLAN_DEFAULTS), base=base)
 
     def apply(
         self,
         target: Target,
         plan: ReviewedPlan | Plan | None = None,
-        options: ApplyOptions = APPLY_DEFAULTS,
+        options: ApplyOptions | None = None,
         *,
         on_plan: Callable[[ReviewedPlan], None] = lambda plan: None,
         on_step: Callable[[Step], None] = lambda step: None,
@@ -258,9 +270,10 @@ class Project:
         `plan` don't allow. What fails for one recipe is in the report, and the others go on.
         """
         from composer.project.applying import Watcher, apply
+        from composer.project.options import APPLY_DEFAULTS
 
         watcher = Watcher(on_plan, on_step, stop)
-        return apply(self, target, plan, self.options(options), watcher)
+        return apply(self, target, plan, self.options(options or APPLY_DEFAULTS), watcher)
 
     def status(self, target: Target) -> ReviewedPlan:
         """For each recipe, whether it, the lock and the target agree: `action.drift` says what
@@ -269,7 +282,7 @@ class Project:
         return self.plan(target, advise=False)
 
     def lock(
-        self, target: Target, options: PlanOptions = PLAN_DEFAULTS, *, dry_run: bool = False
+        self, target: Target, options: PlanOptions | None = None, *, dry_run: bool = False
     ) -> Pinned:
         """Look up the LoRAs that recipes name, and pin their ids in `compose.lock`.
 
@@ -278,16 +291,18 @@ class Project:
         raises `Refused`. A recipe whose LoRAs can't be pinned is in the result.
         """
         from composer.project.locking import pin
+        from composer.project.options import PLAN_DEFAULTS
 
-        options = self.options(options)
+        options = self.options(options or PLAN_DEFAULTS)
         with nullcontext() if dry_run or options.locked else self.exclusive():
             return pin(self, target, options, dry_run=dry_run)
 
-    def check_pins(self, key: str, options: PlanOptions = PLAN_DEFAULTS) -> None:
+    def check_pins(self, key: str, options: PlanOptions | None = None) -> None:
         """Raise `Refused` where one target's part of the lock lacks a pin; no target is asked."""
         from composer.project.locking import check_pins
+        from composer.project.options import PLAN_DEFAULTS
 
-        check_pins(self, key, self.options(options))
+        check_pins(self, key, self.options(options or PLAN_DEFAULTS))
 
     def repair_lock(self, *, dry_run: bool = False) -> MergedLock:
         """Merge both sides of a git conflict in `compose.lock`; no target is asked.
@@ -369,7 +384,7 @@ class Project:
         self,
         target: Target,
         what: Sequence[str] | None,
-        options: PlanOptions = PLAN_DEFAULTS,
+        options: PlanOptions | None = None,
         *,
         dry_run: bool = False,
         on_plan: Callable[[ReviewedPlan], None] = lambda plan: None,
@@ -382,15 +397,16 @@ class Project:
         reports what is blocked. Raises `Refused` for what is not allowed.
         """
         from composer.project.applying import Watcher, delete, destroying
+        from composer.project.options import PLAN_DEFAULTS
 
-        watcher = Watcher(on_plan, on_step)
+        options, watcher = options or PLAN_DEFAULTS, Watcher(on_plan, on_step)
         with nullcontext() if dry_run else self.exclusive():
             return delete(self, target, destroying(self, what), options, watcher, dry_run=dry_run)
 
     def prune(
         self,
         target: Target,
-        options: PlanOptions = PLAN_DEFAULTS,
+        options: PlanOptions | None = None,
         *,
         dry_run: bool = False,
         on_plan: Callable[[ReviewedPlan], None] = lambda plan: None,
@@ -398,8 +414,9 @@ class Project:
     ) -> Report:
         """Delete earlier compositions, and those whose recipe's file is gone; else as `destroy`."""
         from composer.project.applying import Watcher, delete, pruning
+        from composer.project.options import PLAN_DEFAULTS
 
-        watcher = Watcher(on_plan, on_step)
+        options, watcher = options or PLAN_DEFAULTS, Watcher(on_plan, on_step)
         with nullcontext() if dry_run else self.exclusive():
             return delete(self, target, pruning(self), options, watcher, dry_run=dry_run)
 

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from composer.errors import ComposeError, UsageError
-from composer.files.repository import RevisionOption, home_directory, unchanged_since
+from composer.files.repository import home_directory
 from composer.lock import LOCK_NAME, read_lock
 from composer.lora import families
 from composer.recipes import default_paths, discover, find_root, load, relative
 from composer.recipes.loading import may_exist
 from composer.recipes.parsing import MAX_BYTES
-from composer.targets.kind import OpenRequest, TargetOptions
-from composer.targets.registry import DEFAULT, choose
 from composer.text import RECIPES_FOLDER, canonical, did_you_mean, visible
 
 if TYPE_CHECKING:
@@ -27,9 +24,10 @@ if TYPE_CHECKING:
 
     from composer.errors import Problem
     from composer.model import Entry, Lock, Recipe
-    from composer.project.options import Selection
     from composer.project.project import Project
+    from composer.project.selection import Selection
     from composer.targets.base import Target
+    from composer.targets.kind import TargetOptions
     from composer.targets.registry import Choice
 
 
@@ -57,6 +55,9 @@ def open_target(
 
     Raises `UsageError`, or `CredentialsError` if the target needs credentials that aren't set.
     """
+    from composer.targets.kind import OpenRequest, TargetOptions
+    from composer.targets.registry import DEFAULT, choose
+
     if target is not None and not isinstance(target, str | TargetOptions):
         return target
     options = target if isinstance(target, TargetOptions) else TargetOptions(target)
@@ -86,8 +87,7 @@ def open_target(
 _WHOLE_PROJECT = frozenset({"E305", "E306"})  # problems that two files make together
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(NamedTuple):
     """One reading of the files. `recipes` and `problems` are those of all files under the root;
     `chosen` are the recipe files that the selection means (all, if it says nothing), and `files`
     is the number of all that were read.
@@ -142,13 +142,15 @@ def read_sources(
     return Sources(lock, loaded.recipes, loaded.problems, tuple(meant), len(files))
 
 
-_SINCE = RevisionOption("--since", "not a git revision", without_git="name recipe files instead")
-
-
 def _changed(files: list[Path], root: Path, since: str) -> list[Path]:
     """Those of the files that git does not have in this revision as they are now."""
+    from composer.files.revisions import RevisionOption, unchanged_since
+
+    option = RevisionOption(
+        "--since", "not a git revision", without_git="name recipe files instead"
+    )
     inside = {path: file for file in files if (path := relative(file, root))}
-    same = unchanged_since(inside, root, since, _SINCE, limit=MAX_BYTES)
+    same = unchanged_since(inside, root, since, option, limit=MAX_BYTES)
     return [file for file in files if relative(file, root) not in same]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from composer.late import late_names
 from composer.recipes import parsing
 from composer.recipes.loading import (
     Loaded,
@@ -18,13 +19,13 @@ from composer.recipes.loading import (
     relative,
 )
 from composer.recipes.problems import CODES
-from composer.recipes.writing import slug, write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from composer.errors import Problem
     from composer.model import ModelTypes, Recipe
+    from composer.recipes.writing import slug, write
 
 __all__ = [
     "CODES",
@@ -38,6 +39,8 @@ __all__ = [
     "slug",
     "write",
 ]
+
+__getattr__ = late_names(__name__, {"writing": ("slug", "write")})
 
 
 def parse(

@@ -11,10 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from composer.errors import InvalidInput, Problem, UsageError
 from composer.files.repository import (
@@ -193,8 +192,7 @@ def _matches(file: Path, root: Path, patterns: list[re.Pattern[str]]) -> bool:
 # --- reading -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """The recipes, sorted by path, and the problems, sorted by place."""
 
     recipes: tuple[Recipe, ...]

@@ -6,9 +6,8 @@ The stages: characters, YAML, the JSON Schema, and the rules that a schema can't
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from composer.errors import Problem
 from composer.model import DESCRIBED, ConceptRef, Recipe, parameters, rounded
@@ -30,8 +29,7 @@ MAX_DECIMALS = 4
 _ALIKE = 0.86  # `concept` is nearly `concepts`; `project` is not nearly `protect`
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(NamedTuple):
     """The result for one file. `name` is set even if a problem leaves no recipe."""
 
     problems: tuple[Problem, ...]

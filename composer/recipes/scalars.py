@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Scalar: TypeAlias = "str | int | float | bool | None"
 
 LONGEST_NUMBER = 64  # characters; converting a longer one costs time and keeps no digit more
 
 
-@dataclass(frozen=True, slots=True)
-class ScalarProblem:
+class ScalarProblem(NamedTuple):
     """Why a scalar is refused: a problem without its place."""
 
     code: str
@@ -25,8 +23,7 @@ class ScalarProblem:
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Special:
+class Special(NamedTuple):
     """A value of YAML 1.1 that has no Python value here, in words."""
 
     what: str

@@ -8,9 +8,8 @@ of the schema with a rule of its own has the code of its problem as `$comment`.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import fastjsonschema
 
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
 Sentence: TypeAlias = "tuple[Place, str, str, str]"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """What jsonschema found wrong with one value: the rule, its setting, and its schema."""
 
     rule: str
@@ -59,12 +57,51 @@ def _of_types(types: tuple[str, ...]) -> dict[str, Any]:
 
 
 @cache
-def _quick_check(types: tuple[str, ...]) -> Callable[[object], object]:
-    """The schema compiled to Python code, which raises at the first thing that is wrong."""
-    return cast(
-        "Callable[[object], object]",
-        fastjsonschema.compile(_of_types(types), use_default=False, use_formats=False),
+def _quick_check(types: tuple[str, ...], *, training: bool) -> Callable[[object], object]:
+    """The schema compiled to Python code, which raises at the first thing that is wrong.
+
+    Compiling takes longer than checking hundreds of recipes, so what few need is left out: the
+    many training parameters, unless they are asked for, and what the error would say.
+    """
+    rules = _rules(_of_types(types))
+    if not training:
+        del rules["properties"]["training"]
+    check = fastjsonschema.compile(
+        rules, use_default=False, use_formats=False, detailed_exceptions=False
     )
+    return cast("Callable[[object], object]", check)
+
+
+def _is_right(value: object, types: tuple[str, ...]) -> bool:
+    """Whether the schema allows this value."""
+    training = isinstance(value, dict) and "training" in value
+    try:
+        _quick_check(types, training=training)(value)
+    except fastjsonschema.JsonSchemaValueException:
+        return False
+    return True
+
+
+_WORDS = frozenset({"title", "description", "$comment", "default"})
+
+
+def _rules(schema: Any, *, names: bool = False) -> Any:
+    """A schema without what is for readers. With `names`, keys are names and no keywords.
+
+    `const` becomes an `enum`: fastjsonschema can't compile it without details.
+    """
+    if isinstance(schema, list):
+        return [_rules(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    rules = {
+        key: _rules(value, names=not names and key in ("properties", "definitions"))
+        for key, value in schema.items()
+        if names or key not in _WORDS
+    }
+    if not names and "const" in rules:
+        rules["enum"] = [rules.pop("const")]
+    return rules
 
 
 @cache
@@ -94,12 +131,8 @@ def check(root: Node, report: Report, types: tuple[str, ...]) -> None:
 
 
 def _findings(root: Node, types: tuple[str, ...]) -> Iterator[Finding]:
-    try:
-        _quick_check(types)(root.value)
-    except fastjsonschema.JsonSchemaValueException:
-        pass  # jsonschema finds it, and the rest
-    else:
-        return
+    if _is_right(root.value, types):
+        return  # else jsonschema finds what is wrong, and the rest
     error: Any  # what jsonschema says of its errors' types doesn't help
     for error in _validator(types).iter_errors(root.value):
         path: KeyPath = tuple(error.absolute_path)

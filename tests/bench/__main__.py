@@ -8,11 +8,14 @@ and `cluster`, which take minutes. Needs the extra `bench`: the peers are instal
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+# What is installed is compiled, the peers too; of the source tree, a first run compiles it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import cluster  # noqa: E402 - found by the line above

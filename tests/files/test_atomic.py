@@ -129,7 +129,7 @@ def test_what_has_its_name_already_is_neither_opened_nor_followed(
     folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Nobody can guess the name; were it guessed, the write fails."""
-    monkeypatch.setattr(atomic.secrets, "token_hex", lambda size: "guessed")
+    monkeypatch.setattr(atomic, "unguessable", lambda: "guessed")
     planted, precious = folder / ".file.guessed.compose.tmp", folder.parent / "precious"
     if kind == "file":
         planted.write_text("theirs", encoding="utf-8")

@@ -67,7 +67,7 @@ def test_a_link_that_has_the_temporary_name_is_not_followed(
     project: Path, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody can guess the name; this test does."""
-    monkeypatch.setattr(atomic.secrets, "token_hex", lambda size: "guessed")
+    monkeypatch.setattr(atomic, "unguessable", lambda: "guessed")
     name = (project / command[-1]).name
     (project / f"out/.{name}.guessed.compose.tmp").symlink_to("../../precious")
     ran = compose(*command, at=project)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from support.cli import compose, samples
 
+from composer.files.git import find_git, git
 from composer.files.repository import (
     NotRegularError,
     OutsideError,
-    find_git,
-    git,
     is_link,
     read_inside,
 )

@@ -299,7 +299,7 @@ def test_a_folder_that_can_not_be_created_says_why(project: Path, tmp_path: Path
 HOLDER = """
 import sys, time
 from pathlib import Path
-from composer.lock import only_one
+from composer.files.state import only_one
 with only_one(Path(sys.argv[1]), Path(sys.argv[2]), wait=0):
     print("held", flush=True)
     time.sleep(60)

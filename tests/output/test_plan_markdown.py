@@ -15,7 +15,7 @@ from support.make_golden import GOLDEN, document, documents
 from support.sizes import size
 
 from composer.errors import Problem
-from composer.output import problems
+from composer.output import problem_formats
 from composer.output.markdown import BUDGETS, COMMENT, SUMMARY, Budget
 from composer.output.plan_markdown import markdown
 from composer.output.plan_view import PlanView, summary
@@ -171,7 +171,7 @@ def test_a_name_is_shown_whole(name: str) -> None:
 
 @given(st.lists(st.builds(Problem, texts, st.just(3), st.just(5), st.just("E101"), texts, texts)))
 def test_no_problem_does_anything_in_a_document(listed: list[Problem]) -> None:
-    shown = rendered(problems.markdown(listed, files=4))
+    shown = rendered(problem_formats.markdown(listed, files=4))
     assert shown.odd == []
     assert shown.outline[1:] == ([f"table {len(listed)}"] if listed else [])
 

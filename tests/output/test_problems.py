@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from support.model_types import TYPES
 
 from composer.errors import Problem
-from composer.output.problems import as_json, github, sarif, text
+from composer.output.problem_formats import as_json, github, sarif
+from composer.output.problems import text
 from composer.recipes import CODES, parse
 from composer.text import counted, did_you_mean, shorten, visible
 
