@@ -36,7 +36,7 @@ COMMANDS = {
     ),
     "status": ("status", "Show whether each recipe matches the lock and the target."),
     "models": ("models", "List the LoRAs and compositions on the target."),
-    "output": ("output", "Print a recipe's model id, and how to use it."),
+    "output": ("output", "Print a recipe's model id, or how to use it."),
     "lock": ("lock", "Record the ids of the LoRAs in the recipes."),
     "inspect": ("inspect", "Show what LoRAs contain, and whether they interfere."),
     "merge": ("merge", "Merge LoRA files into one, without a recipe."),

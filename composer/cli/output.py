@@ -1,4 +1,4 @@
-"""`compose output`: a recipe's model id, and how to use it; from the lock alone."""
+"""`compose output`: a recipe's model id, or how to use it; no target is asked."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import click
 from composer.cli import options as opt
 from composer.cli.project import chosen_key, open_project
 from composer.cli.selection import output_option
-from composer.errors import ExitStatus
+from composer.errors import ExitStatus, UsageError
 from composer.lock import plain_content
-from composer.output import results
 from composer.output.style import aligned, dumped
-from composer.targets.registry import kind_of_key
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -24,14 +22,22 @@ if TYPE_CHECKING:
 
 @click.command("output")
 @click.argument("recipe", required=False)
+@click.option(
+    "--usage",
+    metavar="PROGRAM",
+    help="Print how to make an image with the model, as a text to paste. The local target knows"
+    " diffusers, comfyui, a1111, fal and replicate, the Scenario API scenario.",
+)
 @opt.target_options
 @output_option("text", "json")
-def output_command(recipe: str | None, target_options: TargetOptions, output_format: str) -> int:
-    """Print the model id of a recipe, its concepts, and how to generate an image with it.
+def output_command(
+    recipe: str | None, usage: str | None, target_options: TargetOptions, output_format: str
+) -> int:
+    """Print the model id of a recipe, or how to use it.
 
     \b
     Examples:
-      compose output "Pixel Rogue"
+      compose output "Pixel Rogue" --usage diffusers
       compose output -o json
 
     RECIPE is a recipe's path or the name of its model. Without it, the names and ids of all
@@ -40,18 +46,20 @@ def output_command(recipe: str | None, target_options: TargetOptions, output_for
     project = open_project()
     key = chosen_key(project, target_options)
     if recipe is None:
+        if usage:
+            raise UsageError("--usage needs a recipe", hint="compose output lists their names")
         ids = dict(sorted(project.outputs(key).items()))
         click.echo(dumped(ids) if output_format == "json" else _table(ids), nl=False)
         return ExitStatus.DONE
     entry = project.output(key, recipe)
+    text = project.usage(key, recipe, usage) if usage else f"{entry.composition}\n"
     if output_format == "json":
         assert entry.content is not None
         content = plain_content(entry.content)
         plain = {"name": entry.name, "id": entry.composition, "content": content}
-        click.echo(dumped(plain), nl=False)
+        click.echo(dumped({**plain, **({"usage": text} if usage else {})}), nl=False)
     else:
-        use = kind_of_key(key).usage(key, entry.composition or "", project.state)
-        click.echo(results.output(entry, use=use), nl=False)
+        click.echo(text, nl=False)
     return ExitStatus.DONE
 
 

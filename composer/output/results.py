@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from composer.errors import Check
-    from composer.model import Entry, Model
+    from composer.model import Model
     from composer.planner import Outcome, Plan, Report
 
 
@@ -184,7 +184,7 @@ def status_json(plan: Plan) -> str:
     return dumped({**plain, "hasDrift": any(drifts.values()), "recipes": rows})
 
 
-# --- models and output -------------------------------------------------------------------
+# --- models ------------------------------------------------------------------------------
 
 
 def models(listed: Sequence[Model], *, rejected: Mapping[str, str], color: bool = False) -> str:
@@ -217,18 +217,6 @@ def models_json(listed: Sequence[Model], *, rejected: Mapping[str, str]) -> str:
         for model in listed
     ]
     return dumped({"formatVersion": FORMAT_VERSION, "models": plain, "rejected": dict(rejected)})
-
-
-def output(entry: Entry, *, use: str) -> str:
-    """The id, what it is made of, and how to use it."""
-    assert entry.composition is not None and entry.content is not None
-    names = {id: name for name, id in entry.pins}
-    rows = [
-        [f"  {concept.scale:g}", visible(names.get(concept.model_id, concept.model_id))]
-        for concept in entry.content.concepts
-    ]
-    lines = [entry.composition, *aligned(rows), "", use]
-    return "\n".join(lines) + "\n"
 
 
 _SIGNS = {OK: "=", NOTE: "~", WRONG: "!", SKIPPED: " "}

@@ -369,6 +369,18 @@ class Project:
 
         return trained_entry(self.entries(target), recipe)
 
+    def usage(self, target: Target | str, recipe: str, program: str) -> str:
+        """How to make an image with a recipe's trained composition, as a text to paste.
+
+        `program` is one that the target's kind knows, as `diffusers` or `comfyui`. Raises as
+        `output`, `UsageError` for another program, `ComposeError` where the local target's file is
+        not on this machine.
+        """
+        from composer.project.pulling import usage
+
+        key = target if isinstance(target, str) else target.key
+        return usage(key, self.output(key, recipe), self.state, program)
+
     def forget(self, target: Target | str, *what: str, dry_run: bool = False) -> list[Forgotten]:
         """Take recipes (by path or name) or single ids out of the lock. Nothing is deleted.
 

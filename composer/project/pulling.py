@@ -1,4 +1,4 @@
-"""A recipe's trained result, as a file where the caller wants it."""
+"""A recipe's trained result: a file where the caller wants it, and how programs use it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from composer.planner import match_entries
 from composer.project.sources import find_path
 from composer.recipes import slug
 from composer.targets.base import KeepsResults
+from composer.targets.kind import Trained
+from composer.targets.registry import kind_names, kind_of_key
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -68,6 +70,21 @@ def pull(
         except OSError as error:
             raise unwritable(place, error) from error
     return [_pulled(target, one, force=force, dry_run=dry_run) for one in deliveries]
+
+
+def usage(key: str, entry: Entry, state: Path, program: str) -> str:
+    """See `Project.usage`."""
+    assert entry.composition is not None and entry.type is not None
+    kind = kind_of_key(key)
+    texts = kind.usage(Trained(key, entry.composition, entry.name, entry.type, state))
+    if program not in texts:
+        known = ", ".join(texts) or "no program"
+        there = f"compose apply --target {program} makes the model there"
+        raise UsageError(
+            f"{visible(program)!r} can't use a model of the target {visible(key)}: {known} can",
+            hint=there if program in kind_names() else None,
+        )
+    return texts[program]
 
 
 def _chosen(

@@ -89,8 +89,22 @@ class CheckRequest:
     used_ids: Callable[[str], Collection[str]]
 
 
-def _no_usage(key: str, id: str, state: Path) -> str:
-    return ""
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained composition that somebody wants to use.
+
+    `key` is that of its target in the lock, `state` the folder of this machine's state.
+    """
+
+    key: str
+    id: str
+    name: str
+    type: str
+    state: Path
+
+
+def _no_usage(composition: Trained) -> Mapping[str, str]:
+    return {}
 
 
 def _no_checks(request: CheckRequest) -> Iterable[Check]:
@@ -111,8 +125,8 @@ class TargetKind:
     - `settings` are the names of the other environment variables that it reads.
     - `checks(request)` are what `doctor` reports of targets of this kind and their settings. It
       may raise a `ComposeError`, and changes nothing.
-    - `usage(key, id, state)` shows how to generate an image with the composition `id`, as text to
-      paste, where `state` is the folder of this machine's state.
+    - `usage(composition)` is how to make an image with a trained composition: a text to paste for
+      each program that can. Raises `ComposeError`.
     """
 
     name: str
@@ -122,7 +136,7 @@ class TargetKind:
     credentials: tuple[tuple[str, ...], ...] = ()
     settings: tuple[str, ...] = ()
     checks: Callable[[CheckRequest], Iterable[Check]] = _no_checks
-    usage: Callable[[str, str, Path], str] = _no_usage
+    usage: Callable[[Trained], Mapping[str, str]] = _no_usage
 
     def key(self, name: str, project: str | None, env: Mapping[str, str]) -> str:
         """The key in the lock of the target that `name` means. Raises `UsageError`."""

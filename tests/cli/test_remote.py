@@ -169,7 +169,7 @@ def test_replace_revert_and_rename(project: Path, served: Served) -> None:
 
 def test_output_shows_a_call_for_this_target(project: Path, served: Served) -> None:
     apply(project)
-    shown = compose("output", "Pixel Rogue", at=project).out
+    shown = compose("output", "Pixel Rogue", "--usage", "scenario", at=project).out
     assert f"{served.url}/generate/custom/model_bfl-flux-1-dev" in shown
     assert served.key not in shown
 

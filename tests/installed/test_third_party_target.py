@@ -102,7 +102,7 @@ def test_the_commands_take_it(python: Path, tmp_path: Path) -> None:
     assert applied.returncode == 0, applied.stderr
     assert "Target: memory (--target)" in applied.stderr
     shown = subprocess.run(
-        [*command, "output", "Knight", "--target", "memory"],
+        [*command, "output", "Knight", "--usage", "memory", "--target", "memory"],
         cwd=project,
         env=environment(COMPOSE_STATE_DIR=state),
         capture_output=True,

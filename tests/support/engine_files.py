@@ -33,10 +33,12 @@ def write_lora(
     rank: int = 1,
     title: str | None = None,
     output: str | None = None,
+    trigger: str | None = None,
     prefix: str = "transformer",
 ) -> Path:
     """A LoRA of FLUX.1's two smallest layers; equal arguments give equal bytes, anywhere."""
     notes = {"modelspec.title": title, "ss_output_name": output}
+    notes["modelspec.trigger_phrase"] = trigger
     header: dict[str, object] = {
         "__metadata__": {key: value for key, value in notes.items() if value is not None}
     }

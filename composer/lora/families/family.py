@@ -5,13 +5,19 @@ What metadata says that a file is for is untrusted text: a name, or a path on th
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, field
 from functools import cached_property
+from string import Template
 from typing import TYPE_CHECKING
 
+from composer.text import visible
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from composer.lora.formats import BaseModel, FamilyFiles
     from composer.model import ModelTypes
@@ -25,6 +31,7 @@ _PART = re.compile(
 )
 _FILE = re.compile(r"\.(safetensors|sft|ckpt|pth?|bin|gguf|json)$")
 _PATH = re.compile(rf"^[~.\\/]|^[a-z]:|\\|{_FILE.pattern}")
+SAMPLE_PROMPT = "a knight in a garden"
 _CACHED = re.compile(r"^models--.+?--(.+)")  # a folder of Hugging Face's cache
 
 
@@ -39,6 +46,7 @@ class Family:
     training_job: str  # the type of a training's job on Scenario
     base_model: str  # its id on Scenario
     load_files: Callable[[], FamilyFiles]
+    usages: Mapping[str, str] = field(default_factory=dict)  # program -> a template, for `usage`
 
     @cached_property
     def files(self) -> FamilyFiles:
@@ -52,6 +60,21 @@ class Family:
                 if model.tag.search(name):
                     return model
         return None
+
+    def usage(self, file: Path, recipe: str, stem: str, words: str) -> dict[str, str]:
+        """How to make an image with a recipe's composed file: a text to paste for each program.
+
+        `stem` is the name that `compose pull` gives the file, `words` are its trigger words.
+        """
+        prompt = f"{words}, {SAMPLE_PROMPT}" if words else SAMPLE_PROMPT
+        values = {
+            "path": json.dumps(visible(str(file)), ensure_ascii=False),
+            "prompt": json.dumps(prompt, ensure_ascii=False),
+            "text": prompt,
+            "stem": stem,
+            "recipe": shlex.quote(visible(recipe)),
+        }
+        return {name: Template(text).substitute(values) for name, text in self.usages.items()}
 
 
 def names_in(tag: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from composer.lora.families.family import Family
+from composer.lora.families.flux1_usage import USAGES
 from composer.model import ModelTypes
 
 if TYPE_CHECKING:
@@ -22,4 +23,5 @@ FLUX1 = Family(
     training_job="flux-model-training",
     base_model="model_bfl-flux-1-dev",
     load_files=_files,
+    usages=USAGES,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +9,15 @@ from typing import TYPE_CHECKING
 from composer.errors import NOTE, OK, SKIPPED, WRONG, Check, ComposeError, UsageError
 from composer.files.repository import is_inside
 from composer.lora import families
+from composer.lora.metadata import trigger_phrase
+from composer.recipes import slug
 from composer.targets.kind import OpenRequest, TargetKind
 from composer.text import RECIPES_FOLDER, counted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from composer.targets.kind import CheckRequest
+    from composer.targets.kind import CheckRequest, Trained
     from composer.targets.local.service import Engine
 
 LIBRARY = "COMPOSE_LIBRARY"
@@ -99,9 +100,20 @@ def _nearest(root: Path, start: Path) -> Path | None:
     return None
 
 
-def _usage(key: str, id: str, state: Path) -> str:
-    path = visible(str(state / "models" / f"{id}.safetensors"))
-    return f"# with diffusers:\npipe.load_lora_weights({json.dumps(path, ensure_ascii=False)})"
+def _usage(composition: Trained) -> dict[str, str]:
+    """What the family says, about the file in the state folder, with its LoRAs' trigger words."""
+    from composer.lora.container import Source
+
+    path = composition.state / "models" / f"{composition.id}.safetensors"
+    if not path.is_file():
+        raise ComposeError(
+            f"the file of {visible(composition.name)} is not on this machine: {visible(str(path))}",
+            hint="compose apply composes it",
+        )
+    with Source(path) as file:
+        words = trigger_phrase(file.header.metadata)
+    family = families.of_type(composition.type) or families.default()
+    return family.usage(path, composition.name, slug(composition.name), words)
 
 
 def _checks(request: CheckRequest) -> Iterator[Check]:

@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from composer.errors import NOTE, OK, WRONG, Check, CredentialsError, UsageError
-from composer.lora.families import default
+from composer.lora.families import default, of_type
+from composer.lora.families.family import SAMPLE_PROMPT
 from composer.targets.http.address import Address, address
 from composer.targets.kind import TargetKind
 from composer.targets.scenario.credentials import KEY, SECRET, TOKEN, Credentials
@@ -15,9 +16,8 @@ from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
-    from composer.targets.kind import CheckRequest, OpenRequest, TargetContext
+    from composer.targets.kind import CheckRequest, OpenRequest, TargetContext, Trained
     from composer.targets.scenario.service import Scenario
 
 NAME = "scenario"
@@ -67,13 +67,15 @@ def _served_hint(context: TargetContext | None) -> str:
     return f"set {KEY} and {SECRET} to those of compose serve, in {visible(where)}"
 
 
-def _usage(key: str, id: str, state: Path) -> str:
-    url = f"{key.partition('#')[0]}/generate/custom/{default().base_model}"
-    body = json.dumps({"modelId": id, "prompt": "a knight in a garden"})
-    return (
+def _usage(composition: Trained) -> dict[str, str]:
+    family = of_type(composition.type) or default()
+    url = f"{composition.key.partition('#')[0]}/generate/custom/{family.base_model}"
+    body = json.dumps({"modelId": composition.id, "prompt": SAMPLE_PROMPT})
+    call = (
         f'curl -u "${KEY}:${SECRET}" \\\n'
         f"  -H 'Content-Type: application/json' -d '{body}' \\\n  {visible(url)}"
     )
+    return {"scenario": call}
 
 
 def _checks(request: CheckRequest) -> Iterator[Check]:

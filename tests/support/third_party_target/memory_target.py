@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from composer.errors import NotFound, TargetError
 from composer.model import NOTHING_DESCRIBED, Concept, Job, Model
 from composer.targets.base import Closing
-from composer.targets.kind import OpenRequest, TargetKind
+from composer.targets.kind import OpenRequest, TargetKind, Trained
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -152,8 +152,8 @@ def _open(request: OpenRequest) -> MemoryTarget:
     return MemoryTarget(request.context.root / "loras")
 
 
-def _usage(key: str, id: str, state: Path) -> str:
-    return f"memory_target.generate({id!r})"
+def _usage(composition: Trained) -> dict[str, str]:
+    return {"memory": f"memory_target.generate({composition.id!r})\n"}
 
 
 KIND = TargetKind(name="memory", open=_open, usage=_usage)
