@@ -19,7 +19,7 @@ from composer.lora.dtypes import NUMPY, finite
 from composer.lora.errors import LoraFormatError, Naming, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import ExitStack
     from pathlib import Path
 
@@ -75,11 +75,13 @@ class RowRange:
     def stop(self) -> int:
         return self.start + self.last - self.first
 
-    def chunks(self, rows: int) -> Iterator[RowRange]:
+    def chunks(self, rows: int) -> Sequence[RowRange]:
         """The same in runs of at most so many rows."""
-        for first in range(self.first, self.last, rows):
-            start = self.start + first - self.first
-            yield RowRange(first, min(first + rows, self.last), start)
+        if self.last - self.first <= rows:
+            return (self,)
+        shift = self.start - self.first
+        firsts = range(self.first, self.last, rows)
+        return [RowRange(n, min(n + rows, self.last), n + shift) for n in firsts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +115,7 @@ class ScaledDelta:
             return 1
         return sum(min(tensor.shape) for tensor in self.delta.tensors) // 2
 
-    @property
-    def label(self) -> str:
+    def __str__(self) -> str:
         """What a message calls it: the file and the weight that is scaled; of LoKr, the layer."""
         scaled, prefix = self.delta.tensors[-1].name, self.adapter.prefix.text
         return f"{shown(self.path.name)}: {prefix if self.delta.kind == 'LoKr' else scaled}"

@@ -78,16 +78,16 @@ class TooNarrow(Exception):
     `small`: most of them are too small to keep their digits; else one is too large.
     """
 
-    def __init__(self, name: str, *, small: bool) -> None:
-        super().__init__(name)
+    def __init__(self, name: object, *, small: bool) -> None:
+        super().__init__(str(name))
         self.small = small
         what = "too small for float16" if small else "beyond float16's range"
         hint = "take the precision bfloat16 or float32"
         self.error = BadLora(f"{name} has values {what}", hint=hint)
 
 
-def round_to_dtype(exact: Array, dtype: str, name: str) -> Array:
-    """`exact` in the type of the result. `name` is what it is, for the message.
+def round_to_dtype(exact: Array, dtype: str, name: object) -> Array:
+    """`exact` in the type of the result. `name` as a text is what it is, for the message.
 
     To bfloat16 by way of float32: that conversion is the same in every version of `ml_dtypes`.
     Raises `TooNarrow` where float16 can't hold it, `BadLora` where even a wide type can't.
@@ -103,7 +103,7 @@ def round_to_dtype(exact: Array, dtype: str, name: str) -> Array:
     return narrow
 
 
-def scale_into(out: Array, values: Array, factor: float, name: str) -> None:
+def scale_into(out: Array, values: Array, factor: float, name: object) -> None:
     """Put factor * values into `out`, computed in float64, or in float32 for bfloat16: what that
     loses is a 2**15th of the rounding.
 
@@ -126,13 +126,13 @@ def _width(out: Array, factor: float) -> type[np.floating[Any]]:
     return np.float32 if narrow else np.float64
 
 
-def check_range(values: Array, name: str) -> None:
+def check_range(values: Array, name: object) -> None:
     """Raise `BadLora` where a value is out of range."""
     if not finite(values):
         raise BadLora(f"{name} is too large for {values.dtype} once it is scaled")
 
 
-def _check_f16(sizes: Array, normal: float, beyond: float, name: str) -> None:
+def _check_f16(sizes: Array, normal: float, beyond: float, name: object) -> None:
     """Raise `TooNarrow` unless float16 holds them with a relative error (Frobenius) below 1e-3.
 
     Numbers from `normal` on err by 2**-11 at most. Smaller ones err by 2**-25 each: if they are at
@@ -172,7 +172,7 @@ class _Halves:
         normal, beyond = np.searchsorted(sizes, (NORMAL, BEYOND))
         return cls(results, int(normal), int(beyond))
 
-    def taken(self, values: Array, name: str) -> Array:
+    def taken(self, values: Array, name: object) -> Array:
         """The results for these values."""
         bits = values.view(f"<u{values.itemsize}")
         _check_f16(bits & (len(self.results) // 2 - 1), self.normal, self.beyond, name)

@@ -249,6 +249,8 @@ def _check_keys(family: Family, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _fits(refusal: Refusal, key: str, shape: tuple[int, ...], files: FamilyFiles) -> bool:
+    if refusal.width is not None and refusal.width not in shape:  # as of nearly every key
+        return False
     if not refusal.pattern.search(key):
         return False
     widths = () if refusal.width is None else _widths(files, key, shape)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from composer.errors import BadLora
+from composer.lora.contributions import RowRange
 from composer.lora.deltas import Kronecker
 from composer.lora.dtypes import (
     F32,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from composer.lora.contributions import RowRange, ScaledDelta
+    from composer.lora.contributions import ScaledDelta
     from composer.lora.layout import Block, Layer, Layout
     from composer.lora.reduction import Reduced
 
@@ -87,15 +88,27 @@ def _weights_of(layout: Layout, dtype: str, layer: Layer) -> Weights:
 
 
 def _concatenated(layer: Layer, alpha_correction: float, dtype: str) -> tuple[Array, Array]:
-    down = np.zeros((layer.rank, layer.inputs), NUMPY[dtype])
-    up = np.zeros((layer.outputs, layer.rank), NUMPY[dtype])
+    make = np.empty if _all_given(layer) else np.zeros
+    both = make(layer.rank * (layer.inputs + layer.outputs), NUMPY[dtype])
+    down = both[: layer.rank * layer.inputs].reshape(layer.rank, layer.inputs)
+    up = both[down.size :].reshape(layer.outputs, layer.rank)
     for block, ranks in _placed(layer):
         _beside(block, down[ranks], up[:, ranks], dtype, alpha_correction)
-    check_range(down, layer.output.prefix)
-    if not finite(up):  # looked at once: a slice takes several times as long
+    if not finite(both):  # looked at once: a slice takes several times as long
+        check_range(down, layer.output.prefix)
         for block, ranks in _placed(layer):
-            check_range(up[:, ranks], block.terms[0].label)
+            check_range(up[:, ranks], block.terms[0])
     return down, up
+
+
+def _all_given(layer: Layer) -> bool:
+    """Whether each block alone gives every value of its ranks: nothing is left to be 0."""
+    whole = (RowRange(0, layer.outputs, 0),)
+    terms = [block.terms[0] for block in layer.blocks]
+    return bool(terms) and all(
+        len(block.terms) == 1 and term.runs == whole and term.inputs == layer.inputs
+        for block, term in zip(layer.blocks, terms, strict=True)
+    )
 
 
 def _beside(block: Block, down: Array, up: Array, dtype: str, alpha_correction: float) -> None:
@@ -127,12 +140,12 @@ def _shifted(
 ) -> None:
     first = block.terms[0]
     if bits:
-        scale_into(down[:, : first.inputs], first.down(), 2.0**-bits, first.label)
+        scale_into(down[:, : first.inputs], first.down(), 2.0**-bits, first)
     elif not first.down_into(down):
-        down[:, : first.inputs] = round_to_dtype(first.down(), dtype, first.label)
+        down[:, : first.inputs] = round_to_dtype(first.down(), dtype, first)
     for term, run in _runs(block):
         factor = term.factor * alpha_correction * 2.0**bits
-        scale_into(up[run.start : run.stop], term.up(run), factor, term.label)
+        scale_into(up[run.start : run.stop], term.up(run), factor, term)
 
 
 # --- reduced -----------------------------------------------------------------------------
