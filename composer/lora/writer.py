@@ -8,6 +8,9 @@ through this, and so does the script that makes the sample LoRAs.
 from __future__ import annotations
 
 import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +23,7 @@ from composer.lora.dtypes import BITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
     from io import FileIO
     from pathlib import Path
 
@@ -60,11 +64,49 @@ def header(specs: Iterable[Spec], metadata: Mapping[str, str]) -> bytes:
     return len(padded).to_bytes(8, "little") + padded
 
 
+AHEAD = 32 * 1024 * 1024  # bytes that are written before the disk is told to take them
+
+
+def sync(file: int) -> None:
+    """Wait until the bytes of the file with this descriptor are on the disk. Raises `OSError`."""
+    getattr(os, "fdatasync", os.fsync)(file)  # macOS and Windows have the second alone
+
+
+class _Syncing:
+    """Has the disk take a file while it is still being written: its last sync then waits for
+    little. Called from several threads."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self._waiting = 0  # bytes
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(1, "compose-sync")  # starts its thread when it is needed
+        self._running: Future[None] | None = None
+
+    def wrote(self, size: int) -> None:
+        """Count what was written, and sync if it is enough. Raises `OSError` of an earlier sync."""
+        with self._lock:
+            self._waiting += size
+            if self._waiting < AHEAD or (self._running and not self._running.done()):
+                return
+            if self._running:
+                self._running.result()
+            self._waiting = 0
+            self._running = self._pool.submit(sync, self._file.fileno())
+
+    def close(self) -> None:
+        """Wait for the sync that is running. Raises its `OSError`: no other sync will report it."""
+        self._pool.shutdown()
+        if self._running:
+            self._running.result()
+
+
 class Output:
     """A file being written; tensors may come in any order and from any thread, each once."""
 
     def __init__(self, file: FileIO, specs: Sequence[Spec], metadata: Mapping[str, str]) -> None:
         self._file = Positioned(file)
+        self._syncing = _Syncing(file)
         self._specs = specs
         beginning = header(specs, metadata)
         self._length = len(beginning)
@@ -82,6 +124,11 @@ class Output:
         if values.shape != spec.shape or values.nbytes != spec.size:
             raise ValueError(f"{name} isn't what the header announces")
         self._file.write(start, np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+        self._syncing.wrote(spec.size)
+
+    def close(self) -> None:
+        """Wait until nothing works on the file any more. Raises `OSError`."""
+        self._syncing.close()
 
     def annotate(self, metadata: Mapping[str, str]) -> None:
         """Put other metadata into the header: as long as what was there, to the byte."""
@@ -107,7 +154,10 @@ def writing(path: Path, specs: Iterable[Spec], metadata: Mapping[str, str]) -> I
     try:
         with file:
             output = Output(file, list(specs), metadata)
-            yield output
+            try:
+                yield output
+            finally:
+                output.close()
             if output.missing:
                 raise ValueError(f"{output.missing[0]} was announced and not written")
     except BaseException:
