@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.options import lora_argument
+from composer.cli.arguments import RECIPE_ENDINGS, lora_argument, refuse_other_files, skipping
 from composer.cli.output_files import check_page, write_copy
 from composer.cli.project import open_local, open_project
 from composer.cli.selection import output_option
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Folder with your LoRA files [env: COMPOSE_LIBRARY].",
 )
-@opt.skipping
+@skipping
 @output_option("text", "json")
 @click.option(
     "--html",
@@ -68,7 +68,7 @@ def inspect_command(
     recipes = [Path(text) for text in what if _is_recipe(Path(text))]
     files = [lora_argument(text) for text in what if not _is_recipe(Path(text))]
     unusable = [path for path in recipes if not path.exists() or _lacks_recipes(path)]
-    opt.refuse_other_files([*unusable, *(path for path, _ in files)], or_recipes=True)
+    refuse_other_files([*unusable, *(path for path, _ in files)], or_recipes=True)
     if recipes and skip_text_encoder:
         raise UsageError(
             "--skip-text-encoder is for LoRA files; a recipe's LoRAs are composed whole",
@@ -85,7 +85,7 @@ def inspect_command(
 
 
 def _is_recipe(path: Path) -> bool:
-    return path.suffix.lower() in opt.RECIPE_ENDINGS or path.is_dir()
+    return path.suffix.lower() in RECIPE_ENDINGS or path.is_dir()
 
 
 def _lacks_recipes(path: Path) -> bool:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from composer.cli import options as opt
-from composer.cli.options import lora_argument
+from composer.cli.arguments import (
+    NumberOption,
+    dry_running,
+    lora_argument,
+    refuse_other_files,
+    skipping,
+)
 from composer.cli.output_files import check_report, write_copy
 from composer.cli.signals import terminable
 from composer.cli.terminal import Meter
 from composer.errors import UsageError
+from composer.lora.hashing import Hashing
 from composer.output import merge as render
 from composer.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from composer.lora import Merged
 
 
 def _known_format(
@@ -42,7 +54,7 @@ def _known_format(
 )
 @click.option(
     "--rank",
-    cls=opt.NumberOption,
+    cls=NumberOption,
     type=click.IntRange(min=1),
     metavar="N",
     help="Maximum rank per layer (1 or more).",
@@ -58,7 +70,7 @@ def _known_format(
     callback=_known_format,
     help="Key naming of the output file: diffusers (the default) or kohya. ComfyUI reads both.",
 )
-@opt.skipping
+@skipping
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @click.option(
     "--json-into",
@@ -66,7 +78,7 @@ def _known_format(
     metavar="FILE",
     help="Also write a JSON report to FILE.",
 )
-@opt.dry_running
+@dry_running
 def merge_command(
     loras: tuple[str, ...],
     out: Path,
@@ -92,17 +104,15 @@ def merge_command(
     LoRA, that file is converted, reduced or scaled.
     """
     parts = [lora_argument(text) for text in loras]
-    opt.refuse_other_files(path for path, _ in parts)
+    refuse_other_files(path for path, _ in parts)
     if json_into:
         check_report(json_into, [out, *(path for path, _ in parts)])
-    try:
-        from composer.lora import merge
-    except ModuleNotFoundError as missing:
-        raise UsageError(
-            f"merging needs {missing.name}", hint="pip install 'lora-compose[local]'"
-        ) from missing
-    with terminable(), Meter(f"composing {out.name}") as meter:
-        merged = merge(
+    with (
+        terminable(),
+        Hashing(path for path, _ in parts) as hashing,  # while the library is imported
+        Meter(f"composing {out.name}") as meter,
+    ):
+        merged = _merging()(
             parts,
             out,
             rank=rank,
@@ -112,8 +122,20 @@ def merge_command(
             force=force,
             dry_run=dry_run,
             progress=meter.say,
+            hashing=hashing,
         )
     if json_into:
         write_copy(json_into, render.as_json(merged))
     click.echo(render.text(merged), nl=False)
     return 0
+
+
+def _merging() -> Callable[..., Merged]:
+    """`merge` of the weights library. Raises `UsageError` where what it needs is not installed."""
+    try:
+        from composer.lora import merge
+    except ModuleNotFoundError as missing:
+        raise UsageError(
+            f"merging needs {missing.name}", hint="pip install 'lora-compose[local]'"
+        ) from missing
+    return merge

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,40 +13,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from composer.cli.arguments import NumberOption as NumberOption
+from composer.cli.arguments import dry_running as dry_running
 from composer.cli.selection import gathered
 from composer.errors import UsageError
-from composer.files.delivery import check_input_link
 from composer.project import ApplyOptions, PlanOptions
 from composer.targets.kind import TargetOptions as TargetOptions
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from click.types import OptionHelpExtra
-
     from composer.cli.selection import Command
     from composer.project import Project
-
-
-class NumberOption(click.Option):
-    """An option whose help text and messages say its range in words, not as click's `x>=0`."""
-
-    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
-        extra = super().get_help_extra(ctx)
-        extra.pop("range", None)
-        return extra
-
-    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
-        """NaN is in no range."""
-        kind = self.type
-        if value is not None and isinstance(kind, click.FloatRange | click.IntRange):
-            plain = click.INT if isinstance(kind, click.IntRange) else click.FLOAT
-            number, low, high = plain.convert(value, self, ctx), kind.min, kind.max
-            if not ((low is None or number >= low) and (high is None or number <= high)):
-                words = f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
-                raise click.BadParameter(f"{visible(str(value))} must be {words}", ctx, self)
-        return super().type_cast_value(ctx, value)
 
 
 def _library(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
@@ -99,23 +75,6 @@ allow_large_change = click.option(
 list_all = click.option(
     "--all", "list_all", is_flag=True, help="Also list the recipes that don't change."
 )
-_dry_run = click.option(
-    "--dry-run", is_flag=True, help="Show what would be done, then stop. Nothing is written."
-)
-
-
-def dry_running(command: Command) -> Command:
-    """Adds `--dry-run`; then what the command prints for people begins with "Dry run:"."""
-
-    @functools.wraps(command)
-    def wrapper(**given: Any) -> Any:
-        if given["dry_run"] and given.get("output_format") != "json":
-            click.echo("Dry run: nothing is written.")
-        return command(**given)
-
-    return _dry_run(wrapper)
-
-
 lock_timeout = click.option(
     "--lock-timeout",
     cls=NumberOption,
@@ -263,83 +222,3 @@ def refuse_all_but(mode: str, *allowed: str) -> None:
                 f"{mode} can't be used with {flag}",
                 hint=f"leave out {flag}: {mode} does not use it",
             )
-
-
-# --- LoRA files as arguments -------------------------------------------------------------
-
-LIMIT = 2.0  # scales are within -2..2
-LEAST = 1e-6  # and not closer to 0 than this: a smaller one changes no image
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
-
-
-def lora_argument(text: str) -> tuple[Path, float]:
-    """A path and a scale, 1 if none is given. Raises `UsageError` for a scale not within -2..2,
-    and for a file in the repository that leads out of it through a link.
-
-    Only a number after the last colon is a scale: `C:\\loras\\ink.safetensors` is a path, and
-    `C:\\loras\\ink.safetensors:0.65` has a scale of 0.65.
-    """
-    path, colon, number = text.rpartition(":")
-    if not colon or not _NUMBER.fullmatch(number):
-        _check_typo(text, path, number)
-        return _path(text, text), 1.0
-    if Path(text).is_file() and not Path(path).exists():
-        raise UsageError(
-            f"{visible(text)} is a file, so {number} may be a scale or the end of its name",
-            hint=f"write {visible(text)}:1 for the file",
-        )
-    scale = float(number)
-    if abs(scale) < LEAST and re.search("[1-9]", number.lower().partition("e")[0]):
-        raise UsageError(
-            f"{visible(text)}: the scale {number} is too close to 0 (the smallest is {LEAST})"
-        )
-    if not -LIMIT <= scale <= LIMIT:
-        raise UsageError(
-            f"{visible(text)}: the scale {number} is not within -2..2",
-            hint=f"write a scale from -2 to 2, as in {visible(path)}:0.8",
-        )
-    return _path(path, text), scale
-
-
-skipping = click.option(
-    "--skip-text-encoder",
-    is_flag=True,
-    help="Leave out all parts for text encoders, readable or not.",
-)
-RECIPE_ENDINGS = (".yaml", ".yml")
-
-
-def refuse_other_files(paths: Iterable[Path], *, or_recipes: bool = False) -> None:
-    """Raise `UsageError` with every one of these paths that can't be a LoRA file (or a recipe)."""
-    wrong = []
-    hints = ["name recipes or .safetensors files" if or_recipes else "name .safetensors files"]
-    for path in paths:
-        name = visible(str(path))
-        if not path.exists():
-            wrong.append(f"{name} does not exist")
-        elif path.is_dir():
-            wrong.append(f"{name} is a folder{' without recipes' if or_recipes else ''}")
-            hints += [f"{name}/*.safetensors names its LoRA files"] * any(
-                path.glob("*.safetensors")
-            )
-        elif path.suffix.lower() in RECIPE_ENDINGS:
-            wrong.append(f"{name} is a recipe")
-            hints += ["compose apply creates the model of a recipe"]
-    if wrong:
-        raise UsageError("; ".join(wrong), hint="; ".join(dict.fromkeys(hints)))
-
-
-def _check_typo(text: str, path: str, number: str) -> None:
-    """Raise `UsageError` where the file is there, and it is what follows it that is wrong."""
-    if path and Path(path).is_file() and not Path(text).exists():
-        problem = (
-            f"{visible(number)} is not a number" if number else "there is no scale after the colon"
-        )
-        raise UsageError(f"{visible(text)}: {problem}", hint="write FILE:SCALE, as in FILE:0.5")
-
-
-def _path(path: str, text: str) -> Path:
-    if not path:
-        raise UsageError(f"{visible(text)!r} does not name a file", hint="write FILE or FILE:SCALE")
-    check_input_link(Path(path))
-    return Path(path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.output_files import copy_options
+from composer.cli.plan_copies import copy_options
 from composer.cli.project import open_project, open_target
 from composer.cli.selection import change_selection_options, output_option
 from composer.cli.terminal import emit
@@ -24,7 +24,7 @@ from composer.text import visible
 
 if TYPE_CHECKING:
     from composer.cli.options import TargetOptions
-    from composer.cli.output_files import Copies
+    from composer.cli.plan_copies import Copies
     from composer.project import PlanOptions, Project, Selection
     from composer.project.planning import ReviewedPlan
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from composer.cli.options import NumberOption, executor
+from composer.cli.arguments import NumberOption
+from composer.cli.options import executor
 from composer.cli.project import open_project
 from composer.cli.signals import until_signalled
 from composer.errors import UsageError

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from composer.errors import BadLora
 from composer.lora.errors import Naming
+from composer.lora.hashing import file_stamp, sha256_of
 from composer.lora.ids import lora_id, pair_id
 from composer.lora.peft_config import peft_config_status, read_peft_config
 from composer.lora.reading import read
 from composer.text import visible
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
     from pathlib import Path
 
@@ -48,7 +48,7 @@ class StatSignature:
             config = peft_config_status(path, root)
         both = [status, *([config] if config else [])]
         return cls(
-            " ".join(map(_text, both)),
+            " ".join(map(file_stamp, both)),
             max(max(one.st_mtime_ns, one.st_ctime_ns) for one in both),
             status.st_mtime_ns // 1_000_000,
         )
@@ -72,10 +72,12 @@ class Hashes:
         return pair_id(weights, bytes.fromhex(self.config)) if self.config else lora_id(weights)
 
     @classmethod
-    def of(cls, path: Path, root: Path | None = None) -> Hashes:
-        """Raises `BadLora` for a configuration that can't be read, and `OSError`."""
-        with path.open("rb") as file:
-            weights = hashlib.file_digest(file, "sha256").hexdigest()
+    def of(
+        cls, path: Path, root: Path | None = None, hash: Callable[[Path], str] = sha256_of
+    ) -> Hashes:
+        """`hash` gives a file's. Raises `BadLora` for a configuration that can't be read, and
+        `OSError`."""
+        weights = hash(path)
         with Naming(path):
             config = read_peft_config(path, root)
         return cls(weights, None if config is None else hashlib.sha256(config).hexdigest())
@@ -157,39 +159,50 @@ def fingerprint_file(
     check: Callable[[LoraFile], None] = lambda file: None,
     skip_text_encoder: bool = False,
 ) -> Fingerprint:
+    """As `read_hashed`, for those who need the file later or not at all."""
+    return read_hashed(
+        path, root=root, clock=clock, check=check, skip_text_encoder=skip_text_encoder
+    )[0]
+
+
+def read_hashed(
+    path: Path,
+    *,
+    root: Path | None = None,
+    clock: Callable[[], int] = time.time_ns,
+    check: Callable[[LoraFile], None] = lambda file: None,
+    skip_text_encoder: bool = False,
+    hash: Callable[[Path], str] = sha256_of,
+) -> tuple[Fingerprint, LoraFile]:
     """Read and hash the file, unless `check` raises something of what was read.
 
     Raises `BadLora` if it can't be used, or changes meanwhile, and `OSError`. `clock` gives
-    nanoseconds, as `time.time_ns` does; for the other options see `read`.
+    nanoseconds, as `time.time_ns` does, `hash` the sha256 of a file; for the other options see
+    `read`.
     """
     before = StatSignature.of(path, root)
     reliable = before.reliable(clock)
     file = read(path, root=root, skip_text_encoder=skip_text_encoder)
     check(file)
-    title = file.title
-    hashes = Hashes.of(path, root)
-    if not reliable:  # the title must not be older than the hash
-        title = read(path, root=root, skip_text_encoder=skip_text_encoder).title
+    hashes = Hashes.of(path, root, hash)
+    if not reliable:  # what was read must not be older than the hash
+        file = read(path, root=root, skip_text_encoder=skip_text_encoder)
     if StatSignature.of(path, root).text != before.text:
         raise BadLora(
             f"{visible(path.name)} changed while it was read", hint="is it still being copied?"
         )
-    return Fingerprint(
+    fingerprint = Fingerprint(
         path,
         before.text,
         reliable,
         hashes,
         file.family.types.lora,
-        title,
+        file.title,
         before.modified,
         root,
         skip_text_encoder,
     )
-
-
-def _text(status: os.stat_result) -> str:
-    """Size, times and inode as text: an inode may be too large for a column of SQLite."""
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+    return fingerprint, file
 
 
 def _is_sha256(text: str) -> bool:

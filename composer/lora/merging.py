@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -27,7 +28,8 @@ from composer.files.delivery import (
 )
 from composer.lora.composition import compose, composed_size, foreseen
 from composer.lora.errors import of_each
-from composer.lora.fingerprint import Part, fingerprint_file
+from composer.lora.fingerprint import Part, read_hashed
+from composer.lora.hashing import Hashing
 from composer.lora.metadata import described
 from composer.lora.reading import shared_family, with_scales
 from composer.text import counted, shorten, visible
@@ -91,7 +93,7 @@ def _refusal(name: str, value: Value, expected: str) -> TargetError:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CompositionSpec:
     """What is to be made: the parts in their order, the title, and how.
 
@@ -108,11 +110,13 @@ class CompositionSpec:
         """The parts as `compose` takes them."""
         return [(part.file, part.scale) for part in self.parts]
 
+    @cached_property
     def size(self) -> int:
         """Bytes that the result has at most."""
         rank, dtype = self.options.rank, self.options.dtype
         return composed_size(self.loras, format=self.format, rank=rank, dtype=dtype)
 
+    @cached_property
     def foreseen(self) -> CompositionReport:
         """What composing will report. Raises `BadLora` for parts that don't fit."""
         rank, dtype = self.options.rank, self.options.dtype
@@ -139,7 +143,7 @@ def write_composed(
     `BadLora` for parts that can't be used or changed since they were hashed, and `OSError`; `out`
     may be there then.
     """
-    check_space(out.parent, spec.size(), free_space, hint=hint, margin=margin)
+    check_space(out.parent, spec.size, free_space, hint=hint, margin=margin)
     report = compose(
         spec.loras,
         out,
@@ -182,6 +186,7 @@ def merge(
     force: bool = False,
     dry_run: bool = False,
     progress: Callable[[float], None] = lambda share: None,
+    hashing: Hashing | None = None,
 ) -> Merged:
     """Write the weighted sum of LoRA files to `out` as one LoRA, completely or not at all.
 
@@ -191,7 +196,7 @@ def merge(
     the files' model family, by default its first. `skip_text_encoder` leaves out all parts for text
     encoders, readable or not. `progress` is called with 0..1 and may raise to
     cancel. With `dry_run` nothing is written. A result that is far larger than the LoRAs is logged
-    as a warning before it is written.
+    as a warning before it is written. `hashing` has been started for these files, to save time.
 
     Raises `UsageError` for wrong arguments (a file given twice, `out` among the files), `Refused`
     if `out` exists and `force` is not set, `BadLora` for a file that can't be used, and
@@ -201,10 +206,11 @@ def merge(
     pairs, out = with_scales(loras), Path(out)
     check_output(out, force=force)
     _refuse_inputs(out, [path for path, _ in pairs])
-    parts = _parts(pairs, format, skip_text_encoder)
+    with nullcontext(hashing) if hashing else Hashing(path for path, _ in pairs) as hashes:
+        parts = _parts(pairs, format, skip_text_encoder, hashes)
     in_order = tuple(sorted(parts, key=lambda part: part.id))
     spec = CompositionSpec(in_order, out.stem, OutputOptions(rank, precision), format)
-    expected, size = spec.foreseen(), spec.size()
+    expected, size = spec.foreseen, spec.size
     warnings = [*filter(None, (size_warning(spec), cost_warning(expected)))]
     for warning in warnings if not dry_run else ():
         log.warning("%s", warning)
@@ -244,18 +250,22 @@ def _refuse_inputs(out: Path, paths: Sequence[Path]) -> None:
 
 
 def _parts(
-    pairs: Sequence[tuple[Path, float]], format: str | None, skip_text_encoder: bool
+    pairs: Sequence[tuple[Path, float]],
+    format: str | None,
+    skip_text_encoder: bool,
+    hashing: Hashing,
 ) -> tuple[Part, ...]:
     """The files, read and hashed. Raises `UsageError` for equal ones, and for the format."""
     make = partial(
-        fingerprint_file,
+        read_hashed,
         check=partial(_check_fits, format=format),
         skip_text_encoder=skip_text_encoder,
+        hash=hashing.sha256_of,
     )
-    prints = of_each(make, [path for path, _ in pairs])
+    files = of_each(make, [path for path, _ in pairs])
     by_id: dict[str, Part] = {}
-    for fingerprint, (path, scale) in zip(prints, pairs, strict=True):
-        part = Part(fingerprint, fingerprint.read(), scale)
+    for (fingerprint, file), (path, scale) in zip(files, pairs, strict=True):
+        part = Part(fingerprint, file, scale)
         other = by_id.setdefault(part.id, part)
         if other is not part:
             raise UsageError(
@@ -275,10 +285,10 @@ def size_warning(spec: CompositionSpec) -> str | None:
 
     Raises `BadLora` for parts that don't fit.
     """
-    inputs, size = sum(part.file.header.size for part in spec.parts if part.scale), spec.size()
+    inputs, size = sum(part.file.header.size for part in spec.parts if part.scale), spec.size
     if size < max(LARGE, FAR_LARGER * inputs):
         return None
-    most = max(spec.foreseen().ranks)
+    most = max(spec.foreseen.ranks)
     sizes = {rank: _size_at(spec, rank) for rank in OFFERED if rank < most}
     if not sizes:
         return None
@@ -292,7 +302,7 @@ def size_warning(spec: CompositionSpec) -> str | None:
 
 def _size_at(spec: CompositionSpec, rank: int) -> int:
     """Bytes of the result with another rank."""
-    return replace(spec, options=replace(spec.options, rank=rank)).size()
+    return replace(spec, options=replace(spec.options, rank=rank)).size
 
 
 SLOW = 10.0  # seconds from which on a reduction is warned of

@@ -22,7 +22,7 @@ from support.lora_files import Spec, write
 from support.pages import parsed
 from support.state import state_of
 
-from composer.cli.options import lora_argument
+from composer.cli.arguments import lora_argument
 from composer.errors import UsageError
 from composer.files.schemas import schema
 from composer.lora import inspect

@@ -257,7 +257,7 @@ class Worker:
     def _compose(self, record: Record, job: str) -> None:
         options = OutputOptions.of(record.parameters or ())
         spec = CompositionSpec(self._parts(record), record.id, options)
-        for warning in filter(None, (size_warning(spec), cost_warning(spec.foreseen()))):
+        for warning in filter(None, (size_warning(spec), cost_warning(spec.foreseen))):
             log.warning("%s: %s", visible(record.name), warning)
         with ExitStack() as replacement:
             temporary = replacement.enter_context(replacing(self._folder.result(record.id)))
