@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from composer.lora import families
 from composer.model import DESCRIBED
-from composer.targets.local.records import iso, now_ms
+from composer.targets.local.records import described_texts, iso, now_ms
 
 if TYPE_CHECKING:
     from composer.model import Concept, Model
@@ -71,14 +71,15 @@ def lora(model: Model, project: str) -> Json:
 
 def composition(record: Record) -> Json:
     """A composition, with its true status."""
+    texts = described_texts(record)
     return {
         **_common(record.id, record.name, record.type, record.status, record.project),
         "createdAt": iso(record.created_at),
         "updatedAt": iso(record.updated_at),
         "tags": sorted(record.tags),
         "concepts": [_concept(concept) for concept in record.concepts],
+        **{field.wire: texts[field.name] for field in DESCRIBED},
         **_optional(
-            **{field.wire: record.texts.get(field.name) for field in DESCRIBED},
             jobId=record.job,
             parameters=None if record.parameters is None else dict(record.parameters),
             trainingProgress=_progress(record) if record.status == "training" else None,

@@ -315,3 +315,22 @@ def test_a_trained_twin_is_kept_and_said(project: Path, served: Served) -> None:
     assert (status, out) == (0, "No changes: 4 kept.\n")
     assert f"note: Pixel Rogue: the lock does not name its twins: {twin}" in err
     assert served.ok("GET", f"/models/{twin}")["model"]["status"] == "trained"
+
+
+@pytest.mark.parametrize("options", [(), ("--target", "local")], ids=["served", "local"])
+def test_a_description_that_a_recipe_gets_later_reaches_the_target(
+    project: Path, served: Served, options: tuple[str, ...]
+) -> None:
+    """Though none of the models there has one."""
+    for recipe in (project / "recipes").rglob("*.yaml"):
+        recipe.unlink()
+    recipe = project / "recipes/knight.yaml"
+    recipe.write_text("name: Knight\nconcepts: [{name: Ink Lines, scale: 0.5}]\n", "utf-8")
+    assert apply(project, *options)[0] == 0
+    with recipe.open("a", encoding="utf-8") as file:
+        file.write("description: Soft.\n")
+    status, out, err = apply(project, *options)
+    assert (status, out.splitlines()[-1]) == (0, "Done: 1 updated.")
+    assert "description changed" in err
+    again = apply(project, *options)
+    assert again[:2] == (0, "No changes: 1 kept.\n")

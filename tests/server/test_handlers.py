@@ -179,7 +179,7 @@ JSON = {"Content-Type": "application/json"}
 def test_name_and_description_change_and_nothing_else(served: Served) -> None:
     id = served.create()
     model = served.ok("PUT", f"/models/{id}", {"name": "Rogue", "type": "flux.1-composition"})
-    assert model["model"]["name"] == "Rogue"
+    assert (model["model"]["name"], model["model"]["shortDescription"]) == ("Rogue", "")
     model = served.ok("PUT", f"/models/{id}", {"shortDescription": "Sly.", "name": None})
     assert (model["model"]["name"], model["model"]["shortDescription"]) == ("Rogue", "Sly.")
     for change in (

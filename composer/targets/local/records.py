@@ -240,7 +240,7 @@ def composition_model(record: Record, result_size: int | None) -> Model:
     """A composition as a model; `result_size` is that of its result's file, None without one."""
     status = status_of(record, result_size)
     training = status == TRAINING
-    described: dict[str, Any] = record.texts
+    described: dict[str, Any] = described_texts(record)
     return Model(
         id=record.id,
         type=record.type,
@@ -256,6 +256,14 @@ def composition_model(record: Record, result_size: int | None) -> Model:
         error=record.error if status in (FAILED, NEW) else None,
         **described,
     )
+
+
+def described_texts(record: Record) -> dict[str, str]:
+    """Every text that describes a composition, by the field's name; empty where it has none.
+
+    An absent one would mean that the target doesn't say, and then it is never changed.
+    """
+    return {field.name: record.texts.get(field.name, "") for field in DESCRIBED}
 
 
 def status_of(record: Record, result_size: int | None) -> str:

@@ -193,6 +193,13 @@ def by_id(concept: Concept) -> str:
     return concept.model_id
 
 
+def test_a_composition_without_a_description_says_so(engine: Engine) -> None:
+    """Else a description that a recipe gets later would count as unknown, and be left out."""
+    id = engine.create("Knight", concepts(engine, 0.5), type=COMPOSITION).id
+    assert engine.get_models([id])[id].description == ""
+    assert engine.list_models(COMPOSITION)[0].description == ""
+
+
 def test_ids_are_pinned(engine: Engine) -> None:
     """They follow from name and content: a lock made elsewhere holds here."""
     chosen = concepts(engine, 0.65, 0.8)
