@@ -97,7 +97,7 @@ def seconds(loras: Sequence[LoraFile]) -> float:
     """How long `grams` takes for these files, from their headers alone: an estimate that doesn't
     depend on the machine."""
     deltas: dict[OutputLayer, list[Delta]] = {}
-    by_path = shared_family(loras).files.inspected.by_path()
+    by_path = shared_family(loras).files.inspected.by_path
     values = 0
     for adapter in (adapter for lora in loras for adapter in lora.adapters):
         values += sum(prod(tensor.shape) for tensor in adapter.tensors)

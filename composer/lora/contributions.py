@@ -201,7 +201,7 @@ def shares_by_layer(
     doesn't have.
     """
     shares_of: dict[OutputLayer, Shares] = {}
-    by_path = output_format.by_path()
+    by_path = output_format.by_path
     for part in parts:
         part.lora.check_fits(output_format)
         with Naming(part.lora.path):

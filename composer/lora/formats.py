@@ -193,7 +193,7 @@ class OutputLayer:
     layer: TargetLayer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OutputFormat:
     """How a file spells its layers. `norm` is None where it can't hold the scales of norms.
 
@@ -216,6 +216,7 @@ class OutputFormat:
     base: str = ""  # sd-scripts' name of the base model
     network: str | None = None  # sd-scripts' name of the module that reads it
 
+    @cached_property
     def by_path(self) -> Mapping[str, tuple[OutputLayer, ModuleSlice]]:
         """Where each module lies."""
         return {
@@ -341,7 +342,7 @@ class FamilyFiles:
     def inspected(self) -> OutputFormat:
         """An output format that holds every module, for reports."""
         output_format = self.output_format
-        missing = [module for module in self.modules if module.path not in output_format.by_path()]
+        missing = [module for module in self.modules if module.path not in output_format.by_path]
         more = (OutputLayer(module.path, alone(module)) for module in missing)
         return replace(output_format, name="inspected", layers=(*output_format.layers, *more))
 

@@ -196,7 +196,7 @@ def _filled(layers: list[Layer], output_format: OutputFormat) -> list[Layer]:
             if output in present or comes_whole(output, output_format)
         ]
     if not present:
-        outputs = [output_format.by_path()[output_format.silent][0]]
+        outputs = [output_format.by_path[output_format.silent][0]]
     ranks = {layer.rank for layer in layers if layer.rank}
     filler = ranks.pop() if len(ranks) == 1 else 1
     by_output = {layer.output: layer for layer in layers}
@@ -300,7 +300,7 @@ def _bound(output: OutputLayer, total: int, rank: int | None) -> int:
 
 def _totals(loras: Iterable[LoraFile], output_format: OutputFormat) -> _Totals:
     totals = _Totals()
-    by_path = output_format.by_path()
+    by_path = output_format.by_path
     for adapter in (adapter for lora in loras for adapter in lora.adapters):
         paths = (part.module.path for part in adapter.layer.parts)
         for output in {by_path[path][0] for path in paths if path in by_path}:

@@ -72,7 +72,7 @@ class LoraFile(LoraFacts):
 
     def unfit_for(self, output_format: OutputFormat) -> Iterator[tuple[Adapter, Module]]:
         """Each module, with its adapter, that a file of this format can't hold."""
-        by_path = output_format.by_path()
+        by_path = output_format.by_path
         for adapter in self.adapters:
             for part in adapter.layer.parts:
                 if part.module.path not in by_path:
