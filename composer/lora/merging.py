@@ -30,6 +30,7 @@ from composer.lora.composition import compose, composed_size, foreseen
 from composer.lora.errors import of_each
 from composer.lora.fingerprint import Part, read_hashed
 from composer.lora.hashing import Hashing
+from composer.lora.layout import shared_dtype
 from composer.lora.metadata import described
 from composer.lora.reading import shared_family, with_scales
 from composer.text import counted, shorten, visible
@@ -109,6 +110,11 @@ class CompositionSpec:
     def loras(self) -> list[ScaledLora]:
         """The parts as `compose` takes them."""
         return [(part.file, part.scale) for part in self.parts]
+
+    @property
+    def dtype(self) -> str:
+        """Of the result, unless values don't fit it."""
+        return self.options.dtype or shared_dtype(self.loras)
 
     @cached_property
     def size(self) -> int:
@@ -210,20 +216,21 @@ def merge(
         parts = _parts(pairs, format, skip_text_encoder, hashes)
     in_order = tuple(sorted(parts, key=lambda part: part.id))
     spec = CompositionSpec(in_order, out.stem, OutputOptions(rank, precision), format)
-    expected, size = spec.foreseen, spec.size
-    warnings = [*filter(None, (size_warning(spec), cost_warning(expected)))]
+    size, cost = spec.size, cost_warning(spec.foreseen) if rank else None
+    warnings = [*filter(None, (size_warning(spec), cost))]
     for warning in warnings if not dry_run else ():
         log.warning("%s", warning)
     check_space(out.parent, size, free_space, hint=HINT, margin=spare(size))
-    report = expected
-    if not dry_run:
+    if dry_run:
+        report = spec.foreseen
+    else:
         with new_weights(out, force=force) as temporary:
             report = write_composed(
                 spec, temporary, hint=HINT, margin=spare(size), progress=progress
             )
             size = temporary.stat().st_size
     used = format or shared_family([part.file for part in parts]).files.output_format.name
-    notes = (*_notes(parts, expected, report), *warnings)
+    notes = (*_notes(parts, spec.dtype, report), *warnings)
     return Merged(out, used, parts, report, size, notes, dry_run)
 
 
@@ -321,14 +328,12 @@ def cost_warning(expected: CompositionReport) -> str | None:
     )
 
 
-def _notes(
-    parts: Sequence[Part], expected: CompositionReport, report: CompositionReport
-) -> tuple[str, ...]:
+def _notes(parts: Sequence[Part], dtype: str, report: CompositionReport) -> tuple[str, ...]:
     notes = [f"{_name(part)}: {note}" for part in parts for note in part.file.notes]
     notes += [_on_norms(part) for part in parts if part.file.norms and part.scale]
     notes += [f"{_name(part)} adds nothing: its scale is 0" for part in parts if not part.scale]
-    if report.dtype != expected.dtype:
-        notes.append(f"written as {report.dtype}: some values don't fit {expected.dtype}")
+    if report.dtype != dtype:
+        notes.append(f"written as {report.dtype}: some values don't fit {dtype}")
     return tuple(notes)
 
 

@@ -257,7 +257,8 @@ class Worker:
     def _compose(self, record: Record, job: str) -> None:
         options = OutputOptions.of(record.parameters or ())
         spec = CompositionSpec(self._parts(record), record.id, options)
-        for warning in filter(None, (size_warning(spec), cost_warning(spec.foreseen))):
+        cost = cost_warning(spec.foreseen) if options.rank else None
+        for warning in filter(None, (size_warning(spec), cost)):
             log.warning("%s: %s", visible(record.name), warning)
         with ExitStack() as replacement:
             temporary = replacement.enter_context(replacing(self._folder.result(record.id)))
