@@ -123,6 +123,9 @@ def _introduce(server: Server, credentials: Credentials, library: Path, state: P
 
 def _run(server: Server) -> None:
     """Serve until SIGINT or SIGTERM; then the exit status is 0."""
+    # One thread reads and sends for all clients. By default it waits 5 ms for each of its turns
+    # while others compute: with many clients that halves what the server can answer.
+    sys.setswitchinterval(0.001)
     with until_signalled(server.stop):
         server.run()
     _say("stopped")

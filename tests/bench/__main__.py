@@ -1,8 +1,9 @@
 """How fast, how large and how exact, beside its peers: `python tests/bench [SECTION…]`.
 
 Every ratio is of two figures from the same run on the same machine. Sections: `concatenate`,
-`reduce`, `inspect`, `growth`, `fidelity`, `scale`, `cluster`; by default all but `reduce`, `scale`
-and `cluster`, which take minutes. Needs the extra `bench`: the peers are installed from PyPI.
+`reduce`, `inspect`, `growth`, `fidelity`, `scale`, `cluster`, `load`; by default all but `reduce`,
+`scale`, `cluster` and `load`, which take minutes. Needs the extra `bench`: the peers are installed
+from PyPI.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 # What is installed is compiled, the peers too; of the source tree, a first run compiles it.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 
 import cluster  # noqa: E402 - found by the line above
 import concatenation  # noqa: E402 - found by the line above
 import fidelity  # noqa: E402
 import growth  # noqa: E402
+import load  # noqa: E402
 import reducing  # noqa: E402
 import scaling  # noqa: E402
 
@@ -33,8 +35,9 @@ SECTIONS = {
     "reduce": reducing.run,
     "scale": scaling.run,
     "cluster": cluster.run,
+    "load": load.run,
 }
-SLOW = {"reduce", "scale", "cluster"}
+SLOW = {"reduce", "scale", "cluster", "load"}
 
 
 def main() -> None:

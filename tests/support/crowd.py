@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from support.model_types import COMPOSITION
 from support.serving import basic
 
 if TYPE_CHECKING:
@@ -98,6 +99,9 @@ class Crowd:
         await asyncio.sleep(self.pause * number / self.clients)
         connection = None
         while not self._stopping:
+            if connection and _is_lost(connection):  # as every HTTP client looks before it sends
+                connection[1].close()
+                connection = None
             begin = time.monotonic()
             wait = self.pause
             try:
@@ -122,9 +126,46 @@ class Crowd:
             connection[1].close()
 
 
+def _is_lost(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> bool:
+    reader, writer = connection
+    return reader.at_eof() or reader.exception() is not None or writer.is_closing()
+
+
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     pairs = (line.partition(": ") for line in head[1:] if line)
     headers = {name.lower(): value for name, _, value in pairs}
     await reader.readexactly(int(headers["content-length"]))
     return int(head[0].split()[1]), headers
+
+
+def errors(asked: Sequence[Asked], outages: Sequence[tuple[float, float]] = ()) -> list[Asked]:
+    """The requests without the answer that they asked for, but those during an outage."""
+    return [
+        one
+        for one in asked
+        if one.status not in (200, 429)
+        and not any(one.overlaps(begin, end) for begin, end in outages)
+    ]
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """What became of trainings: how many were lost, and how many were carried out twice."""
+
+    lost: int
+    doubled: int
+
+
+def trainings_of(served: Served, wanted: int) -> Trainings:
+    """What a server says of the trainings of so many models, each wanted once."""
+    models = served.ok("GET", "/models", params={"type": COMPOSITION, "pageSize": 500})["models"]
+    jobs = served.ok("GET", "/jobs", params={"type": "flux-model-training", "pageSize": 100})
+    ended = [
+        sum(entry["status"] == "success" for entry in job["statusHistory"]) for job in jobs["jobs"]
+    ]
+    trained = {model["id"] for model in models if model["status"] == "trained"}
+    return Trainings(
+        lost=wanted - len(trained),
+        doubled=max(len(models), len(ended)) - wanted + sum(count > 1 for count in ended),
+    )

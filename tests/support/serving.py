@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,6 @@ from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from composer.server.connections import Limits
 
@@ -154,6 +154,21 @@ class Process(Served):
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def client_env(self) -> dict[str, str]:
+        """The environment of a program that uses it."""
+        path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+        return {**os.environ, **path, **self.env, **self.more_env}
+
+    @property
+    def state(self) -> Path:
+        """Its state folder, as it said."""
+        deadline = time.monotonic() + PATIENCE
+        while not self.lines:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        return Path(self.lines[0].rpartition(" from ")[2])
 
     def start(self) -> None:
         """Start it; again on the port that it had."""
