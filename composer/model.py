@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+MAX_CONCEPTS = 5  # of a recipe; the schema says it too
 MARK = "managed-by:compose"  # the tag that says: made by compose
 
 TRAINED = "trained"
@@ -246,6 +247,45 @@ class Observed:
         """The model of this id, None if it is gone."""
         model = self.models.get(id) if id else None
         return None if model is None or model.gone else model
+
+
+# --- what is imported --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedLora:
+    """A LoRA of a workflow: the LoRA on the target, its scale, and where the workflow has it."""
+
+    id: str
+    name: str
+    scale: float
+    source: str  # the node, and the file as the workflow writes it
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What came of a model, or of a mix in a workflow `file`: a recipe at `path`, or none.
+
+    `problems` say why there is none. `notes` say why nothing was left to do, or what a workflow has
+    and the recipe leaves out.
+    """
+
+    id: str = ""
+    name: str = ""
+    path: str = ""
+    file: str = ""
+    loras: tuple[ImportedLora, ...] = ()
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def skipped(self) -> bool:
+        return bool(self.problems)
+
+    @property
+    def reason(self) -> str:
+        """Why there is no recipe; empty where there is one."""
+        return "" if self.path else "; ".join(self.problems or self.notes)
 
 
 # --- what the lock remembers -------------------------------------------------------------

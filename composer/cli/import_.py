@@ -1,69 +1,103 @@
-"""`compose import`: recipes and lock entries for compositions that exist on the target."""
+"""`compose import`: recipes of compositions on the target, or of ComfyUI workflows."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from composer.cli import options as opt
 from composer.cli.project import open_project, open_target
+from composer.cli.selection import output_option
 from composer.errors import ExitStatus, UsageError
+from composer.model import is_id
+from composer.output import imports
 from composer.text import visible
 
 if TYPE_CHECKING:
     from composer.cli.options import TargetOptions
-    from composer.project.importing import Imported
+    from composer.model import Imported
+
+_WORKFLOWS = (".json", ".png", ".webp")  # no id has a dot
 
 
 @click.command("import")
-@click.argument("ids", nargs=-1, metavar="[MODEL_ID]...")
+@click.argument("sources", nargs=-1, metavar="[MODEL_ID|WORKFLOW]...")
 @click.option(
     "--all",
     "everything",
     is_flag=True,
     help="Import every composition that the lock does not name.",
 )
+@click.option(
+    "--name", metavar="NAME", help="Name of a workflow's recipe. The default is the file's name."
+)
 @opt.target_options
+@output_option("text", "json")
 @opt.writing_options
 def import_command(
-    ids: tuple[str, ...],
+    sources: tuple[str, ...],
     everything: bool,
+    name: str | None,
     target_options: TargetOptions,
+    output_format: str,
     writing: opt.Writing,
 ) -> int:
-    """Write recipes and lock entries for compositions that exist on the target.
+    """Write recipes for compositions on the target, or for ComfyUI workflows.
 
     \b
     Examples:
-      compose import MODEL_ID
       compose import --all --dry-run
+      compose import workflow.json --name "Storybook Knight"
 
-    Writes to recipes/. Skips a composition that a recipe can't express, says why, and exits 1.
+    WORKFLOW is a ComfyUI workflow (.json, as saved or as exported for the API), an image that
+    ComfyUI saved (.png or .webp), or a recipe of LoRA Manager. Its LoRA loaders are matched with
+    the target's LoRAs by hash, file and name. A composition also gets a lock entry; the model of a
+    workflow's recipe is made by compose apply.
+
+    Writes to recipes/. Skips what a recipe can't express, says why, and exits 1.
     """
-    if ids and everything:
-        raise UsageError("ids can't be used with --all", hint="leave out one of the two")
-    if not ids and not everything:
-        raise UsageError("no ids are given", hint="compose models lists them; --all imports all")
+    files = _workflows(sources, everything=everything)
+    if name is not None and len(files) != 1:
+        raise UsageError("--name is for one workflow", hint="import workflows one by one")
     project = open_project(may_be_empty=True)
     with (
         writing.exclusive(project),
         open_target(project, target_options, run_jobs=False, dry_run=writing.dry_run) as target,
     ):
-        imported = project.import_models(
-            target, None if everything else ids, dry_run=writing.dry_run
-        )
-    if not imported:
-        click.echo("Nothing to import.", err=True)
-    for one in imported:
-        click.echo(_line(one), err=not one.path)
+        if files:
+            imported = project.import_workflows(target, *files, name=name, dry_run=writing.dry_run)
+        else:
+            ids = None if everything else sources
+            imported = project.import_models(target, ids, dry_run=writing.dry_run)
+    if output_format == "json":
+        click.echo(imports.as_json(imported), nl=False)
+    else:
+        click.echo(imports.recipes(imported), nl=False)
+        click.echo(imports.remarks(imported) or _nothing(imported), nl=False, err=True)
     return ExitStatus.FAILED if any(one.skipped for one in imported) else 0
 
 
-def _line(one: Imported) -> str:
-    name, reason = visible(one.name), visible(one.reason)
-    if one.path:
-        return f"+ {one.path}  {one.id}  {name}"
-    if one.skipped:
-        return f"skipped {one.id} ({name}): {reason}" if name else f"skipped {one.id}: {reason}"
-    return f"= {one.id}  {name}: {reason}"
+def _nothing(imported: list[Imported]) -> str:
+    return "" if imported else "Nothing to import.\n"
+
+
+def _workflows(sources: tuple[str, ...], *, everything: bool) -> list[Path]:
+    """The files among the arguments: all of them, or none. Raises `UsageError`."""
+    if sources and everything:
+        raise UsageError("ids and files can't be used with --all", hint="leave out one of the two")
+    if not sources and not everything:
+        raise UsageError(
+            "no id and no workflow is given", hint="compose models lists ids; --all imports all"
+        )
+    files = [source for source in sources if source.lower().endswith(_WORKFLOWS)]
+    for source in sources:
+        if source not in files and not is_id(source):
+            raise UsageError(
+                f"{visible(source)} is neither a model id nor a workflow",
+                hint=f"a workflow is a file that ends in {', '.join(_WORKFLOWS)}",
+            )
+    if files and len(files) < len(sources):
+        raise UsageError("ids and workflows can't be mixed", hint="import them one after the other")
+    return [Path(file) for file in files]

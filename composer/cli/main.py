@@ -41,7 +41,7 @@ COMMANDS = {
     "inspect": ("inspect", "Show what LoRAs contain, and whether they interfere."),
     "merge": ("merge", "Merge LoRA files into one, without a recipe."),
     "pull": ("pull", "Write the trained results of recipes to files."),
-    "import": ("import_", "Write recipes for compositions that exist on the target."),
+    "import": ("import_", "Write recipes for models on the target, or for ComfyUI workflows."),
     "forget": ("deletion", "Remove recipes or ids from the lock, without deleting anything."),
     "prune": (
         "deletion",

@@ -11,7 +11,7 @@ from composer.files.schemas import schema
 
 SCHEMAS = (
     *("recipe", "lock", "plan", "outcomes", "status", "models", "inspect"),
-    *("problems", "pins", "repair", "doctor", "merge"),
+    *("problems", "pins", "repair", "doctor", "merge", "import"),
 )
 SHELLS = ("bash", "zsh", "fish")
 
@@ -40,6 +40,7 @@ def schema_command(name: str) -> int:
       repair    lock --repair -o json
       doctor    doctor -o json
       merge     merge --json-into
+      import    import -o json
     """
     click.echo(schema(name), nl=False)
     return 0

@@ -79,6 +79,12 @@ class LoraFile(LoraFacts):
                     yield adapter, part.module
 
     @property
+    def changes_text_encoder(self) -> bool:
+        """Whether any part of it is for a text encoder, and not for the model."""
+        layers = (adapter.layer for adapter in self.adapters)
+        return any(part.module.encoder for layer in layers for part in layer.parts)
+
+    @property
     def for_variant(self) -> bool:
         """Whether it was made for a variant of the model: with more inputs, or norms of its own."""
         layers = ((one.delta, one.layer.module) for one in self.adapters)

@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from composer.files.atomic import write_atomically
-from composer.files.repository import refuse_link_out
 from composer.lock import Ledger
 from composer.lora import families
-from composer.model import MARK, ConceptRef, Content, Entry, Recipe, in_order
-from composer.recipes import parse, slug, write
+from composer.model import (
+    MARK,
+    MAX_CONCEPTS,
+    ConceptRef,
+    Content,
+    Entry,
+    Imported,
+    Recipe,
+    in_order,
+)
+from composer.project.recipe_files import RecipeFiles
 from composer.targets.base import observe
-from composer.text import RECIPES_FOLDER, canonical
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from composer.model import Concept, Model, ModelTypes, Observed
     from composer.project.project import Project
     from composer.targets.base import Target
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """What came of one id: a recipe at `path`; or none, with the `reason`.
-
-    `skipped` is false where nothing was left to do, because the lock has the id already.
-    """
-
-    id: str
-    name: str = ""
-    path: str = ""
-    reason: str = ""
-    skipped: bool = False
-
-
 def import_models(
     project: Project, target: Target, ids: Sequence[str] | None, *, dry_run: bool
 ) -> list[Imported]:
     """See `Project.import_models`."""
-    folder = project.root / RECIPES_FOLDER
-    refuse_link_out(folder, project.root, hint="replace the link with a folder")
+    files = RecipeFiles(project, dry_run=dry_run)
     ledger = Ledger(project.root, target.key, project.state, write=not dry_run)
     observed = observe(target, project.recipes, ledger.known_state)
     if ids is None:
@@ -52,82 +41,52 @@ def import_models(
         models = target.get_models(ids)
         chosen = [models[id] for id in ids if id in models]
         missing = [id for id in ids if id not in models]
-    run = _Import(project, observed, ledger, dry_run=dry_run)
+    run = _Import(files, observed, ledger, dry_run=dry_run)
     imported = [run.take(model) for model in chosen]
     if ids is None:  # of all models, those that the lock has are no result
         imported = [one for one in imported if one.path or one.skipped]
     if not dry_run:
         ledger.close(handled={one.path for one in imported if one.path}, owner=observed.owner)
     reason = "the target has no such model; compose models lists them"
-    return [*imported, *(Imported(id, reason=reason, skipped=True) for id in missing)]
+    return [*imported, *(Imported(id, problems=(reason,)) for id in missing)]
 
 
 @dataclass(slots=True)
 class _Import:
-    project: Project
+    files: RecipeFiles
     observed: Observed
     ledger: Ledger
     dry_run: bool
-    _names: dict[str, str] = field(init=False)  # of recipes, with their paths
-    _paths: set[str] = field(init=False)
     _ids: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
         entries = self.ledger.known_state.entries.values()
-        self._names = {canonical(recipe.name): recipe.path for recipe in self.project.recipes}
-        self._paths = {recipe.path.casefold() for recipe in self.project.recipes}
         self._ids = {id for entry in entries for id in entry.ids}
 
     def take(self, model: Model) -> Imported:
         """Write one model's recipe and entry, or tell why not."""
         if model.id in self._ids:
-            return Imported(model.id, model.name, reason="in the lock already")
+            return Imported(model.id, model.name, notes=("in the lock already",))
         try:
             recipe = self._recipe(model)
+            self.files.add(recipe)
         except ValueError as why:
-            return Imported(model.id, model.name, reason=str(why), skipped=True)
-        self._names[canonical(recipe.name)] = recipe.path
-        self._paths.add(recipe.path.casefold())
+            return Imported(model.id, model.name, problems=(str(why),))
         if not self.dry_run:
-            _write(self.project.root / recipe.path, recipe)
             self.ledger.record(recipe.path, _entry_of(model, recipe))
         return Imported(model.id, model.name, path=recipe.path)
 
     def _recipe(self, model: Model) -> Recipe:
-        if other := self._names.get(canonical(model.name)):
+        if other := self.files.other(model.name):
             raise ValueError(f"another recipe has this name: {other}; rename that recipe")
         family = families.of_type(model.type)
         if family is None:
             raise ValueError(f"it is a {model.type}, not a composition")
-        path = self._free_path(model.name)
-        recipe = _recipe_of(model, family.types, path, self.observed)
-        types = families.model_types()
-        again, problems = parse(_text(recipe).encode(), file=path, types=types)
-        if problems or again is None:
-            raise ValueError(f"a recipe can't describe it: {problems[0].message}")
-        return recipe
-
-    def _free_path(self, name: str) -> str:
-        stem, n = slug(name), 1
-        path = f"{RECIPES_FOLDER}/{stem}.yaml"
-        while path.casefold() in self._paths or os.path.lexists(self.project.root / path):
-            n += 1
-            path = f"{RECIPES_FOLDER}/{stem}-{n}.yaml"
-        return path
-
-
-def _text(recipe: Recipe) -> str:
-    return write(recipe, default=families.default().types)
-
-
-def _write(file: Path, recipe: Recipe) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, _text(recipe).encode())
+        path = self.files.free_path(model.name)
+        return _recipe_of(model, family.types, path, self.observed)
 
 
 # --- a composition as a recipe, and as an entry ------------------------------------------
-
-_MOST_CONCEPTS = 5
 
 
 def _recipe_of(model: Model, types: ModelTypes, path: str, observed: Observed) -> Recipe:
@@ -153,10 +112,8 @@ def _expressible(model: Model) -> Sequence[Concept]:
         raise ValueError(f"it is not trained (status {model.status})")
     if not model.concepts:
         raise ValueError("the target doesn't say what it is made of")
-    if len(model.concepts) > _MOST_CONCEPTS:
-        raise ValueError(
-            f"it has {len(model.concepts)} concepts, a recipe at most {_MOST_CONCEPTS}"
-        )
+    if len(model.concepts) > MAX_CONCEPTS:
+        raise ValueError(f"it has {len(model.concepts)} concepts, a recipe at most {MAX_CONCEPTS}")
     for concept in model.concepts:
         if not 0 <= concept.scale <= 1:
             raise ValueError(f"the scale of {concept.model_id} is {concept.scale:g}, outside 0..1")

@@ -22,13 +22,13 @@ from composer.recipes import relative
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from os import PathLike
 
     from composer.errors import Check, Problem
     from composer.lora import Inspection
-    from composer.model import Entry, Lock, Recipe
+    from composer.model import Entry, Imported, Lock, Recipe
     from composer.planner import LeftOut, Plan, Report, Step
     from composer.project.applying import Forgotten
-    from composer.project.importing import Imported
     from composer.project.locking import MergedLock, Pinned
     from composer.project.options import ApplyOptions, PlanOptions
     from composer.project.planning import ReviewedPlan
@@ -455,6 +455,25 @@ class Project:
 
         with nullcontext() if dry_run else self.exclusive():
             return import_models(self, target, ids, dry_run=dry_run)
+
+    def import_workflows(
+        self,
+        target: Target,
+        *files: str | PathLike[str],
+        name: str | None = None,
+        dry_run: bool = False,
+    ) -> list[Imported]:
+        """Write a recipe for each mix of LoRAs in ComfyUI workflows, or images that have one.
+
+        A workflow that samples with several models has several mixes. `name` is the recipe's, by
+        default the file's. What a recipe can't express is skipped, with the reasons. Raises
+        `InvalidInput` for a file that is no workflow, and writes nothing then.
+        """
+        from composer.project.workflows import import_workflows
+
+        paths = [Path(file) for file in files]
+        with nullcontext() if dry_run else self.exclusive():
+            return import_workflows(self, target, paths, name=name, dry_run=dry_run)
 
     def pull(
         self, target: Target, out: str, *recipes: str, force: bool = False, dry_run: bool = False

@@ -142,6 +142,14 @@ class KeepsResults(Protocol):
         """Delete the compositions, and their results, whose ids are not in `keep`; their ids."""
 
 
+@runtime_checkable
+class LooksIntoLoras(Protocol):
+    """A target that can look into its LoRA files, as the local one can."""
+
+    def changes_text_encoder(self, id: str) -> bool:
+        """Whether this LoRA changes a text encoder besides the model. Raises `TargetError`."""
+
+
 class Closing:
     """A context manager that calls `close` at its end: the base class of a target."""
 

@@ -45,8 +45,9 @@ STATUSES = [
     ("64", "the command line is wrong", "Read `compose COMMAND --help`."),
     (
         "65",
-        "a recipe, the lock or the journal is invalid or can't be read, or there is no state folder"
-        " to write to: no home directory, missing rights, another user's, or no file locks",
+        "a recipe, the lock, the journal or a ComfyUI workflow is invalid or can't be read, or"
+        " there is no state folder to write to: no home directory, missing rights, another user's,"
+        " or no file locks",
         "Fix every listed problem; those in a recipe have their file, line and code."
         " For the state folder, set `COMPOSE_STATE_DIR` ([engine.md](engine.md)).",
     ),

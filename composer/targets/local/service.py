@@ -247,6 +247,15 @@ class Engine(Closing):
         infos = tuple(lora_info(lora_file(part.fingerprint)) for part, _ in parts)
         return Inspection("", "", infos, Overlaps(self.store).mix(parts, progress))
 
+    def changes_text_encoder(self, id: str) -> bool:
+        """Whether this LoRA changes a text encoder besides the model.
+
+        Raises `TargetError` or `BadLora` as `inspect` does.
+        """
+        if (lora := self._catalog().loras.get(id)) is None:
+            raise no_such_lora(id)
+        return lora_file(lora.fingerprint).changes_text_encoder
+
     def advise(self, mixes: Mapping[str, Sequence[Concept]]) -> dict[str, Advice]:
         """Whether the LoRAs of each mix interfere, by its key; see `Overlaps.advise`."""
         return Overlaps(self.store).advise(mixes, self._catalog().loras)

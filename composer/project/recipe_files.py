@@ -1,0 +1,56 @@
+"""Recipes that compose itself writes: a free name, a free path, and a text that reads back."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from composer.files.atomic import write_atomically
+from composer.files.repository import refuse_link_out
+from composer.lora import families
+from composer.recipes import parse, slug, write
+from composer.text import RECIPES_FOLDER, canonical
+
+if TYPE_CHECKING:
+    from composer.model import Recipe
+    from composer.project.project import Project
+
+
+class RecipeFiles:
+    """The recipes of a project, to which others are added one by one.
+
+    With `dry_run` nothing is written. Raises `UsageError` if `recipes/` leads out of the project.
+    """
+
+    def __init__(self, project: Project, *, dry_run: bool) -> None:
+        folder = project.root / RECIPES_FOLDER
+        refuse_link_out(folder, project.root, hint="replace the link with a folder")
+        self._root, self._dry_run = project.root, dry_run
+        self._names = {canonical(recipe.name): recipe.path for recipe in project.recipes}
+        self._paths = {recipe.path.casefold() for recipe in project.recipes}
+
+    def other(self, name: str) -> str | None:
+        """The path of the recipe that has this name already."""
+        return self._names.get(canonical(name))
+
+    def free_path(self, name: str) -> str:
+        """A path that no file has, made of a recipe's name."""
+        stem, n = slug(name), 1
+        path = f"{RECIPES_FOLDER}/{stem}.yaml"
+        while path.casefold() in self._paths or os.path.lexists(self._root / path):
+            n += 1
+            path = f"{RECIPES_FOLDER}/{stem}-{n}.yaml"
+        return path
+
+    def add(self, recipe: Recipe) -> None:
+        """Write the recipe. Raises `ValueError` with words if a recipe can't say that."""
+        text = write(recipe, default=families.default().types).encode()
+        read, problems = parse(text, file=recipe.path, types=families.model_types())
+        if problems or read is None:
+            raise ValueError(f"a recipe can't describe it: {problems[0].message}")
+        self._names[canonical(recipe.name)] = recipe.path
+        self._paths.add(recipe.path.casefold())
+        if not self._dry_run:
+            file = self._root / recipe.path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, text)
