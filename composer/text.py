@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 LOCK_NAME = "compose.lock"  # the lock's file name, in the project's root
+SETTINGS_NAME = "compose.toml"  # that of the settings, beside it
 RECIPES_FOLDER = "recipes"  # below the root
 
 # Control characters, the line separators of Unicode, lone surrogates and noncharacters.

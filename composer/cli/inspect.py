@@ -89,7 +89,7 @@ def _is_recipe(path: Path) -> bool:
 
 
 def _lacks_recipes(path: Path) -> bool:
-    return path.is_dir() and not find(Selection((path,)), Path.cwd())[1]
+    return path.is_dir() and not find(Selection((path,)), Path.cwd()).chosen
 
 
 def _of_files(files: Sequence[tuple[Path, float]], skip_text_encoder: bool) -> list[Inspection]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import open_project, open_target
+from composer.cli.project import offline_target, open_project, open_target
 from composer.cli.selection import gathered, output_option, selection_options
 from composer.cli.terminal import emit
 from composer.errors import UsageError
@@ -19,7 +19,6 @@ from composer.lock import LOCK_NAME
 from composer.output import lock as render
 from composer.project import PlanOptions
 from composer.project.locking import merge_lock_files
-from composer.targets.registry import offline_choice
 from composer.text import counted, visible
 
 if TYPE_CHECKING:
@@ -153,9 +152,7 @@ def _print_pins(pinned: Pinned, output_format: str, mode: Mode, *, dry_run: bool
 
 
 def _check_offline(project: Project, target_options: TargetOptions, options: PlanOptions) -> int:
-    key, reason = offline_choice(target_options, project.lockfile.targets, os.environ)
-    click.echo(f"Target: {visible(key)} ({reason}), not asked: --offline", err=True)
-    project.check_pins(key, options)
+    project.check_pins(offline_target(project, target_options), options)
     return 0
 
 

@@ -202,9 +202,8 @@ apply_options = gathered(
         cls=NumberOption,
         type=click.IntRange(1, 64),
         metavar="N",
-        default=8,
-        show_default=True,
-        help="Maximum number of requests and trainings at the same time (1 to 64).",
+        help="Maximum number of requests and trainings at the same time (1 to 64). The default is "
+        "that of compose.toml, else 8.",
     ),
     lock_timeout,
 )

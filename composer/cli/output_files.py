@@ -1,4 +1,4 @@
-"""Files that a command writes beside what it prints, never over a LoRA, a recipe or the lock."""
+"""Files that a command writes beside what it prints, never over what it reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 PAGES = (".html", ".htm")
-SOURCES = (".safetensors", ".yaml", ".yml", ".lock")  # LoRAs, recipes and the lock
+SOURCES = (".safetensors", ".yaml", ".yml", ".lock", ".toml")  # LoRAs, recipes, lock, settings
 
 
 def check_page(out: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.plan_copies import copy_options
-from composer.cli.project import open_project, open_target
+from composer.cli.project import offline_target, open_project, open_target
 from composer.cli.selection import change_selection_options, output_option
 from composer.cli.terminal import emit
 from composer.errors import ExitStatus, InvalidInput, UsageError
@@ -19,8 +18,6 @@ from composer.lock import read_conflicted, read_lock
 from composer.output.markdown import BUDGETS
 from composer.output.plan_formats import PLAN_FORMATS, invalid
 from composer.output.plan_view import WHOLE
-from composer.targets.registry import offline_choice
-from composer.text import visible
 
 if TYPE_CHECKING:
     from composer.cli.options import TargetOptions
@@ -123,8 +120,8 @@ def _planned(
     offline: bool,
 ) -> ReviewedPlan:
     if offline:
-        key, reason = offline_choice(target_options, project.lockfile.targets, os.environ)
-        click.echo(f"Target: {visible(key)} ({reason}), not asked: --offline\n", err=True)
+        key = offline_target(project, target_options)
+        click.echo(err=True)
         return project.plan_offline(key, options, base=base)
     with open_target(project, target_options, run_jobs=False) as target:
         return project.plan(target, options, base=base)

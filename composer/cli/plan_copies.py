@@ -15,13 +15,16 @@ from composer.files.delivery import check_output_link
 from composer.lock import LOCK_NAME
 from composer.output.markdown import COMMENT, SUMMARY, Budget
 from composer.project.sources import find
-from composer.text import RECIPES_FOLDER, visible
+from composer.text import RECIPES_FOLDER, SETTINGS_NAME, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from composer.cli.selection import Command
     from composer.project import Selection
+
+
+_INPUTS = {LOCK_NAME: "the lock", SETTINGS_NAME: "the settings file"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,9 @@ class Copies:
         for n, (option, file, _, _) in enumerate(wanted):
             if any(is_same(file, other) for _, other, _, _ in wanted[:n]):
                 raise UsageError(f"{option}: {file} is given for two formats")
-        root, chosen = find(selection, Path.cwd())
-        recipes = [*chosen, *(root / RECIPES_FOLDER).rglob("*.y*ml")]
+        found = find(selection, Path.cwd())
+        root = found.root
+        recipes = [*found.chosen, *(root / RECIPES_FOLDER).rglob("*.y*ml")]
         for option, file, _, _ in self.files:
             check_output_link(file)
             if not file.parent.is_dir():
@@ -61,9 +65,10 @@ class Copies:
             if file.is_dir():
                 folder = visible(str(file))
                 raise UsageError(f"{option}: {folder} is a folder", hint="name a file in it")
-            ours = next((one for one in (root / LOCK_NAME, *recipes) if is_same(file, one)), None)
+            inputs = (root / LOCK_NAME, root / SETTINGS_NAME, *recipes)
+            ours = next((one for one in inputs if is_same(file, one)), None)
             if ours is not None:
-                what = "the lock" if ours.name == LOCK_NAME else "a recipe"
+                what = _INPUTS.get(ours.name, "a recipe")
                 raise UsageError(
                     f"{option}: {file} is {what}, and would be overwritten",
                     hint="give another file",

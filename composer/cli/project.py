@@ -15,7 +15,7 @@ from composer.lock import read_lock
 from composer.project import Project, sources
 from composer.project.selection import ALL_RECIPES
 from composer.targets import registry
-from composer.targets.registry import choose
+from composer.targets.registry import choose, offline_choice
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def open_target(
     *,
     run_jobs: bool,
     dry_run: bool = False,
-    parallelism: int = 8,
+    parallelism: int | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Target:
     """Choose the target, say so on stderr, and open it. Raises `UsageError`, `CredentialsError`."""
@@ -86,7 +86,15 @@ def _say(choice: Choice) -> None:
 
 def chosen_key(project: Project, options: TargetOptions) -> str:
     """The key in the lock of the target that a command is about, where none is opened."""
-    return choose(options, project.lockfile.targets, os.environ).key
+    return choose(options, project.lockfile.targets, os.environ, project.target_defaults).key
+
+
+def offline_target(project: Project, options: TargetOptions) -> str:
+    """The same where no target is asked at all; said on stderr. Raises `UsageError`."""
+    keys, defaults = project.lockfile.targets, project.target_defaults
+    key, reason = offline_choice(options, keys, os.environ, defaults)
+    click.echo(f"Target: {visible(key)} ({reason}), not asked: --offline", err=True)
+    return key
 
 
 def open_local(

@@ -11,7 +11,7 @@ from composer.files.schemas import schema
 
 SCHEMAS = (
     *("recipe", "lock", "plan", "outcomes", "status", "models", "inspect"),
-    *("problems", "pins", "repair", "doctor", "merge", "import"),
+    *("problems", "pins", "repair", "doctor", "merge", "import", "settings"),
 )
 SHELLS = ("bash", "zsh", "fish")
 
@@ -19,7 +19,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command("schema")
 @click.argument("name", type=click.Choice(SCHEMAS), metavar="NAME")
 def schema_command(name: str) -> int:
-    """Print the JSON Schema of a recipe, the lock, or a command's JSON output.
+    """Print the JSON Schema of a recipe, the lock, the settings, or a command's JSON output.
 
     \b
     Examples:
@@ -41,6 +41,7 @@ def schema_command(name: str) -> int:
       doctor    doctor -o json
       merge     merge --json-into
       import    import -o json
+      settings  compose.toml
     """
     click.echo(schema(name), nl=False)
     return 0

@@ -76,8 +76,11 @@ change_selection_options = gathered(
 
 
 def refuse_nothing(project: Project, files: Collection[Path]) -> None:
-    """Raise `UsageError` if there are no files: a pattern or folder may be wrong."""
-    if files:
+    """Raise `UsageError` if there are no files: a pattern or folder may be wrong.
+
+    A hook may name files that the settings exclude.
+    """
+    if files or project.settings_exclude:
         return
     selection = project.selection
     paths = selection.paths or (project.root / RECIPES_FOLDER,)

@@ -92,7 +92,9 @@ def serve_command(
     state = project.prepare_state()
     credentials = auth.credentials(os.environ, state)
     paths = [relative(file, project.root) or "" for file in project.files]
-    loras = find_library(project.root, paths, given=library, env=os.environ).absolute()
+    loras = find_library(
+        project.root, paths, given=library, env=os.environ, defaults=project.target_defaults
+    ).absolute()
     with Engine(state, loras, executor=open_executor()) as engine:
         server = running.Server(engine, credentials, host=host, port=port, faults=faults, log=_say)
         _introduce(server, credentials, loras, state)

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from platformdirs import user_state_path
 
 from composer.errors import ComposeError, InvalidInput, Refused, UsageError
-from composer.files.atomic import sweep, write_atomically
+from composer.files.atomic import no_link, sweep, write_atomically
 from composer.files.repository import is_link
 
 if TYPE_CHECKING:
@@ -39,8 +39,10 @@ if sys.platform != "win32":
 
 VARIABLE = "COMPOSE_STATE_DIR"
 ROOT_FILE = "project-root"  # in a state folder: the path of the project that it belongs to
+REMEMBERED_FILE = "remembered.json"  # what this machine's user said of the project
 # Where no state folder can be named: nothing exists below this path, and nothing can be made there.
 NOWHERE = Path(os.devnull, "lora-compose")
+_MAX_REMEMBERED = 64 * 1024  # characters
 SET_HINT = f"set {VARIABLE} to a folder of your own on a local disk, outside the project"
 
 
@@ -183,6 +185,25 @@ def _check_ours(folder: Path) -> None:
     else:
         return
     raise InvalidInput(f"the state folder {folder} {why}", hint=f"remove it, or {SET_HINT}")
+
+
+def remembered_library(state: Path) -> Path | None:
+    """The folder of LoRA files that `remember_library` was last given for this project."""
+    try:
+        with open(state / REMEMBERED_FILE, encoding="utf-8", opener=no_link) as file:
+            library = json.loads(file.read(_MAX_REMEMBERED))["library"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return Path(library) if isinstance(library, str) and os.path.isabs(library) else None
+
+
+def remember_library(state: Path, library: Path | None) -> None:
+    """Keep the absolute path of a folder of LoRA files; None: forget it. Raises `OSError`."""
+    file = state / REMEMBERED_FILE
+    if library is not None:
+        write_atomically(file, json.dumps({"library": str(library)}).encode())
+    else:
+        file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

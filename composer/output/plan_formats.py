@@ -20,7 +20,6 @@ from composer.output.plan_json import as_json
 from composer.output.plan_markdown import markdown
 from composer.output.plan_text import text
 from composer.output.plan_view import LOCK_ONLY
-from composer.recipes.problems import CODES
 from composer.text import LOCK_NAME, visible
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ GUARD, BLOCKED, LOCK_EDIT, DELETION, UNPROTECTED, DRIFT, CHANGE = (
 )  # fmt: skip
 RULES = MappingProxyType(
     {
-        **CODES,
+        **problem_formats.RULES,
         UNREADABLE: "The lock or the journal can't be read",
         GUARD: "apply refuses this plan",
         BLOCKED: "The target blocks a recipe",

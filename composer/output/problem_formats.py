@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from composer.output.findings import ERROR, Finding, annotated, log
 from composer.output.markdown import COMMENT, Budget, Section, cell, fitted
-from composer.output.problems import place
+from composer.output.problems import among, place
 from composer.output.style import dumped
-from composer.recipes.problems import CODES
+from composer.recipes.problems import CODES, SETTINGS_CODES
 from composer.text import counted
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from composer.errors import Problem
 
 FORMAT_VERSION = 1
+RULES = MappingProxyType({**CODES, **SETTINGS_CODES})
 
 
 def as_json(problems: Sequence[Problem]) -> str:
@@ -52,15 +54,14 @@ def github(problems: Sequence[Problem]) -> str:
     return annotated(findings(problems), whole="compose validate")
 
 
-def sarif(problems: Sequence[Problem], rules: Mapping[str, str] = CODES) -> str:
-    """A SARIF log; its rules are the codes of recipes, unless there are more."""
+def sarif(problems: Sequence[Problem], rules: Mapping[str, str] = RULES) -> str:
+    """A SARIF log; its rules are the codes of files, unless there are more."""
     return log(findings(problems), rules)
 
 
 def markdown(problems: Sequence[Problem], *, files: int, budget: Budget = COMMENT) -> str:
     """A document for a comment: how many, then a table of them."""
-    bad = len({problem.file for problem in problems})
-    count = f"{counted(len(problems), 'problem')} in {bad} of {counted(max(files, bad), 'recipe')}"
+    count = f"{counted(len(problems), 'problem')} in {among(problems, files)}"
     rows = [
         f"| {cell(place(p))} | {p.code} | {cell(p.message)} | {cell(p.hint)} |" for p in problems
     ]

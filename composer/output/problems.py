@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from composer.text import counted
+from composer.text import SETTINGS_NAME, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,10 +25,17 @@ def text(problems: Sequence[Problem], *, files: int, color: bool = False) -> str
     if not problems:
         return f"{counted(files, 'recipe')}, no problems.\n"
     lines = [line for problem in problems for line in _lines(problem, color=color)]
-    bad = len({problem.file for problem in problems})
-    among = counted(max(files, bad), "recipe")
-    lines += ["", f"{counted(len(problems), 'problem')} in {bad} of {among}. Nothing was sent."]
+    count = f"{counted(len(problems), 'problem')} in {among(problems, files)}"
+    lines += ["", f"{count}. Nothing was sent."]
     return "\n".join(lines) + "\n"
+
+
+def among(problems: Sequence[Problem], files: int) -> str:
+    """How many files have problems, of how many recipes, if all of those are recipes."""
+    bad = {problem.file for problem in problems}
+    if SETTINGS_NAME in bad:
+        return counted(len(bad), "file")
+    return f"{len(bad)} of {counted(max(files, len(bad)), 'recipe')}"
 
 
 def _lines(problem: Problem, *, color: bool) -> Iterator[str]:

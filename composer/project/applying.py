@@ -27,7 +27,7 @@ from composer.planner import (
     orphans,
 )
 from composer.planner import plan as build_plan
-from composer.project.options import check_approved
+from composer.project.options import DEFAULT_PARALLELISM, check_approved
 from composer.project.planning import ReviewedPlan, without_unfit
 from composer.project.sources import find_path
 from composer.targets.base import KeepsResults, observe
@@ -87,7 +87,7 @@ def _settings(target: Target, options: ApplyOptions, *, is_approved: bool) -> Se
         grace=target.grace if options.grace is None else options.grace,
         poll_interval=options.poll_interval or target.poll_interval,
         timeout=options.timeout,
-        parallelism=options.parallelism,
+        parallelism=options.parallelism or DEFAULT_PARALLELISM,
         no_wait=options.no_wait,
         max_cost=options.max_cost,
         approved=is_approved or options.expect is not None,

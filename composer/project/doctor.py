@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,10 +44,10 @@ from composer.planner import Verb, known_ids, orphans, plan, with_recovered
 from composer.project.options import PLAN_DEFAULTS
 from composer.project.sources import find, open_target
 from composer.targets.base import Search, observe
-from composer.targets.kind import CheckRequest, TargetOptions
+from composer.targets.kind import REMEMBERED, CheckRequest, TargetOptions
 from composer.targets.registry import VARIABLE as TARGET_VARIABLE
 from composer.targets.registry import find_kind, kind_names
-from composer.text import counted
+from composer.text import SETTINGS_NAME, counted
 from composer.version import __version__
 
 if TYPE_CHECKING:
@@ -177,6 +179,7 @@ def _project(project: Project) -> tuple[Project | None, list[Check]]:
         checks.append(Check(PROJECT, WRONG, words, f"compose apply writes {LOCK_NAME} there"))
     lock, of_lock = _lock(project)
     checks += [*of_lock, *_state(project, lock), *_journal(project), *_git(root)]
+    checks += _settings(project)
     if lock is None:
         return None, checks
     problems = project.validate()
@@ -186,7 +189,20 @@ def _project(project: Project) -> tuple[Project | None, list[Check]]:
         checks.append(Check(PROJECT, WRONG, words, problem.hint))
     if not problems:
         checks.append(Check(PROJECT, OK, f"recipes: {len(project.recipes)}, all valid"))
-    return project.without_broken_recipes(), checks
+    wrong_settings = any(problem.file == SETTINGS_NAME for problem in problems)
+    return None if wrong_settings else project.without_broken_recipes(), checks
+
+
+def _settings(project: Project) -> Iterator[Check]:
+    """What compose.toml says, in one line; its problems are told with those of the recipes."""
+    with suppress(InvalidInput):
+        given = {name: value for name, value in project.settings._asdict().items() if value}
+        said = ", ".join(f"{name} = {json.dumps(value)}" for name, value in given.items())
+        if (project.root / SETTINGS_NAME).exists():
+            yield Check(PROJECT, OK, f"{SETTINGS_NAME}: {said or 'empty'}")
+        library = project.target_defaults
+        if library.library_source == REMEMBERED:
+            yield Check(PROJECT, OK, f"library: {library.library}, {REMEMBERED}")
 
 
 def _lock(project: Project) -> tuple[Lock | None, list[Check]]:

@@ -47,7 +47,8 @@ class ApplyOptions(PlanOptions):
 
     `expect` is the digest of the plan that was approved (8 to 64 hex digits), or the path of a
     JSON file with that plan; `digest` is all 64 digits that the file's changes must have.
-    `max_cost` is in the target's units, for all trainings together.
+    `max_cost` is in the target's units, for all trainings together. A `parallelism` of None is that
+    of `compose.toml`, else 8.
     """
 
     expect: str | None = None
@@ -57,11 +58,12 @@ class ApplyOptions(PlanOptions):
     poll_interval: float | None = None
     grace: float | None = None
     max_cost: float | None = None
-    parallelism: int = 8
+    parallelism: int | None = None
     lock_timeout: float = 0.0
 
 
 APPLY_DEFAULTS = ApplyOptions()
+DEFAULT_PARALLELISM = 8
 
 
 # --- what was approved -------------------------------------------------------------------

@@ -6,18 +6,19 @@ only the others use.
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from composer.errors import InvalidInput
+from composer.errors import ComposeError, InvalidInput
 from composer.lock import read_lock
 from composer.project.selection import ALL_RECIPES
 from composer.project.sources import find, problems_of, read_sources
 from composer.recipes import relative
+from composer.text import SETTINGS_NAME
 
 if TYPE_CHECKING:
     import threading
@@ -34,9 +35,10 @@ if TYPE_CHECKING:
     from composer.project.planning import ReviewedPlan
     from composer.project.pulling import Pulled
     from composer.project.selection import Selection
+    from composer.project.settings import Settings
     from composer.project.sources import Sources
     from composer.targets.base import Target
-    from composer.targets.kind import TargetContext, TargetOptions
+    from composer.targets.kind import TargetContext, TargetDefaults, TargetOptions
 
 Options = TypeVar("Options", bound="PlanOptions")
 
@@ -69,7 +71,8 @@ class Project:
         """
         self.selection = selection
         self._find = partial(find, selection, Path.cwd() / path, may_be_empty=may_be_empty)
-        self.root, self._chosen = self._find()
+        self._found = self._find()
+        self.root = self._found.root
         self._read_lock = read_lock
         self._state_base = str(state_dir) if state_dir else None
         self._alone = False
@@ -92,7 +95,15 @@ class Project:
 
     @cached_property
     def _sources(self) -> Sources:
-        return read_sources(self.root, self._chosen, self.selection, self._read_lock)
+        return read_sources(self._found, self.selection, self._read_lock)
+
+    @property
+    def settings(self) -> Settings:
+        """What the project's `compose.toml` says. Raises `InvalidInput` with its problems."""
+        read = self._found.read
+        if read.problems:
+            raise InvalidInput(f"{SETTINGS_NAME} has problems", problems=read.problems, files=1)
+        return read.settings
 
     @property
     def lockfile(self) -> Lock:
@@ -116,7 +127,12 @@ class Project:
     @property
     def files(self) -> tuple[Path, ...]:
         """The recipe files that paths and patterns choose; they may not be valid."""
-        return tuple(self._chosen)
+        return tuple(self._found.chosen)
+
+    @property
+    def settings_exclude(self) -> bool:
+        """Whether the settings, or naming them as a path, keep files from being chosen."""
+        return self._found.excluded
 
     @property
     def checked_files(self) -> tuple[Path, ...]:
@@ -133,7 +149,13 @@ class Project:
         from composer.planner import LeftOut
 
         files = self._sources.files
-        return LeftOut(files - len(self.checked_files), files, self.selection.why_left_out)
+        return LeftOut(files - len(self.checked_files), files, self._why_left_out)
+
+    @property
+    def _why_left_out(self) -> str:
+        """Why the other recipes of the project are not meant."""
+        excluded = [f"excluded by {SETTINGS_NAME}"] if self._found.read.settings.exclude else []
+        return ", or ".join([*filter(None, [self.selection.why_left_out]), *excluded])
 
     @cached_property
     def selected(self) -> frozenset[str] | None:
@@ -141,7 +163,9 @@ class Project:
         if self.selection.since is not None:
             meant: Iterable[Path] = self.checked_files
         elif self.selection.names_files:
-            meant = self._chosen
+            meant = self._found.chosen
+        elif self.left_out.recipes:  # the settings exclude a file that the lock names
+            meant = self.checked_files
         else:
             return None
         return frozenset(relative(file, self.root) or "" for file in meant)
@@ -156,7 +180,25 @@ class Project:
             tuple(recipe.path for recipe in self.recipes),
             tuple(self.lockfile.targets),
             lambda create: self.prepare_state() if create else self.state,
+            self.target_defaults,
         )
+
+    @property
+    def target_defaults(self) -> TargetDefaults:
+        """What holds of targets where neither the caller nor the environment says otherwise.
+
+        Raises `InvalidInput` with the problems of `compose.toml`.
+        """
+        from composer.files.state import remembered_library
+        from composer.targets.kind import REMEMBERED, TargetDefaults
+
+        settings = self.settings
+        inside = self.root / settings.library if settings.library else None
+        defaults = TargetDefaults(settings.target, settings.project, inside)
+        with suppress(ComposeError):  # what needs the state folder says what is wrong with it
+            if outside := remembered_library(self.state):
+                return replace(defaults, library=outside, library_source=REMEMBERED)
+        return defaults
 
     def prepare_state(self) -> Path:
         """The state folder, created if it is missing. Raises `InvalidInput`."""
@@ -174,17 +216,18 @@ class Project:
         return other
 
     def options(self, options: Options) -> Options:
-        """The same options, about the recipes that are meant.
+        """The same options, about the recipes that are meant, and by the project's settings.
 
         Raises `UsageError` where a name to upgrade is in no recipe, or `expect` isn't a plan.
         """
-        from composer.project.options import check_readable
+        from composer.project.options import ApplyOptions, check_readable
         from composer.project.planning import check_names
 
         check_readable(options)
         check_names(self.recipes, options)
-        why = self.selection.why_left_out
-        return replace(options, selected=self.selected, why_left_out=why)
+        if isinstance(options, ApplyOptions) and options.parallelism is None:
+            options = replace(options, parallelism=self.settings.parallelism)
+        return replace(options, selected=self.selected, why_left_out=self._why_left_out)
 
     @contextmanager
     def exclusive(self, wait: float = 0.0) -> Iterator[None]:
@@ -201,7 +244,7 @@ class Project:
         with only_one(self.root, self.state, wait=wait):
             self._alone = True
             try:
-                _, self._chosen = self._find()
+                self._found = self._find()
                 for name in ("_sources", "selected"):
                     self.__dict__.pop(name, None)
                 yield

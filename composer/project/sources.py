@@ -13,10 +13,11 @@ from composer.errors import ComposeError, UsageError
 from composer.files.repository import home_directory
 from composer.lock import LOCK_NAME, read_lock
 from composer.lora import families
+from composer.project.settings import ReadSettings
 from composer.recipes import default_paths, discover, find_root, load, relative
-from composer.recipes.loading import may_exist
+from composer.recipes.loading import may_exist, without_matching
 from composer.recipes.parsing import MAX_BYTES
-from composer.text import RECIPES_FOLDER, canonical, did_you_mean, visible
+from composer.text import RECIPES_FOLDER, SETTINGS_NAME, canonical, did_you_mean, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,7 +39,7 @@ def open_target(
     env: Mapping[str, str] = os.environ,
     run_jobs: bool = True,
     dry_run: bool = False,
-    parallelism: int = 8,
+    parallelism: int | None = None,
     sleep: Callable[[float], None] = time.sleep,
     on_choice: Callable[[Choice], None] = lambda choice: None,
 ) -> Target:
@@ -47,22 +48,25 @@ def open_target(
     `TargetOptions` also name the Scenario project, and the local target's folder of LoRA files and
     executor.
     None chooses a target as the command line does; a `Target` of your own is returned as it is.
-    Credentials and settings come from `env`; the HTTP client also takes proxies and certificates
-    from the process's environment. With `run_jobs` false the target is only read; with `dry_run`
-    nothing at all is written, not even what it remembers of files. `parallelism` is the number of
-    connections, `sleep` takes seconds and may raise to end a wait, and `on_choice` is told which
-    target is chosen, and why. Use the target as a context manager, or call `close()`.
+    Credentials and settings come from `env`, then settings from the project's `compose.toml`; the
+    HTTP client also takes proxies and certificates from the process's environment. With `run_jobs`
+    false the target is only read; with `dry_run` nothing at all is written, not even what it
+    remembers of files. `parallelism` is the number of connections (by default that of
+    `compose.toml`, else 8), `sleep` takes seconds and may raise to end a wait, and `on_choice` is
+    told which target is chosen, and why. Use the target as a context manager, or call `close()`.
 
-    Raises `UsageError`, or `CredentialsError` if the target needs credentials that aren't set.
+    Raises `UsageError`, `InvalidInput` for files with problems, or `CredentialsError` if the target
+    needs credentials that aren't set.
     """
+    from composer.project.options import DEFAULT_PARALLELISM
     from composer.targets.kind import OpenRequest, TargetOptions
-    from composer.targets.registry import DEFAULT, choose
+    from composer.targets.registry import DEFAULT, choose, with_project
 
     if target is not None and not isinstance(target, str | TargetOptions):
         return target
     options = target if isinstance(target, TargetOptions) else TargetOptions(target)
     context = project.target_context
-    choice = choose(options, context.lock_keys, env)
+    choice = choose(options, context.lock_keys, env, context.defaults)
     if options.executor and choice.kind != DEFAULT:
         raise UsageError(
             f"an executor is for the target {DEFAULT.name}, and this is {choice.key}"
@@ -75,10 +79,10 @@ def open_target(
             choice.name,
             context,
             options,
-            env,
+            with_project(env, context.defaults),
             run_jobs=run_jobs,
             dry_run=dry_run,
-            parallelism=parallelism,
+            parallelism=parallelism or project.settings.parallelism or DEFAULT_PARALLELISM,
             sleep=sleep,
         )
     )
@@ -90,7 +94,7 @@ _WHOLE_PROJECT = frozenset({"E305", "E306"})  # problems that two files make tog
 class Sources(NamedTuple):
     """One reading of the files. `recipes` and `problems` are those of all files under the root;
     `chosen` are the recipe files that the selection means (all, if it says nothing), and `files`
-    is the number of all that were read.
+    is the number of all that were read. The problems of the settings are among the others.
     """
 
     lock: Lock
@@ -100,12 +104,23 @@ class Sources(NamedTuple):
     files: int
 
 
-def find(
-    selection: Selection, folder: Path, *, may_be_empty: bool = False
-) -> tuple[Path, list[Path]]:
-    """The project's root, and the recipe files that are meant, seen from this absolute folder.
+class Found(NamedTuple):
+    """A project's root, its settings, and the recipe files that are meant.
 
-    Below the root, no path means the root's `recipes/`. Raises `UsageError` where the paths are of
+    `excluded` says whether only the settings keep other files from being among them.
+    """
+
+    root: Path
+    read: ReadSettings
+    chosen: list[Path]
+    excluded: bool = False
+
+
+def find(selection: Selection, folder: Path, *, may_be_empty: bool = False) -> Found:
+    """Find a project, and the recipe files that are meant, seen from this absolute folder.
+
+    Below the root, no path means the root's `recipes/`. What the settings exclude is no recipe.
+    Raises `UsageError` where the paths are of
     two projects, or where there is no recipe and no lock, unless the project may be empty.
     """
     home = home_directory()
@@ -116,30 +131,43 @@ def find(
             paths = [root / RECIPES_FOLDER]
         # Every recipe may be gone: the lock still says what there was.
         elif may_be_empty or (root / LOCK_NAME).is_file():
-            return root, []
+            return Found(root, _settings(root), [])
     root = find_root(paths, cwd=folder, home=home)
-    chosen = discover(
+    read = _settings(root)
+    recipes = discover(
         default_paths(paths, cwd=folder),
         root=root,
         include=selection.include,
         exclude=selection.exclude,
     )
-    return root, chosen
+    chosen = without_matching(recipes, root, read.settings.exclude)
+    names_settings = any(path.name == SETTINGS_NAME for path in paths)
+    return Found(root, read, chosen, names_settings or len(chosen) < len(recipes))
+
+
+def _settings(root: Path) -> ReadSettings:
+    if not os.path.lexists(root / SETTINGS_NAME):
+        return ReadSettings()
+    from composer.project.settings_file import read_settings
+
+    return read_settings(root)
 
 
 def read_sources(
-    root: Path, chosen: list[Path], selection: Selection, read: Callable[[Path], Lock] = read_lock
+    found: Found, selection: Selection, read: Callable[[Path], Lock] = read_lock
 ) -> Sources:
     """Read the lock by `read`, and every recipe under the root. Raises `InvalidInput` for a lock
     that can't be read; problems of recipes are in the result.
     """
+    root, excluded = found.root, found.read.settings.exclude
     lock = read(root)
-    files = _whole_project(root, lock, chosen, selection)
+    files = _whole_project(root, lock, found.chosen, (*selection.exclude, *excluded))
     loaded = load(files, root=root, types=families.model_types())
-    meant = chosen if selection.names_files else files
+    meant = found.chosen if selection.names_files else without_matching(files, root, excluded)
     if selection.since is not None:
         meant = _changed(meant, root, selection.since)
-    return Sources(lock, loaded.recipes, loaded.problems, tuple(meant), len(files))
+    problems = (*found.read.problems, *loaded.problems)
+    return Sources(lock, loaded.recipes, problems, tuple(meant), len(files))
 
 
 def _changed(files: list[Path], root: Path, since: str) -> list[Path]:
@@ -157,15 +185,18 @@ def _changed(files: list[Path], root: Path, since: str) -> list[Path]:
 def problems_of(sources: Sources, root: Path) -> tuple[Problem, ...]:
     """The problems of the files that are meant, and those that two files make together."""
     meant = {visible(relative(file, root) or file.as_posix()) for file in sources.chosen}
+    meant.add(SETTINGS_NAME)
     return tuple(p for p in sources.problems if p.file in meant or p.code in _WHOLE_PROJECT)
 
 
-def _whole_project(root: Path, lock: Lock, chosen: list[Path], selection: Selection) -> list[Path]:
+def _whole_project(
+    root: Path, lock: Lock, chosen: list[Path], exclude: tuple[str, ...]
+) -> list[Path]:
     """The files of the whole root: those meant, those the lock names, and `recipes/`."""
     named = (root / path for target in lock.targets.values() for path in target.recipes)
     files = {*chosen, *(file for file in named if may_exist(file) and not os.path.isdir(file))}
     if (root / RECIPES_FOLDER).is_dir():
-        files |= set(discover([root / RECIPES_FOLDER], root=root, exclude=selection.exclude))
+        files |= set(discover([root / RECIPES_FOLDER], root=root, exclude=exclude))
     return sorted(files)
 
 

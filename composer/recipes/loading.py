@@ -26,7 +26,14 @@ from composer.files.repository import (
 )
 from composer.recipes.parsing import MAX_BYTES, Parsed, parse, too_large
 from composer.recipes.problems import difference, other_normalisation, quoted
-from composer.text import LOCK_NAME, RECIPES_FOLDER, UNSAFE, canonical, visible
+from composer.text import (
+    LOCK_NAME,
+    RECIPES_FOLDER,
+    SETTINGS_NAME,
+    UNSAFE,
+    canonical,
+    visible,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -90,15 +97,20 @@ def discover(
     """
     unread: list[Path] = []
     files = {file: None for path in paths for file in _files(_existing(path), root, unread)}
-    wanted, unwanted = _patterns(include), _patterns(exclude)
-    chosen = (
+    wanted = _patterns(include)
+    chosen = [
         file
         for file in (*files, *unread)
-        if file.name.casefold() != LOCK_NAME
+        if file.name.casefold() not in (LOCK_NAME, SETTINGS_NAME)
         and (not wanted or file in unread or _matches(file, root, wanted))
-        and not _matches(file, root, unwanted)
-    )
-    return sorted(chosen, key=lambda file: file.as_posix())
+    ]
+    return sorted(without_matching(chosen, root, exclude), key=lambda file: file.as_posix())
+
+
+def without_matching(files: Sequence[Path], root: Path, globs: Sequence[str]) -> list[Path]:
+    """The files that none of these globs matches."""
+    patterns = _patterns(globs)
+    return [file for file in files if not _matches(file, root, patterns)]
 
 
 def _files(path: Path, root: Path, unread: list[Path]) -> Iterator[Path]:

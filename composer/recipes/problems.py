@@ -1,7 +1,8 @@
-"""The problems that a recipe can have: their codes, and the report that they are added to.
+"""The problems that a file can have: their codes, and the report that they are added to.
 
-E1xx is about what a recipe says, E2xx about YAML, E3xx about files and the project. The codes are
-printed with each problem, and are the rules of a SARIF report. A code is never given a new meaning.
+E1xx is about what a recipe says, E2xx about YAML, E3xx about files and the project, E5xx about its
+settings. The codes are printed with each problem, and are the rules of a SARIF report. A code is
+never given a new meaning.
 """
 
 from __future__ import annotations
@@ -51,6 +52,13 @@ CODES = MappingProxyType(
         "E304": "A file name with unsafe characters",
         "E305": "File names that differ only in case or Unicode normalisation",
         "E306": "Two recipes with the same name, in whatever Unicode normalisation",
+    }
+)
+# What only the settings of a project can have; else they have the codes of recipes.
+SETTINGS_CODES = MappingProxyType(
+    {
+        "E501": "Invalid TOML",
+        "E502": "A host or a folder that only a flag or the environment may name",
     }
 )
 

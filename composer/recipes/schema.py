@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # What a sentence about a finding is made of: place, code, message without the path, hint.
 Sentence: TypeAlias = "tuple[Place, str, str, str]"
+Sentences: TypeAlias = "Callable[[Finding], Iterator[Sentence]]"  # of one rule
 
 
 class Finding(NamedTuple):
@@ -58,16 +59,23 @@ def _of_types(types: tuple[str, ...]) -> dict[str, Any]:
 
 @cache
 def _quick_check(types: tuple[str, ...], *, training: bool) -> Callable[[object], object]:
-    """The schema compiled to Python code, which raises at the first thing that is wrong.
-
-    Compiling takes longer than checking hundreds of recipes, so what few need is left out: the
-    many training parameters, unless they are asked for, and what the error would say.
+    """The schema compiled. That takes longer than checking hundreds of recipes, so what few need is
+    left out: the many training parameters, unless they are asked for.
     """
-    rules = _rules(_of_types(types))
+    schema = _of_types(types)
     if not training:
-        del rules["properties"]["training"]
+        properties = {**schema["properties"]}
+        del properties["training"]
+        schema["properties"] = properties
+    return compiled(schema)
+
+
+def compiled(schema: Mapping[str, Any]) -> Callable[[object], object]:
+    """A schema as Python code, which raises at the first thing that is wrong, without saying what:
+    that takes less time to compile.
+    """
     check = fastjsonschema.compile(
-        rules, use_default=False, use_formats=False, detailed_exceptions=False
+        _rules(schema), use_default=False, use_formats=False, detailed_exceptions=False
     )
     return cast("Callable[[object], object]", check)
 
@@ -125,16 +133,22 @@ def check(root: Node, report: Report, types: tuple[str, ...]) -> None:
 
     `types` are what a recipe's `type` may be, the default first.
     """
-    for finding in _findings(root, types):
-        for place, code, message, hint in _SENTENCES[finding.rule](finding):
+    if not _is_right(root.value, types):  # jsonschema finds what is wrong, and the rest
+        add_findings(root, report, _validator(types), SENTENCES)
+
+
+def add_findings(
+    root: Node, report: Report, validator: Draft7Validator, sentences: Mapping[str, Sentences]
+) -> None:
+    """Report every value that a schema does not allow, by the sentences of each rule."""
+    for finding in _findings(root, validator):
+        for place, code, message, hint in sentences[finding.rule](finding):
             report.add(place, code, at_path(finding.path, message), hint)
 
 
-def _findings(root: Node, types: tuple[str, ...]) -> Iterator[Finding]:
-    if _is_right(root.value, types):
-        return  # else jsonschema finds what is wrong, and the rest
+def _findings(root: Node, validator: Draft7Validator) -> Iterator[Finding]:
     error: Any  # what jsonschema says of its errors' types doesn't help
-    for error in _validator(types).iter_errors(root.value):
+    for error in validator.iter_errors(root.value):
         path: KeyPath = tuple(error.absolute_path)
         node = root.at(path)
         if not node.refused:
@@ -315,7 +329,7 @@ def _own_rule(finding: Finding) -> Iterator[Sentence]:
         yield finding.node.place, code, f"{quoted(text)} {words}", hint
 
 
-_SENTENCES: Mapping[str, Callable[[Finding], Iterator[Sentence]]] = {
+SENTENCES: Mapping[str, Sentences] = {
     "additionalProperties": _unknown_keys,
     "required": _missing_keys,
     "oneOf": _name_or_id,

@@ -94,7 +94,7 @@ def _report_nul(data: bytes, report: Report) -> None:
         return
     before = data[: data.index(b"\0")].decode("utf-8", "replace")
     message = "contains the control character U+0000, so it is not a text file"
-    report.add(place_of(before), "E202", message, "write the recipe in a text editor, as UTF-8")
+    report.add(place_of(before), "E202", message, "write the file in a text editor, as UTF-8")
 
 
 def _report_unsafe(text: str, report: Report) -> None:

@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from composer.text import SETTINGS_NAME
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
@@ -41,6 +43,24 @@ class TargetOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetDefaults:
+    """What holds of targets where neither the caller nor the environment says otherwise.
+
+    It is what `compose.toml` says; `library`, too, unless this machine remembers another folder:
+    `library_source` says which.
+    """
+
+    target: str | None = None
+    project: str | None = None
+    library: Path | None = None
+    library_source: str = SETTINGS_NAME
+
+
+NO_DEFAULTS = TargetDefaults()
+REMEMBERED = "remembered by compose init"  # the source of a library outside the project
+
+
+@dataclass(frozen=True, slots=True)
 class TargetContext:
     """What targets may know of the project that they are opened for.
 
@@ -52,6 +72,7 @@ class TargetContext:
     recipe_paths: tuple[str, ...]
     lock_keys: tuple[str, ...]
     state_folder: Callable[[bool], Path]
+    defaults: TargetDefaults = NO_DEFAULTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,21 +8,23 @@ lock's keys and the environment, and return the reason for their choice.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from composer.errors import CredentialsError, UsageError
-from composer.targets.kind import TargetKind
+from composer.targets.kind import NO_DEFAULTS, TargetKind
 from composer.targets.local.kind import KIND as LOCAL
+from composer.targets.local.kind import LIBRARY
 from composer.targets.scenario.kind import KIND as SCENARIO
-from composer.text import did_you_mean
+from composer.targets.scenario.kind import PROJECT
+from composer.text import SETTINGS_NAME, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from importlib.metadata import EntryPoint
 
-    from composer.targets.kind import TargetOptions
+    from composer.targets.kind import TargetDefaults, TargetOptions
 
 # --- kinds by name -----------------------------------------------------------------------
 
@@ -102,23 +104,52 @@ class Choice:
     reason: str
 
 
-def choose(options: TargetOptions, lock_keys: Collection[str], env: Mapping[str, str]) -> Choice:
-    """The target by flag, environment, the lock's targets, and credentials, in that order.
+def choose(
+    options: TargetOptions,
+    lock_keys: Collection[str],
+    env: Mapping[str, str],
+    defaults: TargetDefaults = NO_DEFAULTS,
+) -> Choice:
+    """The target by flag, environment, settings, the lock's targets, and credentials, in that
+    order. The reason also says which parts of the choice come from the settings.
 
-    Raises `UsageError` if the lock has other hosted targets than the one that the environment
-    names, `CredentialsError` if it has only hosted ones and there are no credentials.
+    Raises `UsageError` if the lock has other hosted targets than the one that environment and
+    settings name, `CredentialsError` if it has only hosted ones and there are no credentials.
     """
+    choice = _choose(options, sorted(lock_keys), env, defaults)
+    source, thing = "", ""
+    if choice.kind is HOSTED and options.project is None and not env.get(PROJECT):
+        thing, source = "project", SETTINGS_NAME if defaults.project else ""
+    elif choice.kind is DEFAULT and not options.library and not env.get(LIBRARY):
+        thing, source = "library", defaults.library_source if defaults.library else ""
+    if source in ("", choice.reason):
+        return choice
+    return replace(choice, reason=f"{choice.reason}; {thing}: {source}")
+
+
+def with_project(env: Mapping[str, str], defaults: TargetDefaults) -> Mapping[str, str]:
+    """The environment, with the settings' project of the hosted target where it names none."""
+    return env if env.get(PROJECT) or not defaults.project else {**env, PROJECT: defaults.project}
+
+
+def _choose(
+    options: TargetOptions, keys: list[str], env: Mapping[str, str], defaults: TargetDefaults
+) -> Choice:
     _check_not_empty(options)
+    layered = with_project(env, defaults)
     for name, reason in ((options.target, "--target"), (env.get(VARIABLE), VARIABLE)):
         if name:
-            choice = _choice(_named(name, reason, env), name, reason, options, env)
-            _check_project(choice.key, options, lock_keys)
+            choice = _choice(_named(name, reason, env), name, reason, options, layered)
+            _check_project(choice.key, options, keys)
             return choice
-    keys = sorted(lock_keys)
+    if defaults.target == HOSTED.name:
+        return _hosted(options, keys, env, defaults, SETTINGS_NAME)
+    if defaults.target:
+        return _choice(find_kind(defaults.target), defaults.target, SETTINGS_NAME, options, env)
     if keys == [DEFAULT.name]:
         return _choice(DEFAULT, DEFAULT.name, ONLY_TARGET, options, env)
     if HOSTED.has_credentials(env):
-        return _by_credentials(options, keys, env)
+        return _hosted(options, keys, env, defaults, "credentials are set")
     if half := HOSTED.half_set(env):
         raise CredentialsError(half, hint=f"set both or none, or use --target {DEFAULT.name}")
     if keys and DEFAULT.name not in keys:
@@ -127,25 +158,29 @@ def choose(options: TargetOptions, lock_keys: Collection[str], env: Mapping[str,
 
 
 def offline_choice(
-    options: TargetOptions, lock_keys: Collection[str], env: Mapping[str, str]
+    options: TargetOptions,
+    lock_keys: Collection[str],
+    env: Mapping[str, str],
+    defaults: TargetDefaults = NO_DEFAULTS,
 ) -> tuple[str, str]:
     """The target's key in the lock, and the reason for it, where no target is asked.
 
-    It is what `options` name, else the lock's only one, else its only one of the project, whatever
-    the credentials. Raises `UsageError` if several are left.
+    It is what `options` name, else the lock's only one, else that of the settings, else its only
+    one of the project, whatever the credentials. Raises `UsageError` if several are left.
     """
     _check_not_empty(options)
     keys = sorted(lock_keys)
-    if not options.target:
+    if not options.target and not (defaults.target and not options.project and len(keys) > 1):
         if len(keys) == 1 and not options.project:
             return keys[0], ONLY_TARGET
-        project = options.project or HOSTED.key(HOSTED.name, None, env).partition("#")[2]
+        key = HOSTED.key(HOSTED.name, None, with_project(env, defaults))
+        project = options.project or key.partition("#")[2]
         of_project = [key for key in keys if project and key.endswith(f"#{project}")]
         if len(of_project) == 1:
             return of_project[0], f"the only target of project {project} in compose.lock"
         if options.project or (keys and not env.get(VARIABLE)):
             raise UsageError(f"compose.lock has {', '.join(keys) or 'no target'}", hint=_CHOOSE)
-    choice = choose(options, keys, _without_credentials(env))
+    choice = choose(options, keys, _without_credentials(env), defaults)
     return choice.key, choice.reason
 
 
@@ -182,16 +217,25 @@ def _choice(
     return Choice(kind, name, kind.key(name, options.project, env), reason)
 
 
-def _by_credentials(options: TargetOptions, keys: list[str], env: Mapping[str, str]) -> Choice:
-    """The hosted target that the environment names; a lock made for another one needs a flag."""
-    choice = _choice(HOSTED, HOSTED.name, "credentials are set", options, env)
+def _hosted(
+    options: TargetOptions,
+    keys: list[str],
+    env: Mapping[str, str],
+    defaults: TargetDefaults,
+    reason: str,
+) -> Choice:
+    """The hosted target that environment and settings name; a lock made for another one needs a
+    flag.
+    """
+    choice = _choice(HOSTED, HOSTED.name, reason, options, with_project(env, defaults))
+    source = "the environment" if env.get(PROJECT) or not defaults.project else SETTINGS_NAME
     hosted = [key for key in keys if key != DEFAULT.name]
     named = options.project is not None or ("#" in choice.key and choice.key in hosted)
     if len(hosted) > 1 and not named:
         raise UsageError(f"compose.lock has several targets: {', '.join(hosted)}", hint=_CHOOSE)
     if hosted and choice.key not in hosted and not named:
         raise UsageError(
-            f"compose.lock has {hosted[0]}, but the environment names {choice.key}",
+            f"compose.lock has {hosted[0]}, but {source} names {choice.key}",
             hint=f"set {' or '.join(HOSTED.settings)}, or use --target",
         )
     return choice

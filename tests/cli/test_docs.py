@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.cli import REPO, samples
-from support.make_docs import PAGES
+from support.make_docs import PAGES, fields
 
 from composer import errors
 from composer.cli.main import COMMANDS
+from composer.files.schemas import schema
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +83,11 @@ def test_reference_pages_are_as_generated(path: str) -> None:
     assert (REPO / path).read_text(encoding="utf-8") == PAGES[path](), (
         "PYTHONPATH=tests python -m support.make_docs"
     )
+
+
+def test_the_page_on_settings_has_every_key() -> None:
+    page = (REPO / "docs/settings.md").read_text(encoding="utf-8")
+    assert fields(json.loads(schema("settings"))["properties"]) in page
 
 
 def test_every_exit_status_is_documented() -> None:

@@ -18,7 +18,16 @@ from support.cli import compose, samples
 from support.state import made_state, state_of
 
 from composer.errors import InvalidInput, Refused
-from composer.files.state import ROOT_FILE, VARIABLE, list_states, only_one, state_dir
+from composer.files.state import (
+    REMEMBERED_FILE,
+    ROOT_FILE,
+    VARIABLE,
+    list_states,
+    only_one,
+    remember_library,
+    remembered_library,
+    state_dir,
+)
 from composer.lock import Ledger
 
 if TYPE_CHECKING:
@@ -72,6 +81,35 @@ def test_it_is_named_after_the_project_and_names_it(states: Path, project: Path)
     assert (only.path, only.root, only.is_orphan) == (state, project.resolve(), False)
     shutil.rmtree(project)
     assert [each.is_orphan for each in list_states(os.environ)] == [True]
+
+
+def test_it_remembers_a_library(project: Path, tmp_path: Path) -> None:
+    state = made_state(project)
+    assert remembered_library(state) is None
+    name = os.fsdecode(b"\xff \xc3\xa4") if os.name == "posix" else "a b"
+    remember_library(state, tmp_path / name)
+    assert remembered_library(state) == tmp_path / name
+    remember_library(state, None)
+    remember_library(state, None)
+    assert remembered_library(state) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"library": 3}', '{"library": "loras"}', "[" * 9_999, '"x"', "null"]
+)
+def test_a_broken_memory_is_none(project: Path, text: str) -> None:
+    state = made_state(project)
+    (state / REMEMBERED_FILE).write_text(text)
+    assert remembered_library(state) is None
+
+
+@posix
+def test_no_link_is_followed_to_a_memory(project: Path, tmp_path: Path) -> None:
+    state = made_state(project)
+    remember_library(state, tmp_path)
+    (state / REMEMBERED_FILE).rename(tmp_path / "elsewhere.json")
+    (state / REMEMBERED_FILE).symlink_to(tmp_path / "elsewhere.json")
+    assert remembered_library(state) is None
 
 
 def test_two_clones_have_two_and_a_link_to_one_has_its_own(tmp_path: Path) -> None:

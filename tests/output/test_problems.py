@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.model_types import TYPES
 
@@ -13,6 +13,7 @@ from composer.errors import Problem
 from composer.output.problem_formats import as_json, github, sarif
 from composer.output.problems import text
 from composer.recipes import CODES, parse
+from composer.recipes.problems import SETTINGS_CODES
 from composer.text import counted, did_you_mean, shorten, visible
 
 ABOVE = Problem(
@@ -88,7 +89,7 @@ def test_sarif_has_stable_rules_relative_addresses_and_a_region_everywhere() -> 
     (run,) = log["runs"]
     rules = run["tool"]["driver"]["rules"]
     assert log["version"] == "2.1.0"
-    assert [rule["id"] for rule in rules] == list(CODES)
+    assert [rule["id"] for rule in rules] == [*CODES, *SETTINGS_CODES]
     assert all(rule["shortDescription"]["text"] for rule in rules)
     above, large = run["results"]
     assert rules[above["ruleIndex"]]["id"] == above["ruleId"] == "E104"
@@ -148,6 +149,7 @@ def test_nothing_is_an_order_to_a_ci_runner(raw: str, shown: str) -> None:
     assert visible(shown) == shown
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("\x1b\u202e\n\x00\x9bax: \"'[]{}-\\")).map("".join))
 def test_no_problem_of_a_file_can_steer_a_terminal(raw: str) -> None:
     quoted = json.dumps(raw)

@@ -1,8 +1,8 @@
 """Writes the reference pages from what the program says: `python -m support.make_docs`.
 
 `docs/commands.md` comes from the commands' own help, `docs/recipes.md` from the recipe schema, and
-`docs/errors.md` from the tables of codes and `tests/recipes/broken_recipes/`. A test compares each
-page with the program.
+`docs/errors.md` from the tables of codes, `tests/recipes/broken_recipes/` and
+`tests/project/broken_settings/`. A test compares each page with the program.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,10 +18,15 @@ from composer.cli.main import COMMANDS, compose
 from composer.files.schemas import schema
 from composer.output.plan_formats import RULES
 from composer.recipes import CODES
+from composer.recipes.problems import SETTINGS_CODES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 REPO = Path(__file__).parents[2]
 BROKEN = REPO / "tests" / "recipes" / "broken_recipes"
 FILE_PROBLEMS = BROKEN.with_name("file_problems.txt")
+BROKEN_SETTINGS = REPO / "tests" / "project" / "broken_settings"
 
 # Exit status, what it means, what to do.
 STATUSES = [
@@ -45,9 +50,9 @@ STATUSES = [
     ("64", "the command line is wrong", "Read `compose COMMAND --help`."),
     (
         "65",
-        "a recipe, the lock, the journal or a ComfyUI workflow is invalid or can't be read, or"
-        " there is no state folder to write to: no home directory, missing rights, another user's,"
-        " or no file locks",
+        "a recipe, `compose.toml`, the lock, the journal or a ComfyUI workflow is invalid or can't"
+        " be read, or there is no state folder to write to: no home directory, missing rights,"
+        " another user's, or no file locks",
         "Fix every listed problem; those in a recipe have their file, line and code."
         " For the state folder, set `COMPOSE_STATE_DIR` ([engine.md](engine.md)).",
     ),
@@ -196,14 +201,14 @@ def recipes() -> str:
             " reads differently (`yes`, `000010`, `1e-1`, `12:30`) is refused: quote it, or write"
             " 0.1.\n",
             "## Fields\n",
-            _fields(shipped["properties"]),
+            fields(shipped["properties"]),
             "### concepts\n",
-            _fields(concept),
+            fields(concept),
             "### training.parameters\n",
             "They are part of a composition's content: changing one makes a new model. The local"
             " target uses `rank` and `precision`, and ignores the others; Scenario refuses"
             " `precision`.\n",
-            _fields(parameters),
+            fields(parameters),
             "[errors.md](errors.md) lists every problem that a recipe can have.\n",
         ]
     )
@@ -224,17 +229,23 @@ def errors() -> str:
             "## Problems in a plan\n",
             "`compose plan -o github` and `-o sarif` report these beside the files.\n",
             "\n".join(
-                f"- **{code}** {title}" for code, title in RULES.items() if code not in CODES
+                f"- **{code}** {title}"
+                for code, title in RULES.items()
+                if code not in (*CODES, *SETTINGS_CODES)
             ),
             "\n## Problems in a recipe\n",
             "`compose validate` reports every problem of every file at once. A code never changes"
             " its meaning.\n",
-            _codes(),
+            _codes(CODES),
+            "## Problems in compose.toml\n",
+            "Beside these, a settings file has the codes of recipes, as E101 for an unknown key."
+            " [settings.md](settings.md) lists the keys.\n",
+            _codes(SETTINGS_CODES),
         ]
     )
 
 
-def _fields(properties: dict[str, Any]) -> str:
+def fields(properties: dict[str, Any]) -> str:
     rows = [
         f"| `{name}` | {_kind(field)} | {_description(field)} |"
         for name, field in properties.items()
@@ -256,9 +267,9 @@ def _description(field: dict[str, Any]) -> str:
     return str(field.get("description", "")).replace("|", "\\|").replace("\n", " ")
 
 
-def _codes() -> str:
+def _codes(codes: Mapping[str, str]) -> str:
     parts = []
-    for code, title in CODES.items():
+    for code, title in codes.items():
         shown = "\n".join(f"  {line}" for line in _example(code).splitlines())
         parts.append(f"- **{code}** {title}\n\n  ```text\n{shown}\n  ```\n")
     return "\n".join(parts) + "\n"
@@ -266,7 +277,7 @@ def _codes() -> str:
 
 def _example(code: str) -> str:
     """A problem with this code, and its hint, as the program reports it."""
-    own = BROKEN / f"{code}.txt"
+    own = (BROKEN_SETTINGS if code in SETTINGS_CODES else BROKEN) / f"{code}.txt"
     listed = (own if own.is_file() else FILE_PROBLEMS).read_text(encoding="utf-8").strip()
     if own.is_file():
         return re.split(r"\n(?! )", listed)[0]

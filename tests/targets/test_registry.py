@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import EntryPoint
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.fake_target import FakeTarget
@@ -12,12 +12,15 @@ from support.fake_target import FakeTarget
 from composer import Project, open_target
 from composer.errors import CredentialsError, UsageError
 from composer.targets import registry
-from composer.targets.kind import OpenRequest, TargetKind, TargetOptions
+from composer.targets.kind import (
+    REMEMBERED,
+    OpenRequest,
+    TargetDefaults,
+    TargetKind,
+    TargetOptions,
+)
 from composer.targets.local.kind import find_library
 from composer.targets.registry import choose, find_kind, kind_of_key, offline_choice
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 URL = "https://api.cloud.scenario.com/v1"
 KEY, SECRET = "SCENARIO_SDK_API_KEY", "SCENARIO_SDK_API_SECRET"
@@ -98,6 +101,85 @@ def test_a_target_that_cannot_be_is_told_with_where_it_was_given(
     with pytest.raises(UsageError) as caught:
         choose(TargetOptions(target), [], env)
     assert caught.value.message.startswith(message)
+
+
+P1, P2 = f"{URL}#p1", f"{URL}#p2"
+PROJECT = {"SCENARIO_PROJECT_ID": "p2"}
+LOCAL, HOSTED = TargetDefaults("local"), TargetDefaults("scenario")
+HOSTED_P1, ONLY_P1 = TargetDefaults("scenario", "p1"), TargetDefaults(project="p1")
+SHELF = TargetDefaults(library=Path("/shelf"), library_source=REMEMBERED)
+TOML = "compose.toml"
+
+
+@pytest.mark.parametrize(
+    ("options", "keys", "env", "defaults", "key", "reason"),
+    [
+        (TargetOptions("local"), [], {}, HOSTED, "local", "--target"),
+        (TargetOptions(), [], {"COMPOSE_TARGET": "local"}, HOSTED, "local", "COMPOSE_TARGET"),
+        (TargetOptions(), [], BOTH, LOCAL, "local", TOML),
+        (TargetOptions(), [URL], {}, LOCAL, "local", TOML),
+        (TargetOptions(), ["local"], {}, HOSTED, URL, TOML),
+        (TargetOptions(), [], {}, HOSTED_P1, P1, TOML),
+        (TargetOptions(), [], PROJECT, HOSTED_P1, P2, TOML),
+        (TargetOptions(), [P1, P2], {}, HOSTED_P1, P1, TOML),
+        (TargetOptions(project=""), [], {}, HOSTED_P1, URL, TOML),
+        (TargetOptions(), [], BOTH, ONLY_P1, P1, f"credentials are set; project: {TOML}"),
+        (TargetOptions(URL), [], {}, ONLY_P1, P1, f"--target; project: {TOML}"),
+        (TargetOptions(URL), [], PROJECT, ONLY_P1, P2, "--target"),
+        (TargetOptions(), [], {}, ONLY_P1, "local", "no credentials are set"),
+        (TargetOptions("local"), [], {}, SHELF, "local", f"--target; library: {REMEMBERED}"),
+        (TargetOptions("local"), [], {"COMPOSE_LIBRARY": "/x"}, SHELF, "local", "--target"),
+        (TargetOptions("local", library=Path("/x")), [], {}, SHELF, "local", "--target"),
+        (TargetOptions("scenario"), [], {}, SHELF, URL, "--target"),
+    ],
+)
+def test_settings_count_after_flags_and_environment(
+    options: TargetOptions,
+    keys: list[str],
+    env: dict[str, str],
+    defaults: TargetDefaults,
+    key: str,
+    reason: str,
+) -> None:
+    choice = choose(options, keys, env, defaults)
+    assert (choice.key, choice.reason) == (key, reason)
+
+
+@pytest.mark.parametrize(
+    ("keys", "env", "defaults", "message"),
+    [
+        (["https://other.host/v1"], {}, HOSTED, "but the environment names"),
+        ([P2], BOTH, ONLY_P1, f"compose.lock has {P2}, but {TOML} names {P1}"),
+        ([P2], {}, HOSTED_P1, f"compose.lock has {P2}, but {TOML} names {P1}"),
+        ([P1, P2], {}, HOSTED, "compose.lock has several targets"),
+        ([P1], {}, HOSTED, "but the environment names"),
+    ],
+)
+def test_settings_choose_no_other_target_than_the_locks(
+    keys: list[str], env: dict[str, str], defaults: TargetDefaults, message: str
+) -> None:
+    """The file comes with the repository, as the lock does; only a flag says which is right."""
+    with pytest.raises(UsageError) as caught:
+        choose(TargetOptions(), keys, env, defaults)
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("options", "keys", "defaults", "key"),
+    [
+        (TargetOptions(), ["local"], HOSTED, "local"),
+        (TargetOptions(), ["local", P1], LOCAL, "local"),
+        (TargetOptions(), ["local", P1], HOSTED_P1, P1),
+        (TargetOptions(), ["local", P1, P2], ONLY_P1, P1),
+        (TargetOptions(project="p2"), ["local", P1, P2], HOSTED_P1, P2),
+        (TargetOptions("local"), ["local", P1], HOSTED_P1, "local"),
+        (TargetOptions(), [], HOSTED_P1, P1),
+    ],
+)
+def test_settings_choose_offline_too(
+    options: TargetOptions, keys: list[str], defaults: TargetDefaults, key: str
+) -> None:
+    assert offline_choice(options, keys, {}, defaults)[0] == key
 
 
 @pytest.mark.parametrize("options", [TargetOptions(""), TargetOptions("", project="p")])

@@ -11,13 +11,13 @@ from composer.files.repository import is_inside
 from composer.lora import families
 from composer.lora.metadata import trigger_phrase
 from composer.recipes import slug
-from composer.targets.kind import OpenRequest, TargetKind
-from composer.text import RECIPES_FOLDER, counted, visible
+from composer.targets.kind import NO_DEFAULTS, REMEMBERED, OpenRequest, TargetKind
+from composer.text import RECIPES_FOLDER, SETTINGS_NAME, counted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from composer.targets.kind import CheckRequest, Trained
+    from composer.targets.kind import CheckRequest, TargetDefaults, Trained
     from composer.targets.local.service import Engine
 
 LIBRARY = "COMPOSE_LIBRARY"
@@ -39,7 +39,11 @@ def open_engine(request: OpenRequest) -> Engine:
     open_executor = find_executor(named) if named else None
     context = request.context
     library = find_library(
-        context.root, context.recipe_paths, given=request.options.library, env=request.env
+        context.root,
+        context.recipe_paths,
+        given=request.options.library,
+        env=request.env,
+        defaults=context.defaults,
     )
     run_jobs = request.run_jobs and not request.dry_run
     state = context.state_folder(run_jobs)
@@ -51,23 +55,35 @@ def open_engine(request: OpenRequest) -> Engine:
 
 
 def find_library(
-    root: Path, recipe_paths: Collection[str], *, given: Path | None, env: Mapping[str, str]
+    root: Path,
+    recipe_paths: Collection[str],
+    *,
+    given: Path | None,
+    env: Mapping[str, str],
+    defaults: TargetDefaults = NO_DEFAULTS,
 ) -> Path:
-    """The folder of LoRA files: the given one, else that of the environment, else the nearest
-    `loras/` upward from each recipe (without recipes, from `recipes/`), else `recipes/loras/`.
+    """The folder of LoRA files: the given one, else that of the environment, else that of the
+    project's settings, else the nearest `loras/` upward from each recipe (without recipes, from
+    `recipes/`), else `recipes/loras/`.
 
     A `loras/` of a repository counts only if it lies within `root`, links resolved.
-    Raises `UsageError` if the recipes have two different ones, or the given one doesn't exist.
+    Raises `UsageError` if the recipes have two different ones, or the named one doesn't exist.
     """
     named = given or (Path(env[LIBRARY]) if env.get(LIBRARY) else None)
+    hint = f"check --library or {LIBRARY}"
+    if named is None and defaults.library is not None:
+        named, hint = defaults.library, _NAME_AGAIN[defaults.library_source]
     if named is None:
         return _library_in(root, recipe_paths)
     if not named.is_dir():
-        raise UsageError(
-            f"the library {visible(str(named))} does not exist",
-            hint=f"check --library or {LIBRARY}",
-        )
+        raise UsageError(f"the library {visible(str(named))} does not exist", hint=hint)
     return named
+
+
+_NAME_AGAIN = {
+    SETTINGS_NAME: f"{SETTINGS_NAME} names it: create it, or correct library there",
+    REMEMBERED: "this machine remembers it: compose init --library DIR changes that",
+}
 
 
 def _library_in(root: Path, recipe_paths: Collection[str]) -> Path:

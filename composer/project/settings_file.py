@@ -1,0 +1,227 @@
+"""Reads `compose.toml`, the settings of a project, or tells everything that is wrong with it.
+
+The file comes with the repository, which may be a stranger's: it chooses among what flags and
+environment allow, and names no host and no folder outside the project.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import tomllib
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from fastjsonschema import JsonSchemaValueException
+
+from composer.files.repository import NotRegularError, OutsideError, is_inside, read_inside
+from composer.files.schemas import schema
+from composer.project.settings import ReadSettings, Settings
+from composer.project.toml_places import tree
+from composer.recipes.problems import Place, Report, at_path, quoted
+from composer.recipes.schema import SENTENCES, add_findings, compiled
+from composer.recipes.yaml_tree import decode, place_of
+from composer.text import SETTINGS_NAME, did_you_mean, shorten, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from jsonschema import Draft7Validator
+
+    from composer.recipes.schema import Finding, Sentence, Sentences
+    from composer.recipes.yaml_tree import Node
+
+MAX_BYTES = 16 * 1024
+_MOST_DOTS = 200  # on a line
+
+
+def read_settings(root: Path) -> ReadSettings:
+    """The settings of the project in this folder, or all problems of the file."""
+    file = root / SETTINGS_NAME
+    if not os.path.lexists(file):
+        return ReadSettings()
+    report = Report(SETTINGS_NAME)
+    node = _read(file, root, report)
+    if node is not None and not is_right(node.value):
+        add_findings(node, report, validator(), _SENTENCES)
+    elif node is not None:
+        _check_library(node, root, report)
+    if node is None or report.problems:
+        return ReadSettings(problems=tuple(report.problems), exists=True)
+    return ReadSettings(_settings(node.value), exists=True)
+
+
+def _settings(value: Any) -> Settings:
+    given = {**value, "exclude": tuple(value.get("exclude", ()))}
+    if "parallelism" in given:
+        given["parallelism"] = int(given["parallelism"])  # 8.0 is an integer, too
+    return Settings(**given)
+
+
+def is_right(value: object) -> bool:
+    """Whether the schema allows these settings."""
+    try:
+        compiled(_schema())(value)
+    except JsonSchemaValueException:
+        return False
+    return True
+
+
+@cache
+def validator() -> Draft7Validator:
+    """Finds all that the schema does not allow."""
+    from jsonschema import Draft7Validator  # slow to import, and only a wrong file needs it
+
+    return Draft7Validator(_schema())
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return dict(json.loads(schema("settings")))
+
+
+# --- the file ----------------------------------------------------------------------------
+
+
+def _read(file: Path, root: Path, report: Report) -> Node | None:
+    """The file's values with their places; None if it can't be read, which is reported."""
+    data = _bytes(file, root, report)
+    text = decode(data, report) if data is not None else None
+    if text is None:
+        return None
+    try:
+        if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
+            raise RecursionError  # a key of 8,000 parts takes tomllib seconds
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        _report_syntax(error, text, report)
+        return None
+    return tree(text, document)
+
+
+def _bytes(file: Path, root: Path, report: Report) -> bytes | None:
+    try:
+        data = read_inside(file, root, limit=MAX_BYTES)
+    except OutsideError:
+        message = f"the file is a link that leads out of {visible(str(root))}"
+        report.add(Place(), "E303", message, "replace the link with a file")
+    except NotRegularError:
+        report.add(Place(), "E301", "this is not a regular file", "remove it, or write a text file")
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        report.add(Place(), "E301", f"the file can't be read: {why}", "check its permissions")
+    else:
+        if len(data) <= MAX_BYTES:
+            return data
+        message = f"the file has more than {MAX_BYTES:,} bytes"
+        report.add(Place(), "E302", message, "remove what is no setting of compose")
+    return None
+
+
+_AT = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
+
+
+def _report_syntax(error: Exception, text: str, report: Report) -> None:
+    """What `tomllib` says, at its place."""
+    if isinstance(error, RecursionError):
+        report.add(Place(), "E501", "invalid TOML: nested too deep", "remove the nesting")
+        return
+    words, place = str(error), Place()
+    if match := _AT.fullmatch(words):
+        words, line, column = match.groups()
+        place = Place(int(line), int(column)) if line else place_of(text)
+    hint = "quote strings, close quotes and brackets, and write / in paths, not \\"
+    report.add(place, "E501", f"invalid TOML: {visible(shorten(words, 100))}", hint)
+
+
+def _check_library(node: Node, root: Path, report: Report) -> None:
+    """Report a library that leads out of the project through a link."""
+    library = node.children.get("library")
+    if library is not None and not is_inside(root / str(library.value), root):
+        message = f"{library.shown} leads out of the project through a link"
+        report.add(library.place, "E502", at_path(("library",), message), _OUTSIDE)
+
+
+# --- the words for what the schema refuses -----------------------------------------------
+
+_OUTSIDE = (
+    "write a folder inside the project; for one outside: compose init --library DIR remembers it on"
+    " this machine, or use --library or COMPOSE_LIBRARY"
+)
+_EXAMPLES = {
+    "target": 'target = "local"',
+    "project": 'project = "proj_1"',
+    "library": 'library = "loras"',
+    "exclude": 'exclude = ["*.draft.yaml"]',
+    "parallelism": "parallelism = 8",
+}
+_NOUNS = {"string": "a string", "array": "a list", "integer": "an integer"}
+
+
+def _unknown_keys(finding: Finding) -> Iterator[Sentence]:
+    for key, place in finding.node.keys.items():
+        if key not in _EXAMPLES:
+            is_table = isinstance(finding.node.children[key].value, dict)
+            meant = did_you_mean(key, _EXAMPLES)
+            hint = (
+                f"valid keys: {', '.join(_EXAMPLES)}" + "; this version knows no tables" * is_table
+            )
+            message = f"unknown {'table' if is_table else 'key'} {quoted(key)}"
+            yield place, "E101", message, f"did you mean {meant}?" if meant else hint
+
+
+def _wrong_type(finding: Finding) -> Iterator[Sentence]:
+    node, wanted = finding.node, _NOUNS[finding.wanted]
+    key = str(finding.path[0])
+    hint = f"write it like {_EXAMPLES[key]}"
+    if finding.wanted == "array" and isinstance(node.value, str):
+        hint = f"write a list: {key} = [{node.shown}]"
+    yield node.place, "E103", f"{_what(node)}, not {wanted}", hint
+
+
+def _what(node: Node) -> str:
+    value = node.value
+    if isinstance(value, dict | list):
+        return "is a table" if isinstance(value, dict) else "is a list"
+    if isinstance(value, bool):
+        return f"{node.shown} is a boolean"
+    if isinstance(value, datetime.date | datetime.time):
+        return f"{node.shown} is a date or a time"
+    return f"{node.shown} is {'a string' if isinstance(value, str) else 'a number'}"
+
+
+def _not_allowed(finding: Finding) -> Iterator[Sentence]:
+    """The one `enum` of the schema: the target."""
+    node, value = finding.node, finding.node.value
+    if isinstance(value, str) and ("://" in value or "@" in value):
+        message = "a URL can't be written here"  # nor is it shown: it may hold a secret
+        yield node.place, "E502", message, "use --target URL or COMPOSE_TARGET"
+        return
+    meant = did_you_mean(value, finding.wanted) if isinstance(value, str) else None
+    choice = f"write {' or '.join(json.dumps(one) for one in finding.wanted)}"
+    hint = f"did you mean {meant}?" if meant else f"{choice}; for others: --target, COMPOSE_TARGET"
+    shown = f"{node.shown} is" if not isinstance(value, dict | list) else "this value is"
+    yield node.place, "E111", f"{shown} not allowed", hint
+
+
+def _own_rule(finding: Finding) -> Iterator[Sentence]:
+    node, text = finding.node, str(finding.node.value)
+    if finding.schema["$comment"] != "E502":
+        yield from SENTENCES["pattern"](finding)
+    elif "\\" in text:
+        fixed = quoted(text.replace("\\", "/"))
+        yield node.place, "E502", f"{node.shown} has a backslash", f"write / instead: {fixed}"
+    else:
+        yield node.place, "E502", f"{node.shown} is not a folder inside the project", _OUTSIDE
+
+
+_SENTENCES: Mapping[str, Sentences] = {
+    **SENTENCES,
+    "additionalProperties": _unknown_keys,
+    "type": _wrong_type,
+    "enum": _not_allowed,
+    "pattern": _own_rule,
+}
