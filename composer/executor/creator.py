@@ -200,10 +200,11 @@ class Creator:
             for model in look.namesakes.get(recipe.name, ())
             if (model.created_at, model.id) < (ours.created_at, ours.id)
         ]
-        if not before:
+        alike = exact_matches(before, recipe.name, content, excluded=frozenset())
+        if not alike:
             return None
-        named = known_ids(self.ledger.known_state) | self.ledger.ids_of_others(action.path)
-        twins = exact_matches(before, recipe.name, content, excluded=named)
+        known, is_of_another = known_ids(self.ledger.known_state), self.ledger.is_of_another
+        twins = [m for m in alike if m.id not in known and not is_of_another(m.id, action.path)]
         return min(twins, key=lambda m: (m.created_at, m.id), default=None)
 
     def _describe(self, action: Action, twin: Model) -> None:
@@ -286,9 +287,8 @@ class Creator:
     def may_delete(self, fresh: Model, path: str) -> bool:
         """What any deletion needs, of a model just read: made by us, and no other entry's."""
         ours = MARK in (fresh.tags or ()) or self.ledger.has_created(fresh.id)
-        others = self.ledger.ids_of_others(path)
         is_composition = fresh.type in families.composition_types()
-        return is_composition and ours and fresh.id not in others
+        return is_composition and ours and not self.ledger.is_of_another(fresh.id, path)
 
     def mark_ours(self, id: str) -> None:
         """The journal's record of what we made is folded away only once the tag says so."""

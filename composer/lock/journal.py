@@ -1,4 +1,4 @@
-"""The journal of an apply: `journal.jsonl` in the state folder, one event a line, each fsynced.
+"""The journal of an apply: `journal.jsonl` in the state folder, one event a line, all fsynced.
 
     intent   a POST is about to be sent (token, recipe, name, content, at, uptime); once more, with
              a later time, where it got no answer
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -44,11 +45,23 @@ class JournalContent:
     upgraded: dict[str, dict[str, str]] = field(default_factory=dict)  # path -> pin -> id before
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Events of several threads that are written together, and what came of it."""
+
+    lines: list[bytes] = field(default_factory=list)
+    is_done: bool = False
+    error: BaseException | None = None
+
+
 class Journal:
-    """The journal's file, which its first event creates."""
+    """The journal's file, which its first event creates. Any thread may add to it."""
 
     def __init__(self, state: Path) -> None:
         self.path = state / NAME
+        self._next = _Batch()
+        self._is_writing = False
+        self._changed = threading.Condition()  # guards both
 
     def read(self) -> list[Plain]:
         """All complete events. An incomplete last line is ignored: nothing was done after it.
@@ -79,12 +92,39 @@ class Journal:
         )
 
     def append(self, event: Plain) -> None:
-        """Write one event, and return when it is on disk."""
-        with self.path.open("ab") as file:
-            self._cut_incomplete_line()
-            file.write(json.dumps(event, ensure_ascii=True).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Write one event, and return when it is on disk. Raises what the system does.
+
+        What other threads add while the disk is busy is written together with it, by one fsync:
+        with many requests at once, one for each event would be what they wait for.
+        """
+        line = json.dumps(event, ensure_ascii=True).encode() + b"\n"
+        with self._changed:
+            batch = self._next
+            batch.lines.append(line)
+            self._changed.wait_for(lambda: batch.is_done or not self._is_writing)
+            is_ours = not batch.is_done
+            if is_ours:
+                self._next, self._is_writing = _Batch(), True
+        if is_ours:
+            try:
+                self._write(batch)
+            finally:
+                with self._changed:
+                    batch.is_done, self._is_writing = True, False
+                    self._changed.notify_all()
+        if batch.error:
+            raise batch.error
+
+    def _write(self, batch: _Batch) -> None:
+        """Write the events of a batch; where that fails, it fails for each of them."""
+        try:
+            with self.path.open("ab") as file:
+                self._cut_incomplete_line()
+                file.write(b"".join(batch.lines))
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException as error:
+            batch.error = error
 
     def _cut_incomplete_line(self) -> None:
         """Remove what a killed write left, so that the next event has a line of its own."""

@@ -75,6 +75,7 @@ class Ledger:
         content = self._journal.content(self.key)
         self.known_state = known_state(self._lock.target(self.key), content)
         self._entries = dict(self.known_state.entries)
+        self._index_ids()
         self._made_for = dict(content.made_for)
         self._candidates = {path: e.candidates for path, e in self.known_state.entries.items()}
 
@@ -86,15 +87,30 @@ class Ledger:
         """The entry as compose.lock had it when this run began."""
         return self._before.get(path)
 
-    def ids_of_others(self, path: str) -> set[str]:
-        """All ids that the entries of other recipes name."""
+    def is_of_another(self, id: str, path: str) -> bool:
+        """Whether the entry of another recipe than this one names the id."""
         with self._guard:
-            return {id for other, e in self._entries.items() if other != path for id in e.ids}
+            return bool(self._named_by.get(id, set()) - {path})
+
+    def _index_ids(self) -> None:
+        """Which recipes' entries name an id; looking through all entries for each takes long."""
+        self._named_by: dict[str, set[str]] = {}
+        for path, entry in self._entries.items():
+            self._name_ids(path, entry)
+
+    def _name_ids(self, path: str, entry: Entry) -> None:
+        for id in entry.ids:
+            self._named_by.setdefault(id, set()).add(path)
+
+    def _unname_ids(self, path: str) -> None:
+        for id in self._entries[path].ids if path in self._entries else ():
+            self._named_by[id].discard(path)
 
     def move(self, moves: Mapping[str, str]) -> None:
         """Move recipes to other paths: old -> new, all at once (two may have swapped)."""
         with self._guard:
             _move(self._entries, moves)
+            self._index_ids()
             _move(self._before, moves)
             _move(self._candidates, moves)
 
@@ -131,7 +147,9 @@ class Ledger:
             event["upgraded"] = moved
         self._append(event)
         with self._guard:
+            self._unname_ids(path)
             self._entries[path] = replace(entry, candidates=())
+            self._name_ids(path, entry)
             if closes:
                 self._made_for[made] = path
 
@@ -144,6 +162,7 @@ class Ledger:
         """Remove an entry; the models that it names are not touched."""
         self._append({"event": "entry", "recipe": path, "entry": None})
         with self._guard:
+            self._unname_ids(path)
             self._entries.pop(path, None)
 
     def has_created(self, id: str) -> bool:
@@ -162,12 +181,12 @@ class Ledger:
             self._open.add(path)
 
     def _append(self, event: Plain) -> None:
-        with self._guard:
-            try:
-                self._journal.append({**event, "target": self.key})
-            except BaseException:
+        try:
+            self._journal.append({**event, "target": self.key})
+        except BaseException:
+            with self._guard:
                 self._unsure.add(event["recipe"])
-                raise
+            raise
 
     def close(self, *, handled: Collection[str], owner: str | None = None) -> bool:
         """Fold the journal into the lock: True if the lock's bytes changed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -81,3 +82,32 @@ def test_temporary_files_of_the_lock_and_the_journal_are_removed_at_once(tmp_pat
     assert all(path.exists() for path in (*mine, *others))
     Ledger(tmp_path, "local", state)
     assert [path.exists() for path in (*mine, *others)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_which_recipe_s_entry_names_an_id_is_known_after_every_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the disk is not what is tested
+    rng = random.Random(seed)
+    paths, ids = [f"{n}.yaml" for n in range(5)], [f"comp_{n}" for n in range(6)]
+    content = Content.of(COMPOSITION, [Concept("lora_ink", 0.5)])
+    ledger = Ledger(tmp_path, "local", state_of(tmp_path))
+    for _ in range(60):
+        path, (one, two, three) = rng.choice(paths), rng.sample(ids, 3)
+        change = rng.choice(("record", "record", "forget", "move", "refresh"))
+        if change == "record":
+            coming = rng.choice((None, Next(two, content, "created")))
+            old = (Replaced(three, "A"),)
+            ledger.record(path, Entry("A", composition=one, next=coming, replaced=old))
+        elif change == "forget":
+            ledger.forget(path)
+        elif change == "move":
+            first, second = rng.sample(paths, 2)
+            ledger.move({first: second, second: first})
+        elif not ledger.known_state.entries:
+            ledger.refresh()
+        for id in ids:
+            naming = {p for p in paths if (entry := ledger.entry(p)) and id in entry.ids}
+            for path in paths:
+                assert ledger.is_of_another(id, path) == bool(naming - {path})
