@@ -120,7 +120,7 @@ def _check_created(runner: TaskRunner, tasks: list[Task]) -> None:
         runner.say(Step(action, "created", model.id))
         _settle(runner, task, action, model)
 
-    runner.each(check, [task for task in tasks if task.outcome is None])
+    runner.each(check, tasks)
 
 
 def _settle(runner: TaskRunner, task: Task, action: Action, model: Model) -> None:

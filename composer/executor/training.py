@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from composer.errors import CeilingReached, ComposeError, NotFound, Refused, Stopped, TargetError
@@ -51,7 +53,7 @@ class TaskRunner:
     say: Callable[[Step], None]
 
     def each(self, do: Callable[[Task], None], tasks: Iterable[Task]) -> None:
-        """Do it for all of them, some at a time."""
+        """Do it for all of them, some at a time; not for one that has its outcome by then."""
         todo = list(tasks)
         if len(todo) <= 1:
             for task in todo:
@@ -64,6 +66,8 @@ class TaskRunner:
         self, do: Callable[[Task], None], task: Task, *, stopped: str = "not started"
     ) -> None:
         """Do it for one; `stopped` is its state if we are asked to stop."""
+        if task.outcome is not None:
+            return
         try:
             if self.creator.stop.is_set():
                 raise Stopped
@@ -160,15 +164,43 @@ def _refusal(prices: Sequence[float | None], limit: float) -> str:
 
 
 _AT_ONCE = 100  # trainings that are started after one look: it must not be old
+_AHEAD = 20  # before so many of them are left, the next look is made: nothing then waits for it
 
 
 def start(runner: TaskRunner, tasks: Sequence[Task]) -> None:
     """Start all trainings, each after a look that it hasn't started."""
-    for first in range(0, len(tasks), _AT_ONCE):
-        some = tasks[first : first + _AT_ONCE]
-        fresh = runner.look(lambda some=some: _read(runner, some), some)  # type: ignore[misc]
+    groups = [tasks[first : first + _AT_ONCE] for first in range(0, len(tasks), _AT_ONCE)]
+    looks = [_Look(runner, group) for group in groups]
+    places = {id(task): divmod(number, _AT_ONCE) for number, task in enumerate(tasks)}
+
+    def train(task: Task) -> None:
+        group, place = places[id(task)]
+        if place == _AT_ONCE - _AHEAD:
+            for following in looks[group + 1 : group + 2]:
+                following.models()
+        fresh = looks[group].models()
         if fresh is not None:
-            runner.each(lambda task, fresh=fresh: _train(runner, task, fresh), some)  # type: ignore[misc]
+            _train(runner, task, fresh)
+
+    runner.each(train, tasks)
+
+
+class _Look:
+    """A look at the models of several tasks, made once, by the thread that needs it first."""
+
+    def __init__(self, runner: TaskRunner, tasks: Sequence[Task]) -> None:
+        self._runner, self._tasks = runner, tasks
+        self._guard = threading.Lock()
+        self._is_made = False
+        self._models: Mapping[str, Model] | None = None
+
+    def models(self) -> Mapping[str, Model] | None:
+        """The models by id; None if the look failed, which is the outcome of its tasks then."""
+        with self._guard:
+            if not self._is_made:
+                read = partial(_read, self._runner, self._tasks)
+                self._models, self._is_made = self._runner.look(read, self._tasks), True
+            return self._models
 
 
 def _read(runner: TaskRunner, tasks: Sequence[Task]) -> Mapping[str, Model]:

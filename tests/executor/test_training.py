@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
+import pytest
 from support.applying import created_only, knight, stage, state_of, verbs
 from support.rehearsal import recipe
 
 from composer.errors import Unreachable
+from composer.executor import training
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
+
+    from composer.model import Model, Recipe
 
 
 def test_a_failed_training_is_tried_once_per_apply(tmp_path: Path) -> None:
@@ -85,6 +91,60 @@ def test_training_is_preceded_by_a_look(tmp_path: Path) -> None:
     target.watch = start
     project.run([knight()])
     assert verbs(target).count("train") == 1
+
+
+@pytest.fixture
+def tens(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """25 recipes, of which ten are looked at together, as a hundred of many are."""
+    monkeypatch.setattr(training, "_AT_ONCE", 10)
+    monkeypatch.setattr(training, "_AHEAD", 3)
+    return [recipe(f"{n:02}.yaml", f"N{n:02}", {"Ink": 0.5}) for n in range(25)]
+
+
+def test_each_of_many_trainings_is_preceded_by_one_look_at_several(
+    tmp_path: Path, tens: list[Recipe]
+) -> None:
+    project, target = stage(tmp_path)
+    looks: list[set[str]] = []
+    looked_before: dict[str, set[str]] = {}  # by the id of what is trained
+    read, train = target.get_models, target.train
+
+    def get_models(ids: Collection[str]) -> dict[str, Model]:
+        models = read(ids)
+        looks.append({*ids})
+        return models
+
+    def train_after(id: str, *rest: Any) -> Model:
+        looked_before[id] = set().union(*(ids for ids in looks if len(ids) < 25))
+        return train(id, *rest)
+
+    target.get_models, target.train = get_models, train_after  # type: ignore[method-assign]
+    _, report = project.run(tens)
+    assert report.exit_status == 0 and {*looked_before} == {*target.made}
+    assert all(id in ids for id, ids in looked_before.items())
+    assert [len(ids) for ids in looks if 0 < len(ids) < 25][:3] == [10, 10, 5]
+
+
+def test_a_look_that_fails_is_the_outcome_of_its_trainings_alone(
+    tmp_path: Path, tens: list[Recipe]
+) -> None:
+    project, target = stage(tmp_path)
+    read, looks = target.get_models, []
+
+    def get_models(ids: Collection[str]) -> dict[str, Model]:
+        looks.append(len(ids))
+        if (looks.count(10), len(ids)) == (2, 10):
+            raise Unreachable("no route")
+        return read(ids)
+
+    target.get_models = get_models  # type: ignore[method-assign]
+    _, report = project.run(tens)
+    assert Counter(outcome.state for outcome in report.outcomes) == {"created": 15, "failed": 10}
+    assert report.exit_status == 69 and verbs(target).count("train") == 15
+    target.get_models = read  # type: ignore[method-assign]
+    _, report = project.run(tens)
+    assert report.exit_status == 0 and len(target.made) == 25
+    assert verbs(target).count("train") == 25
 
 
 def test_a_successor_that_fails_does_not_lose_the_one_before(tmp_path: Path) -> None:

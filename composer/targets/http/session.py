@@ -165,6 +165,11 @@ class Client:
         self.sleep(self.pace.backoff(tries, self._backoff))
         return True
 
+    @property
+    def connections(self) -> int:
+        """How many requests are sent at the same time."""
+        return self._options.connections
+
     def hide(self, text: str) -> str:
         """The text without our secrets."""
         return self._credentials.hide(text)

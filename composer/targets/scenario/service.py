@@ -8,6 +8,7 @@ and of its official client.
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
@@ -262,15 +263,18 @@ class Catalogue:
         return {id: wire.with_described(model, described) for id, model in models.items()}
 
     def _bulks(self, wanted: list[str]) -> Iterator[wire.Models]:
-        for start in range(0, len(wanted), _BULK):
-            some = wanted[start : start + _BULK]
-            ask = Request("POST", "/models/get-bulk", body={"modelIds": some}, writes=False)
-            yield self._client.call(
-                ask,
-                lambda answer, some=some: wire.models(  # type: ignore[misc]
-                    answer.json(), lambda raw: raw.get("id") in some
-                ),
-            )
+        parts = [wanted[start : start + _BULK] for start in range(0, len(wanted), _BULK)]
+        if len(parts) < 2:
+            yield from map(self._bulk, parts)
+            return
+        with ThreadPoolExecutor(min(self._client.connections, len(parts))) as pool:
+            yield from pool.map(self._bulk, parts)
+
+    def _bulk(self, ids: list[str]) -> wire.Models:
+        ask = Request("POST", "/models/get-bulk", body={"modelIds": ids}, writes=False)
+        return self._client.call(
+            ask, lambda answer: wire.models(answer.json(), lambda raw: raw.get("id") in ids)
+        )
 
     def _pages(self, types: tuple[str, ...]) -> Iterator[wire.Models]:
         """All pages of the listing. Raises `TargetError` if they don't end."""
