@@ -6,11 +6,12 @@ The last line printed is the time of the work alone, in seconds.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -57,6 +58,18 @@ def inspect(out: Path, files: list[Path]) -> Callable[[], None]:
     return work
 
 
+def hashing(out: Path, files: list[Path]) -> Callable[[], None]:
+    """The sha256 of each file, on all cores: what a merge does before it knows the order."""
+    from composer.lora.hashing import Hashing
+
+    def work() -> None:
+        with Hashing(files) as begun:
+            for file in files:
+                begun.sha256_of(file)
+
+    return work
+
+
 def command(*before: str) -> Callable[[Path, list[Path]], Callable[[], None]]:
     """A command as its users run it, on these files."""
 
@@ -94,15 +107,36 @@ def torch_script(out: Path, files: list[Path]) -> Callable[[], None]:
     return work
 
 
+def on_disk(prepare: Callable[[Path, list[Path]], Callable[[], None]]) -> Any:
+    """The same, which ends once all that it wrote is on the disk."""
+
+    def prepare_both(out: Path, files: list[Path]) -> Callable[[], None]:
+        work = prepare(out, files)
+
+        def both() -> None:
+            work()
+            for written in out.parent.glob(f"{out.name}*"):
+                with written.open("rb") as file:
+                    os.fsync(file.fileno())
+
+        return both
+
+    return prepare_both
+
+
 CHILDREN = {
     "nothing": nothing,
     "copy": copy,
+    "copy, synced": on_disk(copy),
     "ours": ours,
     "ours_to_32": ours_to_32,
     "inspect": inspect,
     "compose inspect": command("inspect"),
+    "hashing": hashing,
     "compose merge": command("merge"),
+    "compose merge --dry-run": command("merge", "--dry-run"),
     "torch_script": torch_script,
+    "torch_script, synced": on_disk(torch_script),
 }
 
 
