@@ -85,13 +85,14 @@ def _nothing(imported: list[Imported]) -> str:
 
 def _workflows(sources: tuple[str, ...], *, everything: bool) -> list[Path]:
     """The files among the arguments: all of them, or none. Raises `UsageError`."""
+    files = [source for source in sources if source.lower().endswith(_WORKFLOWS)]
     if sources and everything:
-        raise UsageError("ids and files can't be used with --all", hint="leave out one of the two")
+        given = "workflows" if files else "ids"
+        raise UsageError(f"{given} can't be used with --all", hint="leave out one of the two")
     if not sources and not everything:
         raise UsageError(
-            "no id and no workflow is given", hint="compose models lists ids; --all imports all"
+            "no ids are given, and no workflow", hint="compose models lists ids; --all imports all"
         )
-    files = [source for source in sources if source.lower().endswith(_WORKFLOWS)]
     for source in sources:
         if source not in files and not is_id(source):
             raise UsageError(

@@ -100,11 +100,11 @@ def test_models_are_imported_as_json(applied: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "no id and no workflow is given"),
+        ([], "no ids are given, and no workflow"),
         (["knight.jpg"], "knight.jpg is neither a model id nor a workflow"),
         (["recipes/loras"], "recipes/loras is neither a model id nor a workflow"),
         (["model_a", "knight.json"], "ids and workflows can't be mixed"),
-        (["knight.json", "--all"], "ids and files can't be used with --all"),
+        (["knight.json", "--all"], "workflows can't be used with --all"),
         (["model_a", "--name", "Knight"], "--name is for one workflow"),
         (["a.json", "b.json", "--name", "Knight"], "--name is for one workflow"),
         (["a.json"], "a.json does not exist"),
