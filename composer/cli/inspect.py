@@ -27,12 +27,7 @@ if TYPE_CHECKING:
 
 @click.command("inspect")
 @click.argument("what", nargs=-1, required=True, metavar="RECIPE|FILE[:SCALE]...")
-@click.option(
-    "--library",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder with your LoRA files [env: COMPOSE_LIBRARY].",
-)
+@opt.library
 @skipping
 @output_option("text", "json")
 @click.option(
@@ -43,7 +38,7 @@ if TYPE_CHECKING:
 )
 def inspect_command(
     what: tuple[str, ...],
-    library: Path | None,
+    library: Path | str | None,
     skip_text_encoder: bool,
     output_format: str,
     html: Path | None,
@@ -105,7 +100,7 @@ def _of_files(files: Sequence[tuple[Path, float]], skip_text_encoder: bool) -> l
         return [inspect(files, skip_text_encoder=skip_text_encoder, progress=meter.say)]
 
 
-def _of_recipes(recipes: Sequence[Path], library: Path | None) -> list[Inspection]:
+def _of_recipes(recipes: Sequence[Path], library: Path | str | None) -> list[Inspection]:
     if not recipes:
         return []
     project = open_project(Selection(tuple(recipes)))

@@ -19,6 +19,7 @@ from composer.cli.selection import gathered
 from composer.errors import UsageError
 from composer.project import ApplyOptions, PlanOptions
 from composer.targets.kind import TargetOptions as TargetOptions
+from composer.targets.kind import as_library
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -26,12 +27,20 @@ if TYPE_CHECKING:
     from composer.project import Project
 
 
-def _library(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+def _library(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | str | None:
     """Raise `UsageError` for "", which would mean the current folder."""
     if value == "":
         raise UsageError("--library is empty", hint="name a folder, or leave it out")
-    return None if value is None else Path(value)
+    return as_library(value)
 
+
+library = click.option(
+    "--library",
+    type=click.Path(),
+    callback=_library,
+    metavar="DIR",
+    help="Folder with your LoRA files, or s3://BUCKET/FOLDER [env: COMPOSE_LIBRARY].",
+)
 
 _TARGET = (
     click.option(
@@ -48,7 +57,8 @@ _TARGET = (
         type=click.Path(),
         callback=_library,
         metavar="DIR",
-        help="Folder with your LoRA files (local target only) [env: COMPOSE_LIBRARY].",
+        help="Folder with your LoRA files, or s3://BUCKET/FOLDER (local target only) "
+        "[env: COMPOSE_LIBRARY].",
     ),
 )
 executor = click.option(

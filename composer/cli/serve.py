@@ -11,11 +11,12 @@ import click
 
 from composer.cli.arguments import NumberOption
 from composer.cli.options import executor
+from composer.cli.options import library as library_option
 from composer.cli.project import open_project
 from composer.cli.signals import until_signalled
 from composer.errors import UsageError
 from composer.recipes import relative
-from composer.targets.local.kind import find_library
+from composer.targets.local.kind import executor_for, find_library, open_library
 
 if TYPE_CHECKING:
     from composer.server.auth import Credentials
@@ -39,12 +40,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Port to listen on; 0 picks a free port.",
 )
-@click.option(
-    "--library",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder with your LoRA files [env: COMPOSE_LIBRARY].",
-)
+@library_option
 @executor
 @click.option(
     "--fault-script",
@@ -61,7 +57,7 @@ if TYPE_CHECKING:
 def serve_command(
     host: str,
     port: int,
-    library: Path | None,
+    library: Path | str | None,
     executor: str | None,
     fault_script: Path | None,
     fault_log: Path | None,
@@ -78,7 +74,6 @@ def serve_command(
     """
     try:
         from composer.server import auth, running
-        from composer.targets.local.executors import find_executor
         from composer.targets.local.service import Engine
     except ModuleNotFoundError as missing:
         raise UsageError(
@@ -87,15 +82,16 @@ def serve_command(
     if fault_script and not auth.is_loopback(host):
         raise UsageError("--fault-script works on loopback addresses only", hint="drop --host")
     faults = _faults(fault_script, fault_log) if fault_script or fault_log else None
-    open_executor = find_executor(executor) if executor else lambda: None
     project = open_project(may_be_empty=True, check=False)
-    state = project.prepare_state()
-    credentials = auth.credentials(os.environ, state)
     paths = [relative(file, project.root) or "" for file in project.files]
     loras = find_library(
         project.root, paths, given=library, env=os.environ, defaults=project.target_defaults
-    ).absolute()
-    with Engine(state, loras, executor=open_executor()) as engine:
+    )
+    loras = loras.absolute() if isinstance(loras, Path) else loras
+    open_executor = executor_for(executor, loras, os.environ)
+    state = project.prepare_state()
+    credentials = auth.credentials(os.environ, state)
+    with Engine(state, open_library(loras, state), executor=open_executor()) as engine:
         server = running.Server(engine, credentials, host=host, port=port, faults=faults, log=_say)
         _introduce(server, credentials, loras, state)
         _run(server)
@@ -109,7 +105,7 @@ def _faults(script: Path | None, log: Path | None) -> Faults:
     return FaultInjection(read_script(script) if script else None, log)
 
 
-def _introduce(server: Server, credentials: Credentials, library: Path, state: Path) -> None:
+def _introduce(server: Server, credentials: Credentials, library: Path | str, state: Path) -> None:
     _say(f"serving {library} from {state}")
     if credentials.file is None:
         _say("key and secret: from the environment")

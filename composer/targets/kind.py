@@ -9,29 +9,37 @@ from __future__ import annotations
 import shlex
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.text import SETTINGS_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
-    from pathlib import Path
 
     from composer.errors import Check
     from composer.targets.base import Target
+
+
+def as_library(named: str | Path | None) -> Path | str | None:
+    """What names a library: the path of a folder, or a text that is the `s3://` URL of one."""
+    if isinstance(named, str) and named:
+        return named if named.startswith("s3://") else Path(named)
+    return named or None
 
 
 @dataclass(frozen=True, slots=True)
 class TargetOptions:
     """What the caller asks for: a target's name or URL, its project, the folder of LoRA files.
 
+    A `library` may also be a text: the URL of a folder in an object store, `s3://BUCKET/FOLDER`.
     A `project` of None leaves the choice to the environment; an empty one means no project.
     `executor` says who composes for the local target: `processes:N` or `dask://HOST:PORT`.
     """
 
     target: str | None = None
     project: str | None = None
-    library: Path | None = None
+    library: Path | str | None = None
     executor: str | None = None
 
     @property

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import sys
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 from support.cli import compose, samples
+from support.clusters import WORKERS, Cluster, cluster_in
 from support.engine_files import halted, trained, write_lora
 from support.model_types import COMPOSITION, LORA
 from support.state import state_of
@@ -25,71 +21,6 @@ from composer.targets.local.service import Engine
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-WORKERS = 2
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-@dataclass
-class Cluster:
-    """A scheduler and its workers, each a process of its own, as docs/cluster.md starts them."""
-
-    folder: Path
-    path: str  # where they find compose and its packages
-    port: int = field(default_factory=free_port)
-    scheduler: psutil.Popen | None = None
-    workers: list[psutil.Popen] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return f"dask://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        options = ["--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard"]
-        self.scheduler = self._run("scheduler", *options)
-
-    def start_workers(self) -> None:
-        """They wait for the scheduler, and end some time after it."""
-        options = ["--nthreads", "1", "--no-nanny", "--no-dashboard"]
-        options += ["--local-directory", str(self.folder)]
-        address = f"tcp://127.0.0.1:{self.port}"
-        self.workers = [self._run("worker", address, *options) for _ in range(WORKERS)]
-
-    def _run(self, *words: str) -> psutil.Popen:
-        env = {**os.environ, "PYTHONPATH": self.path}
-        with (self.folder / f"{words[0]}.log").open("a") as log:
-            command = [sys.executable, "-P", "-m", "dask", *words]
-            return psutil.Popen(command, env=env, stdout=log, stderr=log)
-
-    def alive(self) -> list[psutil.Process]:
-        """The workers that nobody has killed."""
-        return [worker for worker in self.workers if worker.poll() is None]
-
-    def stop(self) -> None:
-        running = [*self.workers, *([self.scheduler] if self.scheduler else [])]
-        for process in running:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-            process.wait()
-
-
-@contextmanager
-def cluster_in(
-    folder: Path, path: str = os.pathsep.join(filter(None, sys.path))
-) -> Iterator[Cluster]:
-    folder.mkdir()
-    cluster = Cluster(folder, path)
-    try:
-        cluster.start()
-        cluster.start_workers()
-        yield cluster
-    finally:
-        cluster.stop()
 
 
 @pytest.fixture

@@ -127,21 +127,26 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @contextmanager
-def halted(state: Path, workers: Callable[[], list[psutil.Process]]) -> Iterator[list[str]]:
+def halted(
+    state: Path,
+    workers: Callable[[], list[psutil.Process]],
+    look: Callable[[Path], list[str]] | None = None,
+) -> Iterator[list[str]]:
     """While an executor's workers are in the middle of writing a result, all are halted.
 
     The value is the ids of the compositions that are half-way. There must be a few jobs: a worker
-    may have ended one before it is halted.
+    may have ended one before it is halted. `look` is how to find them: in place of `half_way`.
     """
+    look = look or half_way
     deadline = time.monotonic() + PATIENCE
     while True:
         assert time.monotonic() < deadline
-        if not half_way(state):
+        if not look(state):
             continue
         stopped = workers()
         for worker in stopped:
             worker.suspend()
-        if ids := half_way(state):
+        if ids := look(state):
             break
         resume(stopped)
     yield ids

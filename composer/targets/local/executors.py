@@ -2,37 +2,39 @@
 
 The worker hands a `Task` to an executor and gets a verified file. Task and result are small values:
 the weights are read and written by whoever carries the task out, in folders that it shares with
-this machine. A small file, the ticket, stands for each attempt while somebody wants it: who carries
-it out writes the progress into it, and stops once it is gone.
+this machine, or in an object store. A ticket stands for each attempt while somebody wants it.
 """
 
 from __future__ import annotations
 
 import concurrent.futures as futures
-import hashlib
 import logging
 import os
 import pickle
 import re
-import secrets
 import signal
-import socket
 import threading
 import time
 from abc import ABC, abstractmethod
 from concurrent.futures import BrokenExecutor, CancelledError, wait
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from composer.errors import BadLora, TargetError, Unreachable, UsageError
-from composer.files.atomic import create, no_link
-from composer.lora.fingerprint import Fingerprint, Part, fingerprint_file
-from composer.lora.merging import CompositionSpec, OutputOptions, write_composed
-from composer.lora.threads import in_one_thread
+from composer.errors import TargetError, Unreachable, UsageError
+from composer.targets.local.tasks import carry_out
+from composer.targets.local.tickets import (
+    FileTicket,
+    NotWanted,
+    ObjectTicket,
+    digest,
+    opened,
+    remove_tickets,
+    temporary_beside,
+)
 from composer.text import visible
 from composer.version import __version__
 
@@ -40,45 +42,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from composer.targets.local.tasks import Task
+    from composer.targets.local.tickets import Result, Ticket
+
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # workers that a task may lose
 MOST = 256  # tasks at once
-INTERVAL = 0.2  # seconds between two looks at the ticket
-TEMPORARY = ".compose.tmp"  # how the names of the files end that `files.atomic` makes
-# Reading a header takes as long as hashing; many compositions have one LoRA. Raises `BadLora`.
-read_once = lru_cache(maxsize=64)(Fingerprint.read)
-SPACE_HINT = "`compose prune --local` frees what no lock names"
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A composition to make: its id, and its LoRAs as paths with digests, each with its scale."""
-
-    id: str
-    loras: tuple[tuple[Fingerprint, float], ...]
-    options: OutputOptions
-    version: str = __version__
-
-    @classmethod
-    def of(cls, spec: CompositionSpec) -> Task:
-        """What this spec says, without the headers that were read; for any working directory."""
-        loras = ((_absolute(part.fingerprint), part.scale) for part in spec.parts)
-        return cls(spec.title, tuple(loras), spec.options)
-
-
-def _absolute(lora: Fingerprint) -> Fingerprint:
-    root = None if lora.root is None else lora.root.absolute()
-    return replace(lora, path=lora.path.absolute(), root=root)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The file that was written, and what it must be when it arrives."""
-
-    path: Path
-    size: int
-    sha256: str
+INTERVAL = 0.2  # seconds between two looks at a task
+STORE_INTERVAL = 2.0  # seconds between two reports by an object store, which charges for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +62,10 @@ class _Call:
     """
 
     task: Task
-    ticket: Path
+    ticket: Ticket
 
-    def __reduce__(self) -> tuple[Callable[..., Result], tuple[Task, Path]]:
+    def __reduce__(self) -> tuple[Callable[..., Result], tuple[Task, Ticket]]:
         return carry_out, (self.task, self.ticket)
-
-
-class NotWanted(Exception):
-    """There is no ticket: the task was canceled, or whoever wanted it is gone."""
 
 
 class NoExecutor(TargetError):
@@ -108,84 +76,18 @@ class _Lost(Exception):
     """Who carried the task out is gone, or what it wrote is not there."""
 
 
-# --- on the worker -----------------------------------------------------------------------
-
-
-def carry_out(task: Task, ticket: Path) -> Result:
-    """Write the composition to a new file beside the ticket.
-
-    Raises what `write_composed` does, `TargetError` for a worker that isn't set up as it must be,
-    and `NotWanted`; then nothing is left.
-    """
-    if task.version != __version__:
-        raise TargetError(
-            f"{socket.gethostname()} has compose {__version__}, and the task is of {task.version}",
-            hint=f"on the workers: pip install 'lora-compose[local]=={task.version}'",
-        )
-    report = _reporter(ticket)
-    out = _beside(ticket)
-    try:
-        os.close(create(out))
-        parts = tuple(_part(lora, scale) for lora, scale in task.loras)
-        spec = CompositionSpec(parts, task.id, task.options)
-        with in_one_thread():
-            write_composed(spec, out, progress=report, hint=SPACE_HINT)
-        result = Result(out, out.stat().st_size, _digest(out))
-        report(1.0)
-    except BaseException:
-        out.unlink(missing_ok=True)
-        raise
-    return result
-
-
-def _beside(file: Path) -> Path:
-    """A new name for a temporary file, which begins as that of this temporary file does."""
-    return file.with_name(f"{file.name.removesuffix(TEMPORARY)}{secrets.token_hex(8)}{TEMPORARY}")
-
-
-def _part(lora: Fingerprint, scale: float) -> Part:
-    """The LoRA as this machine sees it. Raises `BadLora` if it is another file here."""
-    if not lora.still_reliable():
-        here = fingerprint_file(lora.path, root=lora.root)
-        if here.hashes != lora.hashes:
-            raise BadLora(
-                f"{visible(str(lora.path))} on {socket.gethostname()} is another file than in the"
-                " library",
-                hint="the workers must see the library under the same path (docs/cluster.md)",
-            )
-        lora = here
-    return Part(lora, read_once(lora), scale)
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb", opener=no_link) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _reporter(ticket: Path) -> Callable[[float], None]:
-    """A function that writes the progress into the ticket, at once and then now and then."""
-    last = 0.0
-
-    def report(share: float) -> None:
-        nonlocal last
-        if 0 < share < 1 and time.monotonic() - last < INTERVAL:
-            return
-        last = time.monotonic()
-        try:
-            with open(ticket, "r+b", buffering=0, opener=no_link) as file:
-                file.write(f"{share:.6f}".encode())
-        except FileNotFoundError:
-            raise NotWanted(f"{socket.gethostname()} does not see {ticket}") from None
-
-    report(0.0)
-    return report
-
-
 # --- in the engine -----------------------------------------------------------------------
 
 
 class Executor(ABC):
-    """Carries tasks out, as many at once as it has slots. Thread-safe. Close it when done."""
+    """Carries tasks out, as many at once as it has slots. Thread-safe. Close it when done.
+
+    Workers that don't see this machine's folders read the library from the URL `library`, and
+    bring the results to the URL `results`. Either is empty where they do.
+    """
+
+    library = ""
+    results = ""
 
     @abstractmethod
     def slots(self) -> int:
@@ -209,11 +111,13 @@ class Executor(ABC):
         0..1, and may raise to cancel. Raises what carrying it out raises, and `NoExecutor`.
         """
         reason: Exception | None = None
+        task = task.by_place(self.library) if self.library else task
         for _ in range(ATTEMPTS):
             try:
-                with self._lent(watch) as executor, _ticket(out) as ticket:
-                    future = executor.submit(pickle.loads, pickle.dumps(_Call(task, ticket)))
-                    os.replace(_verified(_result(future, ticket, watch), out.parent), out)
+                with self._lent(watch) as executor, self._opened_ticket(out) as ticket:
+                    call = pickle.dumps(_Call(task, ticket))
+                    result = _result(executor.submit(pickle.loads, call), ticket, watch)
+                    _receive(result, ticket, out, watch)
                 return
             except (BrokenExecutor, _Lost) as error:
                 log.info("%s runs again: %s", task.id, error)
@@ -223,30 +127,39 @@ class Executor(ABC):
             hint="was it out of memory? docs/cluster.md lists what workers need",
         )
 
+    def sweep(self, names: list[str]) -> None:
+        """Remove what a killed engine left in the object store; it named its attempts so."""
+        if self.results:
+            remove_tickets(self.results, [name.lstrip(".") for name in names])
 
-@contextmanager
-def _ticket(out: Path) -> Iterator[Path]:
-    """A ticket for one attempt; at the end it is gone, and so is what its workers wrote."""
-    ticket = _beside(out)
-    os.close(create(ticket))
-    try:
-        yield ticket
-    finally:
-        for file in [ticket, *out.parent.glob(f"{ticket.name.removesuffix(TEMPORARY)}?*")]:
-            with suppress(OSError):  # swept later
-                file.unlink()
+    @contextmanager
+    def _opened_ticket(self, out: Path) -> Iterator[Ticket]:
+        """One attempt. Raises `NoExecutor` where the object store does not answer."""
+        mark = FileTicket(temporary_beside(out))
+        try:
+            with ExitStack() as stack:
+                ticket: Ticket = stack.enter_context(opened(mark))
+                if self.results:  # the file stays as a mark of it: see `sweep`
+                    name = mark.path.name.lstrip(".")
+                    stored = ObjectTicket(self.results, name, STORE_INTERVAL)
+                    ticket = stack.enter_context(opened(stored))
+                yield ticket
+        except Unreachable as error:
+            raise NoExecutor(error.message, hint=error.hint) from error
 
 
-def _result(future: futures.Future[Result], ticket: Path, watch: Callable[[float], None]) -> Result:
+def _result(
+    future: futures.Future[Result], ticket: Ticket, watch: Callable[[float], None]
+) -> Result:
     """What the task returns; meanwhile `watch` sees its progress."""
     try:
         while not wait([future], INTERVAL).done:
-            watch(_progress(ticket))
+            watch(ticket.progress())
         return future.result()
     except NotWanted as error:  # but the ticket is here
         raise TargetError(
-            f"a worker does not see the state folder: {error}",
-            hint="the workers must see it under the same path (docs/cluster.md)",
+            f"a worker does not see {ticket.place}: {error}",
+            hint="the workers must see it under the same name (docs/cluster.md)",
         ) from None
     except ModuleNotFoundError as missing:
         raise TargetError(
@@ -257,21 +170,16 @@ def _result(future: futures.Future[Result], ticket: Path, watch: Callable[[float
         future.cancel()
 
 
-def _progress(ticket: Path) -> float:
-    with suppress(ValueError, OSError):
-        return float(ticket.read_bytes()[:8])
-    return 0.0
-
-
-def _verified(result: Result, folder: Path) -> Path:
-    """The file that a worker wrote into this folder. Raises `_Lost` if it is not what it says."""
-    path = folder / result.path.name
+def _receive(result: Result, ticket: Ticket, out: Path, watch: Callable[[float], None]) -> None:
+    """Put the file in the place of `out`. Raises `_Lost` if it is not what its worker wrote."""
     try:
-        if (path.stat().st_size, _digest(path)) != (result.size, result.sha256):
+        path = ticket.receive(result, out, lambda: watch(1.0))
+        if (path.stat().st_size, digest(path)) != (result.size, result.sha256):
+            path.unlink()
             raise _Lost("the result that arrived is not what its worker wrote")
+        os.replace(path, out)
     except FileNotFoundError:
         raise _Lost("the result that its worker wrote did not arrive") from None
-    return path
 
 
 # --- processes of this machine -----------------------------------------------------------
@@ -339,7 +247,7 @@ COUNTED = 2.0  # seconds for which the number of threads is believed
 class Dask(Executor):
     """The workers of a Dask cluster, by the address of its scheduler."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, library: str = "", results: str = "") -> None:
         """Raises `UsageError` without the package, `Unreachable` without a scheduler."""
         try:
             self._distributed: Any = import_module("distributed")
@@ -350,7 +258,7 @@ class Dask(Executor):
             ) from missing
         for name in ("distributed", "distributed.client"):  # each has a level of its own
             logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are told in our words
-        self._place = place
+        self._place, self.library, self.results = place, library, results
         self._lock = threading.Lock()
         self._counted = 0.0, 0
         try:
@@ -432,15 +340,16 @@ _PROCESSES = re.compile(r"processes:(\d{1,6})")
 _DASK = re.compile(r"dask://(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):(\d{1,5})")
 
 
-def find_executor(name: str) -> Callable[[], Executor]:
+def find_executor(name: str, *, library: str = "", results: str = "") -> Callable[[], Executor]:
     """What opens the executor of this name: `processes:N` or `dask://HOST:PORT`.
 
-    Raises `UsageError` for any other.
+    `library` and `results` are the URLs of object stores, for workers on other machines. Raises
+    `UsageError` for any other name.
     """
     if (processes := _PROCESSES.fullmatch(name)) and 1 <= int(processes[1]) <= MOST:
         return partial(Processes, int(processes[1]))
     if (dask := _DASK.fullmatch(name)) and 1 <= int(dask[2]) <= 65535:
-        return partial(Dask, f"{dask[1]}:{dask[2]}")
+        return partial(Dask, f"{dask[1]}:{dask[2]}", library, results)
     raise UsageError(
         f"{visible(name)!r} is not an executor",
         hint=f"use processes:N (1 to {MOST}) or dask://HOST:PORT, as in dask://127.0.0.1:8786",

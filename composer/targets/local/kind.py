@@ -11,16 +11,19 @@ from composer.files.repository import is_inside
 from composer.lora import families
 from composer.lora.metadata import trigger_phrase
 from composer.recipes import slug
-from composer.targets.kind import NO_DEFAULTS, REMEMBERED, OpenRequest, TargetKind
+from composer.targets.kind import NO_DEFAULTS, REMEMBERED, OpenRequest, TargetKind, as_library
 from composer.text import RECIPES_FOLDER, SETTINGS_NAME, counted, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from composer.targets.kind import CheckRequest, TargetDefaults, Trained
+    from composer.targets.local.executors import Executor
+    from composer.targets.local.mirror import Mirror
     from composer.targets.local.service import Engine
 
 LIBRARY = "COMPOSE_LIBRARY"
+RESULTS = "COMPOSE_RESULTS"  # where a cluster's workers bring results, on an object store
 _LORAS = "loras"
 
 
@@ -29,14 +32,11 @@ def open_engine(request: OpenRequest) -> Engine:
     of another name; `Unreachable` if that does not answer.
     """
     try:
-        from composer.targets.local.executors import find_executor
         from composer.targets.local.service import Engine
     except ModuleNotFoundError as missing:
         raise UsageError(
             f"the local target needs {missing.name}", hint="pip install 'lora-compose[local]'"
         ) from missing
-    named = request.options.executor
-    open_executor = find_executor(named) if named else None
     context = request.context
     library = find_library(
         context.root,
@@ -45,36 +45,77 @@ def open_engine(request: OpenRequest) -> Engine:
         env=request.env,
         defaults=context.defaults,
     )
+    open_executor = executor_for(request.options.executor, library, request.env)
     run_jobs = request.run_jobs and not request.dry_run
     state = context.state_folder(run_jobs)
+    place = open_library(library, state)
     remember = not request.dry_run
-    executor = open_executor() if open_executor and run_jobs else None
+    executor = open_executor() if run_jobs else None
     return Engine(
-        state, library, run_jobs=run_jobs, remember=remember, one_scan=True, executor=executor
+        state, place, run_jobs=run_jobs, remember=remember, one_scan=True, executor=executor
     )
+
+
+def open_library(library: Path | str, state: Path) -> Path | Mirror:
+    """The folder itself, or the mirror of an object store, which all projects of a user share.
+
+    Raises `UsageError` for another URL, and without s3fs.
+    """
+    if isinstance(library, Path):
+        return library
+    from composer.targets.local.mirror import Mirror
+    from composer.targets.local.objects import Objects
+
+    return Mirror(Objects(library), state.parent.parent / "libraries")
+
+
+def executor_for(
+    name: str | None, library: Path | str, env: Mapping[str, str]
+) -> Callable[[], Executor | None]:
+    """What opens the executor of this name, if there is one, for workers that read this library.
+
+    A library in an object store also gets their results, unless the environment names another
+    place. Raises `UsageError`.
+    """
+    if name is None:
+        return lambda: None
+    from composer.targets.local.executors import find_executor
+    from composer.targets.local.objects import Objects
+    from composer.targets.local.tickets import RESULTS_FOLDER
+
+    url = "" if isinstance(library, Path) else Objects(library).url
+    results = (
+        Objects(env[RESULTS], what=RESULTS).url
+        if env.get(RESULTS)
+        else url and f"{url}/{RESULTS_FOLDER}"
+    )
+    return find_executor(name, library=url, results=results)
 
 
 def find_library(
     root: Path,
     recipe_paths: Collection[str],
     *,
-    given: Path | None,
+    given: Path | str | None,
     env: Mapping[str, str],
     defaults: TargetDefaults = NO_DEFAULTS,
-) -> Path:
+) -> Path | str:
     """The folder of LoRA files: the given one, else that of the environment, else that of the
     project's settings, else the nearest `loras/` upward from each recipe (without recipes, from
     `recipes/`), else `recipes/loras/`.
 
+    Only the first two may be the `s3://` URL of a folder: the settings may come from a stranger.
     A `loras/` of a repository counts only if it lies within `root`, links resolved.
     Raises `UsageError` if the recipes have two different ones, or the named one doesn't exist.
     """
-    named = given or (Path(env[LIBRARY]) if env.get(LIBRARY) else None)
+    named = as_library(given) or as_library(env.get(LIBRARY))
     hint = f"check --library or {LIBRARY}"
     if named is None and defaults.library is not None:
         named, hint = defaults.library, _NAME_AGAIN[defaults.library_source]
     if named is None:
         return _library_in(root, recipe_paths)
+    if isinstance(named, str):
+        return named
     if not named.is_dir():
         raise UsageError(f"the library {visible(str(named))} does not exist", hint=hint)
     return named
@@ -170,4 +211,4 @@ def _database(engine: Engine, used: Collection[str]) -> Iterator[Check]:
 
 
 NAME = "local"
-KIND = TargetKind(NAME, open_engine, settings=(LIBRARY,), checks=_checks, usage=_usage)
+KIND = TargetKind(NAME, open_engine, settings=(LIBRARY, RESULTS), checks=_checks, usage=_usage)

@@ -1,9 +1,9 @@
 """The library: a folder of LoRA files, each a model whose id is derived from its bytes.
 
 The service lists it and looks names and ids up in it, the worker composes from it. Nothing outside
-the folder is ever opened. A file with the same signature as last time is not read again: a header
-takes tens of milliseconds and a hash seconds, so the store keeps what they say, for this version of
-compose.
+the folder is ever opened. A library in an object store is the folder of its mirror. A file with the
+same signature as last time is not read again: a header takes tens of milliseconds and a hash
+seconds, so the store keeps what they say, for this version of compose.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from composer.lora.fingerprint import Fingerprint, Hashes, StatSignature, finger
 from composer.lora.metadata import plain
 from composer.lora.peft_config import peft_config_path
 from composer.model import TRAINED, Model
+from composer.targets.local.mirror import PICKLE_SUFFIXES, SUFFIX, Mirror
 from composer.targets.local.records import iso
 from composer.text import visible
 from composer.version import __version__
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from composer.lora import LoraFile
 
 log = logging.getLogger("composer.targets.local")
-SUFFIX = ".safetensors"
-PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin"})
 _LARGE = 10**9  # bytes, which take seconds to read
 # What PEFT and diffusers call every file that they save: the folder has the name.
 GENERIC_NAMES = frozenset({"adapter_model", "pytorch_lora_weights"})
@@ -183,15 +182,20 @@ class Catalog:
 
 
 class Library:
-    """A folder that each `scan` lists again. Thread-safe.
+    """A folder, or the mirror of one, that each `scan` lists again. Thread-safe.
 
     `clock` gives nanoseconds, as `time.time_ns` does.
     """
 
     def __init__(
-        self, folder: Path | None, notes: Notes, *, clock: Callable[[], int] = time.time_ns
+        self,
+        place: Path | Mirror | None,
+        notes: Notes,
+        *,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._folder = folder
+        self._mirror = place if isinstance(place, Mirror) else None
+        self._folder = place.folder if isinstance(place, Mirror) else place
         self._notes = notes
         self._clock = clock
         self._lock = threading.Lock()
@@ -204,6 +208,8 @@ class Library:
         Raises `TargetError` if the folder itself can't be read; a bad file is only `rejected`.
         """
         with self._lock:
+            if self._mirror:
+                self._mirror.refresh()
             self._last = _catalog((file, self._examine(file)) for file in find_files(self._folder))
             return self._last
 

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from composer.model import Concept, Content, Described, Job, Model, Parameters
     from composer.targets.local.executors import Executor
     from composer.targets.local.library import Catalog, Lora
+    from composer.targets.local.mirror import Mirror
     from composer.targets.local.paging import Listing
     from composer.targets.local.records import Download, JobRecord, Record
 
@@ -75,7 +76,7 @@ class Engine(Closing):
     def __init__(
         self,
         state: Path,
-        library: Path | None,
+        library: Path | Mirror | None,
         *,
         run_jobs: bool = True,
         remember: bool = True,
@@ -85,6 +86,8 @@ class Engine(Closing):
         executor: Executor | None = None,
     ) -> None:
         """`state` is the project's state folder; `free_space` gives the bytes free on a disk.
+
+        `library` is a folder of LoRA files, or the mirror of one in an object store.
 
         With an `executor`, which is closed with the engine, that composes, not this process.
 

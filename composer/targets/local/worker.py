@@ -33,7 +33,8 @@ from composer.lora.merging import (
     write_composed,
 )
 from composer.model import is_id
-from composer.targets.local.executors import MOST, SPACE_HINT, NoExecutor, Task, read_once
+from composer.targets.local.executors import MOST, NoExecutor
+from composer.targets.local.tasks import SPACE_HINT, Task, read_once
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -85,11 +86,16 @@ class Folder:
         sizes = {name: self.result_size(name) for name in names if is_id(name)}
         return {name: size for name, size in sizes.items() if size is not None}
 
-    def sweep(self) -> None:
-        """Remove temporary files that a killed worker left; only under the worker's lock."""
-        for file in self.models.glob(".*.tmp"):
+    def sweep(self) -> list[str]:
+        """Remove temporary files that a killed worker left; only under the worker's lock.
+
+        Returns their names.
+        """
+        files = list(self.models.glob(".*.tmp"))
+        for file in files:
             with suppress(OSError):  # it does no harm
                 file.unlink()
+        return [file.name for file in files]
 
     def refuse_links(self) -> None:
         """Raise `TargetError` if the folder, or one of its files and folders, is a link."""
@@ -203,8 +209,9 @@ class Worker:
             return
         try:
             with self._lock.acquire(timeout=0):
-                self._folder.sweep()
+                left = self._folder.sweep()
                 if self._executor:
+                    self._executor.sweep(left)
                     self._share_out(self._executor)
                     return
                 while not self._stopping and (record := self._store.claim()):

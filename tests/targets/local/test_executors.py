@@ -9,8 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +19,14 @@ from support.cli import compose, samples
 from support.engine_files import PATIENCE, halted, trained, write_lora
 from support.model_types import COMPOSITION, LORA
 
-from composer.errors import BadLora, TargetError, UsageError
+from composer.errors import UsageError
 from composer.lora.fingerprint import Part, fingerprint_file
 from composer.lora.merging import CompositionSpec, OutputOptions, write_composed
 from composer.model import Concept
 from composer.targets.local import executors
-from composer.targets.local.executors import Executor, Processes, Task, carry_out, find_executor
+from composer.targets.local.executors import Executor, Processes, find_executor
 from composer.targets.local.service import Engine
+from composer.targets.local.tickets import FileTicket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,25 +118,6 @@ def test_several_are_composed_at_once(engine: Engine) -> None:
     assert all(model.trained for model in engine.get_models(ids).values())
 
 
-def test_a_worker_takes_a_lora_by_its_digest(tmp_path: Path, library: Path) -> None:
-    """Another machine may see other times and inodes of the same file, and another file there."""
-    mark = fingerprint_file(library / "1.safetensors")
-    ticket = tmp_path / ".a.1.compose.tmp"
-    ticket.touch()
-    other = replace(mark, path=library / "2.safetensors")
-    with pytest.raises(BadLora, match=r"2\.safetensors on .* is another file than in the library"):
-        carry_out(Task("a", ((other, 0.5),), OutputOptions()), ticket)
-    moved = replace(mark, signature="as another machine sees it")
-    result = carry_out(Task("a", ((moved, 0.5),), OutputOptions()), ticket)
-    assert result.path.stat().st_size == result.size
-    assert {*tmp_path.iterdir()} == {ticket, result.path}  # of the one that failed nothing is left
-
-
-def test_a_worker_with_another_version_refuses(tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match=r"has compose .*, and the task is of 0\.0\.1"):
-        carry_out(Task("a", (), OutputOptions(), version="0.0.1"), tmp_path / "ticket")
-
-
 # --- whoever dies ------------------------------------------------------------------------
 
 
@@ -221,6 +202,8 @@ def test_closing_puts_the_jobs_back(tmp_path: Path, library: Path) -> None:
 class Faulty(Executor):
     """Carries tasks out in a thread, and harms the first results, by `harm`, before they arrive."""
 
+    folder: Path  # where results arrive
+
     def __init__(self, harm: Callable[[Path], object], times: int) -> None:
         self._harm = harm
         self.left = times
@@ -243,7 +226,7 @@ class Faulty(Executor):
         result = work(*args)
         if self.left:
             self.left -= 1
-            self._harm(result.path)
+            self._harm(self.folder / result.name)
         return result
 
 
@@ -268,6 +251,7 @@ def test_a_result_that_arrives_otherwise_is_made_again(
 ) -> None:
     state = tmp_path / "state"
     faulty = Faulty(HARMS[harm], executors.ATTEMPTS - 1)
+    faulty.folder = state / "models"
     with Engine(state, library, executor=faulty) as engine:
         id = make(engine, harm)
         assert trained(engine, id).trained
@@ -283,7 +267,7 @@ def test_a_result_that_arrives_otherwise_is_made_again(
 def test_a_worker_that_does_not_see_the_state_folder(
     tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executors, "_ticket", lambda out: nullcontext(out.with_name("not shared")))
+    monkeypatch.setattr(FileTicket, "open", lambda ticket: None)
     with Engine(tmp_path / "state", library, executor=Faulty(cut, 0)) as engine:
         model = trained(engine, make(engine, "K"))
         assert model.status == "failed"
