@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +22,8 @@ from composer.targets.kind import as_library
 from composer.text import visible
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from composer.cli.selection import Command
     from composer.project import Project
 

@@ -23,7 +23,7 @@ from support.model_types import COMPOSITION, LORA
 from support.object_store import ObjectStore
 from support.state import state_of
 
-from composer.errors import CredentialsError, TargetError, UsageError
+from composer.errors import CredentialsError, TargetError
 from composer.lora.fingerprint import fingerprint_file
 from composer.lora.merging import OutputOptions
 from composer.model import Concept
@@ -450,6 +450,8 @@ def test_a_bucket_that_denies_access(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ran = compose(*words, at=project)
         assert ran.status == 77, ran.err
         assert "compose: access to s3://private/loras is denied: " in ran.err
+        ran = compose("doctor", *words[1:], at=project)
+        assert "access to s3://private/loras is denied" in ran.out, ran.out
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         ran = compose(*words, at=project)
         assert (ran.status, "no access to s3://private/loras: " in ran.err) == (77, True), ran.err
@@ -462,13 +464,6 @@ def test_a_bucket_that_denies_access(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (ran.status, "s3://private/loras can't be used: " in ran.err) == (69, True), ran.err
     with pytest.raises(CredentialsError if ran.status == 77 else TargetError):
         Objects("s3://private/loras").find()
-
-
-def test_s3_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(UsageError, match="s3:// needs s3fs") as error:
-        Objects("s3://bucket/loras")
-    assert error.value.hint == "pip install 'lora-compose[s3]'"
 
 
 # --- helpers -----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import NOTE, OK, SKIPPED, WRONG, Check, ComposeError, UsageError
 from composer.files.repository import is_inside
+from composer.files.state import NOWHERE
 from composer.lora import families
 from composer.lora.metadata import trigger_phrase
 from composer.recipes import slug
@@ -66,7 +67,8 @@ def open_library(library: Path | str, state: Path) -> Path | Mirror:
     from composer.targets.local.mirror import Mirror
     from composer.targets.local.objects import Objects
 
-    return Mirror(Objects(library), state.parent.parent / "libraries")
+    base = state if state == NOWHERE else state.parent.parent
+    return Mirror(Objects(library), base / "libraries")
 
 
 def executor_for(
@@ -180,17 +182,23 @@ def _checks(request: CheckRequest) -> Iterator[Check]:
     opening = OpenRequest(NAME, request.context, request.options, request.env, run_jobs=False)
     try:
         with open_engine(opening) as engine:
-            yield Check(
-                "library", OK, f"usable LoRAs: {len(engine.list_models(*families.lora_types()))}"
-            )
-            for _, why in sorted(engine.rejected.items()):
-                yield Check("library", NOTE, f"not usable: {why}")
+            yield from _library_checks(engine)
             yield from _database(engine, request.used_ids(NAME))
     except UsageError as error:
         state = SKIPPED if isinstance(error.__cause__, ModuleNotFoundError) else WRONG
         yield Check("library", state, error.message, error.hint or "")
     except ComposeError as error:
         yield Check("local database", WRONG, error.message, error.hint or "")
+
+
+def _library_checks(engine: Engine) -> Iterator[Check]:
+    try:
+        count = len(engine.list_models(*families.lora_types()))
+        yield Check("library", OK, f"usable LoRAs: {count}")
+        for _, why in sorted(engine.rejected.items()):
+            yield Check("library", NOTE, f"not usable: {why}")
+    except ComposeError as error:
+        yield Check("library", WRONG, error.message, error.hint or "", error.exit_status)
 
 
 def _database(engine: Engine, used: Collection[str]) -> Iterator[Check]:

@@ -87,7 +87,8 @@ class Objects:
     def entry(self, place: str) -> Entry | None:
         """What there is at this place."""
         with suppress(FileNotFoundError), self._translated():
-            return _entry(self._store.info(self._key(place)))
+            info = self._store.info(self._key(place))
+            return _entry(info) if info["type"] == "file" else None
         return None
 
     def read(self, place: str) -> bytes | None:
