@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from composer.planner.plan import Options
 
 
-EPOCH = "modelEpoch"  # a concept's, which a target may not have
+# What recipes may have and a target may not: the epoch of a concept, and scales outside 0..1.
+EPOCH, SCALE_RANGE = "modelEpoch", "scaleRange"
 
 
 @dataclass(slots=True)
@@ -75,6 +76,9 @@ def _unsupported(recipe: Recipe, observed: Observed) -> Iterator[str]:
             yield f"training.{name}: {observed.unsupported[name]}"
     if EPOCH in observed.unsupported and any(ref.epoch for ref in recipe.concepts):
         yield f"{EPOCH}: {observed.unsupported[EPOCH]}"
+    outside = [ref.scale for ref in recipe.concepts if not 0 <= ref.scale <= 1]
+    if SCALE_RANGE in observed.unsupported and outside:
+        yield f"the scale {outside[0]:g} is outside 0..1: {observed.unsupported[SCALE_RANGE]}"
 
 
 def _names(ids: list[str | None], recipe: Recipe, id: str) -> str:

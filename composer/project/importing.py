@@ -21,7 +21,7 @@ from composer.project.recipe_files import RecipeFiles
 from composer.targets.base import observe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from composer.model import Concept, Model, ModelTypes, Observed
     from composer.project.project import Project
@@ -94,7 +94,7 @@ def _recipe_of(model: Model, types: ModelTypes, path: str, observed: Observed) -
 
     Raises `ValueError` with the reason where a recipe can't express it.
     """
-    concepts = _expressible(model)
+    concepts = _expressible(model, observed.unsupported)
     described: dict[str, Any] = {name: text for name, text in model.texts.items() if text}
     return Recipe(
         path=path,
@@ -107,7 +107,7 @@ def _recipe_of(model: Model, types: ModelTypes, path: str, observed: Observed) -
     )
 
 
-def _expressible(model: Model) -> Sequence[Concept]:
+def _expressible(model: Model, unsupported: Collection[str]) -> Sequence[Concept]:
     if not model.trained:
         raise ValueError(f"it is not trained (status {model.status})")
     if not model.concepts:
@@ -115,8 +115,11 @@ def _expressible(model: Model) -> Sequence[Concept]:
     if len(model.concepts) > MAX_CONCEPTS:
         raise ValueError(f"it has {len(model.concepts)} concepts, a recipe at most {MAX_CONCEPTS}")
     for concept in model.concepts:
-        if not 0 <= concept.scale <= 1:
-            raise ValueError(f"the scale of {concept.model_id} is {concept.scale:g}, outside 0..1")
+        low, high = (0, 1) if "scaleRange" in unsupported else (-2, 2)
+        if not low <= concept.scale <= high:
+            raise ValueError(
+                f"the scale of {concept.model_id} is {concept.scale:g}, outside {low}..{high}"
+            )
     ids = [concept.model_id for concept in model.concepts]
     if len(set(ids)) < len(ids):
         raise ValueError("one LoRA is in it twice")

@@ -138,7 +138,7 @@ def _check_decimals(scale: Node | None, path: KeyPath, report: Report) -> None:
         return
     if _has_too_many_decimals(scale.text):
         message = f"{scale.shown} has more than {MAX_DECIMALS} decimal places"
-        hint = f"write {round(scale.value, MAX_DECIMALS):g}" if 0 <= scale.value <= 1 else ""
+        hint = f"write {round(scale.value, MAX_DECIMALS):g}" if abs(scale.value) <= 2 else ""
         report.add(scale.place, "E105", at_path(path, message), hint)
 
 

@@ -148,9 +148,13 @@ def add_findings(
 
 def _findings(root: Node, validator: Draft7Validator) -> Iterator[Finding]:
     error: Any  # what jsonschema says of its errors' types doesn't help
+    wrong_types: set[KeyPath] = set()  # the schema repeats types for the range of the scales
     for error in validator.iter_errors(root.value):
         path: KeyPath = tuple(error.absolute_path)
         node = root.at(path)
+        if error.validator == "type" and path in wrong_types:
+            continue
+        wrong_types |= {path} if error.validator == "type" else set()
         if not node.refused:
             yield Finding(error.validator, error.validator_value, error.schema, node, path)
 
@@ -275,7 +279,13 @@ def _range_hint(schema: Mapping[str, Any]) -> str:
 def _out_of_range(finding: Finding) -> Iterator[Sentence]:
     side = "above" if finding.rule == "maximum" else "below"
     message = f"{finding.node.shown} is {side} {finding.wanted}"
-    yield finding.node.place, "E104", message, _range_hint(finding.schema)
+    hint, value = _range_hint(finding.schema), cast("float", finding.node.value)
+    if finding.path[-1] == "scale" and finding.wanted in (0, 1) and -2 <= value <= 2:
+        hint += f"; {_EXTENDED}"
+    yield finding.node.place, "E104", message, hint
+
+
+_EXTENDED = "on the local target `scaleRange: extended` in the recipe allows -2 to 2"
 
 
 def _too_short(finding: Finding) -> Iterator[Sentence]:

@@ -40,6 +40,8 @@ def _lines(recipe: Recipe, default: ModelTypes) -> Iterator[str]:
         first, *others = _concept(concept)
         yield f"  - {first}"
         yield from (f"    {line}" for line in others)
+    if any(not 0 <= concept.scale <= 1 for concept in recipe.concepts):
+        yield "scaleRange: extended"
     if recipe.training:
         yield "training:"
         yield "  parameters:"

@@ -54,7 +54,7 @@ class Target(Protocol):
     @property
     def unsupported(self) -> Mapping[str, str]:
         """Training parameters that it refuses, each with the reason; `modelEpoch` among them
-        where its LoRAs have no epochs."""
+        where its LoRAs have no epochs, `scaleRange` where it takes scales from 0 to 1 alone."""
 
     @property
     def ignores_training(self) -> bool:

@@ -126,3 +126,21 @@ def test_a_workflow_behind_a_link_out_of_the_project_is_not_read(
     ran = compose("import", "link.json", at=project)
     assert (ran.status, "leads out of" in ran.err) == (64, True)
     assert compose("import", str(outside), at=project).status == 0
+
+
+def test_scales_of_the_extended_range_are_applied_and_imported(applied: Path) -> None:
+    recipe = applied / ROGUE
+    edit(recipe, "scale: 0.6\n", "scale: -1.5\n")
+    refused = compose("validate", at=applied)
+    assert (refused.status, "E104" in refused.out, "scaleRange" in refused.out) == (65, True, True)
+    recipe.write_text(recipe.read_text(encoding="utf-8") + "scaleRange: extended\n", "utf-8")
+    shown = compose("plan", at=applied)
+    assert "scale of Pixel Dust 0.6 -> -1.5" in shown.out
+    assert compose("apply", at=applied).status == 0
+    made = ids(applied)["Pixel Rogue"]
+    recipe.unlink()
+    compose("forget", "Pixel Rogue", at=applied)
+    assert compose("import", made, at=applied).status == 0
+    assert "scaleRange: extended\n" in recipe.read_text(encoding="utf-8")
+    assert "No changes" in compose("apply", at=applied).out
+    assert ids(applied)["Pixel Rogue"] == made

@@ -317,6 +317,7 @@ def test_a_trained_twin_is_kept_and_said(project: Path, served: Served) -> None:
     assert served.ok("GET", f"/models/{twin}")["model"]["status"] == "trained"
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("options", [(), ("--target", "local")], ids=["served", "local"])
 def test_a_description_that_a_recipe_gets_later_reaches_the_target(
     project: Path, served: Served, options: tuple[str, ...]
@@ -334,3 +335,15 @@ def test_a_description_that_a_recipe_gets_later_reaches_the_target(
     assert "description changed" in err
     again = apply(project, *options)
     assert again[:2] == (0, "No changes: 1 kept.\n")
+=======
+def test_scales_of_the_extended_range_block_their_recipe_alone(
+    project: Path, served: Served
+) -> None:
+    recipe = project / "recipes/pixel-rogue.yaml"
+    edit(recipe, "scale: 0.6\n", "scale: -1.5\n")
+    recipe.write_text(recipe.read_text(encoding="utf-8") + "scaleRange: extended\n", "utf-8")
+    status, out, _ = apply(project)
+    assert status == 1
+    assert "the scale -1.5 is outside 0..1: only the local target takes such scales" in out
+    assert len([call for call in served.calls if call == "POST /models"]) == 3
+>>>>>>> b0edaa6 (scaleRange: extended in a recipe allows scales from -2 to 2)

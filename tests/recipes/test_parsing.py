@@ -109,6 +109,32 @@ def test_scales_that_are_not(scale: str, code: str) -> None:
     assert code in codes(SHORT.format(scale=scale))
 
 
+EXTENDED = SHORT + "scaleRange: extended\n"
+
+
+@pytest.mark.parametrize("scale", ["-2", "-0.5", "2", "1.25", "0.3"])
+def test_scales_of_the_extended_range(scale: str) -> None:
+    assert read(EXTENDED.format(scale=scale)).concepts[0].scale == float(scale)
+    if scale != "0.3":
+        assert codes(SHORT.format(scale=scale)) == ["E104"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "code"),
+    [("2.1", "E104"), ("-3", "E104"), ("1.23456", "E105"), ('"1"', "E103"), ("[1]", "E103")],
+)
+def test_scales_outside_of_the_extended_range(scale: str, code: str) -> None:
+    assert codes(EXTENDED.format(scale=scale)) == [code]
+
+
+def test_the_extended_range_is_named_where_it_helps() -> None:
+    texts = {scale: SHORT.format(scale=scale).encode() for scale in ("1.5", "7")}
+    hints = {s: parse(t, file="a.yaml", types=TYPES)[1][0].hint for s, t in texts.items()}
+    assert "scaleRange: extended" in hints["1.5"]
+    assert "scaleRange" not in hints["7"]
+    assert codes(SHORT.format(scale=1) + "scaleRange: wide\n") == ["E111"]
+
+
 @given(st.integers(0, 10_000))
 def test_every_scale_of_four_decimals_is_possible(n: int) -> None:
     text = f"{n / 10_000:.4f}"
@@ -261,6 +287,8 @@ def subschemas(node: Any) -> list[dict[str, Any]]:
 def test_the_schema_is_draft_7_closed_and_described_throughout() -> None:
     whole = json.loads(schema("recipe"))
     Draft7Validator.check_schema(whole)
+    for rule in ("if", "then", "else"):  # the range of the scales, for fields that stand above
+        del whole[rule]
     objects = [one for one in subschemas(whole) if "type" in one]
     assert len(objects) == 4
     for one in objects:

@@ -46,7 +46,10 @@ class Scenario(Closing):
     ignores_training = False
     rejected: Mapping[str, str] = MappingProxyType({})
     unsupported: Mapping[str, str] = MappingProxyType(
-        {"precision": "only the local target uses it; Scenario chooses its own"}
+        {
+            "precision": "only the local target uses it; Scenario chooses its own",
+            "scaleRange": "only the local target takes such scales",
+        }
     )
 
     def __init__(
