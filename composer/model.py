@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 MAX_CONCEPTS = 5  # of a recipe; the schema says it too
 MARK = "managed-by:compose"  # the tag that says: made by compose
@@ -29,6 +29,15 @@ Parameters: TypeAlias = "tuple[tuple[str, Value], ...]"  # sorted by key
 def is_id(text: object) -> bool:
     """Whether this may be an id: ids become parts of URLs and file names."""
     return isinstance(text, str) and ID.fullmatch(text) is not None
+
+
+# Keys of `Observed.unsupported` beside parameters: a concept's epoch, and scales outside 0..1.
+EPOCH, SCALE_RANGE = "modelEpoch", "scaleRange"
+
+
+def scale_limits(unsupported: Collection[str]) -> tuple[int, int]:
+    """The least and the greatest scale of a recipe on a target that doesn't support these."""
+    return (0, 1) if SCALE_RANGE in unsupported else (-2, 2)
 
 
 def rounded(scale: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from composer.model import Concept, Content
+from composer.model import EPOCH, SCALE_RANGE, Concept, Content, scale_limits
 from composer.text import counted, did_you_mean
 
 if TYPE_CHECKING:
@@ -13,10 +13,6 @@ if TYPE_CHECKING:
 
     from composer.model import ConceptRef, Entry, Model, Observed, Recipe
     from composer.planner.plan import Options
-
-
-# What recipes may have and a target may not: the epoch of a concept, and scales outside 0..1.
-EPOCH, SCALE_RANGE = "modelEpoch", "scaleRange"
 
 
 @dataclass(slots=True)
@@ -76,9 +72,10 @@ def _unsupported(recipe: Recipe, observed: Observed) -> Iterator[str]:
             yield f"training.{name}: {observed.unsupported[name]}"
     if EPOCH in observed.unsupported and any(ref.epoch for ref in recipe.concepts):
         yield f"{EPOCH}: {observed.unsupported[EPOCH]}"
-    outside = [ref.scale for ref in recipe.concepts if not 0 <= ref.scale <= 1]
-    if SCALE_RANGE in observed.unsupported and outside:
-        yield f"the scale {outside[0]:g} is outside 0..1: {observed.unsupported[SCALE_RANGE]}"
+    low, high = scale_limits(observed.unsupported)
+    if outside := [ref.scale for ref in recipe.concepts if not low <= ref.scale <= high]:
+        why = observed.unsupported[SCALE_RANGE]
+        yield f"the scale {outside[0]:g} is outside {low}..{high}: {why}"
 
 
 def _names(ids: list[str | None], recipe: Recipe, id: str) -> str:

@@ -16,6 +16,7 @@ from composer.model import (
     Imported,
     Recipe,
     in_order,
+    scale_limits,
 )
 from composer.project.recipe_files import RecipeFiles
 from composer.targets.base import observe
@@ -115,7 +116,7 @@ def _expressible(model: Model, unsupported: Collection[str]) -> Sequence[Concept
     if len(model.concepts) > MAX_CONCEPTS:
         raise ValueError(f"it has {len(model.concepts)} concepts, a recipe at most {MAX_CONCEPTS}")
     for concept in model.concepts:
-        low, high = (0, 1) if "scaleRange" in unsupported else (-2, 2)
+        low, high = scale_limits(unsupported)
         if not low <= concept.scale <= high:
             raise ValueError(
                 f"the scale of {concept.model_id} is {concept.scale:g}, outside {low}..{high}"

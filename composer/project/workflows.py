@@ -16,7 +16,14 @@ from composer.files.delivery import check_input_link
 from composer.files.repository import NotRegularError, read_inside
 from composer.lora import families
 from composer.lora.ids import lora_id
-from composer.model import MAX_CONCEPTS, ConceptRef, Imported, ImportedLora, Recipe
+from composer.model import (
+    MAX_CONCEPTS,
+    ConceptRef,
+    Imported,
+    ImportedLora,
+    Recipe,
+    scale_limits,
+)
 from composer.project.recipe_files import RecipeFiles
 from composer.recipes.comfyui import NotAWorkflow, read
 from composer.recipes.comfyui.matching import match
@@ -132,7 +139,7 @@ class _Library:
 
     def __init__(self, target: Target) -> None:
         self.loras = target.list_models(*families.lora_types())
-        self.rejected = target.rejected
+        self.rejected, self.unsupported = target.rejected, target.unsupported
         self._target = target
         self._labels = Counter(
             (lora.type, label) for lora in self.loras for label in {lora.name, *lora.aliases}
@@ -195,9 +202,10 @@ class _Matched:
         model = self._library.match(use)
         self._check_hash(use, model)
         self._check_clip(use, model, scale)
-        if not 0 <= scale <= 1:
+        low, high = scale_limits(self._library.unsupported)
+        if not low <= scale <= high:
             raise ValueError(
-                f"its strength {use.strength:g} is not within 0..1, as a recipe's scales are"
+                f"its strength {use.strength:g} is not within {low}..{high}, as scales are"
             )
         if scale == 0:
             self.notes.append(f"{use.place} has the strength 0: left out")

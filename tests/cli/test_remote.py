@@ -317,7 +317,6 @@ def test_a_trained_twin_is_kept_and_said(project: Path, served: Served) -> None:
     assert served.ok("GET", f"/models/{twin}")["model"]["status"] == "trained"
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("options", [(), ("--target", "local")], ids=["served", "local"])
 def test_a_description_that_a_recipe_gets_later_reaches_the_target(
     project: Path, served: Served, options: tuple[str, ...]
@@ -335,7 +334,8 @@ def test_a_description_that_a_recipe_gets_later_reaches_the_target(
     assert "description changed" in err
     again = apply(project, *options)
     assert again[:2] == (0, "No changes: 1 kept.\n")
-=======
+
+
 def test_scales_of_the_extended_range_block_their_recipe_alone(
     project: Path, served: Served
 ) -> None:
@@ -346,4 +346,3 @@ def test_scales_of_the_extended_range_block_their_recipe_alone(
     assert status == 1
     assert "the scale -1.5 is outside 0..1: only the local target takes such scales" in out
     assert len([call for call in served.calls if call == "POST /models"]) == 3
->>>>>>> b0edaa6 (scaleRange: extended in a recipe allows scales from -2 to 2)

@@ -114,8 +114,8 @@ def test_every_mix_of_every_file_has_a_recipe_of_its_own(root: Path, target: Eng
 
 
 PROBLEMS = [
-    ([loader(INK, 1.3)], "its strength 1.3 is not within 0..1"),
-    ([loader(INK, -0.2)], "its strength -0.2 is not within 0..1"),
+    ([loader(INK, 2.3)], "its strength 2.3 is not within -2..2"),
+    ([loader(INK, -2.2)], "its strength -2.2 is not within -2..2"),
     ([loader("ikn.safetensors", 1)], "no such LoRA; the most similar one is style/ink"),
     ([loader("twin.safetensors", 1)], "2 LoRAs on the target match it: a/twin"),
     ([loader("photo-xl.safetensors", 1)], "it can't be used: photo-xl.safetensors: is for Stable"),
