@@ -23,7 +23,7 @@ ACROSS_MODULES = {
     },
     "executor": {"disk_faults", "exactly_once", "property", "races", "scenarios"},
     "files": {"outputs", "reach", "repository_owner", "stranger"},
-    "forge": {"action", "gitlab_ci", "lock_workflows", "workflows"},
+    "forge": {"action", "build_workflow", "gitlab_ci", "lock_workflows", "workflows"},
     "lock": {"conflict_markers", "git"},
     "lora": {
         "base_models",
