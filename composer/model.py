@@ -188,7 +188,7 @@ class Model(Described):
     progress: float | None = None  # 0..1 of its training
     remaining: float | None = None  # seconds that its training still takes
     error: str | None = None  # why its training failed, or is needed again
-    aliases: tuple[str, ...] = ()  # other names of the same bytes (the engine's)
+    aliases: tuple[str, ...] = ()  # other names that a recipe may use (the local target's)
     updated_at: str = field(default="", compare=False)  # as `created_at`; empty: not said
     epoch: str | None = field(default=None, compare=False)  # which one a LoRA stands for now
     files: tuple[str, ...] = field(default=(), compare=False)  # of a LoRA, in the library, with `/`
@@ -221,6 +221,18 @@ class Job:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LibraryPlace:
+    """The folder that a target takes LoRAs from, for messages.
+
+    `earlier` is another one that an earlier run was given, if this run was given none.
+    """
+
+    folder: str
+    exists: bool = True
+    earlier: str = ""
+
+
 @dataclass(frozen=True)
 class Observed:
     """What a target looked like, for planning. Ids that were asked for and aren't here are gone.
@@ -237,6 +249,7 @@ class Observed:
     unsupported: Mapping[str, str] = field(default_factory=dict)  # parameter -> reason
     rejected: Mapping[str, str] = field(default_factory=dict)  # LoRA name -> why it can't be used
     ignores_training: bool = False
+    library: LibraryPlace | None = None  # where its LoRAs are files
 
     @cached_property
     def own_by_name(self) -> Mapping[str, tuple[Model, ...]]:

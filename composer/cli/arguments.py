@@ -106,6 +106,39 @@ skipping = click.option(
 RECIPE_ENDINGS = (".yaml", ".yml")
 
 
+def is_lora_folder(folder: Path) -> bool:
+    """Whether this is a folder of LoRA files, and not of recipes.
+
+    YAML files that are no recipes at all, as trainers leave beside a LoRA, don't count. Raises
+    `UsageError` and `TargetError` for a folder that can't be listed.
+    """
+    from composer.lora.folder import find_files
+    from composer.recipes import discover
+
+    if not folder.is_dir() or not find_files(folder):
+        return False
+    return all(_is_other_yaml(file, folder) for file in discover([folder], root=folder))
+
+
+def _is_other_yaml(file: Path, folder: Path) -> bool:
+    from composer.lora import families
+    from composer.recipes import load
+    from composer.recipes.parsing import NOT_A_RECIPE
+
+    loaded = load([file], root=folder, types=families.model_types())
+    return not loaded.recipes and all(problem.code == NOT_A_RECIPE for problem in loaded.problems)
+
+
+def may_follow(link: Path) -> bool:
+    """Whether a link may be followed that leads out of a folder which the user named: not where
+    it also leads out of the repository."""
+    try:
+        check_input_link(link)
+    except UsageError:
+        return False
+    return True
+
+
 def refuse_other_files(paths: Iterable[Path], *, or_recipes: bool = False) -> None:
     """Raise `UsageError` with every one of these paths that can't be a LoRA file (or a recipe)."""
     wrong = []
@@ -115,7 +148,7 @@ def refuse_other_files(paths: Iterable[Path], *, or_recipes: bool = False) -> No
         if not path.exists():
             wrong.append(f"{name} does not exist")
         elif path.is_dir():
-            wrong.append(f"{name} is a folder{' without recipes' if or_recipes else ''}")
+            wrong.append(f"{name} is a folder{' without recipes or LoRAs' if or_recipes else ''}")
             hints += [f"{name}/*.safetensors names its LoRA files"] * any(
                 path.glob("*.safetensors")
             )

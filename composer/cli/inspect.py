@@ -8,25 +8,35 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.arguments import RECIPE_ENDINGS, lora_argument, refuse_other_files, skipping
+from composer.cli.arguments import (
+    RECIPE_ENDINGS,
+    is_lora_folder,
+    lora_argument,
+    may_follow,
+    refuse_other_files,
+    skipping,
+)
 from composer.cli.output_files import check_page, write_copy
 from composer.cli.project import open_local, open_project
 from composer.cli.selection import output_option
 from composer.cli.terminal import Meter, emit
 from composer.errors import UsageError
+from composer.files.delivery import check_input_link
 from composer.output.inspect import as_json, text
 from composer.output.inspect_html import page
 from composer.project import Selection
 from composer.project.sources import find
+from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from composer.lora.inspection import Inspection
+    from composer.lora.listing import Listing
 
 
 @click.command("inspect")
-@click.argument("what", nargs=-1, required=True, metavar="RECIPE|FILE[:SCALE]...")
+@click.argument("what", nargs=-1, required=True, metavar="RECIPE|FILE[:SCALE]|DIR...")
 @opt.library
 @skipping
 @output_option("text", "json")
@@ -51,8 +61,10 @@ def inspect_command(
       compose inspect recipes/loras/ink-lines.safetensors:0.65 \\
         recipes/loras/pixel-dust.safetensors:0.8
 
-    RECIPE is a recipe file or folder; its LoRAs are read from the library. All FILEs are
-    judged together, as the LoRAs of one composition. SCALE is -2 to 2 and defaults to 1.
+    RECIPE is a recipe file or folder; its LoRAs are read from the library. All FILEs, and those in
+    DIR, a folder of LoRAs, are judged together, as the LoRAs of one composition. SCALE is -2 to 2
+    and defaults to 1. Files that can't be used are told last, with the reason; the exit status is
+    1 if one of them was named itself, or if no file can be used.
 
     For each LoRA: its format, trigger words, training notes, and how much of the combined
     change comes from it. For each pair: how similar they are in each block, and whether that
@@ -60,23 +72,42 @@ def inspect_command(
     """
     if html:
         check_page(html)
-    recipes = [Path(text) for text in what if _is_recipe(Path(text))]
-    files = [lora_argument(text) for text in what if not _is_recipe(Path(text))]
-    unusable = [path for path in recipes if not path.exists() or _lacks_recipes(path)]
-    refuse_other_files([*unusable, *(path for path, _ in files)], or_recipes=True)
+    recipes, files = _sorted_out(what)
     if recipes and skip_text_encoder:
         raise UsageError(
             "--skip-text-encoder is for LoRA files; a recipe's LoRAs are composed whole",
             hint="write files without it: compose merge --skip-text-encoder",
         )
-    inspections = [*_of_recipes(recipes, library), *_of_files(files, skip_text_encoder)]
+    inspections, listing = _of_recipes(recipes, library), None
+    if files:
+        listing, mixes = _of_files(files, skip_text_encoder)
+        inspections += mixes
     if html:
         write_copy(html, page(inspections))
     if output_format == "json":
-        click.echo(as_json(inspections), nl=False)
+        click.echo(as_json(inspections, listing), nl=False)
     else:
-        emit(lambda color: text(inspections, color=color))
+        emit(lambda color: text(inspections, listing, color=color))
+    if listing and listing.failed:
+        raise listing.error()
     return 0
+
+
+def _sorted_out(what: Sequence[str]) -> tuple[list[Path], list[tuple[Path, float]]]:
+    """Recipes and folders of recipes; LoRA files and folders of LoRA files, with their scales."""
+    folders = [path for text in what if is_lora_folder(path := Path(text))]
+    recipes = [path for text in what if _is_recipe(path := Path(text)) and path not in folders]
+    files = [lora_argument(text) for text in what if not _is_recipe(Path(text))]
+    if scaled := [path for path, _ in files if path.is_dir()]:
+        raise UsageError(
+            f"{visible(str(scaled[0]))} is a folder, which has no scale",
+            hint="name its files, each with its scale",
+        )
+    unusable = [path for path in recipes if not path.exists() or _lacks_recipes(path)]
+    refuse_other_files([*unusable, *(path for path, _ in files)], or_recipes=True)
+    for folder in folders:
+        check_input_link(folder)
+    return recipes, [*files, *((folder, 1.0) for folder in folders)]
 
 
 def _is_recipe(path: Path) -> bool:
@@ -87,17 +118,28 @@ def _lacks_recipes(path: Path) -> bool:
     return path.is_dir() and not find(Selection((path,)), Path.cwd()).chosen
 
 
-def _of_files(files: Sequence[tuple[Path, float]], skip_text_encoder: bool) -> list[Inspection]:
-    if not files:
-        return []
+def _of_files(
+    paths: Sequence[tuple[Path, float]], skip_text_encoder: bool
+) -> tuple[Listing, tuple[Inspection, ...]]:
+    """Files and folders of them, as one mix; raises `BadLora` if none can be used."""
     try:
-        from composer.lora import inspect
+        from composer.lora.listing import list_loras
     except ModuleNotFoundError as missing:
         raise UsageError(
             f"inspecting needs {missing.name}", hint="pip install 'lora-compose[local]'"
         ) from missing
+    with Meter("reading LoRA files") as meter:
+        listing = list_loras(
+            paths,
+            for_composing=False,
+            skip_text_encoder=skip_text_encoder,
+            follow=may_follow,
+            progress=meter.say,
+        )
+    if not listing.loras:
+        raise listing.error()
     with Meter("comparing LoRAs") as meter:
-        return [inspect(files, skip_text_encoder=skip_text_encoder, progress=meter.say)]
+        return listing, listing.compare(meter.say)
 
 
 def _of_recipes(recipes: Sequence[Path], library: Path | str | None) -> list[Inspection]:

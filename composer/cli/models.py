@@ -1,4 +1,4 @@
-"""`compose models`: what the target has."""
+"""`compose models`: what the target has, or what LoRA files and folders are."""
 
 from __future__ import annotations
 
@@ -7,13 +7,25 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
+from composer.cli.arguments import (
+    RECIPE_ENDINGS,
+    is_lora_folder,
+    may_follow,
+    refuse_other_files,
+)
 from composer.cli.project import open_project, open_target
 from composer.cli.selection import output_option, path_argument
-from composer.cli.terminal import emit
+from composer.cli.terminal import Meter, emit
+from composer.errors import ExitStatus, UsageError
+from composer.files.delivery import check_input_link
+from composer.lora.folder import SUFFIX
 from composer.output import results
 from composer.text import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from composer.cli.options import TargetOptions
     from composer.project import Selection
 
@@ -35,15 +47,22 @@ def _known(context: click.Context, parameter: click.Parameter, type: str | None)
 def models_command(
     selection: Selection, target_options: TargetOptions, type_: str | None, output_format: str
 ) -> int:
-    """List the LoRAs and compositions on the target, newest first.
+    """List the LoRAs and compositions on the target, or the LoRAs in files and folders.
 
     \b
     Examples:
       compose models
-      compose models --type flux.1-lora -o json
+      compose models ~/ComfyUI/models/loras -o json
 
-    PATHS choose the project, by default that of the current folder; they don't filter the list.
+    Without PATHS, or with those of recipes, which choose the project: the models of the target,
+    newest first.
+
+    With LoRA files, or folders of them: what each file is. No project, recipe or lock is needed.
+    Files that can't be used come last, with the reason. The exit status is 1 if one of them was
+    named itself, or if no file can be used.
     """
+    if files := [path for path in selection.paths if _is_lora(path)]:
+        return _list_files(selection.paths, files, type_, output_format)
     project = open_project(selection)
     with open_target(project, target_options, run_jobs=False) as target:
         listed, rejected = target.list_models(*([type_] if type_ else [])), target.rejected
@@ -52,3 +71,39 @@ def models_command(
     else:
         emit(lambda color: results.models(listed, rejected=rejected, color=color))
     return 0
+
+
+def _is_lora(path: Path) -> bool:
+    """A file that is no recipe, or a folder of LoRA files."""
+    if path.is_dir():
+        return is_lora_folder(path)
+    ending = path.suffix.lower()
+    return ending == SUFFIX or (path.is_file() and ending not in RECIPE_ENDINGS)
+
+
+def _list_files(
+    paths: Sequence[Path], files: Sequence[Path], type: str | None, output_format: str
+) -> int:
+    if others := [path for path in paths if path not in files]:
+        raise UsageError(
+            f"{visible(str(others[0]))} is not a LoRA file or a folder of LoRA files",
+            hint="name either LoRAs or recipes",
+        )
+    opt.refuse_all_but("a list of LoRA files", "paths", "type_", "output_format")
+    try:
+        from composer.lora.listing import list_loras
+        from composer.output import listing as output
+    except ModuleNotFoundError as missing:
+        raise UsageError(
+            f"listing LoRA files needs {missing.name}", hint="pip install 'lora-compose[local]'"
+        ) from missing
+    refuse_other_files(path for path in files if not path.is_dir())
+    for path in files:
+        check_input_link(path)
+    with Meter("reading LoRA files") as meter:
+        listing = list_loras(files, follow=may_follow, progress=meter.say).of_type(type)
+    if output_format == "json":
+        click.echo(output.as_json(listing), nl=False)
+    else:
+        emit(lambda color: output.text(listing, color=color))
+    return ExitStatus.FAILED if listing.failed else 0

@@ -14,35 +14,19 @@ from click.core import ParameterSource
 
 from composer.cli.arguments import NumberOption as NumberOption
 from composer.cli.arguments import dry_running as dry_running
-from composer.cli.selection import gathered
+from composer.cli.selection import gathered, library_option
+from composer.cli.selection import named_library as _library
 from composer.errors import UsageError
 from composer.project import ApplyOptions, PlanOptions
 from composer.targets.kind import TargetOptions as TargetOptions
-from composer.targets.kind import as_library
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from composer.cli.selection import Command
     from composer.project import Project
 
 
-def _library(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | str | None:
-    """Raise `UsageError` for "", which would mean the current folder."""
-    if value == "":
-        raise UsageError("--library is empty", hint="name a folder, or leave it out")
-    return as_library(value)
-
-
-library = click.option(
-    "--library",
-    type=click.Path(),
-    callback=_library,
-    metavar="DIR",
-    help="Folder with your LoRA files, or s3://BUCKET/FOLDER [env: COMPOSE_LIBRARY].",
-)
-
+library = library_option
 _TARGET = (
     click.option(
         "--target",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from composer.errors import UsageError
+from composer.files.library import as_library
 from composer.project import Selection
 from composer.text import RECIPES_FOLDER, visible
 
@@ -72,6 +73,24 @@ change_selection_options = gathered(
         help="Only recipe files that differ from this git revision, committed or not. A recipe "
         "whose LoRAs alone changed is left out.",
     ),
+)
+
+
+def named_library(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> Path | str | None:
+    """Raise `UsageError` for "", which would mean the current folder."""
+    if value == "":
+        raise UsageError("--library is empty", hint="name a folder, or leave it out")
+    return as_library(value)
+
+
+library_option = click.option(
+    "--library",
+    type=click.Path(),
+    callback=named_library,
+    metavar="DIR",
+    help="Folder with your LoRA files, or s3://BUCKET/FOLDER [env: COMPOSE_LIBRARY].",
 )
 
 

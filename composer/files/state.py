@@ -40,6 +40,8 @@ if sys.platform != "win32":
 VARIABLE = "COMPOSE_STATE_DIR"
 ROOT_FILE = "project-root"  # in a state folder: the path of the project that it belongs to
 REMEMBERED_FILE = "remembered.json"  # what this machine's user said of the project
+_LIBRARY_FILE = "library"  # the same, of the folder of LoRA files that was given last
+_LONGEST_PATH = 4096  # bytes
 # Where no state folder can be named: nothing exists below this path, and nothing can be made there.
 NOWHERE = Path(os.devnull, "lora-compose")
 _MAX_REMEMBERED = 64 * 1024  # characters
@@ -94,6 +96,28 @@ def prepare_state(state: Path, root: Path) -> Path:
     if problem:
         raise InvalidInput(f"the state folder {state} {problem}", hint=SET_HINT)
     return state
+
+
+def note_library(state: Path, library: Path) -> None:
+    """Keep the folder of LoRA files that this run was given, for the messages of later ones.
+
+    Nothing is written where there is no state folder yet. Errors are passed over.
+    """
+    text = os.fsencode(os.path.abspath(library)) + b"\n"
+    with suppress(OSError):
+        file = state / _LIBRARY_FILE
+        if state.is_dir() and not (file.is_file() and file.read_bytes() == text):
+            write_atomically(file, text)
+
+
+def noted_library(state: Path) -> Path | None:
+    """The folder of LoRA files that the last run was given, if that still exists."""
+    with suppress(OSError, ValueError):
+        with open(state / _LIBRARY_FILE, "rb") as file:
+            text = file.read(_LONGEST_PATH).removesuffix(b"\n")
+        library = Path(os.fsdecode(text))
+        return library if library.is_absolute() and library.is_dir() else None
+    return None
 
 
 def state_problem(state: Path) -> str:

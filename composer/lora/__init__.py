@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from composer.lora.analysis import inspect
     from composer.lora.composition import CompositionReport
     from composer.lora.inspection import Inspection, LoraInfo, Mix
+    from composer.lora.listing import ListedLora, Listing, list_loras
     from composer.lora.merging import Merged, merge
     from composer.lora.reading import LoraFile, read
 
@@ -26,11 +27,14 @@ __all__ = [
     "BadLora",
     "CompositionReport",
     "Inspection",
+    "ListedLora",
+    "Listing",
     "LoraFile",
     "LoraInfo",
     "Merged",
     "Mix",
     "inspect",
+    "list_loras",
     "merge",
     "read",
 ]
@@ -41,6 +45,7 @@ __getattr__ = late_names(
         "analysis": ("inspect",),
         "composition": ("CompositionReport", "compose", "composed_size"),
         "inspection": ("Inspection", "LoraInfo", "Mix"),
+        "listing": ("ListedLora", "Listing", "list_loras"),
         "merging": ("Merged", "merge"),
         "reading": ("LoraFile", "read"),
     },

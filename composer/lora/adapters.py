@@ -18,10 +18,11 @@ from composer.lora.peft_config import MOST
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from composer.lora.container import Source, Tensor
+    from composer.lora.container import Source
     from composer.lora.deltas import Delta
     from composer.lora.families import Family
     from composer.lora.formats import KeyPrefix, TargetLayer
+    from composer.lora.header import Tensor
     from composer.lora.peft_config import Configs
 
     Tensors = Mapping[TensorRole, Tensor]

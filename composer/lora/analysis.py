@@ -13,7 +13,7 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import accumulate, combinations, pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Terms = Mapping[int, ScaledDelta]  # what each file adds to one layer, by its number
 
+TOGETHER, RANKS = 16, 1024  # files, and their ranks, of half of what is compared at a time
 VALUES = 1 << 18  # of the B's of a layer, or of each ΔW where it is built, at a time
 CANCELLED = 1e-2  # of the sum of the products' sizes: below, float32's digits don't do
 SMALLEST, LARGEST = 1e-24, 1e24  # sums of squares that float32 adds up without loss
@@ -68,11 +69,45 @@ def grams(
 ) -> Grams:
     """The inner products of the weights' changes of these files, biases aside.
 
-    Accurate to about 1e-6 of the product of the two norms. Layer by layer, a few threads: memory
-    doesn't grow with the files. `progress` is called with 0..1, at first and after each layer.
-    Raises `BadLora` for values that aren't finite, and for a file that changed since it was read.
+    Accurate to about 1e-6 of the product of the two norms. Layer by layer, a few threads, and of
+    many files a few at a time: memory doesn't grow with the files. `progress` is called with 0..1,
+    at first and after each layer. Raises `BadLora` for values that aren't finite, and for a file
+    that changed since it was read.
     """
     progress(0.0)
+    groups = _groups(loras)
+    if len(groups) == 1:
+        return _grams(loras, progress)
+    sums: dict[str, NDArray[np.float64]] = {}
+    pairs = list(combinations(groups, 2))
+    for done, (one, two) in enumerate(pairs):
+        numbers = [*one, *two]
+        some = _grams([loras[n] for n in numbers], share_of(progress, done, len(pairs)))
+        for block, gram in some.blocks.items():
+            whole = sums.setdefault(block, np.zeros((len(loras), len(loras))))
+            whole[np.ix_(numbers, numbers)] = gram
+    blocks = shared_family(loras).files.blocks
+    return Grams(len(loras), {block: sums[block] for block in blocks if block in sums})
+
+
+def share_of(progress: Callable[[float], None], done: int, count: int) -> Callable[[float], None]:
+    """Tells `progress` of one of `count` parts of the work, after so many that are done."""
+    return lambda share: progress((done + share) / count)
+
+
+def _groups(loras: Sequence[LoraFile]) -> list[range]:
+    """The numbers of the files in runs that are small enough to be compared two at a time."""
+    starts, ranks = [0], 0
+    for number, lora in enumerate(loras):
+        rank = max(lora.ranks, default=0)
+        if number > starts[-1] and (ranks + rank > RANKS or number - starts[-1] >= TOGETHER):
+            starts.append(number)
+            ranks = 0
+        ranks += rank
+    return [range(*edges) for edges in pairwise([*starts, len(loras)])]
+
+
+def _grams(loras: Sequence[LoraFile], progress: Callable[[float], None]) -> Grams:
     family = shared_family(loras)
     sums: dict[str, NDArray[np.float64]] = {}
     with ExitStack() as stack:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from composer.lora.adapters import Adapter
-    from composer.lora.container import Tensor
     from composer.lora.deltas import Delta
     from composer.lora.formats import ModuleSlice, OutputFormat, OutputLayer
+    from composer.lora.header import Tensor
     from composer.lora.reading import LoraFile, ScaledLora
 
     Array = NDArray[Any]

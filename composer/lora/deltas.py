@@ -19,7 +19,8 @@ from composer.lora.errors import LoraFormatError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from composer.lora.container import Source, Tensor
+    from composer.lora.container import Source
+    from composer.lora.header import Tensor
 
     Array = NDArray[Any]
 

@@ -1,6 +1,6 @@
 """The number formats of a safetensors file, and rounding to them without leaving their range.
 
-Sizes and numpy types serve reading and writing; `weights` rounds every tensor of a result through
+The numpy types serve reading and writing; `weights` rounds every tensor of a result through
 here, from float64 (for bfloat16, float32). A value that is not a number is out of every range.
 """
 
@@ -23,17 +23,6 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 F64, F32, F16, BF16 = "F64", "F32", "F16", "BF16"
-
-# Bits of one value, by the name in the header (the safetensors format's own list).
-BITS: Mapping[str, int] = {
-    **dict.fromkeys(("F4",), 4),
-    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
-    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
-    **dict.fromkeys(("I16", "U16", F16, BF16), 16),
-    **dict.fromkeys(("I32", "U32", F32), 32),
-    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
-}
 
 NUMPY: Mapping[str, np.dtype[Any]] = {
     F32: np.dtype("<f4"),

@@ -295,7 +295,7 @@ class LoraInfo(LoraFacts):
     norms it brings, and of how many layers it changes the bias. `only_in`: kind of layer -> the
     output format that holds it, where the one of compositions can't. `notes`: label and text, in
     the order to show them. `made_of` and `kept` (group of layers -> share of its norm) are those of
-    a composed file.
+    a composed file. `id` is what a recipe may name it by, where that was computed.
     """
 
     file: str
@@ -308,6 +308,7 @@ class LoraInfo(LoraFacts):
     notes: tuple[tuple[str, str], ...] = ()
     made_of: tuple[Ingredient, ...] = ()
     kept: Mapping[str, float] = field(default_factory=dict)
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,14 @@ nonsense: what can't be read is passed over, what is long is cut. Keys: modelspe
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections import Counter
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from composer.lora import families
 from composer.lora.errors import LoraFormatError
 from composer.lora.inspection import Ingredient
-from composer.lora.reading import shared_family
+from composer.lora.naming import plain
 from composer.lora.untrusted_json import strict_json
 from composer.text import shorten
 from composer.version import __version__
@@ -49,7 +49,7 @@ def described(
 ) -> dict[str, str]:
     """The metadata of the sum of these parts. `rank` and `precision` are what was asked for;
     `format` is an output format, by default the one of compositions."""
-    family = shared_family([part.file for part in parts])
+    family = parts[0].file.family if parts else families.default()
     asked = {"compose.rank": rank, "compose.precision": precision}
     phrase = _joined(trigger_phrase(part.file.metadata) for part in parts if part.scale > 0)
     return {
@@ -72,12 +72,6 @@ def trigger_phrase(metadata: Mapping[str, str]) -> str:
     return next((phrase for phrase in phrases if phrase), "")
 
 
-def plain(text: str, limit: int) -> str:
-    """An untrusted text as one line of at most `limit` characters that all can be printed."""
-    words = unicodedata.normalize("NFC", text[: 4 * limit]).split()
-    return "".join(c for c in " ".join(words) if c.isprintable())[:limit].strip()
-
-
 def _joined(phrases: Iterable[str]) -> str:
     """Each once, as many as there is room for."""
     joined = ""
@@ -96,6 +90,7 @@ def _concept(part: Part) -> dict[str, object]:
 
 LONGEST = 300  # characters of a text
 TAGS = 10  # the commonest ones
+TRIGGERS = 4  # at most, where they are tags
 SCALE_LIMIT = 2.0  # of a concept: -2..2
 UNREADABLE = "unreadable"
 
@@ -120,21 +115,52 @@ _SAID: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def triggers(metadata: Metadata) -> tuple[str, ...]:
-    """Its trigger words, as its maker gives them."""
-    phrase = trigger_phrase(metadata)
-    return (_cut(phrase),) if phrase else ()
+    """Its trigger words: the phrase that its maker gives, else what every training image is tagged
+    with. Nothing where that is no short list, as with captions that are sentences."""
+    if phrase := trigger_phrase(metadata):
+        return (_cut(phrase),)
+    words = []
+    for tagged, images in _tag_sets(metadata):
+        most = max(tagged.values(), default=0)
+        if most >= max(2, images):
+            words += [tag for tag, count in tagged.items() if count == most]
+    words = list(dict.fromkeys(words))
+    return tuple(words) if len(words) <= TRIGGERS else ()
 
 
 def tags(metadata: Metadata) -> tuple[tuple[str, int], ...]:
     """The commonest tags of the training images, with how often each occurs, in all folders."""
     counts: Counter[str] = Counter()
-    folders = _json(metadata, "ss_tag_frequency")
-    for tagged in folders.values() if isinstance(folders, dict) else ():
-        for tag, count in tagged.items() if isinstance(tagged, dict) else ():
-            if type(count) is int and count > 0 and tag.strip():
-                counts[_cut(tag)] += count
+    for tagged, _ in _tag_sets(metadata):
+        counts.update(tagged)
     common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return tuple(common[:TAGS])
+
+
+def _tag_sets(metadata: Metadata) -> Iterator[tuple[dict[str, int], int]]:
+    """The tags of each folder of training images, and how many images it has; 0 if unknown.
+
+    sd-scripts writes them for the whole run, or into each data set of its configuration.
+    """
+    listed = _json(metadata, "ss_datasets")
+    sets = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    images = _image_counts(_json(metadata, "ss_dataset_dirs"))
+    for folders in (_json(metadata, "ss_tag_frequency"), *(o.get("tag_frequency") for o in sets)):
+        for folder, tagged in folders.items() if isinstance(folders, dict) else ():
+            counts: Counter[str] = Counter()
+            for tag, count in tagged.items() if isinstance(tagged, dict) else ():
+                if type(count) is int and count > 0 and tag.strip():
+                    counts[_cut(tag)] += count
+            yield dict(counts), images.get(folder, 0)
+
+
+def _image_counts(folders: object) -> dict[str, int]:
+    counts = {
+        folder: said.get("img_count")
+        for folder, said in (folders.items() if isinstance(folders, dict) else ())
+        if isinstance(said, dict)
+    }
+    return {folder: count for folder, count in counts.items() if type(count) is int}
 
 
 def notes(metadata: Metadata) -> tuple[tuple[str, str], ...]:

@@ -9,33 +9,30 @@ Meaning as in peft's `LoraConfig`, `LoHaConfig` and `LoKrConfig`, `get_pattern_k
 from __future__ import annotations
 
 import math
-import os
 import re
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from composer.files.repository import is_inside, read_inside
-from composer.lora.container import raw_header
 from composer.lora.errors import LoraFormatError, shown
+from composer.lora.peft_files import (
+    APART,
+    CONFIG_LIMIT,
+    PEFT_CONFIG,
+    PEFT_PREFIXES,
+    read_peft_config,
+)
 from composer.lora.untrusted_json import strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from composer.lora.families import Family
 
 KEY = "lora_adapter_metadata"
 
-# What PEFT calls the two files that it saves together, and how the keys in them begin.
-PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _TRANSFORMER = "transformer."
-PEFT_PREFIXES = ("base_model.model.", "transformer.base_model.model.")
 MOST = 1e9  # that an alpha or a rank may be
-_CONFIG_LIMIT = 1024 * 1024  # bytes
-# A key in PEFT's names, in the text of a header; a quotation mark in metadata is escaped.
-_PEFT_KEY = re.compile(rb'(?<!\\)"(?:transformer\.)?base_model\.model\.')
-_APART = f"keep each LoRA in a folder of its own, with its own {PEFT_CONFIG}"
 # PEFT's type -> what `Delta.kind` calls it, and the name of alpha.
 _TYPES = {"LORA": ("LoRA", "lora_alpha"), "LOHA": ("LoHa", "alpha"), "LOKR": ("LoKr", "alpha")}
 
@@ -101,7 +98,7 @@ class AdapterConfig:
     def check_fits(self, name: str, kind: str, rank: int | None) -> None:
         """Raise `LoraFormatError` unless this may be the configuration of that layer's LoRA, of
         this kind and rank (None for a LoKr whose two matrices are whole)."""
-        hint = _APART if self.where == PEFT_CONFIG else None
+        hint = APART if self.where == PEFT_CONFIG else None
         if self.kind not in (None, kind):
             raise LoraFormatError(
                 f"has a {kind} at {name}, where its {self.where} says {self.kind}", hint=hint
@@ -148,8 +145,8 @@ class Configs:
         raw = read_peft_config(path, root)
         if raw is None:
             return cls()
-        if len(raw) > _CONFIG_LIMIT:
-            raise LoraFormatError(f"has an {PEFT_CONFIG} of more than {_CONFIG_LIMIT:,} bytes")
+        if len(raw) > CONFIG_LIMIT:
+            raise LoraFormatError(f"has an {PEFT_CONFIG} of more than {CONFIG_LIMIT:,} bytes")
         said = _object(raw, PEFT_CONFIG)
         config = replace(AdapterConfig.of(said, PEFT_CONFIG), targets=tuple(_targets(said)))
         return cls(dict.fromkeys(PEFT_PREFIXES, config), PEFT_PREFIXES)
@@ -197,7 +194,7 @@ class Configs:
                 raise LoraFormatError(
                     f"has both .alpha keys and {config.where}, which disagree at {place}:"
                     f" factors {factor:g} and {said:g}",
-                    hint=_APART if config.where == PEFT_CONFIG else None,
+                    hint=APART if config.where == PEFT_CONFIG else None,
                 )
 
     def _entry(self, key_prefix: str) -> tuple[AdapterConfig | None, str]:
@@ -206,110 +203,6 @@ class Configs:
             if key_prefix.startswith(prefix):
                 return config, key_prefix.removeprefix(prefix)
         return None, key_prefix
-
-
-def peft_config_path(path: Path, root: Path | None) -> Path | None:
-    """The configuration that belongs to the file at `path`, if PEFT saved the two: its real path.
-
-    PEFT saved the weights if they have its name for them, or its names of keys. A link to the
-    configuration is followed within `root`. Without a root it is followed within the folder of the
-    weights, or to the folder that the weights are linked to, as Hugging Face's cache has both.
-    Raises `LoraFormatError` for any other link.
-    """
-    config = path.with_name(PEFT_CONFIG)
-    if not os.path.lexists(config) or not _is_peft(path):
-        return None
-    if _may_open(config, path, root):
-        return Path(os.path.realpath(config))
-    if root is not None:
-        raise LoraFormatError(f"has an {PEFT_CONFIG} that leads outside the library")
-    raise LoraFormatError(
-        f"has an {PEFT_CONFIG} that is a link out of the folder of the weights",
-        hint="put the file itself beside the weights",
-    )
-
-
-def _may_open(neighbour: Path, path: Path, root: Path | None) -> bool:
-    """Whether what lies beside the weights at `path` is, once links are resolved, in `root`; or
-    without a root in their folder, or in that of what they are a link to."""
-    if root is not None:
-        return is_inside(neighbour, root)
-    real, weights = Path(os.path.realpath(neighbour)), Path(os.path.realpath(path))
-    return real.parent == weights.parent or is_inside(real, path.parent)
-
-
-def read_peft_config(path: Path, root: Path | None) -> bytes | None:
-    """What is in it: all of it, or one byte more than a configuration may have.
-
-    Raises `LoraFormatError` as `peft_config_path` does, and if it can't be read.
-    """
-    config = peft_config_path(path, root)
-    try:
-        return read_inside(config, config.parent, limit=_CONFIG_LIMIT) if config else None
-    except OSError as error:
-        raise _unreadable(error) from error
-
-
-def peft_config_status(path: Path, root: Path | None) -> os.stat_result | None:
-    """Its size and times. Raises `LoraFormatError` as `read_peft_config` does."""
-    config = peft_config_path(path, root)
-    try:
-        return config.stat() if config else None
-    except OSError as error:
-        raise _unreadable(error) from error
-
-
-def _unreadable(error: OSError) -> LoraFormatError:
-    return LoraFormatError(
-        f"has an {PEFT_CONFIG} that can't be read: {error.strerror or error.args[0]}",
-        hint="restore that file, which says how strong the LoRA is, or make it readable",
-    )
-
-
-def _is_peft(path: Path) -> bool:
-    """Whether PEFT saved these weights, under whatever name; False if they can't be read."""
-    try:
-        return path.name == PEFT_WEIGHTS or bool(_PEFT_KEY.search(raw_header(path)))
-    except LoraFormatError:
-        return False
-
-
-def doubts(path: Path, root: Path | None, unsaid: Sequence[str]) -> Iterator[str]:
-    """Why the strength of the file at `path` may be a guess; the LoRAs of which nothing says it
-    have the prefixes `unsaid`."""
-    if peft_config_path(path, root):
-        other = None if path.name == PEFT_WEIGHTS else _other(path, root)
-        if other:
-            yield (
-                f"its strength is a guess if the {PEFT_CONFIG} that it is read with belongs to"
-                f" {shown(other)}, which lies there too: {_APART}"
-            )
-    elif any(prefix.startswith(PEFT_PREFIXES) for prefix in unsaid):
-        yield (
-            f"its strength is a guess: PEFT saves it in an {PEFT_CONFIG}, and none lies beside the"
-            " file; an alpha equal to the rank is assumed"
-        )
-    elif unsaid and os.path.lexists(path.with_name(PEFT_CONFIG)):
-        yield (
-            f"its strength is a guess: it is not read from the {PEFT_CONFIG} beside the file, whose"
-            f" keys are not in PEFT's names ({unsaid[0]}); an alpha equal to the rank is assumed"
-        )
-
-
-def _other(path: Path, root: Path | None) -> str | None:
-    """Another file in the folder that PEFT saved, by name; PEFT's own name first."""
-    try:
-        names = os.listdir(path.parent)
-    except OSError:
-        return None
-    for name in sorted(names, key=lambda name: (name != PEFT_WEIGHTS, name)):
-        if name.startswith(".") or not name.lower().endswith(".safetensors"):
-            continue
-        other = path.with_name(name)
-        is_same = os.path.realpath(other) == os.path.realpath(path)
-        if not is_same and _may_open(other, path, root) and _is_peft(other):
-            return name
-    return None
 
 
 def _targets(raw: Mapping[str, object]) -> Iterator[str]:

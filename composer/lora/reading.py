@@ -16,19 +16,21 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from composer.errors import BadLora, UsageError
 from composer.lora.adapters import adapters, idle_alphas
-from composer.lora.container import Header, Source
+from composer.lora.container import Source
 from composer.lora.dtypes import WEIGHTS
 from composer.lora.errors import SKIP_HINT, LoraFormatError, Naming, shown
 from composer.lora.families import default, of_keys, registered
 from composer.lora.formats import LoraFacts, Tagged, TensorRole, spelled
-from composer.lora.peft_config import PEFT_PREFIXES, Configs, doubts
+from composer.lora.naming import title_of
+from composer.lora.peft_config import Configs
+from composer.lora.peft_files import PEFT_PREFIXES, doubts
 from composer.text import counted, visible
 
 if TYPE_CHECKING:
     from composer.lora.adapters import Adapter
-    from composer.lora.container import Tensor
     from composer.lora.families import Family
     from composer.lora.formats import FamilyFiles, Module, OutputFormat, Refusal
+    from composer.lora.header import Header, Tensor
 
 StrPath: TypeAlias = str | PathLike[str]
 # One path, several paths, (path, scale) pairs, or {path: scale}. Without a scale it is 1.
@@ -156,7 +158,7 @@ def _read(path: Path, source: Source, root: Path | None) -> LoraFile:
     return LoraFile(
         path=path,
         family=family,
-        title=_title(header.metadata),
+        title=title_of(header.metadata),
         format=_format(family, {adapter.prefix.format for adapter in made}),
         kinds=tuple(sorted({delta.kind for delta in deltas})),
         ranks=tuple(sorted({delta.rank for delta in deltas})),
@@ -192,12 +194,6 @@ def _format(family: Family, names: set[str]) -> str:
     """The formats' names in the order of the tables; the encoders' counts only if it is alone."""
     present = [format.name for format in family.files.source_formats if format.name in names]
     return "+".join([name for name in present if name != family.files.encoder_format] or present)
-
-
-def _title(metadata: Mapping[str, str]) -> str | None:
-    """The name that the trainer gave it. sd-scripts writes a missing output name as "None"."""
-    titles = (metadata.get(key, "").strip() for key in ("modelspec.title", "ss_output_name"))
-    return next((title for title in titles if title not in ("", "None")), None)
 
 
 def _norms(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from composer.files.atomic import no_link
-from composer.lora.container import Positioned
-from composer.lora.dtypes import BITS
+from composer.lora.header import BITS, Positioned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from composer.lora.inspection import Level
+from composer.output.listing import left_out_json, left_out_text
 from composer.output.merge import lora_facts, number_types
 from composer.output.plan_text import weight
 from composer.output.style import aligned, bar, dumped, painted
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from composer.lora.inspection import Inspection, LoraInfo, Verdict
+    from composer.lora.listing import Listing
 
 
 LONGEST = 200  # characters of other people's text
@@ -35,9 +37,14 @@ LEGEND = "cosine: · below 0.1   ░ 0.1   ▒ 0.3   ▓ 0.5   █ 0.7   - = ≡
 Cell = tuple[str, str | None]  # a character, and its colour
 
 
-def text(inspections: Sequence[Inspection], *, color: bool = False) -> str:
-    """All inspections, an empty line between two."""
-    return "\n".join("\n".join(_lines(one, color=color)) + "\n" for one in inspections)
+def text(
+    inspections: Sequence[Inspection], listing: Listing | None = None, *, color: bool = False
+) -> str:
+    """All inspections, an empty line between two, and what else was found in folders: that a file
+    which was named can't be used is an error."""
+    left_out = left_out_text(listing, named=False) if listing else []
+    pieces = ["\n".join(_lines(one, color=color)) + "\n" for one in inspections]
+    return "\n".join([*pieces, *(["\n".join(left_out) + "\n"] if left_out else [])])
 
 
 def named(name: str) -> str:
@@ -84,6 +91,8 @@ def _facts(info: LoraInfo) -> Iterator[tuple[str, str]]:
 def facts(info: LoraInfo) -> Iterator[tuple[str, str]]:
     """What is known of a file, as label and text, for every output format; not escaped."""
     yield "file", info.file
+    if info.id:
+        yield "id", info.id
     yield "format", weights_format(info)
     kinds = "; ".join(f"{n} in {kind}" for kind, n in info.modules.items())
     yield "modules", f"{sum(info.modules.values())}: {kinds}"
@@ -186,11 +195,10 @@ FORMAT_VERSION = 1
 DIGITS = 9  # of a number that was computed: its last ones differ between machines
 
 
-def as_json(inspections: Sequence[Inspection]) -> str:
-    """All inspections; names and notes as their files have them."""
-    return dumped(
-        {"formatVersion": FORMAT_VERSION, "inspections": [_plain(one) for one in inspections]}
-    )
+def as_json(inspections: Sequence[Inspection], listing: Listing | None = None) -> str:
+    """All inspections, and what else was found among files; names and notes as files have them."""
+    plain = {"formatVersion": FORMAT_VERSION, "inspections": [_plain(one) for one in inspections]}
+    return dumped(plain | (left_out_json(listing) if listing else {}))
 
 
 def _plain(one: Inspection) -> dict[str, Any]:
@@ -218,6 +226,7 @@ def _plain_concept(one: Inspection, number: int, info: LoraInfo) -> dict[str, An
         "name": one.mix.names[number],
         "scale": one.mix.scales[number],
         "file": info.file,
+        **({"id": info.id} if info.id else {}),
         **lora_facts(info),
         "modules": dict(info.modules),
         "normScales": info.norms,

@@ -189,18 +189,16 @@ def status_json(plan: Plan) -> str:
 
 def models(listed: Sequence[Model], *, rejected: Mapping[str, str], color: bool = False) -> str:
     """A line for each model; below, what is in the library but can't be used, and why."""
+    with_files = any(model.files for model in listed)
     rows = [
-        [
-            *map(
-                visible,
-                (model.id, model.type, model.status, ", ".join((model.name, *model.aliases))),
-            )
-        ]
-        for model in listed
+        [model.id, model.type, model.status, model.name, ", ".join(model.files)] for model in listed
     ]
-    lines = aligned([["ID", "TYPE", "STATUS", "NAME"], *rows])
+    head = ["ID", "TYPE", "STATUS", "NAME", *(["FILE"] if with_files else [])]
+    lines = aligned([head, *([*map(visible, row)] for row in rows)])
     lines[0] = painted(lines[0], "dim", color=color)
-    refused = [f"not usable: {visible(reason)}" for _, reason in sorted(rejected.items())]
+    # A file may be rejected under two names.
+    reasons = dict.fromkeys(reason for _, reason in sorted(rejected.items()))
+    refused = [f"not usable: {visible(reason)}" for reason in reasons]
     return "\n".join([*lines, *refused, "", f"{counted(len(listed), 'model')}."]) + "\n"
 
 
@@ -213,10 +211,16 @@ def models_json(listed: Sequence[Model], *, rejected: Mapping[str, str]) -> str:
             "status": model.status,
             "aliases": list(model.aliases),
             "createdAt": model.created_at,
+            **_plain_files(model),
         }
         for model in listed
     ]
     return dumped({"formatVersion": FORMAT_VERSION, "models": plain, "rejected": dict(rejected)})
+
+
+def _plain_files(model: Model) -> dict[str, object]:
+    """Its file in the library, and others with the same bytes; nothing of other models."""
+    return {"file": model.files[0], "duplicates": [*model.files[1:]]} if model.files else {}
 
 
 _SIGNS = {OK: "=", NOTE: "~", WRONG: "!", SKIPPED: " "}

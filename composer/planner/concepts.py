@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from composer.model import EPOCH, SCALE_RANGE, Concept, Content, scale_limits
-from composer.text import counted, did_you_mean
+from composer.text import counted, did_you_mean, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from composer.model import ConceptRef, Entry, Model, Observed, Recipe
     from composer.planner.plan import Options
+
+
+MOST = 6  # LoRAs of one name that a message lists
 
 
 @dataclass(slots=True)
@@ -163,26 +167,60 @@ def _find_by_name(name: str, observed: Observed, resolution: Resolution) -> str 
     return None
 
 
-def _told_apart(model: Model, name: str) -> str:
-    """Its id, after the name that tells it apart from others that are also called `name`."""
-    return model.id if model.name == name else f"{model.name}: {model.id}"
-
-
 def _unknown(name: str, lora_type: str, observed: Observed, models: Sequence[Model]) -> str:
     """Why this name means no LoRA: `models` are several, or none."""
     if models:
-        ids = ", ".join(sorted(_told_apart(model, name) for model in models))
-        return f"{len(models)} LoRAs are named {name}: write one's modelId ({ids})"
+        return _ambiguous(name, models, observed)
     if name in observed.rejected:
         return f"{name} can't be used: {observed.rejected[name]}"
-    for model in observed.own_by_name.get(name, ()):
-        if model.name == name:
-            return _wrong_type(name, model, lora_type)
-    own = (model for models in observed.own_by_name.values() for model in models)
-    loras = {model.name for model in own if model.type == lora_type}
-    near = did_you_mean(name, sorted(loras))
-    hint = f"; did you mean {near}?" if near else "; `compose models` lists those there are"
-    return f"no LoRA is named {name}{hint}{_unusable(name, observed.rejected)}"
+    for other in observed.own_by_name.get(name, ()):
+        if other.name == name:
+            return _wrong_type(name, other, lora_type)
+    loras = [
+        model for id in observed.own if (model := observed.get(id)) and model.type == lora_type
+    ]
+    unusable = _unusable(name, observed.rejected)
+    where, next_step = _where(loras, observed), _near(name, loras)
+    if not loras and observed.library and not unusable and not observed.library.earlier:
+        next_step = "; put LoRA files there, or name their folder: --library DIR"
+    return f"no LoRA is named {name} {where}{next_step}{unusable}"
+
+
+def _ambiguous(name: str, models: Sequence[Model], observed: Observed) -> str:
+    """Each LoRA of this name with its file and id, after what a recipe should say instead."""
+    known = [*sorted(models, key=lambda model: (model.files, model.name, model.id))]
+    if not any(model.files for model in known):
+        ids = listed([model.id for model in known], most=MOST)
+        return f"{len(known)} LoRAs are named {name}: write one's modelId ({ids})"
+    ways = listed([_way_to_write(model, observed) for model in known], most=MOST)
+    return f"{len(known)} LoRAs are named {name}: write the name or modelId of one: {ways}"
+
+
+def _way_to_write(model: Model, observed: Observed) -> str:
+    """`ink-4 (ink-4.safetensors, model_...)`; without the name if that is another's too."""
+    is_unique = len(named_loras(model.name, model.type, observed)) == 1
+    known = [*model.files[:1], model.id]
+    return f"{model.name} ({', '.join(known)})" if is_unique else f"{known[-1]} ({known[0]})"
+
+
+def _where(loras: Sequence[Model], observed: Observed) -> str:
+    """Where it was looked for, among how many, and another library that an earlier run had."""
+    count, place = counted(len(loras), "LoRA"), observed.library
+    if place is None:
+        return f"on {observed.key} ({count})"
+    inside = f"in {place.folder} ({count if place.exists else 'no such folder'})"
+    before = f"; an earlier run used the library {place.earlier}: --library {quote(place.earlier)}"
+    return inside + (before if place.earlier else "")
+
+
+def _near(name: str, loras: Sequence[Model]) -> str:
+    """The LoRA whose name or file is most like this one; else how to find out what there is."""
+    by_name = {other: model for model in loras for other in (*model.aliases, model.name)}
+    near = did_you_mean(name, sorted(by_name))
+    if near is None:
+        return "; `compose models` lists them" if loras else ""
+    file = by_name[near].files[:1]
+    return f"; did you mean {near}{f' ({file[0]})' if file else ''}?"
 
 
 def _unusable(name: str, rejected: Mapping[str, str]) -> str:

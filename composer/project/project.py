@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from composer.planner import LeftOut, Plan, Report, Step
     from composer.project.applying import Forgotten
     from composer.project.locking import MergedLock, Pinned
+    from composer.project.lora_names import CheckedNames
     from composer.project.options import ApplyOptions, PlanOptions
     from composer.project.planning import ReviewedPlan
     from composer.project.pulling import Pulled
@@ -260,6 +261,23 @@ class Project:
         the lock can't be read.
         """
         return problems_of(self._sources, self.root)
+
+    def check_names(
+        self, library: Path | str | None = None, *, env: Mapping[str, str] | None = None
+    ) -> CheckedNames:
+        """Whether the LoRAs exist that the recipes name; no target is asked, nothing is written.
+
+        A name that the lock pins is right. Others are looked up in `library`, by default in that of
+        the project, if a plan would take LoRAs from there. `env` is the environment that chooses
+        library and target. Raises `InvalidInput` if the lock can't be read, `UsageError` if there
+        is no such library.
+        """
+        from composer.project.lora_names import CheckedNames, check_names
+
+        if self._found.read.problems:  # what holds of the project is unknown: `validate` says why
+            return CheckedNames()
+        environment = {**(env or {}), **(self.state_settings if self._state_base else {})}
+        return check_names(self._sources, self, library, environment)
 
     def plan(
         self,

@@ -24,7 +24,7 @@ from composer.files.repository import (
     project_root,
     refuse_link_out,
 )
-from composer.recipes.parsing import MAX_BYTES, Parsed, parse, too_large
+from composer.recipes.parsing import MAX_BYTES, Parsed, concept_names, parse, too_large
 from composer.recipes.problems import difference, other_normalisation, quoted
 from composer.text import (
     LOCK_NAME,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from composer.model import ModelTypes, Recipe
+    from composer.recipes.problems import KeyPath, Place
 
 _ENDINGS = (".yaml", ".yml")
 _GIVE_PATHS = "give recipe files or folders; for a model's name use compose output NAME"
@@ -228,6 +229,14 @@ def load(files: Iterable[Path], *, root: Path, types: Sequence[ModelTypes]) -> L
     problems += (*_same_path(parsed), *_same_name(parsed))
     recipes = (parsed[name].recipe for name in sorted(parsed))
     return Loaded(tuple(recipe for recipe in recipes if recipe), tuple(sorted(set(problems))))
+
+
+def name_places(path: Path, root: Path) -> dict[str, tuple[KeyPath, Place]]:
+    """Where in this recipe file each LoRA's name stands; nothing if it can't be read any more."""
+    try:
+        return concept_names(_read(path, relative(path, root), InsideReader(root)))
+    except _Refusal:
+        return {}
 
 
 def _parsed(

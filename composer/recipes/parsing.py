@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 256 * 1024
 MAX_DECIMALS = 4
+NOT_A_RECIPE = "E120"  # the code of a file that is none at all
 
 _ALIKE = 0.86  # `concept` is nearly `concepts`; `project` is not nearly `protect`
 
@@ -133,6 +134,17 @@ def _concepts(root: Node) -> Iterator[tuple[KeyPath, Node]]:
             yield ("concepts", index), concept
 
 
+def concept_names(text: bytes) -> dict[str, tuple[KeyPath, Place]]:
+    """Where each LoRA's name stands in a valid recipe."""
+    report = Report("")
+    decoded = decode(text, report)
+    document = read_document(decoded, report) if decoded is not None else None
+    if document is None or document.root is None:
+        return {}
+    named = ((path, concept.children.get("name")) for path, concept in _concepts(document.root))
+    return {str(node.value): ((*path, "name"), node.place) for path, node in named if node}
+
+
 def _check_decimals(scale: Node | None, path: KeyPath, report: Report) -> None:
     if scale is None or scale.refused or not isinstance(scale.value, float):
         return
@@ -184,7 +196,7 @@ def _not_a_recipe(document: Document, file: str) -> Problem:
     place = root.place if root else Place(1, 1)
     message = f"not a recipe: the file {_kind(root.value if root else None)}"
     hint = f"a recipe has the keys name and concepts; leave other files out with {_exclude(file)}"
-    return Problem(file, place.line, place.column, "E120", message, hint)
+    return Problem(file, place.line, place.column, NOT_A_RECIPE, message, hint)
 
 
 def _kind(value: object) -> str:

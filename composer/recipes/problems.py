@@ -52,6 +52,7 @@ CODES = MappingProxyType(
         "E304": "A file name with unsafe characters",
         "E305": "File names that differ only in case or Unicode normalisation",
         "E306": "Two recipes with the same name, in whatever Unicode normalisation",
+        "E307": "A name that no LoRA of the library has",
     }
 )
 # What only the settings of a project can have; else they have the codes of recipes.

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-    from composer.model import Concept, Described, Entry, Job, KnownState, Model, Parameters, Recipe
+    from composer.model import (
+        Concept,
+        Described,
+        Entry,
+        Job,
+        KnownState,
+        LibraryPlace,
+        Model,
+        Parameters,
+        Recipe,
+    )
 
 log = logging.getLogger("composer.targets")
 
@@ -150,6 +160,15 @@ class LooksIntoLoras(Protocol):
         """Whether this LoRA changes a text encoder besides the model. Raises `TargetError`."""
 
 
+@runtime_checkable
+class HasLibrary(Protocol):
+    """A target whose LoRAs are the files of a folder, as those of the local target are."""
+
+    @property
+    def library_place(self) -> LibraryPlace:
+        """Where that folder is."""
+
+
 class Closing:
     """A context manager that calls `close` at its end: the base class of a target."""
 
@@ -213,6 +232,7 @@ def observe(
         unsupported=target.unsupported,
         rejected=target.rejected,
         ignores_training=target.ignores_training,
+        library=target.library_place if isinstance(target, HasLibrary) else None,
     )
 
 

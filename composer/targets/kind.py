@@ -9,23 +9,17 @@ from __future__ import annotations
 import shlex
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from composer.files.library import as_library as as_library
 from composer.text import SETTINGS_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
+    from pathlib import Path
 
     from composer.errors import Check
     from composer.targets.base import Target
-
-
-def as_library(named: str | Path | None) -> Path | str | None:
-    """What names a library: the path of a folder, or a text that is the `s3://` URL of one."""
-    if isinstance(named, str) and named:
-        return named if named.startswith("s3://") else Path(named)
-    return named or None
 
 
 @dataclass(frozen=True, slots=True)

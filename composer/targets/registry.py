@@ -13,9 +13,9 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from composer.errors import CredentialsError, UsageError
+from composer.files.library import LIBRARY
 from composer.targets.kind import NO_DEFAULTS, TargetKind
 from composer.targets.local.kind import KIND as LOCAL
-from composer.targets.local.kind import LIBRARY
 from composer.targets.scenario.kind import KIND as SCENARIO
 from composer.targets.scenario.kind import PROJECT
 from composer.text import SETTINGS_NAME, did_you_mean

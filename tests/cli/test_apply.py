@@ -12,7 +12,7 @@ from support.engine_files import write_lora
 from support.state import state_of
 
 from composer.lock import read_lock
-from composer.lora import fingerprint, read
+from composer.lora import read, signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def test_apply_makes_every_recipe_and_the_second_time_nothing(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fingerprint, "RACY", 0)  # the first one may note what the LoRAs hold
+    monkeypatch.setattr(signature, "RACY", 0)  # the first one may note what the LoRAs hold
     first = compose("apply", at=project)
     assert (first.status, first.out.splitlines()[-1]) == (0, "Done: 4 created.")
     before = snapshot(project)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import sqlite3
 import sys
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,47 @@ def test_files_are_one_mix_at_their_scales(tmp_path: Path) -> None:
     assert strip.endswith("|·≡·|")
 
 
+def test_a_folder_is_one_mix_and_a_bad_file_is_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "loras"
+    folder.mkdir()
+    one, _ = overlapping(folder)
+    shutil.copy(one, folder / "one copy.safetensors")
+    (folder / "bad.safetensors").write_bytes(b"nothing")
+    (folder / "config.yaml").write_text("job: extension\n", "utf-8")
+    ran = compose("inspect", "loras", at=tmp_path)
+    assert (ran.status, ran.err) == (0, "")
+    assert "one and two overlap strongly" in ran.out and "copy" in ran.out
+    assert re.search(r"file +loras/one\.safetensors\n +id +model_[\w-]{22}\n", ran.out)
+    assert ran.out.splitlines()[-2:] == [
+        "duplicate: loras/one copy.safetensors is identical to loras/one.safetensors:"
+        " remove loras/one copy.safetensors",
+        "not usable: loras/bad.safetensors: is not a safetensors file (name a .safetensors file of"
+        " a LoRA)",
+    ]
+    named = compose("inspect", "loras/one.safetensors", "loras/bad.safetensors", at=tmp_path)
+    assert (named.status, "1.00  one" in named.out) == (1, True)
+    assert named.err.startswith("compose: bad.safetensors: is not a safetensors file\n")
+    found = json.loads(compose("inspect", "loras", "-o", "json", at=tmp_path).out)
+    jsonschema.validate(found, json.loads(schema("inspect")))
+    concepts = found["inspections"][0]["concepts"]
+    assert [concept["file"] for concept in concepts] == [
+        "loras/one.safetensors",
+        "loras/two.safetensors",
+    ]
+    kept = {"keep": "loras/one.safetensors", "id": concepts[0]["id"]}
+    assert found["duplicates"] == [{"file": "loras/one copy.safetensors", **kept}]
+    assert list(found["rejected"]) == ["loras/bad.safetensors"]
+
+
+def test_of_a_recipe_too_the_file_has_its_id(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    found = json.loads(compose("inspect", KNIGHT, "-o", "json", at=project).out)
+    models = json.loads(compose("models", "-o", "json", at=project).out)["models"]
+    files = {model["id"]: model["file"] for model in models}
+    for concept in found["inspections"][0]["concepts"]:
+        assert files[concept["id"]] == concept["file"]
+
+
 def test_several_recipes_and_files_at_once(tmp_path: Path) -> None:
     project = samples(tmp_path)
     ran = compose(
@@ -143,7 +185,7 @@ def test_equal_names_are_told_apart(tmp_path: Path) -> None:
         (["none.safetensors"], 64, "none.safetensors does not exist"),
         (["none.yaml"], 64, "none.yaml does not exist"),
         (["empty"], 64, "empty is a folder without recipes"),
-        (["recipes/loras"], 64, "name recipes or .safetensors files"),
+        (["recipes/loras:0.5"], 64, "recipes/loras is a folder, which has no scale"),
         ([KNIGHT, "--skip-text-encoder"], 64, "compose merge --skip-text-encoder"),
         (["text.safetensors:0,5"], 64, "0,5 is not a number"),
         (["text.safetensors:nan"], 64, "nan is not a number"),

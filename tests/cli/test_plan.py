@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 import jsonschema
@@ -129,6 +130,73 @@ def test_two_copies_are_two_files(project: Path) -> None:
     assert not (project / "a").exists()
 
 
+def unknown(at: Path, name: str, *arguments: str) -> str:
+    """What a plan says of a recipe with this LoRA's name."""
+    (at / "recipes").mkdir(exist_ok=True)
+    text = f"name: E\nconcepts: [{{name: {name}, scale: 0.5}}]\n"
+    (at / "recipes/e.yaml").write_text(text, "utf-8")
+    return " ".join(compose("plan", *arguments, at=at).out.split())
+
+
+def test_a_name_that_nothing_has_is_told_with_the_nearest_and_where(tmp_path: Path) -> None:
+    said = unknown(tmp_path, "Ink Line")
+    assert "no LoRA is named Ink Line in recipes/loras (no such folder); put LoRA files" in said
+    (tmp_path / "recipes/loras").mkdir()
+    assert "in recipes/loras (0 LoRAs); put LoRA files there, or name their" in unknown(
+        tmp_path, "X"
+    )
+    write_lora(tmp_path / "recipes/loras/drawings.safetensors", 1, title="Ink Lines")
+    near = "no LoRA is named {} in recipes/loras (1 LoRA); did you mean {} (drawings.safetensors)?"
+    assert near.format("Ink Line", "Ink Lines") in unknown(tmp_path, "Ink Line")
+    assert near.format("drawing", "drawings") in unknown(tmp_path, "drawing")
+    assert "(1 LoRA); `compose models` lists them" in unknown(tmp_path, "Castle")
+    assert "create" in unknown(tmp_path, "drawings")
+
+
+def test_a_library_that_was_given_before_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lora(tmp_path / "my loras/ink.safetensors", 1)
+    other, root = tmp_path / "my loras", tmp_path / "project"
+    root.mkdir()
+    assert "create" in unknown(root, "ink", "--library", str(other))
+    assert "an earlier run" not in unknown(root, "ink")  # that plan left no trace
+    assert compose("apply", "--library", str(other), at=root).status == 0
+    said = f"in recipes/loras (no such folder); an earlier run used the library {other}: --library"
+    edited = root / "compose.lock"
+    edited.unlink()
+    assert f"{said} '{other}'" in unknown(root, "ink")
+    write_lora(tmp_path / "others/dust.safetensors", 2)
+    monkeypatch.setenv("COMPOSE_LIBRARY", str(tmp_path / "others"))
+    assert "an earlier run" not in unknown(root, "ink")
+    monkeypatch.delenv("COMPOSE_LIBRARY")
+    assert f"used the library {tmp_path / 'others'}" in unknown(root, "ink")  # the last one
+    shutil.rmtree(tmp_path / "others")
+    assert "an earlier run" not in unknown(root, "ink")
+
+
+def test_a_lock_keeps_the_meaning_of_a_name_whatever_is_added(tmp_path: Path) -> None:
+    """Pins have the names of the recipe: titles, as before, and the names of files."""
+    write_lora(tmp_path / "recipes/loras/one.safetensors", 1, title="Ink")
+    unknown(tmp_path, "one")
+    (tmp_path / "recipes/f.yaml").write_text(
+        "name: F\nconcepts: [{name: Ink, scale: 1}]\n", "utf-8"
+    )
+    assert compose("apply", at=tmp_path).status == 0
+    before = (tmp_path / "compose.lock").read_bytes()
+    write_lora(tmp_path / "recipes/loras/two.safetensors", 2, title="Ink")
+    write_lora(tmp_path / "recipes/loras/three.safetensors", 3, title="one")
+    assert "2 recipes: 2 unchanged" in compose("plan", at=tmp_path).out
+    assert compose("apply", at=tmp_path).status == 0
+    assert (tmp_path / "compose.lock").read_bytes() == before
+    (tmp_path / "recipes/g.yaml").write_text(
+        "name: G\nconcepts: [{name: one, scale: 1}]\n", "utf-8"
+    )
+    said = " ".join(compose("plan", at=tmp_path).out.split())
+    assert "2 LoRAs are named one: write the name or modelId of one: " in said
+    assert "three (three.safetensors, model_" in said and " (one.safetensors" in said
+
+
 @pytest.mark.parametrize("title", ["Ink", "ink-8"])
 def test_checkpoints_of_one_title_are_told_apart_by_their_files(tmp_path: Path, title: str) -> None:
     (tmp_path / "recipes").mkdir()
@@ -142,5 +210,7 @@ def test_checkpoints_of_one_title_are_told_apart_by_their_files(tmp_path: Path, 
 
     assert "create" in planned("ink-4") and "create" in planned("ink-8")
     if title == "Ink":
-        said = r"2 LoRAs are named Ink: write one's modelId \(ink-4: model_[\w-]{22}, ink-8: model_"
-        assert re.search(said, planned("Ink"))
+        file = r"\(ink-{}\.safetensors, model_[\w-]{{22}}\)"
+        one, two = (f"ink-{n} {file.format(n)}" for n in (4, 8))
+        said = f"2 LoRAs are named Ink: write the name or modelId of one: {one}, {two}"
+        assert re.search(said, " ".join(planned("Ink").split()))

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from support import lora_oracle as oracle
+from support.engine_files import write_lora
 from support.lora_checks import examples, mixes, saved
 from support.lora_names import DIFFUSERS
 from support.lora_wild import File, Lora, save
 from threadpoolctl import threadpool_info
 
 from composer.errors import BadLora
-from composer.lora import read
+from composer.lora import analysis, read
 from composer.lora.analysis import Grams, grams
 from composer.lora.families.flux1_files import BY_PATH, FILES
 from composer.lora.threads import map_in_order
@@ -213,3 +214,20 @@ def test_the_other_threads_of_a_program_keep_their_blas() -> None:
     with pytest.raises(ZeroDivisionError):
         list(map_in_order(lambda number: 1 / number, [1, 0, 1]))
     assert [pool["num_threads"] for pool in threadpool_info()] == before
+
+
+@pytest.mark.parametrize(("together", "ranks"), [(1, 1000), (2, 1000), (16, 3)])
+def test_many_files_are_compared_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int, ranks: int
+) -> None:
+    files = [read(write_lora(tmp_path / f"{n}.safetensors", n, rank=n + 1)) for n in range(5)]
+    whole = grams(files)
+    monkeypatch.setattr(analysis, "TOGETHER", together)
+    monkeypatch.setattr(analysis, "RANKS", ranks)
+    shares: list[float] = []
+    parts = grams(files, shares.append)
+    assert parts.blocks.keys() == whole.blocks.keys()
+    for name, gram in whole.blocks.items():
+        sizes = np.sqrt(np.outer(gram.diagonal(), gram.diagonal()))
+        assert np.abs(parts.blocks[name] - gram).max() <= (CLOSE * sizes).max()
+    assert shares == sorted(shares) and (shares[0], shares[-1]) == (0.0, 1.0)

@@ -19,8 +19,9 @@ from support.lora_files import Spec, write
 from support.sizes import size
 
 from composer.errors import BadLora
-from composer.lora import container, read
-from composer.lora.container import Positioned, Source
+from composer.lora import header, read
+from composer.lora.container import Source
+from composer.lora.header import Positioned
 from composer.lora.untrusted_json import NOTE_LIMIT, PARSED_LIMIT
 
 if TYPE_CHECKING:
@@ -276,9 +277,9 @@ PIECE, PIECES = 5000, 64
 
 @pytest.fixture(params=[True, False], ids=["at once", "in turn"])
 def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    if request.param and not container.AT_ONCE:
+    if request.param and not header.AT_ONCE:
         pytest.skip("this system has no such calls")
-    monkeypatch.setattr(container, "AT_ONCE", request.param)
+    monkeypatch.setattr(header, "AT_ONCE", request.param)
     return bool(request.param)
 
 
@@ -311,7 +312,7 @@ def test_a_file_that_ends_too_early(tmp_path: Path, at_once: bool) -> None:
         assert not source.read_into(2, memoryview(bytearray(2)))
 
 
-@pytest.mark.skipif(not container.AT_ONCE, reason="this system has no such calls")
+@pytest.mark.skipif(not header.AT_ONCE, reason="this system has no such calls")
 def test_a_system_that_does_a_little_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from support.sizes import size
 
 from composer.errors import BadLora
 from composer.lora import read
-from composer.lora.container import HEADER_LIMIT
+from composer.lora.opening import HEADER_LIMIT
 from composer.lora.untrusted_json import PARSED_LIMIT
 
 if TYPE_CHECKING:

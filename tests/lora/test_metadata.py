@@ -13,14 +13,16 @@ from support.sizes import size
 
 from composer import __version__
 from composer.lora import read
-from composer.lora.fingerprint import Fingerprint, Hashes, Part
+from composer.lora.fingerprint import Fingerprint, Part
 from composer.lora.metadata import (
     PHRASE_LIMIT,
     PHRASES_LIMIT,
     TITLE_LIMIT,
     described,
     trigger_phrase,
+    triggers,
 )
+from composer.lora.signature import Hashes
 
 FILE = read(Path(__file__).parents[2] / "recipes/loras/ink-lines.safetensors")
 
@@ -103,3 +105,42 @@ def test_strangers_texts_are_bounded_and_printable(phrases: list[str], title: st
     assert all(text.isprintable() for text in (joined, said["modelspec.title"]))
     assert all(len(trigger_phrase(part.file.metadata)) <= PHRASE_LIMIT for part in parts)
     assert said == described(title, parts, format="diffusers")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({}, ()),
+        ({"ss_tag_frequency": {"10_ink": {"inkstyle": 20, "cat": 7}}}, ("inkstyle",)),
+        (
+            {"ss_tag_frequency": {"a": {"ink": 9, "paper": 9, "cat": 3}, "b": {"ink": 4}}},
+            ("ink", "paper"),
+        ),
+        ({"ss_tag_frequency": {"10_ink": {"a long caption": 1, "another one": 1}}}, ()),
+        ({"ss_tag_frequency": {"a": dict.fromkeys("vwxyz", 8)}}, ()),
+        (
+            {
+                "ss_tag_frequency": {"10_ink": {"cat": 7, "dog": 3}},
+                "ss_dataset_dirs": {"10_ink": {"n_repeats": 10, "img_count": 20}},
+            },
+            (),
+        ),
+        (
+            {
+                "ss_tag_frequency": {"10_ink": {"ink": 20, "dog": 3}},
+                "ss_dataset_dirs": {"10_ink": {"n_repeats": 10, "img_count": 20}},
+            },
+            ("ink",),
+        ),
+        ({"ss_datasets": [{"tag_frequency": {"img": {"ink": 5}}}, 3]}, ("ink",)),
+        (
+            {"ss_tag_frequency": {"a": {"ink": 9}}, "modelspec.trigger_phrase": "in ink style"},
+            ("in ink style",),
+        ),
+        ({"ss_dataset_dirs": {"a": {"img_count": "20"}}, "ss_tag_frequency": {"a": []}}, ()),
+        ({"ss_dataset_dirs": [], "ss_datasets": {"a": 1}, "ss_tag_frequency": 3}, ()),
+    ],
+)
+def test_trigger_words(metadata: dict[str, object], expected: tuple[str, ...]) -> None:
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
+    assert triggers(texts) == expected

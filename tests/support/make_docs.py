@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 REPO = Path(__file__).parents[2]
 BROKEN = REPO / "tests" / "recipes" / "broken_recipes"
 FILE_PROBLEMS = BROKEN.with_name("file_problems.txt")
+NAME_PROBLEMS = BROKEN.with_name("name_problems.txt")
 BROKEN_SETTINGS = REPO / "tests" / "project" / "broken_settings"
 
 # Exit status, what it means, what to do.
@@ -278,9 +279,10 @@ def _codes(codes: Mapping[str, str]) -> str:
 def _example(code: str) -> str:
     """A problem with this code, and its hint, as the program reports it."""
     own = (BROKEN_SETTINGS if code in SETTINGS_CODES else BROKEN) / f"{code}.txt"
-    listed = (own if own.is_file() else FILE_PROBLEMS).read_text(encoding="utf-8").strip()
     if own.is_file():
-        return re.split(r"\n(?! )", listed)[0]
+        return re.split(r"\n(?! )", own.read_text(encoding="utf-8").strip())[0]
+    files = FILE_PROBLEMS, NAME_PROBLEMS
+    listed = "".join(file.read_text(encoding="utf-8") for file in files).strip()
     return next(one for one in re.split(r"\n(?! )", listed) if f" {code} " in one)
 
 

@@ -98,6 +98,7 @@ LISTINGS = (  # what listings, the queue and creations look for, they find by an
     "CREATE INDEX jobs_waiting ON jobs (queued_at) WHERE status IN ('queued', 'in-progress')",
     "CREATE INDEX downloads_by_time ON downloads (project, created_at, id)",
 )
+DATABASE = "engine.sqlite3"  # its name in the state folder
 STEPS = (TABLES, PROJECTS, OVERLAPS, TYPES, LISTINGS)  # each brings a store to the next version
 VERSION = len(STEPS)  # of the tables, kept in `user_version`
 

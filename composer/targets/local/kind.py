@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import NOTE, OK, SKIPPED, WRONG, Check, ComposeError, UsageError
-from composer.files.repository import is_inside
-from composer.files.state import NOWHERE
+from composer.files.library import LIBRARY, given_library, library_of, place_of
+from composer.files.state import NOWHERE, note_library, noted_library
 from composer.lora import families
 from composer.lora.metadata import trigger_phrase
+from composer.model import LibraryPlace
 from composer.recipes import slug
-from composer.targets.kind import NO_DEFAULTS, REMEMBERED, OpenRequest, TargetKind, as_library
-from composer.text import RECIPES_FOLDER, SETTINGS_NAME, counted, visible
+from composer.targets.kind import NO_DEFAULTS, REMEMBERED, OpenRequest, TargetKind
+from composer.text import SETTINGS_NAME, counted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
     from composer.targets.local.mirror import Mirror
     from composer.targets.local.service import Engine
 
-LIBRARY = "COMPOSE_LIBRARY"
 RESULTS = "COMPOSE_RESULTS"  # where a cluster's workers bring results, on an object store
-_LORAS = "loras"
 
 
 def open_engine(request: OpenRequest) -> Engine:
@@ -49,11 +48,21 @@ def open_engine(request: OpenRequest) -> Engine:
     open_executor = executor_for(request.options.executor, library, request.env)
     run_jobs = request.run_jobs and not request.dry_run
     state = context.state_folder(run_jobs)
-    place = open_library(library, state)
+    opened = open_library(library, state)
+    given = given_library(request.options.library, request.env)
+    if isinstance(given, Path) and not request.dry_run:
+        note_library(state, given)
+    place = library_place(context.root, library, None if given else noted_library(state))
     remember = not request.dry_run
     executor = open_executor() if run_jobs else None
     return Engine(
-        state, place, run_jobs=run_jobs, remember=remember, one_scan=True, executor=executor
+        state,
+        opened,
+        place=place,
+        run_jobs=run_jobs,
+        remember=remember,
+        one_scan=True,
+        executor=executor,
     )
 
 
@@ -102,25 +111,12 @@ def find_library(
     env: Mapping[str, str],
     defaults: TargetDefaults = NO_DEFAULTS,
 ) -> Path | str:
-    """The folder of LoRA files: the given one, else that of the environment, else that of the
-    project's settings, else the nearest `loras/` upward from each recipe (without recipes, from
-    `recipes/`), else `recipes/loras/`.
-
-    Only the first two may be the `s3://` URL of a folder: the settings may come from a stranger.
-    A `loras/` of a repository counts only if it lies within `root`, links resolved.
-    Raises `UsageError` if the recipes have two different ones, or the named one doesn't exist.
-    """
-    named = as_library(given) or as_library(env.get(LIBRARY))
-    hint = f"check --library or {LIBRARY}"
-    if named is None and defaults.library is not None:
-        named, hint = defaults.library, _NAME_AGAIN[defaults.library_source]
-    if named is None:
-        return _library_in(root, recipe_paths)
-    if isinstance(named, str):
-        return named
-    if not named.is_dir():
-        raise UsageError(f"the library {visible(str(named))} does not exist", hint=hint)
-    return named
+    """The folder of LoRA files, as `library_of` finds it; the project's settings, which may come
+    from a stranger, name a default. Raises `UsageError`."""
+    default = None
+    if defaults.library is not None:
+        default = defaults.library, _NAME_AGAIN[defaults.library_source]
+    return library_of(root, recipe_paths, given, env, default)
 
 
 _NAME_AGAIN = {
@@ -129,34 +125,11 @@ _NAME_AGAIN = {
 }
 
 
-def _library_in(root: Path, recipe_paths: Collection[str]) -> Path:
-    starts = {(root / path).parent for path in recipe_paths} or {root / RECIPES_FOLDER}
-    folders = sorted({folder for start in starts if (folder := _nearest(root, start))})
-    if len(folders) > 1:
-        raise UsageError(
-            f"the recipes have two libraries: {folders[0]} and {folders[1]}",
-            hint="choose one: --library DIR",
-        )
-    if folders:
-        return folders[0]
-    default = root / RECIPES_FOLDER / _LORAS
-    if not is_inside(default, root):
-        raise UsageError(
-            f"the library {default} leads out of the project",
-            hint="to use it all the same: --library DIR",
-        )
-    return default
-
-
-def _nearest(root: Path, start: Path) -> Path | None:
-    """The nearest `loras/` within the root, from this folder upward."""
-    for folder in (start, *start.parents):
-        library = folder / _LORAS
-        if os.path.isdir(library) and is_inside(library, root):
-            return library
-        if folder == root:
-            break
-    return None
+def library_place(root: Path, library: Path | str, earlier: Path | None) -> LibraryPlace:
+    """The library for messages, and `earlier` where that is another one."""
+    same = earlier is None or os.path.realpath(earlier) == os.path.realpath(library)
+    exists = isinstance(library, str) or library.is_dir()
+    return LibraryPlace(place_of(library, root), exists, "" if same else str(earlier))
 
 
 def _usage(composition: Trained) -> dict[str, str]:
@@ -195,7 +168,7 @@ def _library_checks(engine: Engine) -> Iterator[Check]:
     try:
         count = len(engine.list_models(*families.lora_types()))
         yield Check("library", OK, f"usable LoRAs: {count}")
-        for _, why in sorted(engine.rejected.items()):
+        for why in sorted({*engine.rejected.values()}):
             yield Check("library", NOTE, f"not usable: {why}")
     except ComposeError as error:
         yield Check("library", WRONG, error.message, error.hint or "", error.exit_status)

@@ -23,7 +23,8 @@ from composer.errors import TargetError
 from composer.files.atomic import replacing, write_atomically
 from composer.files.delivery import check_space, free_space
 from composer.files.state import SET_HINT
-from composer.lora.peft_config import PEFT_CONFIG
+from composer.lora.folder import PICKLE_SUFFIXES, SUFFIX
+from composer.lora.peft_files import PEFT_CONFIG
 from composer.text import UNSAFE, counted, visible
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from composer.targets.local.objects import Entry, Objects
 
 log = logging.getLogger("composer.targets.local")
-SUFFIX = ".safetensors"
-PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin"})
 LISTED = 10.0  # seconds for which a listing is believed; a server would ask for it all the time
 _NOTES = ".objects"  # a folder in that of the copies: of which object each is one, and locks
 _INTERVAL = 0.5  # seconds between two attempts to get a lock

@@ -19,9 +19,10 @@ from composer.lora.analysis import lora_info
 from composer.lora.composition import check_together
 from composer.lora.ids import composition_ids, job_id
 from composer.lora.inspection import Inspection
-from composer.model import NOTHING_DESCRIBED, TRAINED, in_order
+from composer.model import NOTHING_DESCRIBED, TRAINED, LibraryPlace, in_order
 from composer.targets.base import Closing
 from composer.targets.local.library import Library, lora_model
+from composer.targets.local.mirror import Mirror
 from composer.targets.local.overlaps import Overlaps, lora_file
 from composer.targets.local.paging import all_of
 from composer.targets.local.records import (
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from composer.model import Concept, Content, Described, Job, Model, Parameters
     from composer.targets.local.executors import Executor
     from composer.targets.local.library import Catalog, Lora
-    from composer.targets.local.mirror import Mirror
     from composer.targets.local.paging import Listing
     from composer.targets.local.records import Download, JobRecord, Record
 
@@ -78,6 +78,7 @@ class Engine(Closing):
         state: Path,
         library: Path | Mirror | None,
         *,
+        place: LibraryPlace | None = None,
         run_jobs: bool = True,
         remember: bool = True,
         one_scan: bool = False,
@@ -85,7 +86,8 @@ class Engine(Closing):
         free_space: Callable[[Path], int] = free_space,
         executor: Executor | None = None,
     ) -> None:
-        """`state` is the project's state folder; `free_space` gives the bytes free on a disk.
+        """`state` is the project's state folder; `free_space` gives the bytes free on a disk;
+        `place` is the library as messages name it, by default by its path.
 
         `library` is a folder of LoRA files, or the mirror of one in an object store.
 
@@ -106,6 +108,9 @@ class Engine(Closing):
         self.poll_interval = poll_interval
         self.store = Store(self._folder.database, write=run_jobs, notes=run_jobs or remember)
         self._library = Library(library, self.store)
+        folder = library.folder if isinstance(library, Mirror) else library
+        exists = folder is not None and folder.is_dir()
+        self.library_place = place or LibraryPlace(str(folder), exists)
         self._worker: Worker | None = None
         self._executor = executor
         if run_jobs:
@@ -247,7 +252,10 @@ class Engine(Closing):
         used.
         """
         parts = self._parts(concepts)
-        infos = tuple(lora_info(lora_file(part.fingerprint)) for part, _ in parts)
+        infos = tuple(
+            replace(lora_info(lora_file(part.fingerprint)), id=part.id, file=part.files[0])
+            for part, _ in parts
+        )
         return Inspection("", "", infos, Overlaps(self.store).mix(parts, progress))
 
     def changes_text_encoder(self, id: str) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from composer.lora.fingerprint import Hashes
+    from composer.lora.signature import Hashes
     from composer.targets.local.tickets import Result, Ticket
 
 FETCHING, DELIVERING = 0.001, 0.999  # the progress before and after composing

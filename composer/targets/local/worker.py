@@ -33,6 +33,7 @@ from composer.lora.merging import (
     write_composed,
 )
 from composer.model import is_id
+from composer.targets.local.database import DATABASE
 from composer.targets.local.executors import MOST, NoExecutor
 from composer.targets.local.tasks import SPACE_HINT, Task, read_once
 from composer.text import visible
@@ -58,7 +59,7 @@ class Folder:
 
     @property
     def database(self) -> Path:
-        return self.root / "engine.sqlite3"
+        return self.root / DATABASE
 
     @property
     def lock(self) -> Path:

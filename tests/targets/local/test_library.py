@@ -18,8 +18,8 @@ from support.model_types import LORA
 from support.sizes import size
 
 from composer.errors import BadLora, TargetError
-from composer.lora.fingerprint import Hashes
 from composer.lora.ids import composition_ids, job_id, lora_id, pair_id
+from composer.lora.signature import Hashes
 from composer.model import Concept, is_id
 from composer.targets.local.kind import find_library
 from composer.targets.local.library import Library, lora_model
@@ -70,7 +70,7 @@ def test_a_lora_is_named_by_its_title_its_output_or_its_file(tmp_path: Path) -> 
     write_lora(tmp_path / "b.safetensors", 2, output="pixel_dust")
     write_lora(tmp_path / "sub/castle.v2.safetensors", 3, title="  ")
     names, rejected = scan(tmp_path)
-    assert names == {"Ink Lines": (), "pixel_dust": (), "castle.v2": ()}
+    assert names == {"Ink Lines": ("a",), "pixel_dust": ("b",), "castle.v2": ("sub/castle.v2",)}
     assert rejected == {}
 
 
@@ -84,7 +84,7 @@ def test_equal_files_are_one_model_with_aliases(tmp_path: Path) -> None:
     for name in ("b", "a", "sub/c", "sub/a"):
         write_lora(tmp_path / f"{name}.safetensors", 1)
     names, _ = scan(tmp_path)
-    assert names == {"a": ("b", "c")}
+    assert names == {"a": ("b", "c", "sub/a", "sub/c")}
     (lora,) = Library(tmp_path, Notes()).scan().loras.values()
     files = ("a.safetensors", "b.safetensors", "sub/a.safetensors", "sub/c.safetensors")
     assert lora_model(lora).files == files
@@ -101,11 +101,11 @@ def test_equal_files_are_one_model_with_aliases(tmp_path: Path) -> None:
         ({"p/x": None, "q/x": None}, {"p/x": ("p/x", "x"), "q/x": ("q/x", "x")}),
         (
             {"p/x": "Ink", "q/x": "Ink", "y": "Ink"},
-            {"p/x": ("p/x", "Ink", "x"), "q/x": ("q/x", "Ink", "x"), "y": ("y", "Ink")},
+            {"p/x": ("p/x", "x", "Ink"), "q/x": ("q/x", "x", "Ink"), "y": ("y", "Ink")},
         ),
         (
             {"a": "Ink", "b": "Ink", "c": "a"},
-            {"a": ("a", "Ink"), "b": ("b", "Ink"), "c": ("a",)},
+            {"a": ("a", "Ink"), "b": ("b", "Ink"), "c": ("c", "a")},
         ),
         (
             {"p/adapter_model": None, "q/p/adapter_model": None},
@@ -131,6 +131,19 @@ def test_loras_of_one_title_are_named_by_their_files(
         for lora in loras
     }
     assert found == expected
+
+
+def test_of_equal_files_the_plainest_is_the_first(tmp_path: Path) -> None:
+    for place in ("ink (1)", "ink", "old/ink", "ink copy"):
+        write_lora(tmp_path / f"{place}.safetensors", 1)
+    (lora,) = Library(tmp_path, Notes()).scan().loras.values()
+    assert [file.removesuffix(".safetensors") for file in lora.files] == [
+        "ink",
+        "ink (1)",
+        "ink copy",
+        "old/ink",
+    ]
+    assert (lora.name, lora.aliases) == ("ink", ("ink (1)", "ink copy", "old/ink"))
 
 
 def test_created_at_is_the_files_time(tmp_path: Path) -> None:
@@ -184,7 +197,10 @@ def test_a_configuration_beside_another_file_says_nothing(tmp_path: Path) -> Non
 def test_equal_weights_of_two_strengths_are_two_models(tmp_path: Path) -> None:
     for name, alpha in (("a", 8), ("b", 16), ("c", 8)):
         write_peft(tmp_path / name, 1, alpha=alpha)
-    assert scan(tmp_path)[0] == {"a": ("c",), "b": ()}
+    assert {name: aliases[:-1] for name, aliases in scan(tmp_path)[0].items()} == {
+        "a": ("c", "a/adapter_model"),
+        "b": (),
+    }
 
 
 def test_a_file_whose_name_says_nothing_is_named_after_its_folder(tmp_path: Path) -> None:
@@ -328,7 +344,7 @@ def test_links_are_followed_within_the_library_only(tmp_path: Path) -> None:
     (library / "again").symlink_to("sub")
     (library / "sub/up").symlink_to("..")
     names, rejected = scan(library)
-    assert names == {"c": ("a",)}
+    assert names == {"c": ("a", "sub/a")}
     assert rejected.keys() == {"b", "broken", "around", "folder"}
     assert rejected["b"] == "b.safetensors leads outside the library"
     assert rejected["folder"] == "folder leads outside the library"

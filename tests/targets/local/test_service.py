@@ -15,7 +15,7 @@ from support.model_types import COMPOSITION, LORA
 from composer import __version__
 from composer.errors import NotFound, TargetError
 from composer.files.delivery import MARGIN
-from composer.lora import fingerprint, read
+from composer.lora import read, signature
 from composer.model import Concept, Described, parameters
 from composer.targets.local import library as local_library
 from composer.targets.local.service import Engine
@@ -68,7 +68,7 @@ def test_one_command_lists_the_library_once(
     monkeypatch.setattr(
         local_library, "find_files", lambda folder: scans.append(folder) or listing(folder)
     )
-    monkeypatch.setattr(fingerprint, "RACY", 0)  # these files are old enough to be known by stat
+    monkeypatch.setattr(signature, "RACY", 0)  # these files are old enough to be known by stat
     with Engine(state, library, one_scan=True) as engine:
         for scale in (0.1, 0.2, 0.3):
             id = engine.create(f"Mix {scale}", concepts(engine, scale), type=COMPOSITION).id
