@@ -16,6 +16,7 @@ from composer.cli.signals import leave_at_second_signal
 def run() -> None:
     """The entry point `compose`."""
     leave_at_second_signal()
+    gc.set_threshold(100_000, 50)  # values make no cycles, and ten thousand recipes are many values
     status = guarded(sys.argv[1:])
     gc.freeze()  # what ends with the process needs no collection
     sys.exit(status)
