@@ -13,7 +13,13 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-WHEEL = {"composer": "composer", "schemas": "composer/schemas"}  # folders, and where they go
+# Folders and files, and where they go.
+WHEEL = {
+    "composer": "composer",
+    "schemas": "composer/schemas",
+    "docs/workflows": "composer/workflows",
+    "docs/gitlab-ci.yml": "composer/workflows/gitlab-ci.yml",
+}
 
 
 class TrackedFiles(BuildHookInterface):
@@ -50,7 +56,8 @@ def tracked(root: Path) -> list[str] | None:
 
 def present(root: Path) -> list[str]:
     """Every file of the wheel's folders, without what Python caches."""
-    files = (file for folder in WHEEL for file in (root / folder).rglob("*") if file.is_file())
+    places = [path for place in WHEEL for path in (root / place, *(root / place).rglob("*"))]
+    files = (path for path in places if path.is_file())
     return [
         file.relative_to(root).as_posix() for file in files if file.parent.name != "__pycache__"
     ]
@@ -58,5 +65,7 @@ def present(root: Path) -> list[str]:
 
 def in_wheel(file: str) -> str | None:
     """Where this file lies in the wheel; None if it is not in it."""
-    folder, _, rest = file.partition("/")
-    return f"{WHEEL[folder]}/{rest}" if folder in WHEEL else None
+    for place, into in WHEEL.items():
+        if file == place or file.startswith(f"{place}/"):
+            return into + file.removeprefix(place)
+    return None

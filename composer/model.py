@@ -274,6 +274,36 @@ class Observed:
 # --- what is imported --------------------------------------------------------------------
 
 
+CREATED, ADDED, KEPT, LEFT = "created", "added", "kept", "left"
+
+
+@dataclass(frozen=True, slots=True)
+class SetupStep:
+    """What `init` did about one file or setting: created it, added lines to it, kept it as it was,
+    or left it to the user; `note` says what they have to do.
+    """
+
+    path: str
+    state: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What `init` did for the project at `root`; with the LoRAs that the target has.
+
+    `library` is the folder that was given to it, and `rejected` the LoRA files in there that can't
+    be used, by name, each with the reason.
+    """
+
+    root: str
+    steps: tuple[SetupStep, ...]
+    loras: int
+    has_recipes: bool
+    library: str = ""
+    rejected: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class ImportedLora:
     """A LoRA of a workflow: the LoRA on the target, its scale, and where the workflow has it."""

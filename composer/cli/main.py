@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # Command -> (module of `composer.cli`, what the list of commands and the README say).
 COMMANDS = {
+    "init": ("init", "Create a project: a first recipe, and what else it needs."),
     "validate": ("validate", "Check recipes for problems, without contacting a target."),
     "plan": ("plan", "Show what apply would do for every recipe, and why."),
     "apply": (

@@ -11,7 +11,7 @@ from composer.files.schemas import schema
 
 SCHEMAS = (
     *("recipe", "lock", "plan", "outcomes", "status", "models", "inspect"),
-    *("problems", "pins", "repair", "doctor", "merge", "import", "settings"),
+    *("problems", "pins", "repair", "doctor", "merge", "import", "init", "settings"),
 )
 SHELLS = ("bash", "zsh", "fish")
 
@@ -41,6 +41,7 @@ def schema_command(name: str) -> int:
       doctor    doctor -o json
       merge     merge --json-into
       import    import -o json
+      init      init -o json
       settings  compose.toml
     """
     click.echo(schema(name), nl=False)

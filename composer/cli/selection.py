@@ -110,7 +110,7 @@ def refuse_nothing(project: Project, files: Collection[Path]) -> None:
         f"no recipes found in {where}" + (f" with {' '.join(given)}" if given else ""),
         hint=f"patterns match paths such as {RECIPES_FOLDER}/tutorial/ink.yaml"
         if given
-        else "a recipe is a file that ends in .yaml or .yml; name its folder",
+        else "name a folder of .yaml or .yml files; compose init creates a first recipe",
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from composer.planner import Action, Guard, Plan
 
 WHOLE = "compose plan -o json"
+NO_RECIPES = "No recipes found; compose init creates a first one."
 LOCK_ONLY = "the lock was changed, and no recipe asks for it"
 UNASKED = "the target was not asked; recipes are compared with the lock alone, nothing to approve"
 
@@ -94,7 +95,7 @@ def summary(plan: Plan) -> str:
     living = [action for action in plan.actions if action.recipe is not None]
     others = [action for action in plan.actions if action.recipe is None]
     if not living:
-        nothing = "No recipes in this plan." if plan.left_out.recipes else "No recipes found."
+        nothing = "No recipes in this plan." if plan.left_out.recipes else NO_RECIPES
         return f"{_counts(others).capitalize()}." if others else nothing
     tail = f" Without a recipe: {_counts(others)}." if others else ""
     return f"{counted(len(living), 'recipe')}: {_counts(living)}.{tail}"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from composer.errors import Check, Problem
     from composer.lora import Inspection
-    from composer.model import Entry, Imported, Lock, Recipe
+    from composer.model import Entry, Imported, Lock, Recipe, Setup
     from composer.planner import LeftOut, Plan, Report, Step
     from composer.project.applying import Forgotten
     from composer.project.locking import MergedLock, Pinned
@@ -502,6 +502,34 @@ class Project:
 
         with nullcontext() if dry_run else self.exclusive():
             return prune_local(self, target, dry_run=dry_run)
+
+    def check_init(self, library: Path | None) -> None:
+        """Raise `UsageError` or `ComposeError` where `init` would, before a target is opened."""
+        from composer.project.starting import check_library, check_place
+
+        check_place(self.root)
+        if library is not None:
+            check_library(self, library)
+
+    def init(
+        self,
+        target: Target,
+        *,
+        library: Path | None = None,
+        workflow: str | None = None,
+        dry_run: bool = False,
+    ) -> Setup:
+        """Write what a new project needs: a first recipe of the target's LoRAs, the recipes'
+        schema, lines of `.gitignore` and `.gitattributes`, the lock's merge driver, the pre-commit
+        hooks, and the workflows of `github` or `gitlab`. What is there is kept.
+
+        `library` is remembered: inside the project in `compose.toml`, else on this machine. Raises
+        `UsageError` where `compose.toml` names another one, and for a folder that can be none.
+        """
+        from composer.project.starting import start
+
+        with nullcontext() if dry_run else self.exclusive():
+            return start(self, target, library, workflow, dry_run=dry_run)
 
     # `import` is a keyword of Python, hence the longer name.
     def import_models(

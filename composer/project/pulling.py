@@ -97,7 +97,8 @@ def _chosen(
     matched = match_entries(project.recipes, entries)
     if not project.recipes:
         raise UsageError(
-            "there are no recipes", hint="name recipes of the lock: compose pull RECIPE -o FILE"
+            "there are no recipes",
+            hint="compose init creates one; or name one of the lock: compose pull RECIPE -o FILE",
         )
     return [(recipe.name, entries.get(matched.get(recipe.path, ""))) for recipe in project.recipes]
 

@@ -42,9 +42,12 @@ class RecipeFiles:
             path = f"{RECIPES_FOLDER}/{stem}-{n}.yaml"
         return path
 
-    def add(self, recipe: Recipe) -> None:
-        """Write the recipe. Raises `ValueError` with words if a recipe can't say that."""
-        text = write(recipe, default=families.default().types).encode()
+    def add(self, recipe: Recipe, *, head: str = "", tail: str = "") -> None:
+        """Write the recipe, between these lines of comment.
+
+        Raises `ValueError` with words if a recipe can't say that.
+        """
+        text = f"{head}{write(recipe, default=families.default().types)}{tail}".encode()
         read, problems = parse(text, file=recipe.path, types=families.model_types())
         if problems or read is None:
             raise ValueError(f"a recipe can't describe it: {problems[0].message}")

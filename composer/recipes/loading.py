@@ -58,7 +58,7 @@ def default_paths(paths: Sequence[Path], *, cwd: Path) -> list[Path]:
     if not (cwd / RECIPES_FOLDER).is_dir():
         raise UsageError(
             f"there is no folder {RECIPES_FOLDER}/ in {visible(str(cwd))}, and no path was given",
-            hint="run this inside a project, or create recipes/ and a recipe in it",
+            hint="run this inside a project; compose init creates one with a first recipe",
         )
     return [_absolute(cwd / RECIPES_FOLDER)]
 

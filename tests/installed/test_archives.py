@@ -37,6 +37,11 @@ STRAY = (
     "key.pem",
 )
 MADE = {"PKG-INFO"}  # by the backend
+SHIPPED = {
+    "composer/schemas/": "schemas/",
+    "composer/workflows/gitlab-ci.yml": "docs/gitlab-ci.yml",
+    "composer/workflows/": "docs/workflows/",
+}
 
 
 def tracked(at: Path) -> set[str]:
@@ -85,11 +90,14 @@ def wheel_of(source: Path, into: Path, **env: str) -> set[str]:
     names = zipfile.ZipFile(wheel).namelist()
     assert len(names) == len({*names})
     files = {name for name in names if ".dist-info/" not in name}
-    return {name.replace("composer/schemas/", "schemas/") for name in files}
+    for place, source in SHIPPED.items():
+        files = {name.replace(place, source) for name in files}
+    return files
 
 
 def in_wheel(names: set[str]) -> set[str]:
-    return {name for name in names if name.startswith(("composer/", "schemas/"))}
+    places = ("composer/", "schemas/", "docs/workflows/", "docs/gitlab-ci.yml")
+    return {name for name in names if name.startswith(places)}
 
 
 def source_archive_of(source: Path, into: Path) -> tuple[int, str]:

@@ -24,7 +24,7 @@ SCHEMAS = {
     "validate": "problems",
     "apply": "outcomes",
     "lock": "pins",
-    **{name: name for name in ("plan", "status", "models", "inspect", "doctor", "import")},
+    **{name: name for name in ("plan", "status", "models", "inspect", "doctor", "import", "init")},
 }
 
 REPO = Path(__file__).parents[2]
