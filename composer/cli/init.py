@@ -14,9 +14,9 @@ from composer.cli.selection import output_option
 from composer.cli.terminal import emit
 from composer.errors import UsageError
 from composer.files import comfyui
+from composer.files.library import LIBRARY
 from composer.files.repository import home_directory
 from composer.output import init as render
-from composer.targets.local.kind import LIBRARY
 from composer.text import visible
 
 if TYPE_CHECKING:
