@@ -21,7 +21,7 @@ ACROSS_MODULES = {
         "published_schemas",
         "remote",
     },
-    "executor": {"disk_faults", "exactly_once", "property", "races", "scenarios"},
+    "executor": {"disk_faults", "exactly_once", "property", "races", "scenarios", "soak"},
     "files": {"outputs", "reach", "repository_owner", "stranger"},
     "forge": {"action", "build_workflow", "gitlab_ci", "lock_workflows", "workflows"},
     "lock": {"conflict_markers", "git"},
