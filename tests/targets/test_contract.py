@@ -200,7 +200,7 @@ def test_only_the_local_target_honours_a_requested_id(
 
 @pytest.mark.parametrize(
     ("kind", "remote", "refused"),
-    [("engine", False, {"modelEpoch"}), ("scenario", True, {"precision"})],
+    [("engine", False, {"modelEpoch"}), ("scenario", True, {"precision", "scaleRange"})],
 )
 def test_what_differs_by_design(kind: str, remote: bool, refused: set[str], tmp_path: Path) -> None:
     with ExitStack() as stack:
