@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import LOCAL, open_project, open_target
+from composer.cli.project import LOCAL, chosen_key, open_project, open_target
 from composer.cli.selection import output_option
 from composer.cli.terminal import emit
-from composer.errors import UsageError
+from composer.errors import ComposeError, UsageError
 from composer.files import comfyui
 from composer.files.library import LIBRARY
 from composer.files.repository import home_directory
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from composer.cli.options import TargetOptions
+    from composer.project import Project
 
 
 @click.command("init")
@@ -67,11 +69,23 @@ def init_command(
         named = replace(named, target=LOCAL)
     with open_target(project, named, run_jobs=False, dry_run=dry_run) as target:
         setup = project.init(target, library=library, workflow=workflow, dry_run=dry_run)
+    flags = _flags(project, target_options, library)
     if output_format == "json":
-        click.echo(render.as_json(setup), nl=False)
+        click.echo(render.as_json(setup, flags=flags), nl=False)
     else:
-        emit(lambda color: render.text(setup, color=color))
+        emit(lambda color: render.text(setup, flags=flags, color=color))
     return 0
+
+
+def _flags(project: Project, options: TargetOptions, library: Path | None) -> str:
+    """What the next command needs to be about the same target; the library is remembered."""
+    given = replace(options, library=None)
+    if library is not None and not options.target:
+        with suppress(ComposeError):
+            if chosen_key(project, given) == LOCAL:
+                return given.flags
+        given = replace(given, target=LOCAL)
+    return given.flags
 
 
 def _library(options: TargetOptions, source: str | None) -> Path | None:

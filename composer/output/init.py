@@ -18,8 +18,11 @@ _WORDS = {CREATED: "created", ADDED: "added to", KEPT: "kept", LEFT: "by hand"}
 _MOST_REJECTED = 5
 
 
-def text(setup: Setup, *, color: bool = False) -> str:
-    """A line for each file and setting, what can't be used, and the next command."""
+def text(setup: Setup, *, flags: str = "", color: bool = False) -> str:
+    """A line for each file and setting, what can't be used, and the next command.
+
+    That ends in `flags`, where it needs some.
+    """
     rows = [
         [f"{_SIGNS[step.state]} {_WORDS[step.state]}", visible(step.path), visible(step.note)]
         for step in setup.steps
@@ -34,19 +37,19 @@ def text(setup: Setup, *, color: bool = False) -> str:
     found = f"{counted(setup.loras, 'LoRA')} found."
     changed = sum(step.state in (CREATED, ADDED) for step in setup.steps)
     done = "" if changed else " Nothing was left to do."
-    tail = [f"{found}{done}", f"Next: {next_step(setup)}"]
+    tail = [f"{found}{done}", f"Next: {next_step(setup, flags)}"]
     return "\n".join([f"Project: {visible(setup.root)}", "", *lines, "", *reasons, *tail]) + "\n"
 
 
-def next_step(setup: Setup) -> str:
+def next_step(setup: Setup, flags: str) -> str:
     """What to run now."""
     if setup.has_recipes:
-        return "compose plan"
+        return f"compose plan{flags}"
     where = visible(setup.library) if setup.library else "recipes/loras/"
-    return f"put LoRA files (.safetensors) into {where}, then run compose init again"
+    return f"put LoRA files (.safetensors) into {where}, then run compose init{flags} again"
 
 
-def as_json(setup: Setup) -> str:
+def as_json(setup: Setup, *, flags: str = "") -> str:
     """The same for programs."""
     steps = [
         {
@@ -64,6 +67,6 @@ def as_json(setup: Setup) -> str:
             "loras": setup.loras,
             "steps": steps,
             "rejected": dict(setup.rejected),
-            "next": next_step(setup),
+            "next": next_step(setup, flags),
         }
     )

@@ -70,6 +70,18 @@ def test_a_folder_outside_is_remembered_and_the_next_command_works(root: Path, l
     assert compose("validate", at=root).out == "1 recipe, no problems.\n"
 
 
+def test_the_next_command_is_about_the_same_target(
+    root: Path, loras: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With credentials in the environment, a plan without flags would ask Scenario."""
+    monkeypatch.setenv("SCENARIO_SDK_JWT", "token")
+    ran = compose("init", "--library", str(loras), at=root)
+    assert ran.out.endswith("Next: compose plan --target local\n")
+    assert compose("plan", "--target", "local", at=root).status == 0
+    ran = compose("init", "--target", "local", "-o", "json", at=root)
+    assert json.loads(ran.out)["next"] == "compose plan --target local"
+
+
 def test_it_runs_again_without_harm(root: Path, loras: Path) -> None:
     git(root, "init", "--quiet")
     compose("init", "--library", str(loras), "--workflow", "github", at=root)
