@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from composer.errors import UsageError
-from composer.files.delivery import check_input_link
+from composer.files.delivery import MOST_FILES, check_input_link
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -66,7 +66,12 @@ def dry_running(command: Command) -> Command:
 
 LIMIT = 2.0  # scales are within -2..2
 LEAST = 1e-6  # and not closer to 0 than this: a smaller one changes no image
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+_DIGITS = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_NUMBER = re.compile(_DIGITS, re.IGNORECASE | re.ASCII)
+_RANGE = re.compile(
+    rf"(?P<first>{_DIGITS})\.\.(?P<last>{_DIGITS})(?:/(?P<step>{_DIGITS}))?",
+    re.IGNORECASE | re.ASCII,
+)
 
 
 def lora_argument(text: str) -> tuple[Path, float]:
@@ -80,11 +85,52 @@ def lora_argument(text: str) -> tuple[Path, float]:
     if not colon or not _NUMBER.fullmatch(number):
         _check_typo(text, path, number)
         return _path(text, text), 1.0
-    if Path(text).is_file() and not Path(path).exists():
+    _check_meaning(text, path, number)
+    return _path(path, text), _scale(number, path, text)
+
+
+def swept_argument(text: str) -> tuple[Path, tuple[float, ...]]:
+    """The same with several scales, if they are written as `0.4..1.0/0.2`: from 0.4 to 1.0, and 0.2
+    from one to the next. It may go down; the last scale is the last step within the range.
+    """
+    path, _, scales = text.rpartition(":")
+    found = _RANGE.fullmatch(scales)
+    if not path or not found:
+        file, scale = lora_argument(text)
+        return file, (scale,)
+    _check_meaning(text, path, scales)
+    if found["step"] is None:
         raise UsageError(
-            f"{visible(text)} is a file, so {number} may be a scale or the end of its name",
-            hint=f"write {visible(text)}:1 for the file",
+            f"{visible(text)}: the range has no step", hint=f"write {visible(text)}/0.1"
         )
+    first, last = (_scale(found[end], path, text) for end in ("first", "last"))
+    return _path(path, text), _steps(first, last, float(found["step"]), text)
+
+
+def _steps(first: float, last: float, step: float, text: str) -> tuple[float, ...]:
+    """All scales of a range. Raises `UsageError`."""
+    from decimal import Decimal
+
+    start, end, distance = (Decimal(repr(number)) for number in (first, last, step))
+    span = abs(end - start)  # in decimals, three times 0.2 is 0.6
+    if not LEAST <= step <= 2 * LIMIT or distance > span > 0:
+        raise UsageError(
+            f"{visible(text)}: the step {step:g} does not fit the range",
+            hint="it is the distance from one scale to the next, as in 0.4..1.0/0.2",
+        )
+    count = int(span / distance) + 1
+    if count > MOST_FILES:
+        raise UsageError(
+            f"{visible(text)}: the range has {count:,} scales, and a sweep writes at most"
+            f" {MOST_FILES} files",
+            hint="use a larger step",
+        )
+    signed = distance if end > start else -distance
+    return tuple(float(start + n * signed) + 0.0 for n in range(count))
+
+
+def _scale(number: str, path: str, text: str) -> float:
+    """Raises `UsageError` for one that is not within -2..2, or too close to 0."""
     scale = float(number)
     if abs(scale) < LEAST and re.search("[1-9]", number.lower().partition("e")[0]):
         raise UsageError(
@@ -95,7 +141,16 @@ def lora_argument(text: str) -> tuple[Path, float]:
             f"{visible(text)}: the scale {number} is not within -2..2",
             hint=f"write a scale from -2 to 2, as in {visible(path)}:0.8",
         )
-    return _path(path, text), scale
+    return scale
+
+
+def _check_meaning(text: str, path: str, scale: str) -> None:
+    """Raise `UsageError` where the whole text is a file, too."""
+    if Path(text).is_file() and not Path(path).exists():
+        raise UsageError(
+            f"{visible(text)} is a file, so {scale} may be a scale or the end of its name",
+            hint=f"write {visible(text)}:1 for the file",
+        )
 
 
 skipping = click.option(

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from composer.cli.arguments import (
     NumberOption,
     dry_running,
-    lora_argument,
     refuse_other_files,
     skipping,
+    swept_argument,
 )
 from composer.cli.output_files import check_report, write_copy
 from composer.cli.signals import terminable
 from composer.cli.terminal import Meter
 from composer.errors import UsageError
+from composer.files.delivery import SLASHES, check_names_folder
 from composer.lora.hashing import Hashing
 from composer.output import merge as render
-from composer.text import visible
+from composer.text import counted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from composer.lora import Merged
 
 
 def _known_format(
@@ -47,10 +47,11 @@ def _known_format(
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     required=True,
-    metavar="FILE",
-    help="The .safetensors file to write.",
+    metavar="FILE|DIR",
+    help="The .safetensors file to write, or for several scales a folder. End the path with / to "
+    "create the folder.",
 )
 @click.option(
     "--rank",
@@ -71,7 +72,7 @@ def _known_format(
     help="Key naming of the output file: diffusers (the default) or kohya. ComfyUI reads both.",
 )
 @skipping
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--force", is_flag=True, help="Replace files that exist.")
 @click.option(
     "--json-into",
     type=click.Path(path_type=Path),
@@ -81,7 +82,7 @@ def _known_format(
 @dry_running
 def merge_command(
     loras: tuple[str, ...],
-    out: Path,
+    out: str,
     rank: int | None,
     precision: str | None,
     format: str | None,
@@ -96,24 +97,32 @@ def merge_command(
     Examples:
       compose merge recipes/loras/ink-lines.safetensors:0.65 \\
         recipes/loras/pixel-dust.safetensors:0.8 -o both.safetensors
-      compose merge recipes/loras/ink-lines.safetensors -o small.safetensors --rank 2
+      compose merge recipes/loras/ink-lines.safetensors:0.4..1.0/0.2 -o sweep/
 
     Adds the LoRAs' weight changes, each multiplied by its SCALE. SCALE is -2 to 2 and defaults
     to 1. Inputs may differ in format, rank and data type. Without --rank, the result is exact up
     to the rounding of its data type. With --rank, it is the closest LoRA of that rank. With one
     LoRA, that file is converted, reduced or scaled.
+
+    SCALE may also be a range with a step, as 0.4..1.0/0.2: a file is written for each scale, or
+    for every combination, at most 100. Each is named by its LoRAs and scales.
     """
-    parts = [lora_argument(text) for text in loras]
-    refuse_other_files(path for path, _ in parts)
+    parts = [swept_argument(text) for text in loras]
+    paths = [path for path, _ in parts]
+    refuse_other_files(paths)
     if json_into:
-        check_report(json_into, [out, *(path for path, _ in parts)])
+        check_report(json_into, [Path(out), *paths])
+    count = prod(len(scales) for _, scales in parts)
+    is_sweep = count > 1 or out.endswith(SLASHES)
+    if is_sweep:
+        check_names_folder(out, many=f"{count:,} merges", one="one merge")
     with (
         terminable(),
-        Hashing(path for path, _ in parts) as hashing,  # while the library is imported
-        Meter(f"composing {out.name}") as meter,
+        Hashing(paths) as hashing,  # while the library is imported
+        Meter(f"composing {counted(count, 'file') if is_sweep else Path(out).name}") as meter,
     ):
-        merged = _merging()(
-            parts,
+        merged = _function("sweep" if is_sweep else "merge")(
+            parts if is_sweep else [(path, scale) for path, (scale,) in parts],
             out,
             rank=rank,
             precision=precision,
@@ -130,12 +139,14 @@ def merge_command(
     return 0
 
 
-def _merging() -> Callable[..., Merged]:
-    """`merge` of the weights library. Raises `UsageError` where what it needs is not installed."""
+def _function(name: str) -> Callable[..., Any]:
+    """One of the weights library. Raises `UsageError` where what it needs is not installed."""
     try:
-        from composer.lora import merge
+        from composer import lora
+
+        function: Callable[..., Any] = getattr(lora, name)
     except ModuleNotFoundError as missing:
         raise UsageError(
             f"merging needs {missing.name}", hint="pip install 'lora-compose[local]'"
         ) from missing
-    return merge
+    return function

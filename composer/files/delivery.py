@@ -29,6 +29,8 @@ if sys.platform == "linux":
 SUFFIX = ".safetensors"
 MARGIN = 64 * 1024 * 1024  # bytes that stay free on the disk, for the database and its journal
 CHUNK = 1024 * 1024  # bytes
+MOST_FILES = 100  # that a sweep of merges writes
+SLASHES = ("/", os.sep)  # a path that ends in one names a folder
 FICLONE = 0x40049409  # the ioctl by which Linux shares a file's blocks (linux/fs.h)
 UNCHANGED = "already there"
 HINT = "free some space, or write to another disk"
@@ -101,6 +103,30 @@ def check_folder(out: Path) -> None:
     check_output_link(out.parent)
     if not out.parent.is_dir():
         raise UsageError(f"{visible(str(out.parent))} is not a folder", hint="create it first")
+
+
+def check_names_folder(out: str, *, many: str, one: str) -> None:
+    """Raise `UsageError` unless `out` is a folder, or ends in a slash, so that it may be created.
+
+    `many` is in words what goes there, `one` what may go to a file instead.
+    """
+    place, name = Path(out), visible(out)
+    file = f"{one} may go to a {SUFFIX} file"
+    if place.is_dir():
+        return
+    if place.suffix.lower() == SUFFIX:
+        raise UsageError(
+            f"{many} can't go to one file, {name}",
+            hint=f"name {one}, or a folder that ends in /",
+        )
+    if out.endswith(SLASHES):
+        return
+    if place.exists() or place.suffix:
+        raise UsageError(
+            f"{name} is neither a folder nor a {SUFFIX} file",
+            hint=f"name a folder, and end it with / to create it; {file}",
+        )
+    raise UsageError(f"{name} does not exist", hint=f"end the path with / to create it; {file}")
 
 
 def check_output_link(out: Path) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from composer.lora.listing import ListedLora, Listing, list_loras
     from composer.lora.merging import Merged, merge
     from composer.lora.reading import LoraFile, read
+    from composer.lora.sweeping import sweep
 
 __all__ = [
     "BadLora",
@@ -37,6 +38,7 @@ __all__ = [
     "list_loras",
     "merge",
     "read",
+    "sweep",
 ]
 
 __getattr__ = late_names(
@@ -48,5 +50,6 @@ __getattr__ = late_names(
         "listing": ("ListedLora", "Listing", "list_loras"),
         "merging": ("Merged", "merge"),
         "reading": ("LoraFile", "read"),
+        "sweeping": ("sweep",),
     },
 )

@@ -1,7 +1,8 @@
 """Making a composed file of LoRA files: for `merge`, and for the local target's jobs.
 
-`merge` combines LoRA files into one, without a recipe, a lock or a project. It writes the file as
-the local target's jobs do: the same LoRAs give the same tensors, in whatever order they are named.
+`merge` combines LoRA files into one, without a recipe, a lock or a project; `sweeping` does so at
+several scales. It writes the file as the local target's jobs do: the same LoRAs give the same
+tensors, in whatever order they are named.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from composer.lora.reading import shared_family, with_scales
 from composer.text import counted, shorten, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from composer.lora.composition import CompositionReport
     from composer.lora.reading import LoraFile, Loras, ScaledLora, StrPath
@@ -59,6 +60,16 @@ class OutputOptions:
     def dtype(self) -> str | None:
         """The precision as safetensors names it."""
         return PRECISIONS[self.precision] if self.precision else None
+
+    @classmethod
+    def checked(cls, rank: int | None, precision: str | None) -> OutputOptions:
+        """These, as a caller gives them. Raises `UsageError`."""
+        if rank is not None and rank < 1:
+            raise UsageError(f"rank is {rank}, and must be 1 or more")
+        if precision is not None and precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise UsageError(f"precision is {precision!r}, and must be one of {known}")
+        return cls(rank, precision)
 
     @classmethod
     def of(cls, parameters: Parameters) -> OutputOptions:
@@ -99,12 +110,14 @@ class CompositionSpec:
     """What is to be made: the parts in their order, the title, and how.
 
     `format` is the name of an output format, by default the first of the parts' model family.
+    `like` has another title and other scales, which are 0 for the same parts: its size is the same.
     """
 
     parts: tuple[Part, ...]
     title: str
     options: OutputOptions = field(default_factory=OutputOptions)
     format: str | None = None
+    like: CompositionSpec | None = None
 
     @property
     def loras(self) -> list[ScaledLora]:
@@ -119,12 +132,16 @@ class CompositionSpec:
     @cached_property
     def size(self) -> int:
         """Bytes that the result has at most."""
+        if self.like:
+            return self.like.size
         rank, dtype = self.options.rank, self.options.dtype
         return composed_size(self.loras, format=self.format, rank=rank, dtype=dtype)
 
     @cached_property
     def foreseen(self) -> CompositionReport:
         """What composing will report. Raises `BadLora` for parts that don't fit."""
+        if self.like:
+            return self.like.foreseen
         rank, dtype = self.options.rank, self.options.dtype
         return foreseen(self.loras, format=self.format, rank=rank, dtype=dtype)
 
@@ -208,37 +225,71 @@ def merge(
     if `out` exists and `force` is not set, `BadLora` for a file that can't be used, and
     `TargetError` if there isn't enough space or `out` can't be written.
     """
-    _check_options(rank, precision)
+    options = OutputOptions.checked(rank, precision)
     pairs, out = with_scales(loras), Path(out)
     check_output(out, force=force)
-    _refuse_inputs(out, [path for path, _ in pairs])
-    with nullcontext(hashing) if hashing else Hashing(path for path, _ in pairs) as hashes:
-        parts = _parts(pairs, format, skip_text_encoder, hashes)
-    in_order = tuple(sorted(parts, key=lambda part: part.id))
-    spec = CompositionSpec(in_order, out.stem, OutputOptions(rank, precision), format)
-    size, cost = spec.size, cost_warning(spec.foreseen) if rank else None
-    warnings = [*filter(None, (size_warning(spec), cost))]
-    for warning in warnings if not dry_run else ():
-        log.warning("%s", warning)
-    check_space(out.parent, size, free_space, hint=HINT, margin=spare(size))
-    if dry_run:
-        report = spec.foreseen
-    else:
-        with new_weights(out, force=force) as temporary:
-            report = write_composed(
-                spec, temporary, hint=HINT, margin=spare(size), progress=progress
-            )
-            size = temporary.stat().st_size
-    used = format or shared_family([part.file for part in parts]).files.output_format.name
-    notes = (*_notes(parts, spec.dtype, report), *warnings)
-    return Merged(out, used, parts, report, size, notes, dry_run)
+    refuse_inputs(out, [path for path, _ in pairs])
+    parts = read_parts(pairs, format, skip_text_encoder, hashing)
+    planned = PlannedMerge(parts, out, options, format)
+    if not dry_run:
+        planned.warn()
+    check_room(out.parent, planned.spec.size)
+    return planned.foreseen() if dry_run else planned.write(force=force, progress=progress)
 
 
-def _check_options(rank: int | None, precision: str | None) -> None:
-    if rank is not None and rank < 1:
-        raise UsageError(f"rank is {rank}, and must be 1 or more")
-    if precision is not None and precision not in PRECISIONS:
-        raise UsageError(f"precision is {precision!r}, and must be one of {', '.join(PRECISIONS)}")
+@dataclass(frozen=True)
+class PlannedMerge:
+    """A file that is to be made of these parts, which are in the order in which they were named.
+
+    `like` is the same at other scales, which are 0 for the same parts.
+    """
+
+    parts: tuple[Part, ...]
+    out: Path
+    options: OutputOptions
+    format: str | None
+    like: PlannedMerge | None = None
+
+    @cached_property
+    def spec(self) -> CompositionSpec:
+        """What is to be made: the same for the parts in any order."""
+        in_order = tuple(sorted(self.parts, key=lambda part: part.id))
+        like = self.like.spec if self.like else None
+        return CompositionSpec(in_order, self.out.stem, self.options, self.format, like)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before it is made. Raises `BadLora` for parts that don't fit."""
+        cost = cost_warning(self.spec.foreseen) if self.options.rank else None
+        return tuple(filter(None, (size_warning(self.spec), cost)))
+
+    def warn(self) -> None:
+        """Log the warnings."""
+        for warning in self.warnings:
+            log.warning("%s", warning)
+
+    def foreseen(self) -> Merged:
+        """What would be written."""
+        return self._merged(self.spec.foreseen, self.spec.size, dry_run=True)
+
+    def write(self, *, force: bool, progress: Callable[[float], None]) -> Merged:
+        """Make the file. Raises as `merge`."""
+        margin = spare(self.spec.size)
+        with new_weights(self.out, force=force) as out:
+            report = write_composed(self.spec, out, hint=HINT, margin=margin, progress=progress)
+            size = out.stat().st_size
+        return self._merged(report, size, dry_run=False)
+
+    def _merged(self, report: CompositionReport, size: int, *, dry_run: bool) -> Merged:
+        family = shared_family([part.file for part in self.parts])
+        used = self.format or family.files.output_format.name
+        notes = (*_notes(self.parts, self.spec.dtype, report), *self.warnings)
+        return Merged(self.out, used, self.parts, report, size, notes, dry_run)
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raise `TargetError` unless so many bytes, and some to spare, are free in the folder."""
+    check_space(folder, size, free_space, hint=HINT, margin=spare(size))
 
 
 def _check_fits(file: LoraFile, format: str | None) -> None:
@@ -248,7 +299,8 @@ def _check_fits(file: LoraFile, format: str | None) -> None:
     file.check_fits(file.family.files.named_format(format))
 
 
-def _refuse_inputs(out: Path, paths: Sequence[Path]) -> None:
+def refuse_inputs(out: Path, paths: Iterable[Path]) -> None:
+    """Raise `UsageError` if `out` is one of these files, by whatever name."""
     for path in paths:
         if out.exists() and path.exists() and os.path.samefile(out, path):
             raise UsageError(
@@ -256,20 +308,22 @@ def _refuse_inputs(out: Path, paths: Sequence[Path]) -> None:
             )
 
 
-def _parts(
+def read_parts(
     pairs: Sequence[tuple[Path, float]],
     format: str | None,
     skip_text_encoder: bool,
-    hashing: Hashing,
+    hashing: Hashing | None,
 ) -> tuple[Part, ...]:
     """The files, read and hashed. Raises `UsageError` for equal ones, and for the format."""
-    make = partial(
-        read_hashed,
-        check=partial(_check_fits, format=format),
-        skip_text_encoder=skip_text_encoder,
-        hash=hashing.sha256_of,
-    )
-    files = of_each(make, [path for path, _ in pairs])
+    paths = [path for path, _ in pairs]
+    with nullcontext(hashing) if hashing else Hashing(paths) as hashes:
+        make = partial(
+            read_hashed,
+            check=partial(_check_fits, format=format),
+            skip_text_encoder=skip_text_encoder,
+            hash=hashes.sha256_of,
+        )
+        files = of_each(make, paths)
     by_id: dict[str, Part] = {}
     for (fingerprint, file), (path, scale) in zip(files, pairs, strict=True):
         part = Part(fingerprint, file, scale)

@@ -38,8 +38,10 @@ Loras: TypeAlias = StrPath | Mapping[StrPath, float] | Iterable[StrPath | tuple[
 
 
 def with_scales(loras: Loras) -> list[tuple[Path, float]]:
-    """Each file with its scale, in the given order. Raises `UsageError` if there is none, or for a
-    scale that is not a finite number."""
+    """Each file with its scale, in the given order; 1 and 1.0, 0 and -0.0 are one scale.
+
+    Raises `UsageError` if there is none, or for a scale that is not a finite number.
+    """
     if isinstance(loras, str | PathLike):
         loras = [loras]
     items = loras.items() if isinstance(loras, Mapping) else loras
@@ -49,7 +51,7 @@ def with_scales(loras: Loras) -> list[tuple[Path, float]]:
     for path, scale in pairs:
         if not isfinite(scale):
             raise UsageError(f"{visible(str(path))}: the scale {scale} is not a finite number")
-    return [(Path(path), scale) for path, scale in pairs]
+    return [(Path(path), float(scale) + 0.0) for path, scale in pairs]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from composer.output.style import aligned, dumped
-from composer.text import visible
+from composer.text import counted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,25 +25,76 @@ _TYPES = {
 }
 
 
-def text(merged: Merged) -> str:
-    """A line on the file, one for each LoRA in it, and what a reduction kept."""
-    size = f"{merged.size / 1e6:,.1f} MB"
-    verb, size = ("would write", f"at most {size}") if merged.dry_run else ("wrote", size)
+def text(merged: Merged | list[Merged]) -> str:
+    """A line on the file, one for each LoRA in it, and what a reduction kept; of the files of a
+    sweep, a line for each."""
+    lines = _of_several(merged) if isinstance(merged, list) else _of_one(merged)
+    return "\n".join(lines) + "\n"
+
+
+def _of_one(merged: Merged) -> list[str]:
     how = f"{merged.format}, {number_types([merged.report.dtype])}, {_ranks(merged.report.ranks)}"
     lines = [
-        f"{verb} {visible(str(merged.out))}: {how}, {size}",
-        *aligned([_row(part) for part in merged.parts]),
+        f"{_wrote(merged)} {visible(str(merged.out))}: {how}, {_size([merged])}",
+        *aligned([_row(part, f"{part.scale:g}") for part in merged.parts]),
     ]
     if kept := merged.report.kept:
         lines += ["", "kept of the weight change:"]
         lines += aligned([[f"  {group}", f"{share:.2%}"] for group, share in kept.items()])
-    lines += [f"note: {visible(note)}" for note in merged.notes]
-    return "\n".join(lines) + "\n"
+    return [*lines, *(f"note: {visible(note)}" for note in merged.notes)]
 
 
-def as_json(merged: Merged) -> str:
+def _of_several(merges: Sequence[Merged]) -> list[str]:
+    """What is common to all files of a sweep is said once."""
+    first, folder = merges[0], visible(str(merges[0].out.parent))
+    files = counted(len(merges), "file")
+    scales = [sorted({one.parts[n].scale for one in merges}) for n, _ in enumerate(first.parts)]
+    notes = [note for note in first.notes if all(note in one.notes for one in merges)]
+    return [
+        f"{_wrote(first)} {files} to {folder}: {first.format}, {_size(merges)}",
+        *aligned([_file_row(one) for one in merges]),
+        "of:",
+        *aligned(
+            [
+                _row(part, _few([f"{scale:g}" for scale in several]))
+                for part, several in zip(first.parts, scales, strict=True)
+            ]
+        ),
+        *(f"note: {visible(note)}" for note in notes),
+        *(
+            f"note: {visible(one.out.name)}: {visible(note)}"
+            for one in merges
+            for note in one.notes
+            if note not in notes
+        ),
+    ]
+
+
+def _wrote(merged: Merged) -> str:
+    return "would write" if merged.dry_run else "wrote"
+
+
+def _size(merges: Sequence[Merged]) -> str:
+    size = f"{sum(one.size for one in merges) / 1e6:,.1f} MB"
+    return f"at most {size}" if merges[0].dry_run else size
+
+
+def _file_row(merged: Merged) -> list[str]:
+    how = f"{number_types([merged.report.dtype])}, {_ranks(merged.report.ranks)}"
+    kept = [f"{share:.1%}" for share in sorted(merged.report.kept.values())]
+    more = f", kept {_few(kept)}" if kept else ""
+    return [f"  {visible(merged.out.name)}", f"{how}, {_size([merged])}{more}"]
+
+
+def as_json(merged: Merged | list[Merged]) -> str:
     """The same for programs."""
-    plain = {
+    if isinstance(merged, list):
+        return dumped({"formatVersion": 1, "merges": [_plain(one) for one in merged]})
+    return dumped(_plain(merged))
+
+
+def _plain(merged: Merged) -> dict[str, object]:
+    return {
         "formatVersion": 1,
         "file": str(merged.out),
         "dryRun": merged.dry_run,
@@ -55,7 +106,6 @@ def as_json(merged: Merged) -> str:
         "notes": list(merged.notes),
         "concepts": [_plain_part(part) for part in merged.parts],
     }
-    return dumped(plain)
 
 
 def _plain_part(part: Part) -> dict[str, object]:
@@ -69,12 +119,12 @@ def _plain_part(part: Part) -> dict[str, object]:
     }
 
 
-def _row(part: Part) -> list[str]:
+def _row(part: Part, scale: str) -> list[str]:
     file, count = part.file, len(part.file.modules)
     weights = [*file.kinds, _ranks(file.ranks), *_alphas(file.alphas), number_types(file.dtypes)]
     layers = "1 layer" if count == 1 else f"{count} layers"
     described = f"{file.format}: {', '.join(weights)}, {layers}"
-    return [f"  {part.scale:g}", visible(str(file.path)), described]
+    return [f"  {scale}", visible(str(file.path)), described]
 
 
 def _alphas(alphas: Sequence[float]) -> list[str]:

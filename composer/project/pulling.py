@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import ComposeError, ExitStatus, Refused, UsageError
-from composer.files.delivery import UNCHANGED, deliver, unwritable
+from composer.files.delivery import (
+    SLASHES,
+    SUFFIX,
+    UNCHANGED,
+    check_names_folder,
+    check_output_link,
+    deliver,
+    unwritable,
+)
 from composer.model import DELETED
 from composer.planner import match_entries
 from composer.project.sources import find_path
@@ -24,8 +31,6 @@ if TYPE_CHECKING:
     from composer.model import Entry
     from composer.project.project import Project
     from composer.targets.base import Target
-
-SUFFIX, SLASHES = ".safetensors", ("/", os.sep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ def pull(
     deliveries = _placed(chosen, out, alone=len(recipes) == 1)
     if out.endswith(SLASHES) and not dry_run:
         place = Path(out)
+        check_output_link(place)
         try:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -111,21 +117,7 @@ def _placed(
     if alone and place.suffix.lower() == SUFFIX and not place.is_dir():
         ((name, entry),) = chosen
         return [_Delivery(name, entry, place)]
-    if not place.is_dir() and place.suffix.lower() == SUFFIX:
-        raise UsageError(
-            f"{len(chosen)} recipes can't go to one file, {visible(out)}",
-            hint="name one recipe, or a folder that ends in /",
-        )
-    if not place.is_dir() and not out.endswith(SLASHES):
-        one = f"one recipe may go to a {SUFFIX} file"
-        if place.exists() or place.suffix:
-            raise UsageError(
-                f"{visible(out)} is neither a folder nor a {SUFFIX} file",
-                hint=f"name a folder, and end it with / to create it; {one}",
-            )
-        raise UsageError(
-            f"{visible(out)} does not exist", hint=f"end the path with / to create it; {one}"
-        )
+    check_names_folder(out, many=f"{len(chosen)} recipes", one="one recipe")
     files: dict[str, str] = {}
     for name, _ in chosen:
         other = files.setdefault(slug(name), name)

@@ -23,6 +23,7 @@ from support.engine_files import no_room, trained, write_lora, write_peft, write
 from support.lora_files import Spec, write
 from support.model_types import COMPOSITION, LORA
 
+from composer.cli.arguments import swept_argument
 from composer.cli.terminal import Meter
 from composer.errors import BadLora, Refused, TargetError
 from composer.files.atomic import STALE, sweep
@@ -502,6 +503,104 @@ def test_the_engine_says_the_same_of_t5_before_anything_is_made(tmp_path: Path) 
     assert "t5.safetensors: " in said
     assert "a part for T5, which the diffusers format can't hold" in said
     assert "`compose merge --format kohya` keeps it" in said
+
+
+# --- several scales ----------------------------------------------------------------------
+
+
+def test_a_range_writes_a_file_for_each_scale(tmp_path: Path, loras: Path) -> None:
+    words = [f"{loras}/ink.safetensors:0.4..1.0/0.2", f"{loras}/dust.safetensors:0.8"]
+    report = ("--json-into", "r.json")
+    ran = compose("merge", *words, "-o", "out/", *report, "--dry-run", at=tmp_path)
+    assert (ran.status, (tmp_path / "out").exists()) == (0, False), ran.err
+    planned = json.loads((tmp_path / "r.json").read_text())["merges"]
+    assert "would write 4 files to out: diffusers, at most " in ran.out
+    ran = compose("merge", *words, "-o", "out/", *report, at=tmp_path)
+    first, *rows = ran.out.splitlines()
+    assert (ran.status, first.startswith("wrote 4 files to out: diffusers, ")) == (0, True)
+    names = [f"ink_{scale}_dust_0.8.safetensors" for scale in ("0.4", "0.6", "0.8", "1.0")]
+    assert [row.split()[0] for row in rows[:5]] == [*names, "of:"]
+    assert [row.split()[:3] for row in rows[5:]] == [
+        ["0.4", "to", "1"],
+        ["0.8", f"{loras}/dust.safetensors", "diffusers:"],
+    ]
+    merges = json.loads((tmp_path / "r.json").read_text())["merges"]
+    assert [one["file"] for one in merges] == [one["file"] for one in planned]
+    assert [one["concepts"][0]["scale"] for one in merges] == [0.4, 0.6, 0.8, 1.0]
+    for scale, name in zip((0.4, 0.6, 0.8, 1), names, strict=True):
+        single = (f"{loras}/ink.safetensors:{scale}", words[1])
+        assert compose("merge", *single, "-o", name, at=tmp_path).status == 0
+        assert (tmp_path / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    again = compose("merge", *words, "-o", "out", at=tmp_path)
+    assert (again.status, "out already has 4 of 4 files: ink_0.4" in again.err) == (3, True)
+    assert compose("merge", *words, "-o", "out", "--force", at=tmp_path).status == 0
+
+
+def test_one_scale_may_go_to_a_folder_too(tmp_path: Path, loras: Path) -> None:
+    ran = compose("merge", f"{loras}/ink.safetensors:0.65", "-o", "out/", at=tmp_path)
+    assert (ran.status, ran.err) == (0, "")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["ink_0.65.safetensors"]
+
+
+def test_what_a_sweep_has_in_common_is_said_once(tmp_path: Path, loras: Path) -> None:
+    control(tmp_path / "control.safetensors")
+    words = ["control.safetensors:1..0/0.5", f"{loras}/ink.safetensors:-0.5..0.5/1"]
+    ran = compose("merge", *words, "-o", "out/", "--rank", "1", at=tmp_path)
+    said = "brings scales of norms, which take the place of the base model's"
+    assert ran.out.count("adds nothing: its scale is 0") == 2
+    name = "control_0.0_ink_-0.5.safetensors"
+    assert f"note: {name}: control.safetensors adds nothing: its scale is 0\n" in ran.out
+    assert f"note: control_1.0_ink_0.5.safetensors: control.safetensors {said}\n" in ran.out
+    assert ran.out.count(", kept ") == 6 and ran.out.count("  0 to 1") == 1
+
+
+@pytest.mark.parametrize(
+    ("scales", "expected"),
+    [
+        ("0.4..1.0/0.2", (0.4, 0.6, 0.8, 1.0)),
+        ("0..0.3/.1", (0.0, 0.1, 0.2, 0.3)),
+        ("0.4..1/0.25", (0.4, 0.65, 0.9)),
+        ("1..0/0.5", (1.0, 0.5, 0.0)),
+        ("-1..1/1", (-1.0, 0.0, 1.0)),
+        ("-.5..-1./2.5e-1", (-0.5, -0.75, -1.0)),
+        ("0.5..0.5/0.1", (0.5,)),
+        ("-2..2/4", (-2.0, 2.0)),
+        ("0.7", (0.7,)),
+        ("", (1.0,)),
+    ],
+)
+def test_how_a_range_is_written(scales: str, expected: tuple[float, ...]) -> None:
+    for path in ("a.safetensors", "C:\\loras\\a.safetensors"):
+        text = f"{path}:{scales}" if scales else path
+        assert swept_argument(text) == (Path(path), expected)
+    assert all(str(scale) != "-0.0" for scale in expected)
+
+
+@pytest.mark.parametrize(
+    ("scales", "out", "said"),
+    [
+        ("0.4..1.0", "out/", "a.safetensors:0.4..1.0/0.1\n"),
+        ("0.4..1.0/0", "out/", "the step 0 does not fit"),
+        ("0.4..1.0/-0.2", "out/", "the step -0.2 does not fit"),
+        ("0.4..1.0/4", "out/", "the distance from one scale to the next"),
+        ("0.4..1.0/1e999999", "out/", "the step inf does not fit"),
+        ("0..1/1e-6", "out/", "has 1,000,001 scales, and a sweep writes at most 100 files"),
+        ("0.4..2.4/0.2", "out/", "the scale 2.4 is not within -2..2"),
+        ("1e-9..1/0.2", "out/", "too close to 0"),
+        ("0.4..", "out/", "0.4.. is not a number"),
+        ("0.4..b/0.2", "out/", "0.4..b/0.2 is not a number"),
+        ("0..1/0.5", "out", "end the path with / to create it"),
+        ("0..1/0.5", "out.safetensors", "3 merges can't go to one file, out.safetensors"),
+        ("0..1/0.5", "out.txt", "out.txt is neither a folder nor a .safetensors file"),
+        ("0..1/0.005", "out/", "has 201 scales"),
+    ],
+)
+def test_what_no_range_is(tmp_path: Path, scales: str, out: str, said: str) -> None:
+    write_lora(tmp_path / "a.safetensors", 1)
+    before = snapshot(tmp_path)
+    ran = compose("merge", f"a.safetensors:{scales}", "-o", out, at=tmp_path)
+    assert (ran.status, said in ran.err) == (64, True), ran.err
+    assert snapshot(tmp_path) == before and not (tmp_path / "out").exists()
 
 
 # --- whole or absent ---------------------------------------------------------------------

@@ -64,6 +64,11 @@ def test_what_merge_writes(tmp_path: Path) -> None:
         written = json.loads((tmp_path / "merged.json").read_text("utf-8"))
         validator("merge").validate(written)
     assert written["kept"]
+    arguments = ["merge", f"{INK}:0.5..1/0.5", "-o", "out/", "--json-into", "merged.json"]
+    assert compose(*arguments, at=tmp_path).status == 0
+    written = json.loads((tmp_path / "merged.json").read_text("utf-8"))
+    validator("merge").validate(written)
+    assert len(written["merges"]) == 2
 
 
 def test_a_day_in_json(tmp_path: Path) -> None:
