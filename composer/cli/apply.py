@@ -13,7 +13,7 @@ from composer.cli import options as opt
 from composer.cli.project import open_project, open_target
 from composer.cli.selection import change_selection_options, output_option
 from composer.cli.signals import graceful
-from composer.cli.terminal import Progress, emit, is_live
+from composer.cli.terminal import Progress, emit, is_live, tell
 from composer.errors import ExitStatus
 from composer.output import results
 from composer.output.plan_formats import PLAN_FORMATS
@@ -115,4 +115,4 @@ def _show_before(plan: ReviewedPlan, *, progress: Progress, list_all: bool) -> N
         return
     for action in plan.actions:
         for note in action.notes:
-            click.echo(f"note: {visible(action.name)}: {visible(note)}", err=True)
+            tell(f"note: {visible(action.name)}: {visible(note)}", err=True)

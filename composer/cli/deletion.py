@@ -12,7 +12,7 @@ import click
 from composer.cli import options as opt
 from composer.cli.project import chosen_key, open_local, open_project, open_target
 from composer.cli.selection import selection_options
-from composer.cli.terminal import Progress, emit
+from composer.cli.terminal import Progress, emit, tell
 from composer.errors import ExitStatus, Refused, UsageError
 from composer.output import results
 from composer.output.plan_text import text
@@ -49,7 +49,7 @@ def forget_command(
         forgotten = project.forget(key, *what, dry_run=writing.dry_run)
     for one in forgotten:
         id = f"{one.id} of " if one.id else ""
-        click.echo(f"forget {id}{visible(one.name)} ({visible(one.path)})")
+        tell(f"forget {id}{visible(one.name)} ({visible(one.path)})")
     return 0
 
 
@@ -166,9 +166,9 @@ def prune_command(
 def _print_freed(ids: Sequence[str], *, dry_run: bool) -> int:
     if ids:
         verb = "Would delete" if dry_run else "Deleted"
-        click.echo(f"{verb} {counted(len(ids), 'local result')}: {', '.join(ids)}.")
+        tell(f"{verb} {counted(len(ids), 'local result')}: {', '.join(ids)}.")
     else:
-        click.echo("Nothing to delete.")
+        tell("Nothing to delete.")
     return ExitStatus.DONE
 
 
@@ -181,7 +181,7 @@ def _show(plan: ReviewedPlan, *, progress: Progress, dry_run: bool, yes: bool) -
     if plan.actions and (dry_run or asking):
         emit(lambda color: text(replace(plan.without_guards(), color=color)))
     elif not plan.actions and not plan.refused:
-        click.echo("Nothing to delete.")
+        tell("Nothing to delete.")
     if asking and not dry_run:
         _ask(ids, yes=yes)
 

@@ -10,6 +10,7 @@ import click
 from composer.cli import options as opt
 from composer.cli.project import open_project, open_target
 from composer.cli.selection import output_option
+from composer.cli.terminal import emit
 from composer.errors import ExitStatus, UsageError
 from composer.model import is_id
 from composer.output import imports
@@ -74,8 +75,8 @@ def import_command(
     if output_format == "json":
         click.echo(imports.as_json(imported), nl=False)
     else:
-        click.echo(imports.recipes(imported), nl=False)
-        click.echo(imports.remarks(imported) or _nothing(imported), nl=False, err=True)
+        emit(lambda color: imports.recipes(imported))
+        emit(lambda color: imports.remarks(imported) or _nothing(imported), err=True)
     return ExitStatus.FAILED if any(one.skipped for one in imported) else 0
 
 

@@ -13,7 +13,7 @@ import click
 from composer.cli import options as opt
 from composer.cli.project import offline_target, open_project, open_target
 from composer.cli.selection import gathered, output_option, selection_options
-from composer.cli.terminal import emit
+from composer.cli.terminal import emit, tell
 from composer.errors import UsageError
 from composer.lock import LOCK_NAME
 from composer.output import lock as render
@@ -139,7 +139,7 @@ def _print_pins(pinned: Pinned, output_format: str, mode: Mode, *, dry_run: bool
     pinning = pinned.pinning
     if mode.locked:  # nothing was written: show the problems alone
         for path, words in pinning.problems:
-            click.echo(f"{visible(path)}: {visible(words)}", err=True)
+            tell(f"{visible(path)}: {visible(words)}", err=True)
     elif output_format == "json":
         printed = render.pins_json(
             pinning, pinned.outdated, target=pinned.target, written=pinned.written
@@ -161,16 +161,15 @@ def _print_repair(merged: MergedLock, output_format: str) -> int:
     if output_format == "json":
         click.echo(render.repair_json(entries, written=merged.written), nl=False)
     else:
-        click.echo(
-            render.repair(entries, conflict=merged.conflict, written=merged.written), nl=False
-        )
+        text = render.repair(entries, conflict=merged.conflict, written=merged.written)
+        emit(lambda color: text)
     return 0
 
 
 def _print_merge(merged: MergedLock) -> int:
     if merged.undecided:
         count = counted(len(merged.undecided), "entry")
-        click.echo(f"{LOCK_NAME}: both sides changed {count}; next: compose apply", err=True)
+        tell(f"{LOCK_NAME}: both sides changed {count}; next: compose apply", err=True)
     for _, path, entry in merged.undecided:
-        click.echo(f"  {visible(entry.name)}  {visible(path)}", err=True)
+        tell(f"  {visible(entry.name)}  {visible(path)}", err=True)
     return 0

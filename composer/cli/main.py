@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from composer.cli.terminal import prepare_streams, reader_left
+from composer.cli.terminal import emit, prepare_streams, reader_left, tell
 from composer.errors import BadLora, ComposeError, ExitStatus, InvalidInput
 from composer.text import visible
 from composer.version import __version__
@@ -185,7 +185,7 @@ def _failed(error: Exception, command: str, *, writes: bool) -> int:
 def _misused(error: click.ClickException) -> int:
     """click's own usage errors; a list of choices takes several lines, which become one."""
     words = " ".join(visible(line.strip()) for line in error.format_message().splitlines())
-    click.echo(f"compose: {words}", err=True)
+    tell(f"compose: {words}", err=True)
     context = getattr(error, "ctx", None)
     click.echo(f"try: {context.command_path if context else 'compose'} --help", err=True)
     return ExitStatus.USAGE
@@ -195,12 +195,13 @@ def _expected(error: ComposeError, command: str) -> int:
     if isinstance(error, InvalidInput) and error.problems:
         from composer.output import problems
 
-        click.echo(problems.text(error.problems, files=error.files), err=True, nl=False)
+        text = partial(problems.text, error.problems, files=error.files)
+        emit(lambda color: text(color=color), err=True)
         return error.exit_status
     each = error.errors if isinstance(error, BadLora) else ()
     for one in (*each, error):
         hint = f"\n  {visible(one.hint)}" if one.hint and not (each and one is error) else ""
-        click.echo(f"compose: {visible(one.message)}{hint}", err=True)
+        tell(f"compose: {visible(one.message)}{hint}", err=True)
     if error.exit_status == ExitStatus.USAGE:
         click.echo(f"try: compose {command} --help".replace("  ", " "), err=True)
     return error.exit_status
@@ -208,8 +209,8 @@ def _expected(error: ComposeError, command: str) -> int:
 
 def _unread() -> int:
     """A command that writes did its work, but nobody read all it printed."""
-    click.echo("compose: the output was closed before its end", err=True)
-    click.echo("  what was done is recorded; compose status shows the state", err=True)
+    tell("compose: the output was closed before its end", err=True)
+    tell("  what was done is recorded; compose status shows the state", err=True)
     return ExitStatus.FAILED
 
 
@@ -219,8 +220,8 @@ def _no_access(error: OSError, *, writes: bool) -> int:
     place = "the current folder" if gone else visible(str(error.filename or ""))
     step = "go to a folder that exists" if gone else _STEPS.get(error.errno or 0, "fix this")
     recorded = "what was done so far is recorded; " * writes
-    click.echo(f"compose: {place and f'{place}: '}{error.strerror or error}", err=True)
-    click.echo(f"  {recorded}{step}, then run the command again", err=True)
+    tell(f"compose: {place and f'{place}: '}{error.strerror or error}", err=True)
+    tell(f"  {recorded}{step}, then run the command again", err=True)
     return ExitStatus.FAILED
 
 

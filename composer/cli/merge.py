@@ -17,7 +17,7 @@ from composer.cli.arguments import (
 )
 from composer.cli.output_files import check_report, write_copy
 from composer.cli.signals import terminable
-from composer.cli.terminal import Meter
+from composer.cli.terminal import Meter, emit
 from composer.errors import UsageError
 from composer.files.delivery import SLASHES, check_names_folder
 from composer.lora.hashing import Hashing
@@ -135,7 +135,7 @@ def merge_command(
         )
     if json_into:
         write_copy(json_into, render.as_json(merged))
-    click.echo(render.text(merged), nl=False)
+    emit(lambda color: render.text(merged))
     return 0
 
 

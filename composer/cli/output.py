@@ -9,14 +9,13 @@ import click
 from composer.cli import options as opt
 from composer.cli.project import chosen_key, open_project
 from composer.cli.selection import output_option
+from composer.cli.terminal import emit
 from composer.errors import ExitStatus, UsageError
 from composer.lock import plain_content
-from composer.output.style import aligned, dumped
-from composer.text import visible
+from composer.output import results
+from composer.output.style import dumped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from composer.cli.options import TargetOptions
 
 
@@ -49,7 +48,10 @@ def output_command(
         if usage:
             raise UsageError("--usage needs a recipe", hint="compose output lists their names")
         ids = dict(sorted(project.outputs(key).items()))
-        click.echo(dumped(ids) if output_format == "json" else _table(ids), nl=False)
+        if output_format == "json":
+            click.echo(dumped(ids), nl=False)
+        else:
+            emit(lambda color: results.outputs(ids, color=color))
         return ExitStatus.DONE
     entry = project.output(key, recipe)
     text = project.usage(key, recipe, usage) if usage else f"{entry.composition}\n"
@@ -61,9 +63,3 @@ def output_command(
     else:
         click.echo(text, nl=False)
     return ExitStatus.DONE
-
-
-def _table(ids: Mapping[str, str]) -> str:
-    return "".join(
-        f"{line}\n" for line in aligned([[id, visible(name)] for name, id in ids.items()])
-    )

@@ -7,9 +7,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import click
-
 from composer.cli.selection import refuse_nothing
+from composer.cli.terminal import tell
 from composer.files.state import VARIABLE
 from composer.lock import read_lock
 from composer.project import Project, sources
@@ -48,7 +47,7 @@ def open_project(
         state_dir=os.environ.get(VARIABLE),
     )
     if os.path.lexists(project.root / ".compose"):
-        click.echo("note: .compose/ is ignored: compose keeps its state elsewhere", err=True)
+        tell("note: .compose/ is ignored: compose keeps its state elsewhere", err=True)
     if check and selection.names_files:
         refuse_nothing(project, project.files)
     assert not check or project.recipes is not None  # so that a problem in a file comes first
@@ -81,7 +80,7 @@ def open_target(
 
 
 def _say(choice: Choice) -> None:
-    click.echo(f"Target: {visible(choice.key)} ({choice.reason})\n", err=True)
+    tell(f"Target: {visible(choice.key)} ({choice.reason})\n", err=True)
 
 
 def chosen_key(project: Project, options: TargetOptions) -> str:
@@ -93,7 +92,7 @@ def offline_target(project: Project, options: TargetOptions) -> str:
     """The same where no target is asked at all; said on stderr. Raises `UsageError`."""
     keys, defaults = project.lockfile.targets, project.target_defaults
     key, reason = offline_choice(options, keys, os.environ, defaults)
-    click.echo(f"Target: {visible(key)} ({reason}), not asked: --offline", err=True)
+    tell(f"Target: {visible(key)} ({reason}), not asked: --offline", err=True)
     return key
 
 

@@ -8,6 +8,7 @@ import click
 
 from composer.cli import options as opt
 from composer.cli.project import LOCAL, chosen_key, open_local, open_project
+from composer.cli.terminal import tell
 from composer.errors import UsageError, gravest
 from composer.output.style import aligned
 from composer.text import visible
@@ -53,5 +54,5 @@ def pull_command(
         )
     with open_local(project, target_options, run_jobs=False, dry_run=dry_run) as target:
         pulled = project.pull(target, out, *recipes, force=force, dry_run=dry_run)
-    click.echo("\n".join(aligned([[one.state, visible(one.name), one.note] for one in pulled])))
+    tell("\n".join(aligned([[one.state, visible(one.name), one.note] for one in pulled])))
     return gravest(one.exit_status for one in pulled)

@@ -11,11 +11,12 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from composer.output.style import bar, painted
+from composer.output.style import bar, painted, wrapped
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -110,10 +111,29 @@ def is_live(stream: TextIO) -> bool:
     return stream.isatty() and env.get("TERM") != "dumb" and not env.get("CI")
 
 
+def columns(stream: TextIO | None) -> int | None:
+    """How wide the terminal under a stream is, COLUMNS before what it says; None if it is none."""
+    if stream is None or not stream.isatty():
+        return None
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    with suppress(OSError, ValueError):  # a console that does not tell, or no file
+        return os.get_terminal_size(stream.fileno()).columns or None
+    return None
+
+
 def emit(render: Callable[[bool], str], *, err: bool = False) -> None:
-    """Print what `render` gives, told whether to use colours on that stream."""
-    color = colours(sys.stderr if err else sys.stdout)
-    click.echo(render(color), err=err, nl=False, color=color)
+    """Print what `render` gives, told whether to use colours; on a terminal, in its width."""
+    stream = sys.stderr if err else sys.stdout
+    color, wide = colours(stream), columns(stream)
+    text = render(color)
+    click.echo(wrapped(text, wide) if wide else text, err=err, nl=False, color=color)
+
+
+def tell(text: str, *, err: bool = False) -> None:
+    """Print lines without colours; on a terminal, in its width."""
+    emit(lambda color: f"{text}\n", err=err)
 
 
 class _Display:

@@ -13,7 +13,7 @@ from composer.cli.selection import (
     output_option,
     refuse_nothing,
 )
-from composer.cli.terminal import emit
+from composer.cli.terminal import emit, tell
 from composer.errors import ExitStatus, InvalidInput
 from composer.output import problems
 from composer.project import Project
@@ -55,9 +55,9 @@ def validate_command(selection: Selection, library: Path | str | None, output_fo
         raise
     refuse_nothing(project, files if selection.since is None else project.files)
     if selection.since is not None and project.left_out.recipes:
-        click.echo(visible(project.left_out.words), err=True)
+        tell(visible(project.left_out.words), err=True)
     for note in names.notes:
-        click.echo(f"note: {note}", err=True)
+        tell(f"note: {note}", err=True)
     if output_format == "text":
         emit(lambda color: problems.text(listed, files=len(files), color=color))
     else:

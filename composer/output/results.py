@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from composer.errors import NOTE, OK, SKIPPED, WRONG
+from composer.model import TRAINED, UNTRAINED
 from composer.output.style import aligned, dumped, painted
 from composer.planner import Verb
 from composer.text import LOCK_NAME, counted, listed, visible
@@ -121,6 +122,7 @@ def report_json(report: Report) -> str:
 
 # --- status ------------------------------------------------------------------------------
 
+_SYNCED = "in sync"
 _IN_SYNC = (Verb.KEEP, Verb.WAIT, Verb.MOVE, Verb.LEAVE)
 
 
@@ -133,7 +135,7 @@ def status_rows(plan: Plan) -> list[dict[str, str]]:
         if model and model.progress is not None and not model.trained:
             state += f" {model.progress:.0%}"
         in_sync = action.shown in _IN_SYNC
-        sync = "in sync" if in_sync and action.verb is not Verb.LEAVE else action.explanation.reason
+        sync = _SYNCED if in_sync and action.verb is not Verb.LEAVE else action.explanation.reason
         rows.append({"recipe": action.path, "name": action.name, "sync": sync, "state": state})
     return rows
 
@@ -141,14 +143,26 @@ def status_rows(plan: Plan) -> list[dict[str, str]]:
 def status(plan: Plan, *, footer: Sequence[str] = (), color: bool = False) -> str:
     """Two columns that matter: in sync (recipe, lock, target) or not, and the model's state."""
     rows = status_rows(plan)
-    cells = [[visible(row[key]) for key in ("name", "recipe", "state", "sync")] for row in rows]
+    cells = [_status_cells(row, color=color) for row in rows]
     lines = aligned([["NAME", "RECIPE", "MODEL", "SYNC"], *cells])
     lines[0] = painted(lines[0], "dim", color=color)
-    in_sync = sum(row["sync"] == "in sync" for row in rows)
+    in_sync = sum(row["sync"] == _SYNCED for row in rows)
     recipes = sum(action.recipe is not None for action in plan.actions)
     others = f" Without a recipe: {len(rows) - recipes}." if len(rows) > recipes else ""
     count = f"{counted(recipes, 'recipe')}: {in_sync} in sync.{others}"
     return "\n".join([*lines, "", count, *_earlier(plan), *footer]) + "\n"
+
+
+def _status_cells(row: Mapping[str, str], *, color: bool) -> list[str]:
+    name, recipe, state, sync = (visible(row[key]) for key in ("name", "recipe", "state", "sync"))
+    differs = "green" if sync == _SYNCED else "yellow"
+    return [name, recipe, _state_painted(state, color=color), painted(sync, differs, color=color)]
+
+
+def _state_painted(state: str, *, color: bool) -> str:
+    """A model's state: green once trained, red if its training failed, else yellow."""
+    colour = "green" if state == TRAINED else "red" if state in UNTRAINED else "yellow"
+    return painted(state, colour, color=color)
 
 
 def _earlier(plan: Plan) -> list[str]:
@@ -190,16 +204,19 @@ def status_json(plan: Plan) -> str:
 def models(listed: Sequence[Model], *, rejected: Mapping[str, str], color: bool = False) -> str:
     """A line for each model; below, what is in the library but can't be used, and why."""
     with_files = any(model.files for model in listed)
-    rows = [
-        [model.id, model.type, model.status, model.name, ", ".join(model.files)] for model in listed
-    ]
     head = ["ID", "TYPE", "STATUS", "NAME", *(["FILE"] if with_files else [])]
-    lines = aligned([head, *([*map(visible, row)] for row in rows)])
+    lines = aligned([head, *(_model_cells(model, color=color) for model in listed)])
     lines[0] = painted(lines[0], "dim", color=color)
     # A file may be rejected under two names.
     reasons = dict.fromkeys(reason for _, reason in sorted(rejected.items()))
-    refused = [f"not usable: {visible(reason)}" for reason in reasons]
+    refused = [painted(f"not usable: {visible(one)}", "red", color=color) for one in reasons]
     return "\n".join([*lines, *refused, "", f"{counted(len(listed), 'model')}."]) + "\n"
+
+
+def _model_cells(model: Model, *, color: bool) -> list[str]:
+    state = _state_painted(visible(model.status), color=color)
+    name, files = visible(model.name), visible(", ".join(model.files))
+    return [visible(model.id), visible(model.type), state, name, files]
 
 
 def models_json(listed: Sequence[Model], *, rejected: Mapping[str, str]) -> str:
@@ -222,6 +239,14 @@ def _plain_files(model: Model) -> dict[str, object]:
     """Its file in the library, and others with the same bytes; nothing of other models."""
     return {"file": model.files[0], "duplicates": [*model.files[1:]]} if model.files else {}
 
+
+def outputs(ids: Mapping[str, str], *, color: bool = False) -> str:
+    """Each recipe's model id and its name."""
+    rows = [[painted(id, "cyan", color=color), visible(name)] for name, id in ids.items()]
+    return "".join(f"{line}\n" for line in aligned(rows))
+
+
+# --- doctor ------------------------------------------------------------------------------
 
 _SIGNS = {OK: "=", NOTE: "~", WRONG: "!", SKIPPED: " "}
 _CHECK_COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red", SKIPPED: "dim"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ from support.cli import compose
 from support.fake_target import FakeTarget, lora
 from support.sizes import size
 
-from composer.cli.terminal import MANY, Progress
+from composer.cli.terminal import MANY, Progress, columns, tell
 from composer.errors import TargetError
 from composer.output.style import width
 from composer.planner import Action, Explanation, Step, Verb
@@ -109,6 +110,53 @@ def test_notes_on_many_are_few_lines(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ran = compose("apply", at=tmp_path)
     notes = [line for line in ran.err.splitlines() if line.startswith("note: ")]
     assert len(notes) == 11 and notes[-1] == f"note: {COUNT - 10:,} more notes on recipes"
+
+
+# --- what commands print -----------------------------------------------------------------
+
+
+def test_text_is_wrapped_on_a_terminal_and_left_alone_in_a_pipe(
+    screen: pytest.MonkeyPatch,
+) -> None:
+    words = "note: " + "word " * 30
+    screen.setenv("COLUMNS", "40")
+    for err, name in ((False, "stdout"), (True, "stderr")):
+        screen.setattr(sys, name, terminal := Terminal())
+        tell(words, err=err)
+        lines = terminal.getvalue().splitlines()
+        assert len(lines) == 5 and max(map(len, lines)) <= 40
+        assert all(line.startswith("  word") for line in lines[1:])
+        screen.setattr(sys, name, pipe := io.StringIO())
+        tell(words, err=err)
+        assert pipe.getvalue() == f"{words}\n"
+
+
+@pytest.mark.skipif(not POSIX, reason="pseudo-terminals are POSIX")
+@pytest.mark.parametrize(("said", "expected"), [(60, 60), (0, None)])
+def test_the_width_is_that_of_the_terminal_unless_columns_says_another(
+    monkeypatch: pytest.MonkeyPatch, said: int, expected: int | None
+) -> None:
+    import pty  # Windows has none
+    import termios
+
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, said))  # type: ignore[attr-defined, unused-ignore]
+    with os.fdopen(theirs, "w") as terminal:
+        for given in ("", "0", "wide"):
+            monkeypatch.setenv("COLUMNS", given)
+            assert columns(terminal) == expected
+        monkeypatch.setenv("COLUMNS", "33")
+        assert columns(terminal) == 33
+    os.close(ours)
+    assert columns(None) is None
+
+
+def test_json_is_never_wrapped(tmp_path: Path, screen: pytest.MonkeyPatch) -> None:
+    fake(screen)
+    project(tmp_path, 2, wide=True)
+    screen.setattr("composer.cli.terminal.columns", lambda stream: 30)
+    shown = compose("apply", "--dry-run", "-o", "json", at=tmp_path).out
+    assert json.loads(shown[shown.index("{") :])["hasChanges"]
 
 
 # --- on a terminal -----------------------------------------------------------------------

@@ -80,7 +80,8 @@ def test_the_documents_are_as_committed(file: str) -> None:
 
 
 def test_no_document_is_left_over() -> None:
-    assert {path.name for path in GOLDEN.iterdir()} == set(documents())
+    files = (path for path in GOLDEN.rglob("*") if path.is_file())
+    assert {path.relative_to(GOLDEN).as_posix() for path in files} == set(documents())
 
 
 @pytest.mark.parametrize("name", CASES)
