@@ -90,7 +90,7 @@ def _is_right(value: object, types: tuple[str, ...]) -> bool:
     return True
 
 
-_WORDS = frozenset({"title", "description", "$comment", "default"})
+_WORDS = frozenset({"title", "description", "$comment", "default", "examples"})
 
 
 def _rules(schema: Any, *, names: bool = False) -> Any:
@@ -186,8 +186,13 @@ def _key_hint(key: str, valid_keys: list[str], path: KeyPath) -> str:
 
 def _missing_keys(finding: Finding) -> Iterator[Sentence]:
     """The required keys that are missing, except those that are only misspelt."""
-    for key in finding.wanted:
-        if key not in finding.node.keys and key not in _misspelt(finding):
+    misspelt = _misspelt(finding)
+    for key in (key for key in finding.wanted if key not in finding.node.keys):
+        if key == "name" and finding.path[:1] == ("concepts",):
+            if not {"name", "modelId"} & misspelt:
+                message = "names no LoRA"
+                yield finding.node.place, "E108", message, "add the LoRA's name or its modelId"
+        elif key not in misspelt:
             yield finding.node.place, "E102", f"{key} is missing", _ADD[key]
 
 
@@ -199,20 +204,19 @@ _ADD = {
 
 
 def _misspelt(finding: Finding) -> set[str | None]:
-    valid_keys = finding.schema["properties"]
-    return {did_you_mean(key, valid_keys) for key in finding.node.keys if key not in valid_keys}
+    """Valid keys of the mapping that unknown ones in it are near to."""
+    valid = _schema() if not finding.path else _schema()["definitions"]["concept"]
+    unknown = (key for key in finding.node.keys if key not in valid["properties"])
+    return {did_you_mean(key, list(valid["properties"])) for key in unknown}
 
 
-def _name_or_id(finding: Finding) -> Iterator[Sentence]:
-    """The one `oneOf` of the schema: a concept has `name` or `modelId`."""
-    node, both = finding.node, {"name", "modelId"}
-    if not isinstance(node.value, dict):
-        return  # its type is another finding
-    if both <= node.value.keys():
-        message = "names its LoRA twice, by name and by modelId"
-        yield node.keys["modelId"], "E108", message, "keep either name or modelId"
-    elif not both & _misspelt(finding):
-        yield node.place, "E108", "names no LoRA", "add the LoRA's name or its modelId"
+def _named_twice(finding: Finding) -> Iterator[Sentence]:
+    """The `not` of a concept with a `modelId`; that of a tag is a rule of its own."""
+    if finding.path[:1] != ("concepts",):
+        yield from _own_rule(finding)
+        return
+    message = "names its LoRA twice, by name and by modelId"
+    yield finding.node.keys["modelId"], "E108", message, "keep either name or modelId"
 
 
 # --- values ------------------------------------------------------------------------------
@@ -342,7 +346,6 @@ def _own_rule(finding: Finding) -> Iterator[Sentence]:
 SENTENCES: Mapping[str, Sentences] = {
     "additionalProperties": _unknown_keys,
     "required": _missing_keys,
-    "oneOf": _name_or_id,
     "type": _wrong_type,
     "minimum": _out_of_range,
     "maximum": _out_of_range,
@@ -353,5 +356,5 @@ SENTENCES: Mapping[str, Sentences] = {
     "enum": _not_allowed,
     "const": _not_allowed,
     "pattern": _own_rule,
-    "not": _own_rule,
+    "not": _named_twice,
 }

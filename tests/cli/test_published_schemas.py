@@ -33,6 +33,7 @@ def test_each_describes_every_field_and_admits_no_other(name: str) -> None:
     jsonschema.Draft7Validator.check_schema(whole)
     for rule in ("if", "then", "else"):  # on fields that are described above
         whole.pop(rule, None)
+        whole.get("definitions", {}).get("concept", {}).pop(rule, None)
     objects = [part for part in parts(whole) if "properties" in part and "type" in part]
     assert objects
     for part in objects:
