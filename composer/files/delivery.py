@@ -231,7 +231,7 @@ def deliver(
     copy is made. Raises as `check_output`, `TargetError` if a copy doesn't fit on the disk, and
     `OSError`.
     """
-    if _same(source, out):
+    if same_bytes(source, out):
         return UNCHANGED
     if dry_run and not out.parent.exists():
         return "dry run"
@@ -247,7 +247,7 @@ def deliver(
         return copy(source, temporary)
 
 
-def _same(one: Path, two: Path) -> bool:
+def same_bytes(one: Path, two: Path) -> bool:
     """Whether the two paths are one file, or two with the same bytes."""
     if not two.is_file():
         return False

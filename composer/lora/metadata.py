@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from composer.lora import families
 from composer.lora.errors import LoraFormatError
 from composer.lora.inspection import Ingredient
-from composer.lora.naming import plain
+from composer.lora.naming import CONCEPTS, plain
 from composer.lora.untrusted_json import strict_json
 from composer.text import shorten
 from composer.version import __version__
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 SPEC = "1.0.0"  # of the Model Spec that the keys below follow (Stability-AI/ModelSpec)
 
-# What a composed file is made of, and the share of each group of layers that a reduction kept.
-CONCEPTS, KEPT = "compose.concepts", "compose.kept"
+# In a composed file: the share of each group of layers that a reduction kept.
+KEPT = "compose.kept"
 SKIPPED = "compose.text_encoder"  # says that a LoRA's parts for text encoders were left out
 PHRASES = ("modelspec.trigger_phrase", "trigger_phrase", "trigger_word")  # the first that is there
 PHRASE_LIMIT, PHRASES_LIMIT, TITLE_LIMIT = 256, 2048, 256  # characters

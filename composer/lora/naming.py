@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MAX_NAME = 256  # characters of a LoRA's name
 # What PEFT and diffusers call every file that they save: the folder has the name.
 GENERIC_NAMES = frozenset({"adapter_model", "pytorch_lora_weights"})
+# In the metadata of a file that compose made: what it is made of.
+CONCEPTS = "compose.concepts"
 _TITLES = ("modelspec.title", "ss_output_name")
 
 
@@ -27,7 +29,12 @@ def plain(text: str, limit: int) -> str:
 
 
 def title_of(metadata: Mapping[str, str]) -> str | None:
-    """The name that the trainer gave it. sd-scripts writes a missing output name as "None"."""
+    """The name that the trainer gave it. sd-scripts writes a missing output name as "None".
+
+    What compose made has an id as its title, which tells nobody anything: it has none here.
+    """
+    if CONCEPTS in metadata:
+        return None
     titles = (metadata.get(key, "").strip() for key in _TITLES)
     return next((title for title in titles if title not in ("", "None")), None)
 

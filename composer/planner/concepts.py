@@ -179,8 +179,8 @@ def _unknown(name: str, lora_type: str, observed: Observed, models: Sequence[Mod
     loras = [
         model for id in observed.own if (model := observed.get(id)) and model.type == lora_type
     ]
-    unusable = _unusable(name, observed.rejected)
     where, next_step = _where(loras, observed), _near(name, loras)
+    unusable = _unusable(name, observed.rejected, has_near=next_step.endswith("?"))
     if not loras and observed.library and not unusable and not observed.library.earlier:
         next_step = "; put LoRA files there, or name their folder: --library DIR"
     return f"no LoRA is named {name} {where}{next_step}{unusable}"
@@ -223,11 +223,15 @@ def _near(name: str, loras: Sequence[Model]) -> str:
     return f"; did you mean {near}{f' ({file[0]})' if file else ''}?"
 
 
-def _unusable(name: str, rejected: Mapping[str, str]) -> str:
-    """The files that can't be used, as the title in one of them may be the name; the likeliest."""
-    if not rejected:
-        return ""
+def _unusable(name: str, rejected: Mapping[str, str], *, has_near: bool) -> str:
+    """The files that can't be used, as the title in one of them may be the name; the likeliest.
+
+    None of them where a usable LoRA has a name like it, and they don't.
+    """
     names = sorted(rejected)
-    reason = rejected[did_you_mean(name, names) or names[0]]
+    near = did_you_mean(name, names)
+    if not rejected or (has_near and not near):
+        return ""
+    reason = rejected[near or names[0]]
     one = ", one of them" if len(names) > 1 else ""
     return f"; {counted(len(names), 'LoRA file')} can't be used{one}: {reason}"

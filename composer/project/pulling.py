@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,11 @@ from composer.files.delivery import (
     check_names_folder,
     check_output_link,
     deliver,
+    same_bytes,
     unwritable,
 )
+from composer.lora.naming import CONCEPTS
+from composer.lora.opening import read_metadata
 from composer.model import DELETED
 from composer.planner import match_entries
 from composer.project.sources import find_path
@@ -135,9 +139,10 @@ def _pulled(target: KeepsResults, one: _Delivery, *, force: bool, dry_run: bool)
         source = _result(target, one.entry)
         if source is None:
             return Pulled("training", one.name, "compose apply waits for it", ExitStatus.TRAINING)
-        if target.holds(one.out):
+        is_earlier = _is_result_of(target, one)
+        if not is_earlier and target.holds(one.out) and not _is_composed(one.out):
             raise UsageError(f"{out} is a LoRA of the library", hint="name another file with -o")
-        how = deliver(source, one.out, force=force, dry_run=dry_run)
+        how = deliver(source, one.out, force=force or is_earlier, dry_run=dry_run)
     except ComposeError as error:
         status = error.exit_status if isinstance(error, Refused) else ExitStatus.FAILED
         return Pulled("not pulled", one.name, visible(str(error)), status)
@@ -147,6 +152,26 @@ def _pulled(target: KeepsResults, one: _Delivery, *, force: bool, dry_run: bool)
         )
     newer = "; a newer one is on its way" if one.entry and one.entry.next else ""
     return Pulled("kept" if how == UNCHANGED else "pulled", one.name, f"{out} ({how}{newer})")
+
+
+def _is_result_of(target: KeepsResults, one: _Delivery) -> bool:
+    """Whether the file to write is there, as a result of this recipe, which the target keeps.
+
+    Nothing is lost with it: the folder may be the library itself, as ComfyUI's is.
+    """
+    for id in one.entry.ids if one.entry else ():
+        with suppress(ComposeError):
+            if same_bytes(target.result(id), one.out):
+                return True
+    return False
+
+
+def _is_composed(file: Path) -> bool:
+    """Whether compose made this LoRA, by what the file says."""
+    try:
+        return CONCEPTS in read_metadata(file)
+    except ComposeError:
+        return False
 
 
 def _result(target: KeepsResults, entry: Entry | None) -> Path | None:

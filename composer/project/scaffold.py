@@ -92,7 +92,7 @@ class Scaffold:
         if find_git(self._root) is None:
             return SetupStep(name, LEFT, "git is not installed")
         if not (self._root / ".git").exists():
-            return SetupStep(name, LEFT, "no git repository: run git init, then compose init again")
+            return SetupStep(name, LEFT, "if you use git: run git init, then compose init again")
         if git(self._root, "config", "--get", "merge.compose.driver").stdout.strip():
             return SetupStep(name, KEPT)
         if self._dry_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -154,6 +155,34 @@ def test_a_lora_of_the_library_is_never_replaced(project: Path) -> None:
     ran = pull(project, ROGUE, "-o", out, "--force")
     assert (ran.status, f"{out} is a LoRA of the library" in ran.out) == (1, True), ran.out
     assert snapshot(project) == before
+
+
+def _set_scale(project: Path, scale: str) -> None:
+    text = (project / ROGUE).read_text(encoding="utf-8")
+    changed = re.sub(r"(name: Pixel Dust\n +scale: )\S+", rf"\g<1>{scale}", text)
+    (project / ROGUE).write_text(changed, encoding="utf-8")
+
+
+def test_the_librarys_own_folder_takes_every_new_result(project: Path) -> None:
+    """As ComfyUI's folder of LoRAs does: what is replaced is a result of the same recipe."""
+    out = project / "recipes/loras/pixel-rogue.safetensors"
+    for scale, states in (("0.6", "pulled kept"), ("0.7", "pulled kept"), ("0.6", "pulled kept")):
+        _set_scale(project, scale)
+        assert compose("apply", at=project).status == 0
+        told = [pull(project, ROGUE, "-o", "recipes/loras").out.split()[0] for _ in "ab"]
+        assert told == states.split()
+        assert out.read_bytes() == result(project, ROGUE).read_bytes()
+    models = compose("models", "recipes/loras", at=project).out
+    assert " pixel-rogue " in models  # not the id of the result, which is its title
+
+
+def test_a_result_of_another_recipe_in_the_library_needs_force(project: Path) -> None:
+    out = project / "recipes/loras/rogue.safetensors"
+    copy(result(project, KNIGHT), out)
+    ran = pull(project, ROGUE, "-o", str(out))
+    assert (ran.status, "already exists (--force replaces it)" in ran.out) == (3, True), ran.out
+    assert pull(project, ROGUE, "-o", str(out), "--force").out.startswith("pulled")
+    assert out.read_bytes() == result(project, ROGUE).read_bytes()
 
 
 def test_a_dry_run_writes_nothing(project: Path) -> None:

@@ -85,6 +85,7 @@ def test_the_copy_to_keep_is_the_plainest() -> None:
         ({"ss_output_name": "None"}, None),
         ({"modelspec.title": " ", "ss_output_name": " ink "}, "ink"),
         ({"modelspec.title": "Ink", "ss_output_name": "ink"}, "Ink"),
+        ({"modelspec.title": "model_a", "compose.concepts": "[]"}, None),
     ],
 )
 def test_titles(metadata: dict[str, str], title: str | None) -> None:
