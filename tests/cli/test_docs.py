@@ -5,77 +5,42 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
-from support.cli import REPO, samples
+from support.cli import REPO
 from support.make_docs import PAGES, fields
+from support.shown import Reader, place_for, steps, with_program
 
 from composer import errors
 from composer.cli.main import COMMANDS
 from composer.files.schemas import schema
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 DOCS = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Commands that a test can't run where it is: CI runs these very lines in a fresh environment.
 INSTALLING = ("pip install '.[local]' && compose apply", "pip install '.[test]' && pytest")
 
 
-def steps(page: Path) -> list[tuple[str, str]]:
-    """Each `$ command` of the page's console blocks, with the output that stands below it."""
-    blocks = "".join(BLOCK.findall(page.read_text(encoding="utf-8")))
-    parts = re.split(r"^\$ (.*)\n", blocks, flags=re.MULTILINE)[1:]
-    return list(zip(parts[::2], parts[1::2], strict=True))
-
-
-def as_pattern(expected: str) -> str:
-    """A line `...` stands for any lines, `...` within a line for anything in it."""
-    any_lines, anything = "(?:.*\n)*", r"[^\n]*"
-    lines = [
-        any_lines if line == "...\n" else anything.join(map(re.escape, line.split("...")))
-        for line in expected.splitlines(keepends=True)
-    ]
-    return "".join(lines)
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> dict[str, str]:
-    """An environment in which `compose` is this one."""
-    tool = tmp_path / "bin" / "compose"
-    tool.parent.mkdir()
-    tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m composer "$@"\n', encoding="utf-8")
-    tool.chmod(0o755)
-    path = os.pathsep.join([str(tool.parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "100"}
-
-
 @pytest.mark.skipif(os.name == "nt", reason="the docs show a POSIX shell")
-@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.relative_to(REPO).as_posix())
 def test_what_a_page_shows_is_what_happens(
-    page: Path, shell: dict[str, str], tmp_path: Path
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = samples(tmp_path / "project")
-    (project / "compose.lock").write_bytes((REPO / "compose.lock").read_bytes())
-    for command, expected in steps(page):
-        ran = subprocess.run(
-            ["bash", "-c", command],
-            cwd=project,
-            env=shell,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert re.fullmatch(as_pattern(expected), ran.stdout), f"$ {command}\n{ran.stdout}"
+    path = with_program(tmp_path / "bin", sys.executable, "-m", "composer")
+    for name, value in (
+        ("PATH", path),
+        ("PYTHONPATH", os.pathsep.join(sys.path)),
+        ("COLUMNS", "100"),
+    ):
+        monkeypatch.setenv(name, value)
+    home = Path(os.environ["HOME"])
+    reader = Reader(place_for(page, home if page.name.startswith("tutorial") else tmp_path))
+    assert reader.play(page.read_text(encoding="utf-8")) == []
 
 
 def test_the_readme_shows_its_commands() -> None:
-    assert len(steps(REPO / "README.md")) >= 8
+    assert len(steps((REPO / "README.md").read_text(encoding="utf-8"))) >= 8
 
 
 @pytest.mark.parametrize("path", PAGES)
