@@ -30,7 +30,7 @@ from composer.planner import plan as build_plan
 from composer.project.options import DEFAULT_PARALLELISM, check_approved
 from composer.project.planning import ReviewedPlan, without_unfit
 from composer.project.sources import find_path
-from composer.targets.base import KeepsResults, observe
+from composer.targets.base import KeepsResults, LimitsConnections, observe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -87,11 +87,17 @@ def _settings(target: Target, options: ApplyOptions, *, is_approved: bool) -> Se
         grace=target.grace if options.grace is None else options.grace,
         poll_interval=options.poll_interval or target.poll_interval,
         timeout=options.timeout,
-        parallelism=options.parallelism or DEFAULT_PARALLELISM,
+        parallelism=_threads(target, options.parallelism or DEFAULT_PARALLELISM),
         no_wait=options.no_wait,
         max_cost=options.max_cost,
         approved=is_approved or options.expect is not None,
     )
+
+
+def _threads(target: Target, at_once: int) -> int:
+    """More threads than connections: some write to the journal while others use those."""
+    waits = isinstance(target, LimitsConnections) and 1 < at_once <= target.connections
+    return 2 * at_once if waits else at_once
 
 
 # --- destroy, prune and forget -----------------------------------------------------------

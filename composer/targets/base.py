@@ -153,6 +153,13 @@ class KeepsResults(Protocol):
 
 
 @runtime_checkable
+class LimitsConnections(Protocol):
+    """A target that lets no more requests than this be under way; other threads wait."""
+
+    connections: int
+
+
+@runtime_checkable
 class LooksIntoLoras(Protocol):
     """A target that can look into its LoRA files, as the local one can."""
 

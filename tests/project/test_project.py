@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from support.cli import REPO, edit, samples
-from support.fake_target import FakeTarget
+from support.fake_target import FakeTarget, lora
 
 import composer
 from composer import (
@@ -285,3 +287,32 @@ def test_import_and_pull(root: Path, target: Engine, tmp_path: Path) -> None:
         (pulled,) = Project(root).pull(target, str(tmp_path / "rogue.safetensors"), "Pixel Rogue")
         assert (pulled.state, pulled.exit_status) == ("pulled", 0)
         assert (tmp_path / "rogue.safetensors").stat().st_size > 0
+
+
+@pytest.mark.parametrize(("connections", "at_once"), [(None, 3), (3, 6), (2, 3)])
+def test_a_target_with_connections_gets_more_threads_than_those(
+    connections: int | None, at_once: int, tmp_path: Path
+) -> None:
+    """So that some can write to the journal while others use the connections."""
+    target = FakeTarget(polls=0)
+    target.put(lora("lora_ink", "Ink"))
+    if connections is not None:
+        vars(target)["connections"] = connections
+    inside: set[int] = set()
+    most = [0]
+
+    def watch(verb: str, when: str) -> None:
+        if verb == "create" and when == "before":
+            inside.add(threading.get_ident())
+            time.sleep(0.05)
+            most[0] = max(most[0], len(inside))
+            inside.discard(threading.get_ident())
+
+    target.watch = watch
+    for n in range(9):
+        text = f"name: N{n}\nconcepts: [{{name: Ink, scale: 0.{n + 1}}}]\n"
+        (tmp_path / "recipes").mkdir(exist_ok=True)
+        (tmp_path / f"recipes/{n}.yaml").write_text(text, encoding="utf-8")
+    report = Project(tmp_path).apply(target, options=ApplyOptions(parallelism=3))
+    assert (report.exit_status, len(target.made)) == (0, 9)
+    assert 1 < most[0] <= at_once and (most[0] > 3) is (at_once > 3)

@@ -68,7 +68,9 @@ class Scenario(Closing):
         self.grace = grace if grace is not None else _GRACE_LOOPBACK if place.loopback else _GRACE
         default_poll = _POLL_LOOPBACK if place.loopback else _POLL
         self.poll_interval = default_poll if poll_interval is None else poll_interval
-        self._client = Client(place, auth, options or SessionOptions())
+        options = options or SessionOptions()
+        self.connections = options.connections
+        self._client = Client(place, auth, options)
         self._catalogue = Catalogue(self._client)
         self._made: dict[str, float] = {}  # ids of our own POSTs, and when by the pace's clock
         self._reasons: dict[str, str | None] = {}  # why a job failed
