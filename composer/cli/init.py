@@ -93,7 +93,7 @@ def _library(options: TargetOptions, source: str | None) -> Path | None:
     if options.library is not None and source:
         raise UsageError("--library can't be used with --from", hint="leave out one of the two")
     if source:
-        return comfyui.lora_folder(os.environ, home_directory())
+        return comfyui.lora_folder(os.environ, home_directory(), otherwise="use --library DIR")
     library = options.library
     if isinstance(library, str):
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,7 @@ from composer.cli.project import LOCAL, chosen_key, open_local, open_project
 from composer.cli.terminal import tell
 from composer.errors import UsageError, gravest
 from composer.output.style import aligned
+from composer.project.pulling import COMFYUI
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -22,15 +24,25 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--out",
-    required=True,
     metavar="FILE|DIR",
     help="A .safetensors file, or a folder. End the path with / to create the folder.",
+)
+@click.option(
+    "--to",
+    "program",
+    type=click.Choice([COMFYUI]),
+    help="Write to the folder models/loras of ComfyUI instead [env: COMFYUI_PATH].",
 )
 @click.option("--force", is_flag=True, help="Replace files whose contents differ.")
 @opt.target_options
 @opt.dry_running
 def pull_command(
-    recipes: tuple[str, ...], out: str, force: bool, target_options: TargetOptions, dry_run: bool
+    recipes: tuple[str, ...],
+    out: str | None,
+    program: str | None,
+    force: bool,
+    target_options: TargetOptions,
+    dry_run: bool,
 ) -> int:
     """Write the trained results of recipes to files.
 
@@ -42,9 +54,17 @@ def pull_command(
     RECIPE is a recipe's path or the name of its model. The default is all recipes. In a folder,
     each file is named after its model, as pixel-rogue.safetensors.
 
+    --to comfyui finds ComfyUI by COMFYUI_PATH, else by a library in a folder models/loras, else in
+    the usual places.
+
     Works with the local target only. The file may be a hard link to the stored result: don't edit
     it, as that would change the stored result too.
     """
+    if (out is None) == (program is None):
+        problem = (
+            "-o can't be used with --to" if out else "Missing option '-o' / '--out', or '--to'"
+        )
+        raise UsageError(problem, hint="say where to: -o FILE, -o DIR/ or --to comfyui")
     project = open_project()
     key = chosen_key(project, target_options)
     if key != LOCAL:
@@ -52,6 +72,10 @@ def pull_command(
             f"pull works with the local target only, not with {visible(key)}",
             hint="give --target local, or download the model as that target documents it",
         )
+    if program:
+        folder = project.lora_folder(program, os.environ, library=target_options.library)
+        out = f"{folder}{os.sep}"
+    assert out is not None
     with open_local(project, target_options, run_jobs=False, dry_run=dry_run) as target:
         pulled = project.pull(target, out, *recipes, force=force, dry_run=dry_run)
     tell("\n".join(aligned([[one.state, visible(one.name), one.note] for one in pulled])))

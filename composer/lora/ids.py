@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,11 @@ def composition_ids(name: str, concepts: tuple[Concept, ...]) -> Iterator[str]:
     """
     parts = [[concept.model_id, concept.epoch, concept.scale] for concept in concepts]
     return ("model_" + _short(_sha256([name, parts, counter])) for counter in count())
+
+
+def is_derived(id: str) -> bool:
+    """Whether it has the form of the ids that `lora_id` and `composition_ids` make."""
+    return re.fullmatch(rf"model_[A-Za-z0-9_-]{{{DIGITS}}}", id) is not None
 
 
 def job_id(composition: str) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from composer.lora import families
 from composer.lora.errors import LoraFormatError
+from composer.lora.ids import is_derived
 from composer.lora.inspection import Ingredient
 from composer.lora.naming import CONCEPTS, plain
 from composer.lora.untrusted_json import strict_json
@@ -199,6 +200,11 @@ def made_of(metadata: Metadata) -> tuple[Ingredient, ...]:
             label = next((label for label in labels if isinstance(label, str) and label), "?")
             ingredients.append(Ingredient(_cut(label), scale))
     return tuple(ingredients)
+
+
+def is_result(metadata: Metadata) -> bool:
+    """Whether the file says that it was composed for a recipe: a merge has a title of its own."""
+    return bool(made_of(metadata)) and is_derived(metadata.get("modelspec.title", ""))
 
 
 def kept(metadata: Metadata) -> dict[str, float]:

@@ -564,6 +564,20 @@ class Project:
         with nullcontext() if dry_run else self.exclusive():
             return import_workflows(self, target, paths, name=name, dry_run=dry_run)
 
+    def lora_folder(
+        self, program: str, env: Mapping[str, str], *, library: Path | str | None = None
+    ) -> Path:
+        """Where a program on this machine looks for LoRAs, as `pull` can write them there.
+
+        `comfyui` is the one that is known: its folder is `models/loras` of the ComfyUI that
+        COMFYUI_PATH in `env` names, else the folder of that name which the project's library
+        (`library`, or as `open_target` finds it) is or is in, else that of a ComfyUI in a usual
+        place. Raises `UsageError` if there is none.
+        """
+        from composer.project.pulling import lora_folder
+
+        return lora_folder(self, program, env, library)
+
     def pull(
         self, target: Target, out: str, *recipes: str, force: bool = False, dry_run: bool = False
     ) -> list[Pulled]:

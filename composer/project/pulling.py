@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import ComposeError, ExitStatus, Refused, UsageError
+from composer.files import comfyui
 from composer.files.delivery import (
     SLASHES,
     SUFFIX,
@@ -18,14 +19,14 @@ from composer.files.delivery import (
     same_bytes,
     unwritable,
 )
-from composer.lora.naming import CONCEPTS
-from composer.lora.opening import read_metadata
+from composer.files.repository import home_directory
 from composer.model import DELETED
 from composer.planner import match_entries
 from composer.project.sources import find_path
 from composer.recipes import slug
 from composer.targets.base import KeepsResults
 from composer.targets.kind import Trained
+from composer.targets.local.kind import find_library
 from composer.targets.registry import kind_names, kind_of_key
 from composer.text import visible
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from composer.model import Entry
     from composer.project.project import Project
     from composer.targets.base import Target
+
+COMFYUI = "comfyui"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,23 @@ def pull(
         except OSError as error:
             raise unwritable(place, error) from error
     return [_pulled(target, one, force=force, dry_run=dry_run) for one in deliveries]
+
+
+def lora_folder(
+    project: Project, program: str, env: Mapping[str, str], library: Path | str | None
+) -> Path:
+    """See `Project.lora_folder`."""
+    if program != COMFYUI:
+        raise UsageError(f"{visible(program)!r} is not known, only {COMFYUI!r} is")
+
+    def of_project() -> Path | str:
+        about, defaults = project.target_context, project.target_defaults
+        return find_library(
+            about.root, about.recipe_paths, given=library, env=env, defaults=defaults
+        )
+
+    home = home_directory()
+    return comfyui.lora_folder(env, home, of_project, otherwise="name a folder with -o")
 
 
 def usage(key: str, entry: Entry, state: Path, program: str) -> str:
@@ -140,7 +160,7 @@ def _pulled(target: KeepsResults, one: _Delivery, *, force: bool, dry_run: bool)
         if source is None:
             return Pulled("training", one.name, "compose apply waits for it", ExitStatus.TRAINING)
         is_earlier = _is_result_of(target, one)
-        if not is_earlier and target.holds(one.out) and not _is_composed(one.out):
+        if not is_earlier and target.holds(one.out):
             raise UsageError(f"{out} is a LoRA of the library", hint="name another file with -o")
         how = deliver(source, one.out, force=force or is_earlier, dry_run=dry_run)
     except ComposeError as error:
@@ -164,14 +184,6 @@ def _is_result_of(target: KeepsResults, one: _Delivery) -> bool:
             if same_bytes(target.result(id), one.out):
                 return True
     return False
-
-
-def _is_composed(file: Path) -> bool:
-    """Whether compose made this LoRA, by what the file says."""
-    try:
-        return CONCEPTS in read_metadata(file)
-    except ComposeError:
-        return False
 
 
 def _result(target: KeepsResults, entry: Entry | None) -> Path | None:

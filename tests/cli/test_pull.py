@@ -192,6 +192,109 @@ def test_a_dry_run_writes_nothing(project: Path) -> None:
     assert (snapshot(project), (project / "dist").exists()) == (before, False)
 
 
+# --- where a program looks for LoRAs -----------------------------------------------------
+
+
+@pytest.fixture
+def comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty ComfyUI; the home directory has none."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    (tmp_path / "ComfyUI/models/loras").mkdir(parents=True)
+    return tmp_path / "ComfyUI"
+
+
+@pytest.mark.parametrize("named", ["", "models", "models/loras"])
+def test_to_the_comfyui_that_the_variable_names(
+    project: Path, comfyui: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setenv("COMFYUI_PATH", str(comfyui / named))
+    out = comfyui / "models/loras/pixel-rogue.safetensors"
+    ran = pull(project, "Pixel Rogue", "--to", "comfyui", "--dry-run")
+    assert (ran.status, out.exists(), f"{out} (dry run)" in ran.out) == (0, False, True)
+    assert pull(project, "Pixel Rogue", "--to", "comfyui").status == 0
+    assert out.read_bytes() == result(project, ROGUE).read_bytes()
+    shown = compose("output", "Pixel Rogue", "--usage", "comfyui", at=project).out
+    assert f'"lora_name": "{out.name}"' in shown and "--to comfyui" in shown
+
+
+@pytest.mark.parametrize("how", ["flag", "variable", "remembered", "below", "settings"])
+def test_to_the_folder_of_comfyui_that_the_library_is_in(
+    project: Path, comfyui: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    loras = (project if how == "settings" else comfyui) / "models/loras"
+    library = loras / "flux" if how == "below" else loras
+    shutil.copytree(project / "recipes/loras", library, dirs_exist_ok=True)
+    flags = ("--library", str(library)) if how in ("flag", "below") else ()
+    if how == "variable":
+        monkeypatch.setenv("COMPOSE_LIBRARY", str(library))
+    if how == "remembered":
+        assert compose("init", "--library", str(library), at=project).status == 0
+    if how == "settings":
+        (project / "compose.toml").write_text('library = "models/loras"\n')
+    ran = pull(project, "--to", "comfyui", *flags)
+    assert ran.status == 0, ran
+    assert {path.name for path in loras.glob("*.safetensors")} >= set(FILES)
+
+
+def test_what_was_pulled_into_the_library_is_pulled_again(project: Path, comfyui: Path) -> None:
+    library = comfyui / "models/loras"
+    shutil.copytree(project / "recipes/loras", library, dirs_exist_ok=True)
+    to = ("--to", "comfyui", "--library", str(library))
+    assert pull(project, *to).status == 0
+    ran = pull(project, *to)
+    assert (ran.status, ran.out.count(f"({UNCHANGED})")) == (0, 4), ran
+    edit(project / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    assert compose("apply", "--library", str(library), at=project).status == 0
+    assert compose("prune", "--yes", "--library", str(library), at=project).status == 0
+    out = library / FILES[1]
+    before = out.read_bytes()
+    ran = pull(project, ROGUE, *to)
+    assert (ran.status, "--force replaces it" in ran.out, out.read_bytes()) == (3, True, before)
+    assert pull(project, ROGUE, *to, "--force").status == 0
+    assert out.read_bytes() == result(project, ROGUE).read_bytes() != before
+
+
+@pytest.mark.parametrize("kind", ["trained", "merged", "broken"])
+def test_no_other_lora_of_the_library_is_replaced(project: Path, comfyui: Path, kind: str) -> None:
+    library = comfyui / "models/loras"
+    shutil.copytree(project / "recipes/loras", library, dirs_exist_ok=True)
+    out, ink = library / FILES[1], library / "ink-lines.safetensors"
+    if kind == "merged":  # it has compose's metadata, and a title of its own
+        assert compose("merge", str(ink), "-o", str(out), at=project).status == 0
+    else:
+        out.write_bytes(ink.read_bytes() if kind == "trained" else b"no safetensors file")
+    before = out.read_bytes()
+    ran = pull(project, ROGUE, "--to", "comfyui", "--library", str(library), "--force")
+    assert (ran.status, "is a LoRA of the library" in ran.out) == (1, True), ran
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_no_comfyui_is_found(
+    project: Path, comfyui: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    home = comfyui.parent / "home"
+    if named:
+        monkeypatch.setenv("COMFYUI_PATH", str(home))
+    ran = pull(project, "--to", "comfyui")
+    assert (ran.status, f"no ComfyUI with models/loras/ in {home}" in ran.err) == (64, True)
+    assert "set COMFYUI_PATH to the folder of ComfyUI, or name a folder with -o" in ran.err
+    monkeypatch.setenv("COMFYUI_PATH", str(comfyui))
+    both = pull(project, "--to", "comfyui", "-o", "dist/")
+    assert (both.status, "-o can't be used with --to" in both.err) == (64, True)
+    assert pull(project, "--to", "a1111").status == 64
+    assert not list((comfyui / "models/loras").iterdir())
+
+
+def test_a_link_of_the_project_leads_nowhere_else(project: Path, comfyui: Path) -> None:
+    (project / "models").mkdir()
+    os.symlink(comfyui / "models/loras", project / "models/loras")
+    ran = pull(project, "--to", "comfyui", "--library", "models/loras")
+    assert (ran.status, "leads out" in ran.err + ran.out) == (64, True), ran
+    assert not list((comfyui / "models/loras").iterdir())
+
+
 # --- what there is nothing of ------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ pipe.load_lora_weights($path)
 pipe($prompt).images[0].save("$stem.png")
 """,
     "comfyui": """\
-# Write the file where ComfyUI looks for LoRAs (it needs COMFYUI_PATH):
+# Write the file where ComfyUI looks for LoRAs (COMFYUI_PATH may say where ComfyUI is):
 #   compose pull $recipe --to comfyui
 # The node between the model and the sampler, in the API form of a workflow ("1" is the model's
 # node). A prompt for it: $text

@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from composer.errors import BadLora
 from composer.lora import families
+from composer.lora.errors import LoraFormatError
 from composer.lora.fingerprint import (
     Fingerprint,
     check_composable,
     fingerprint_file,
 )
 from composer.lora.folder import find_files
+from composer.lora.metadata import is_result
 from composer.lora.naming import MAX_NAME, Names, copies_order, name_all, plain, stem_of
+from composer.lora.opening import read_metadata
 from composer.lora.signature import Hashes, StatSignature
 from composer.model import TRAINED, Model
 from composer.targets.local.mirror import Mirror
@@ -134,11 +137,15 @@ class Library:
         return loras if known else self.scan().loras
 
     def holds(self, path: Path) -> bool:
-        """Whether this is one of the files in the folder, by whatever name."""
+        """Whether this is one of the files in the folder, by whatever name.
+
+        What compose made of a recipe's LoRAs, and was pulled into the folder, is none of them.
+        """
         if not path.exists():
             return False
         files = (file.path for file in find_files(self._folder))
-        return any(file.exists() and os.path.samefile(file, path) for file in files)
+        found = any(file.exists() and os.path.samefile(file, path) for file in files)
+        return found and not _is_result(path)
 
     def _examine(self, file: LibraryFile) -> Fingerprint | _Refusal:
         """The file, or the reason why it can't be used."""
@@ -193,6 +200,13 @@ class Library:
                 fingerprint.title,
             )
         return fingerprint
+
+
+def _is_result(path: Path) -> bool:
+    try:
+        return is_result(read_metadata(path))
+    except LoraFormatError:
+        return False
 
 
 def _check_fit(file: LoraFile) -> None:
