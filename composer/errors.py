@@ -64,7 +64,8 @@ def gravest(statuses: Iterable[int]) -> int:
 class Problem(NamedTuple):
     """A problem in a file: where (1-based; 0 if unknown), what is wrong, and what to do.
 
-    `code` is stable (`E103`).
+    `code` is stable (`E103`). `source` is that line of the file as it is, for people alone; empty
+    where there is none to show.
     """
 
     file: str
@@ -73,6 +74,7 @@ class Problem(NamedTuple):
     code: str
     message: str
     hint: str = ""
+    source: str = ""
 
 
 OK, NOTE, WRONG, SKIPPED = "ok", "note", "wrong", "skipped"

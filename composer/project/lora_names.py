@@ -16,6 +16,7 @@ from composer.lora.errors import LoraFormatError
 from composer.lora.folder import SUFFIX, find_files
 from composer.lora.naming import Names, title_of
 from composer.lora.opening import read_metadata
+from composer.project.sources import with_sources
 from composer.recipes import relative
 from composer.recipes.loading import name_places
 from composer.recipes.problems import NOWHERE, at_path, quoted
@@ -74,7 +75,7 @@ def check_names(
         return CheckedNames(notes=tuple(_near_pins(recipes, unknown, pinned)))
     if files.pointers and recipes:
         return CheckedNames(notes=(files.why_unchecked(unknown),))
-    return CheckedNames(tuple(files.problems(recipes, unknown, root)))
+    return CheckedNames(with_sources(files.problems(recipes, unknown, root), root))
 
 
 def _chosen_with(unknown: set[str], sources: Sources, root: Path) -> list[Recipe]:

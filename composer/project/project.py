@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from composer.errors import ComposeError, InvalidInput
 from composer.lock import read_lock
 from composer.project.selection import ALL_RECIPES
-from composer.project.sources import find, problems_of, read_sources
+from composer.project.sources import find, problems_of, read_sources, with_sources
 from composer.recipes import relative
 from composer.text import SETTINGS_NAME
 
@@ -103,7 +103,11 @@ class Project:
         """What the project's `compose.toml` says. Raises `InvalidInput` with its problems."""
         read = self._found.read
         if read.problems:
-            raise InvalidInput(f"{SETTINGS_NAME} has problems", problems=read.problems, files=1)
+            raise InvalidInput(
+                f"{SETTINGS_NAME} has problems",
+                problems=with_sources(read.problems, self.root),
+                files=1,
+            )
         return read.settings
 
     @property
@@ -120,9 +124,8 @@ class Project:
         """Every recipe under the root, by path. Raises `InvalidInput` with all their problems."""
         sources = self._sources
         if sources.problems:
-            raise InvalidInput(
-                "the recipes have problems", problems=sources.problems, files=sources.files
-            )
+            problems = with_sources(sources.problems, self.root)
+            raise InvalidInput("the recipes have problems", problems=problems, files=sources.files)
         return sources.recipes
 
     @property
@@ -260,7 +263,7 @@ class Project:
         Names must be unique in the whole project, so all of it is read. Raises `InvalidInput` if
         the lock can't be read.
         """
-        return problems_of(self._sources, self.root)
+        return with_sources(problems_of(self._sources, self.root), self.root)
 
     def check_names(
         self, library: Path | str | None = None, *, env: Mapping[str, str] | None = None

@@ -6,21 +6,22 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from composer.errors import ComposeError, UsageError
-from composer.files.repository import home_directory
+from composer.files.repository import home_directory, read_inside
 from composer.lock import LOCK_NAME, read_lock
 from composer.lora import families
 from composer.project.settings import ReadSettings
 from composer.recipes import default_paths, discover, find_root, load, relative
 from composer.recipes.loading import may_exist, without_matching
-from composer.recipes.parsing import MAX_BYTES
+from composer.recipes.parsing import MAX_BYTES, NOT_A_RECIPE
 from composer.text import RECIPES_FOLDER, SETTINGS_NAME, canonical, did_you_mean, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from composer.errors import Problem
@@ -187,6 +188,35 @@ def problems_of(sources: Sources, root: Path) -> tuple[Problem, ...]:
     meant = {visible(relative(file, root) or file.as_posix()) for file in sources.chosen}
     meant.add(SETTINGS_NAME)
     return tuple(p for p in sources.problems if p.file in meant or p.code in _WHOLE_PROJECT)
+
+
+# The line breaks of YAML.
+_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+# Lines that may hold what nobody should see in a log.
+_SECRET = re.compile("secret|token|passw|credential|jwt|api.?key|private.?key|auth|://.*@", re.I)
+
+
+def with_sources(problems: Iterable[Problem], root: Path) -> tuple[Problem, ...]:
+    """The same problems, each with the line of its file that it is about, if that may be shown."""
+    lines: dict[str, list[str]] = {}
+    found = []
+    for problem in problems:
+        if problem.line and problem.code != NOT_A_RECIPE:
+            if problem.file not in lines:
+                lines[problem.file] = _lines_of(root / problem.file, root)
+            line = "".join(lines[problem.file][problem.line - 1 : problem.line])
+            problem = problem._replace(source="" if _SECRET.search(line) else line)
+        found.append(problem)
+    return tuple(found)
+
+
+def _lines_of(file: Path, root: Path) -> list[str]:
+    """The lines of a file in the project; none where it can't be read."""
+    try:
+        text = read_inside(file, root, limit=MAX_BYTES)
+    except (ComposeError, OSError, ValueError):  # ValueError: a name that is no path
+        return []
+    return _BREAK.split(text.decode("utf-8-sig", "replace"))
 
 
 def _whole_project(

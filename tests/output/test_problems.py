@@ -12,6 +12,7 @@ from support.model_types import TYPES
 from composer.errors import Problem
 from composer.output.problem_formats import as_json, github, sarif
 from composer.output.problems import text
+from composer.output.style import width
 from composer.recipes import CODES, parse
 from composer.recipes.problems import SETTINGS_CODES
 from composer.text import counted, did_you_mean, shorten, visible
@@ -37,6 +38,41 @@ def test_text_counts_files_not_problems() -> None:
         "\n2 problems in 1 of 1 recipe. Nothing was sent.\n"
     )
     assert text([], files=4) == "4 recipes, no problems.\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "column", "line", "caret"),
+    [
+        ("  scale: 1.7", 10, "  scale: 1.7", "         ^"),
+        ("\tname: x", 2, "\\tname: x", "  ^"),
+        ("{城堡: 1, x: 2}", 9, "{城堡: 1, x: 2}", "          ^"),
+        ("👨‍👩‍👧: [x]", 9, "👨‍👩‍👧: [x]", "     ^"),
+        ("a: \x1b[2J\u202e", 4, "a: \\x1b[2J\\u202e", "   ^"),
+        ("a: ##[error]x", 6, "a: #\\x23[error]x", "        ^"),
+        ("name:   ", 9, "name:", "        ^"),
+        ("x" * 49, 1, "x" * 47 + "…", "^"),
+        ("a" * 60 + ": " + "b" * 60, 63, "…" + "a" * 21 + ": " + "b" * 23 + "…", " " * 24 + "^"),
+        ("a" * 60 + "!", 61, "…" + "a" * 23 + "!", " " * 24 + "^"),
+    ],
+)
+def test_the_line_is_shown_with_a_caret_below_its_column(
+    source: str, column: int, line: str, caret: str
+) -> None:
+    shown = text([ABOVE._replace(source=source, column=column)], files=1).splitlines()
+    assert shown[1:4] == [f"    7 | {line}", f"      | {caret}", "    write less, 100% less"]
+
+
+@given(st.text(max_size=90), st.integers(1, 90))
+def test_a_line_with_its_caret_fits_a_terminal_of_sixty_columns(source: str, column: int) -> None:
+    shown = text([ABOVE._replace(source=source, column=min(column, len(source) + 1))], files=1)
+    assert all(width(line) <= 60 for line in shown.splitlines())
+    assert shown.split("\n")[:-1] == [visible(line) for line in shown.split("\n")[:-1]]
+
+
+def test_without_a_line_there_is_no_caret_and_json_never_has_one() -> None:
+    blank = [ABOVE, LARGE._replace(source="x"), ABOVE._replace(source="  ")]
+    assert "|" not in text(blank, files=1)
+    assert "scale: 2" not in as_json([ABOVE._replace(source="scale: 2")])
 
 
 def test_color_adds_nothing_but_color() -> None:

@@ -64,7 +64,9 @@ def test_the_problem_is_the_one_that_the_docs_show(tmp_path: Path) -> None:
     library(tmp_path)
     recipe(tmp_path, "ink", "Ink Line", file="castle.yaml")
     shown = Path(__file__).parents[1] / "recipes/name_problems.txt"
-    assert compose("validate", at=tmp_path).out.startswith(shown.read_text("utf-8"))
+    first, line, caret, *others = compose("validate", at=tmp_path).out.splitlines(keepends=True)
+    assert "".join([first, *others]).startswith(shown.read_text("utf-8"))
+    assert line == "    5 |   - name: Ink Line\n" and caret.endswith("| " + " " * 10 + "^\n")
 
 
 def test_validate_and_plan_agree(tmp_path: Path) -> None:

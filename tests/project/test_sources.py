@@ -21,6 +21,8 @@ from composer import (
     UsageError,
     Verb,
 )
+from composer.errors import Problem
+from composer.project.sources import with_sources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -403,3 +405,50 @@ def test_a_lock_that_names_a_path_no_system_takes_names_a_recipe_that_is_gone(
     lock.write_text(lock.read_text().replace(A, f"recipes/{'a' * 5000}.yaml"))
     (root / A).unlink()
     assert Project(root).validate() == ()
+
+
+# --- the lines of problems ---------------------------------------------------------------
+
+
+def sources_of(root: Path, text: bytes) -> dict[int, str]:
+    (root / "recipes").mkdir(exist_ok=True)
+    (root / "recipes/a.yaml").write_bytes(text)
+    return {problem.line: problem.source for problem in Project(root).validate()}
+
+
+def test_problems_have_the_line_that_they_are_about(tmp_path: Path) -> None:
+    text = "\ufeffname: a\r\nconcepts:\r\n  - {name: Ink, scale: 7}\rcolour: 城堡\n"
+    assert sources_of(tmp_path, text.encode()) == {
+        3: "  - {name: Ink, scale: 7}",
+        4: "colour: 城堡",
+    }
+    with pytest.raises(InvalidInput) as bad:
+        assert Project(tmp_path).recipes
+    assert [problem.source for problem in bad.value.problems] == [
+        "  - {name: Ink, scale: 7}",
+        "colour: 城堡",
+    ]
+
+
+@pytest.mark.parametrize(
+    "line", ["apiKey: abc", "SCENARIO_SDK_API_SECRET: abc", "x: https://me:pw@example.com"]
+)
+def test_a_line_that_may_hold_a_secret_is_not_shown(tmp_path: Path, line: str) -> None:
+    found = sources_of(tmp_path, f"name: a\nconcepts: []\n{line}\n".encode())
+    assert found[3] == ""
+
+
+def test_of_a_file_that_is_no_recipe_no_line_is_shown(tmp_path: Path) -> None:
+    assert set(sources_of(tmp_path, b"services:\n  web: {image: x}\n").values()) == {""}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right on Windows")
+def test_no_line_is_read_through_a_link_out_of_the_project(tmp_path: Path) -> None:
+    outside = tmp_path / "outside.yaml"
+    outside.write_text("name: [private]\n", encoding="utf-8")
+    root = tmp_path / "project"
+    write(root, A)
+    (root / B).symlink_to(outside)
+    problems = with_sources([Problem(B, 1, 1, "E101", "x"), Problem("a\0", 1, 1, "E101", "")], root)
+    assert [problem.source for problem in problems] == ["", ""]
+    assert with_sources([Problem(A, 1, 1, "E101", "x")], root)[0].source == "name: a"

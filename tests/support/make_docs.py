@@ -236,7 +236,8 @@ def errors() -> str:
             ),
             "\n## Problems in a recipe\n",
             "`compose validate` reports every problem of every file at once. A code never changes"
-            " its meaning.\n",
+            " its meaning. As text, the line of the file and a caret below the column stand between"
+            " the problem and its hint; here they are left out.\n",
             _codes(CODES),
             "## Problems in compose.toml\n",
             "Beside these, a settings file has the codes of recipes, as E101 for an unknown key."

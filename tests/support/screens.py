@@ -31,8 +31,12 @@ PROBLEMS = [
         "recipes/pixel-rogue.yaml", 4, 12, "E104", "concepts[0].scale: 1.7 is above 1; with"
         " scaleRange: extended, scales may be from -2 to 2 on the local target",
         "write a number from 0 to 1",
+        "    scale: 1.7  # of all that we tried, this is the one that looks best",
     ),
-    Problem("recipes/水彩の騎士.yaml", 2, 1, "E101", "'nmae' is not a field", "did you mean name?"),
+    Problem(
+        "recipes/水彩の騎士.yaml", 2, 1, "E101", "'nmae' is not a field", "did you mean name?",
+        "nmae: 水彩",
+    ),
 ]  # fmt: skip
 
 
