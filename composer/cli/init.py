@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import LOCAL, chosen_key, open_project, open_target
+from composer.cli.project import LOCAL, chosen_key, open_local, open_project, open_target
 from composer.cli.selection import output_option
 from composer.cli.terminal import emit
 from composer.errors import ComposeError, UsageError
@@ -65,9 +65,9 @@ def init_command(
     project = open_project(may_be_empty=True)
     project.check_init(library)
     named = replace(target_options, library=library)
-    if library is not None and not named.target:
-        named = replace(named, target=LOCAL)
-    with open_target(project, named, run_jobs=False, dry_run=dry_run) as target:
+    is_local = library is not None and not named.target
+    opened = open_local if is_local else open_target
+    with opened(project, named, run_jobs=False, dry_run=dry_run) as target:
         setup = project.init(target, library=library, workflow=workflow, dry_run=dry_run)
     flags = _flags(project, target_options, library)
     if output_format == "json":

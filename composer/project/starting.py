@@ -112,7 +112,8 @@ def _library(project: Project, scaffold: Scaffold, library: Path, *, dry_run: bo
     """Inside the project it goes into compose.toml; a folder outside, this machine remembers."""
     place = _inside(project, library)
     if place is None:
-        return _remembered(project, library.absolute(), dry_run=dry_run)
+        plain = library.resolve() if ".." in library.parts else library.absolute()
+        return _remembered(project, plain, dry_run=dry_run)
     if not dry_run and project.state.is_dir():
         remember_library(project.state, None)  # it would come first
     if project.settings.library is not None:

@@ -61,6 +61,7 @@ def test_a_folder_outside_is_remembered_and_the_next_command_works(root: Path, l
     assert ran.status == 0, ran.err
     assert {*files(root)} == WRITTEN
     assert f"+ created  library {loras}" in ran.out
+    assert ran.err == ""  # it is the local target's folder: nothing else was to be chosen
     assert ran.out.endswith("4 LoRAs found.\nNext: compose plan\n")
     assert git(root, "config", "merge.compose.driver") == "compose lock --merge %O %A %B"
     plan = compose("plan", at=root)
@@ -80,6 +81,11 @@ def test_the_next_command_is_about_the_same_target(
     assert compose("plan", "--target", "local", at=root).status == 0
     ran = compose("init", "--target", "local", "-o", "json", at=root)
     assert json.loads(ran.out)["next"] == "compose plan --target local"
+
+
+def test_a_library_is_remembered_without_dots(root: Path, loras: Path) -> None:
+    ran = compose("init", "--library", f"../{loras.name}", at=root)
+    assert f"+ created  library {loras.resolve()}  " in ran.out
 
 
 def test_it_runs_again_without_harm(root: Path, loras: Path) -> None:
