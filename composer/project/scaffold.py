@@ -27,7 +27,8 @@ MAX_BYTES = 1024 * 1024
 SCHEMA = "schemas/recipe.schema.json"
 DRIVER = "compose lock --merge %O %A %B"
 _ATTRIBUTES = f"{LOCK_NAME} text eol=lf merge=compose"
-_IGNORED = "*.safetensors"
+_WEIGHTS = ".safetensors"
+_IGNORED = f"*{_WEIGHTS}"
 _WHY_IGNORED = "# LoRA files and models are large. To commit them with git LFS, remove this."
 _REMOTE = ("plan.yml", "comment.yml", "apply.yml", "lock-pull-request.yml", "drift.yml")
 _LOCAL = ("build.yml",)
@@ -104,6 +105,14 @@ class Scaffold:
                 return SetupStep(name, LEFT, why)
         return SetupStep(name, CREATED)
 
+    def commits_weights(self) -> bool:
+        """Whether the repository has LoRA files, or keeps them with git LFS."""
+        if find_git(self._root) is None or not (self._root / ".git").exists():
+            return False
+        by_lfs = git(self._root, "check-attr", "filter", "--", f"x{_WEIGHTS}").stdout
+        tracked = git(self._root, "ls-files", "--", _IGNORED).stdout
+        return bool(tracked) or by_lfs.strip().endswith(b": lfs")
+
 
 def common_files(scaffold: Scaffold, forge: str | None, *, remote: bool) -> Iterator[SetupStep]:
     """All but recipes and settings; `forge` is whose workflows are wanted, github or gitlab.
@@ -111,7 +120,8 @@ def common_files(scaffold: Scaffold, forge: str | None, *, remote: bool) -> Iter
     They differ for a target that is `remote`.
     """
     yield scaffold.file(SCHEMA, schema("recipe"))
-    yield scaffold.merge(".gitignore", _with_ignored)
+    if not scaffold.commits_weights():
+        yield scaffold.merge(".gitignore", _with_ignored)
     yield scaffold.merge(".gitattributes", _with_attributes)
     yield scaffold.driver()
     by_hand = "add the hooks to repos: compose-validate and compose-lock, as in docs/gitops.md"

@@ -83,6 +83,18 @@ def test_the_next_command_is_about_the_same_target(
     assert json.loads(ran.out)["next"] == "compose plan --target local"
 
 
+@pytest.mark.parametrize("how", ["tracked", "lfs"])
+def test_a_repository_that_commits_its_loras_doesnt_ignore_them(root: Path, how: str) -> None:
+    git(root, "init", "--quiet")
+    shutil.copytree(SAMPLES, root / "recipes/loras")
+    if how == "lfs":
+        (root / ".gitattributes").write_text("*.safetensors filter=lfs -text\n", encoding="utf-8")
+    else:
+        git(root, "add", "recipes/loras/ink-lines.safetensors")
+    assert ".gitignore" not in steps(root)
+    assert not (root / ".gitignore").exists()
+
+
 def test_a_library_is_remembered_without_dots(root: Path, loras: Path) -> None:
     ran = compose("init", "--library", f"../{loras.name}", at=root)
     assert f"+ created  library {loras.resolve()}  " in ran.out
