@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+STATE_VARIABLE = "COMPOSE_STATE_DIR"  # of the environment: where projects keep their state
 LOCK_NAME = "compose.lock"  # the lock's file name, in the project's root
 SETTINGS_NAME = "compose.toml"  # that of the settings, beside it
 RECIPES_FOLDER = "recipes"  # below the root

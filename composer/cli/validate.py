@@ -17,7 +17,7 @@ from composer.cli.terminal import emit, tell
 from composer.errors import ExitStatus, InvalidInput
 from composer.output import problems
 from composer.project import Project
-from composer.text import visible
+from composer.text import STATE_VARIABLE, visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ def validate_command(selection: Selection, library: Path | str | None, output_fo
 
     PATHS are recipe files or folders. The default is the folder recipes/.
     """
-    project = Project(".", selection)
+    project = Project(".", selection, state_dir=os.environ.get(STATE_VARIABLE))
     try:
         listed, files = project.validate(), project.checked_files
         names = project.check_names(library, env=os.environ)

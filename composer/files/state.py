@@ -30,6 +30,7 @@ from platformdirs import user_state_path
 from composer.errors import ComposeError, InvalidInput, Refused, UsageError
 from composer.files.atomic import no_link, sweep, write_atomically
 from composer.files.repository import is_link
+from composer.text import STATE_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 if sys.platform != "win32":
     import fcntl
 
-VARIABLE = "COMPOSE_STATE_DIR"
+VARIABLE = STATE_VARIABLE
 ROOT_FILE = "project-root"  # in a state folder: the path of the project that it belongs to
 REMEMBERED_FILE = "remembered.json"  # what this machine's user said of the project
 _LIBRARY_FILE = "library"  # the same, of the folder of LoRA files that was given last

@@ -18,7 +18,7 @@ from composer.lock import read_lock
 from composer.project.selection import ALL_RECIPES
 from composer.project.sources import find, problems_of, read_sources, with_sources
 from composer.recipes import relative
-from composer.text import SETTINGS_NAME
+from composer.text import SETTINGS_NAME, STATE_VARIABLE
 
 if TYPE_CHECKING:
     import threading
@@ -90,9 +90,7 @@ class Project:
     @property
     def state_settings(self) -> dict[str, str]:
         """Where the states of all projects lie, as a variable of the environment would say it."""
-        from composer.files.state import VARIABLE
-
-        return {VARIABLE: self._state_base} if self._state_base else {}
+        return {STATE_VARIABLE: self._state_base} if self._state_base else {}
 
     @cached_property
     def _sources(self) -> Sources:
@@ -279,7 +277,7 @@ class Project:
 
         if self._found.read.problems:  # what holds of the project is unknown: `validate` says why
             return CheckedNames()
-        environment = {**(env or {}), **(self.state_settings if self._state_base else {})}
+        environment = {**(env or {}), **self.state_settings}
         return check_names(self._sources, self, library, environment)
 
     def plan(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from support.cli import REPO, compose, samples
+from support.cli import REPO, compose, edit, samples
 from support.engine_files import write_lora
 from support.rights import closed
 
@@ -69,6 +69,8 @@ def test_a_folder_outside_is_remembered_and_the_next_command_works(root: Path, l
     assert "library: remembered by compose init" in plan.err
     assert compose("apply", at=root).status == 0
     assert compose("validate", at=root).out == "1 recipe, no problems.\n"
+    edit(root / RECIPE, "Castle Stone", "Castle Stome")
+    assert "did you mean Castle Stone" in compose("validate", at=root).out
 
 
 def test_the_next_command_is_about_the_same_target(
