@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from composer.cli.arguments import (
 )
 from composer.cli.output_files import check_report, write_copy
 from composer.cli.signals import terminable
-from composer.cli.terminal import Meter, emit
+from composer.cli.terminal import Meter
 from composer.errors import UsageError
 from composer.files.delivery import SLASHES, check_names_folder
 from composer.lora.hashing import Hashing
@@ -25,7 +27,10 @@ from composer.output import merge as render
 from composer.text import counted, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from composer.lora import Merged
+    from composer.model import Recipe
 
 
 def _known_format(
@@ -74,6 +79,13 @@ def _known_format(
 @skipping
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 @click.option(
+    "--save-recipe",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also keep the merge as a recipe in FILE, as recipes/both.yaml. Its LoRAs must be in the "
+    "project's library.",
+)
+@click.option(
     "--json-into",
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -88,6 +100,7 @@ def merge_command(
     format: str | None,
     skip_text_encoder: bool,
     force: bool,
+    save_recipe: Path | None,
     json_into: Path | None,
     dry_run: bool,
 ) -> int:
@@ -106,6 +119,8 @@ def merge_command(
 
     SCALE may also be a range with a step, as 0.4..1.0/0.2: a file is written for each scale, or
     for every combination, at most 100. Each is named by its LoRAs and scales.
+
+    With --save-recipe, compose apply makes a model of the same weights.
     """
     parts = [swept_argument(text) for text in loras]
     paths = [path for path, _ in parts]
@@ -116,12 +131,19 @@ def merge_command(
     is_sweep = count > 1 or out.endswith(SLASHES)
     if is_sweep:
         check_names_folder(out, many=f"{count:,} merges", one="one merge")
+    if save_recipe and count > 1:
+        raise UsageError(
+            f"--save-recipe is for one merge, not for {count:,}",
+            hint="choose scales, and merge again with --save-recipe",
+        )
     with (
         terminable(),
         Hashing(paths) as hashing,  # while the library is imported
         Meter(f"composing {counted(count, 'file') if is_sweep else Path(out).name}") as meter,
+        _saving(save_recipe, force=force, dry_run=dry_run) as save,
     ):
-        merged = _function("sweep" if is_sweep else "merge")(
+        run = partial(
+            _function("sweep" if is_sweep else "merge"),
             parts if is_sweep else [(path, scale) for path, (scale,) in parts],
             out,
             rank=rank,
@@ -129,14 +151,40 @@ def merge_command(
             format=format,
             skip_text_encoder=skip_text_encoder,
             force=force,
-            dry_run=dry_run,
             progress=meter.say,
             hashing=hashing,
         )
+        if save and not dry_run:
+            save(
+                run(dry_run=True), dry_run=True
+            )  # what is wrong is said before the file is written
+        merged = run(dry_run=dry_run)
+        recipe = save(merged, dry_run=dry_run) if save else None
     if json_into:
-        write_copy(json_into, render.as_json(merged))
-    emit(lambda color: render.text(merged))
+        write_copy(json_into, render.as_json(merged, recipe))
+    click.echo(render.text(merged, recipe), nl=False)
     return 0
+
+
+@contextmanager
+def _saving(
+    file: Path | None, *, force: bool, dry_run: bool
+) -> Iterator[Callable[..., Recipe] | None]:
+    """What keeps a merge as a recipe of the project that the working folder is in."""
+    if file is None:
+        yield None
+        return
+    from composer.cli.project import open_local, open_project
+    from composer.targets.kind import TargetOptions
+
+    project = open_project(may_be_empty=True)
+    with open_local(project, TargetOptions(), run_jobs=False, dry_run=dry_run) as target:
+
+        def save(merged: Merged | list[Merged], *, dry_run: bool) -> Recipe:
+            one = merged[0] if isinstance(merged, list) else merged
+            return project.save_recipe(target, one, file, force=force, dry_run=dry_run)
+
+        yield save
 
 
 def _function(name: str) -> Callable[..., Any]:

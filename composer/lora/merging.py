@@ -186,7 +186,8 @@ def write_composed(
 class Merged:
     """The file that was written, or with `dry_run` would be; `size` in bytes is then a maximum.
 
-    `parts` are in the order in which they were named, `format` is the name of the output format.
+    `parts` are in the order in which they were named, `format` is the name of the output format,
+    `options` are what was asked for.
     """
 
     out: Path
@@ -196,6 +197,7 @@ class Merged:
     size: int
     notes: tuple[str, ...]
     dry_run: bool
+    options: OutputOptions
 
 
 def merge(
@@ -284,7 +286,7 @@ class PlannedMerge:
         family = shared_family([part.file for part in self.parts])
         used = self.format or family.files.output_format.name
         notes = (*_notes(self.parts, self.spec.dtype, report), *self.warnings)
-        return Merged(self.out, used, self.parts, report, size, notes, dry_run)
+        return Merged(self.out, used, self.parts, report, size, notes, dry_run, self.options)
 
 
 def check_room(folder: Path, size: int) -> None:

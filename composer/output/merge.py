@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from composer.lora import Merged
     from composer.lora.fingerprint import Part
     from composer.lora.formats import LoraFacts
+    from composer.model import Recipe
 
 
 _TYPES = {
@@ -25,10 +26,14 @@ _TYPES = {
 }
 
 
-def text(merged: Merged | list[Merged]) -> str:
+def text(merged: Merged | list[Merged], recipe: Recipe | None = None) -> str:
     """A line on the file, one for each LoRA in it, and what a reduction kept; of the files of a
-    sweep, a line for each."""
-    lines = _of_several(merged) if isinstance(merged, list) else _of_one(merged)
+    sweep, a line for each. `recipe` is what it was saved as."""
+    several = merged if isinstance(merged, list) else [merged]
+    lines = _of_several(several) if isinstance(merged, list) else _of_one(merged)
+    if recipe:
+        verb, path = "would save" if several[0].dry_run else "saved", visible(recipe.path)
+        lines.append(f"{verb} {path}: {visible(recipe.name)}")
     return "\n".join(lines) + "\n"
 
 
@@ -86,14 +91,14 @@ def _file_row(merged: Merged) -> list[str]:
     return [f"  {visible(merged.out.name)}", f"{how}, {_size([merged])}{more}"]
 
 
-def as_json(merged: Merged | list[Merged]) -> str:
+def as_json(merged: Merged | list[Merged], recipe: Recipe | None = None) -> str:
     """The same for programs."""
     if isinstance(merged, list):
-        return dumped({"formatVersion": 1, "merges": [_plain(one) for one in merged]})
-    return dumped(_plain(merged))
+        return dumped({"formatVersion": 1, "merges": [_plain(one, recipe) for one in merged]})
+    return dumped(_plain(merged, recipe))
 
 
-def _plain(merged: Merged) -> dict[str, object]:
+def _plain(merged: Merged, recipe: Recipe | None) -> dict[str, object]:
     return {
         "formatVersion": 1,
         "file": str(merged.out),
@@ -105,6 +110,7 @@ def _plain(merged: Merged) -> dict[str, object]:
         "kept": dict(merged.report.kept),
         "notes": list(merged.notes),
         "concepts": [_plain_part(part) for part in merged.parts],
+        **({"recipe": recipe.path} if recipe else {}),
     }
 
 

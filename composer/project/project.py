@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from composer.errors import Check, Problem
-    from composer.lora import Inspection
+    from composer.lora import Inspection, Merged
     from composer.model import Entry, Imported, Lock, Recipe, Setup
     from composer.planner import LeftOut, Plan, Report, Step
     from composer.project.applying import Forgotten
@@ -564,6 +564,27 @@ class Project:
         paths = [Path(file) for file in files]
         with nullcontext() if dry_run else self.exclusive():
             return import_workflows(self, target, paths, name=name, dry_run=dry_run)
+
+    def save_recipe(
+        self,
+        target: Target,
+        merged: Merged,
+        file: str | PathLike[str],
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> Recipe:
+        """Keep a merge of LoRA files as a recipe in `file`, of the same LoRAs, scales and options.
+
+        `merged` is what `composer.lora.merge` returned, with `dry_run` too; an output format is
+        not kept. The LoRAs must be of the target's library. With `force`, a recipe that is there
+        gets these LoRAs and keeps its name, description and tags. Raises `UsageError` for what
+        can't be a recipe, and `Refused` if `file` exists and `force` is not set.
+        """
+        from composer.project.saving import save_recipe
+
+        with nullcontext() if dry_run else self.exclusive():
+            return save_recipe(self, target, merged, Path(file), force=force, dry_run=dry_run)
 
     def lora_folder(
         self, program: str, env: Mapping[str, str], *, library: Path | str | None = None

@@ -1,19 +1,59 @@
-"""Recipes that compose itself writes: a free name, a free path, and a text that reads back."""
+"""Recipes that compose itself writes: a free name, a free path, LoRAs by name or by id, and a text
+that reads back."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from composer.files.atomic import write_atomically
 from composer.files.repository import refuse_link_out
 from composer.lora import families
+from composer.model import ConceptRef, ModelTypes, Recipe
 from composer.recipes import parse, slug, write
-from composer.text import RECIPES_FOLDER, canonical
+from composer.text import RECIPES_FOLDER, UNSAFE, canonical
 
 if TYPE_CHECKING:
-    from composer.model import Recipe
+    from collections.abc import Iterable
+
+    from composer.model import Model
     from composer.project.project import Project
+
+_LONGEST_NAME = 64
+
+
+def recipe_name(*texts: str) -> str:
+    """The first of these that makes a recipe's name, without what a name can't have."""
+    for text in (*texts, "recipe"):
+        name = " ".join(UNSAFE.sub(" ", text).replace("/", " ").replace("\\", " ").split())
+        if name:
+            return name[:_LONGEST_NAME].strip()
+    raise AssertionError("a constant is no empty name")
+
+
+def types_of(lora: Model) -> ModelTypes:
+    """The types of the LoRA's model family."""
+    return next(types for types in families.model_types() if types.lora == lora.type)
+
+
+class LoraRefs:
+    """What a recipe calls the LoRAs of a target."""
+
+    def __init__(self, loras: Iterable[Model]) -> None:
+        self._labels = Counter(
+            (lora.type, label)
+            for lora in loras
+            for label in {canonical(name) for name in (lora.name, *lora.aliases)}
+        )
+
+    def ref(self, lora: Model, scale: float) -> ConceptRef:
+        """By name, where that means this LoRA alone and can stand in a recipe; else by id."""
+        named, types = ConceptRef(scale, name=lora.name), types_of(lora)
+        text = write(Recipe("x", "x", (named,), types), default=types).encode()
+        _, problems = parse(text, file="x", types=(types,))
+        is_unique = self._labels[lora.type, canonical(lora.name)] == 1
+        return named if is_unique and not problems else ConceptRef(scale, model_id=lora.id)
 
 
 class RecipeFiles:

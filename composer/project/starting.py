@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from composer.errors import ComposeError, UsageError
@@ -16,23 +15,22 @@ from composer.model import (
     KEPT,
     LEFT,
     Concept,
-    ConceptRef,
     Content,
     Recipe,
     Setup,
     SetupStep,
 )
 from composer.project.planning import Inspecting
-from composer.project.recipe_files import RecipeFiles
+from composer.project.recipe_files import LoraRefs, RecipeFiles, types_of
 from composer.project.scaffold import SCHEMA, Scaffold, common_files
-from composer.recipes import parse, slug, write
-from composer.text import RECIPES_FOLDER, SETTINGS_NAME, canonical, visible
+from composer.recipes import slug
+from composer.text import RECIPES_FOLDER, SETTINGS_NAME, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from composer.model import Model, ModelTypes
+    from composer.model import Model
     from composer.project.project import Project
     from composer.targets.base import Target
 
@@ -147,14 +145,9 @@ def _first_recipe(
     if not mixed:
         why = "it can't be written yet: there is no LoRA to name in it"
         return SetupStep(f"{RECIPES_FOLDER}/{slug(FIRST_NAME)}.yaml", LEFT, why)
-    types = next(types for types in families.model_types() if types.lora == mixed[0].type)
-    path = files.free_path(FIRST_NAME)
-    names = Counter(canonical(name) for one in models for name in {one.name, *one.aliases})
-    concepts = tuple(
-        _concept(one, scale, is_unique=names[canonical(one.name)] == 1, types=types)
-        for one, scale in zip(mixed, _SCALES, strict=False)
-    )
-    recipe = Recipe(path=path, name=FIRST_NAME, concepts=concepts, types=types)
+    path, refs = files.free_path(FIRST_NAME), LoraRefs(models)
+    concepts = tuple(refs.ref(one, scale) for one, scale in zip(mixed, _SCALES, strict=False))
+    recipe = Recipe(path=path, name=FIRST_NAME, concepts=concepts, types=types_of(mixed[0]))
     files.add(recipe, head=_HEAD, tail=_others(models, mixed))
     return SetupStep(path, CREATED)
 
@@ -176,14 +169,6 @@ def _mixed(target: Target, models: Sequence[Model]) -> list[Model]:
     }
     unfit = target.unfit(mixes) if isinstance(target, Inspecting) else {}
     return [first, *(one for one in alike if one.id not in unfit)][:2]
-
-
-def _concept(model: Model, scale: float, *, is_unique: bool, types: ModelTypes) -> ConceptRef:
-    """By name, where that means this LoRA alone and can stand in a recipe; else by id."""
-    named = ConceptRef(scale, name=model.name)
-    text = write(Recipe("x", FIRST_NAME, (named,), types), default=types).encode()
-    _, problems = parse(text, file="x", types=(types,))
-    return named if is_unique and not problems else ConceptRef(scale, model_id=model.id)
 
 
 def _others(models: Sequence[Model], mixed: Sequence[Model]) -> str:

@@ -7,7 +7,6 @@ of that mix, named with its node, and no recipe is written for it.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +23,11 @@ from composer.model import (
     Recipe,
     scale_limits,
 )
-from composer.project.recipe_files import RecipeFiles
+from composer.project.recipe_files import LoraRefs, RecipeFiles, recipe_name, types_of
 from composer.recipes.comfyui import NotAWorkflow, read
 from composer.recipes.comfyui.matching import match
 from composer.targets.base import LooksIntoLoras
-from composer.text import UNSAFE, visible
+from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -123,12 +122,8 @@ def _read(file: Path) -> Workflow:
 
 
 def _name(workflow: Workflow, file: Path) -> str:
-    """A recipe's name: the title, else the file's, without what a name can't have."""
-    for text in (workflow.title, file.stem.removesuffix(".recipe"), "workflow"):
-        name = " ".join(UNSAFE.sub(" ", text).replace("/", " ").replace("\\", " ").split())
-        if name:
-            return name[:_LONGEST_NAME].strip()
-    raise AssertionError("a constant is no empty name")
+    """A recipe's name: the title, else the file's."""
+    return recipe_name(workflow.title, file.stem.removesuffix(".recipe"), "workflow")
 
 
 # --- the LoRAs ---------------------------------------------------------------------------
@@ -141,19 +136,11 @@ class _Library:
         self.loras = target.list_models(*families.lora_types())
         self.rejected, self.unsupported = target.rejected, target.unsupported
         self._target = target
-        self._labels = Counter(
-            (lora.type, label) for lora in self.loras for label in {lora.name, *lora.aliases}
-        )
+        self.ref = LoraRefs(self.loras).ref
 
     def match(self, use: LoraUse) -> Model:
         """Raises `LookupError` with words."""
         return match(use, self.loras, self.rejected, id=_id_of(use.sha256))
-
-    def ref(self, lora: Model, scale: float) -> ConceptRef:
-        """By name, if no other LoRA has it."""
-        if self._labels[lora.type, lora.name] == 1:
-            return ConceptRef(scale, name=lora.name)
-        return ConceptRef(scale, model_id=lora.id)
 
     def changes_text_encoder(self, lora: Model) -> bool | None:
         """None where the target doesn't say."""
@@ -194,7 +181,7 @@ class _Matched:
 
     @property
     def types(self) -> ModelTypes:
-        return next(t for t in families.model_types() if t.lora == self._models[0].type)
+        return types_of(self._models[0])
 
     def _take(self, use: LoraUse) -> None:
         """Raises `LookupError` or `ValueError` with words."""
