@@ -116,6 +116,11 @@ def listed(names: Sequence[str], *, most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def joined(names: Sequence[str]) -> str:
+    """All of these names: `a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
 def counted(n: int, noun: str) -> str:
     """A number and its noun: `1 recipe`, `4 recipes`, `2 entries`."""
     if n == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,12 @@ from composer.cli.arguments import (
 from composer.cli.output_files import check_page, write_copy
 from composer.cli.project import open_local, open_project
 from composer.cli.selection import output_option
-from composer.cli.terminal import Meter, emit
+from composer.cli.terminal import Meter, columns, emit
 from composer.errors import UsageError
 from composer.files.delivery import check_input_link
-from composer.output.inspect import as_json, text
+from composer.output.inspect import UNLIMITED, text
 from composer.output.inspect_html import page
+from composer.output.inspect_json import as_json
 from composer.project import Selection
 from composer.project.sources import find
 from composer.text import visible
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 @click.command("inspect")
 @click.argument("what", nargs=-1, required=True, metavar="RECIPE|FILE[:SCALE]|DIR...")
 @opt.library
+@click.option(
+    "--all", "everything", is_flag=True, help="Show every LoRA's file and notes, and every pair."
+)
 @skipping
 @output_option("text", "json")
 @click.option(
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
 def inspect_command(
     what: tuple[str, ...],
     library: Path | str | None,
+    everything: bool,
     skip_text_encoder: bool,
     output_format: str,
     html: Path | None,
@@ -66,9 +72,10 @@ def inspect_command(
     and defaults to 1. Files that can't be used are told last, with the reason; the exit status is
     1 if one of them was named itself, or if no file can be used.
 
-    For each LoRA: its format, trigger words, training notes, and how much of the combined
-    change comes from it. For each pair: how similar they are in each block, and whether that
-    matters.
+    What to know comes first: which LoRAs are near duplicates, which interfere, and scales to try.
+    Then how similar each two are, each LoRA's share of the combined change, and the similar pairs
+    block by block. A LoRA alone is shown with its format, trigger words, training notes, and the
+    blocks that it changes.
     """
     if html:
         check_page(html)
@@ -83,11 +90,12 @@ def inspect_command(
         listing, mixes = _of_files(files, skip_text_encoder)
         inspections += mixes
     if html:
-        write_copy(html, page(inspections))
+        write_copy(html, page(inspections, everything=everything))
     if output_format == "json":
         click.echo(as_json(inspections, listing), nl=False)
     else:
-        emit(lambda color: text(inspections, listing, color=color))
+        wide = columns(sys.stdout) or UNLIMITED
+        emit(lambda color: text(inspections, listing, wide, color=color, everything=everything))
     if listing and listing.failed:
         raise listing.error()
     return 0

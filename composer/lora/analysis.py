@@ -345,6 +345,7 @@ def lora_info(file: LoraFile) -> LoraInfo:
         notes=(*notes.notes(file.metadata), *(("note", note) for note in file.notes)),
         made_of=notes.made_of(file.metadata),
         kept=notes.kept(file.metadata),
+        size=file.header.size,
     )
 
 

@@ -12,10 +12,10 @@ from math import sqrt
 from typing import TYPE_CHECKING, TypeAlias
 
 from composer.lora.formats import LoraFacts
-from composer.text import shorten
+from composer.text import joined, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 Gram: TypeAlias = "tuple[tuple[float, ...], ...]"
 
@@ -55,10 +55,26 @@ class Mix:
         size = self.norm(i, block) * self.norm(j, block)
         return max(-1.0, min(1.0, self.inner(i, j, block) / size)) if size else None
 
-    def weight(self, i: int, j: int, block: str) -> float:
-        """How much a block counts for a pair: the most it can add to the cosine of the whole."""
+    def likeness(self, i: int, j: int) -> float | None:
+        """The cosine of the two at scale 1, whatever their scales; None if one changes nothing."""
+        inner, first, second = (
+            sum(gram[a][b] for gram in self.blocks.values()) for a, b in ((i, j), (i, i), (j, j))
+        )
+        size = sqrt(max(0.0, first) * max(0.0, second))
+        return max(-1.0, min(1.0, inner / size)) if size else None
+
+    def part(self, i: int, block: str) -> float:
+        """‖ΔWᵢ‖² of a block over that of the whole, 0..1: those of all blocks add up to 1."""
+        total = self.norm(i) ** 2
+        return self.norm(i, block) ** 2 / total if total else 0.0
+
+    def weights(self, i: int, j: int) -> dict[str, float]:
+        """How much each block counts for a pair: the most it can add to the cosine of the whole."""
         size = self.norm(i) * self.norm(j)
-        return self.norm(i, block) * self.norm(j, block) / size if size else 0.0
+        return {
+            block: self.norm(i, block) * self.norm(j, block) / size if size else 0.0
+            for block in self.blocks
+        }
 
     def together(self, i: int, j: int) -> float:
         """‖sᵢΔWᵢ + sⱼΔWⱼ‖."""
@@ -73,6 +89,7 @@ WINS = 1.5  # so much larger is the change that drowns the other
 STEP, LARGEST = 0.05, 1.0  # of a suggested scale
 NAME = 60  # characters of a LoRA's in a sentence
 HOPELESS = 20  # the factor from which on none is suggested
+NEAR = 0.9  # the cosine at scale 1 of near duplicates
 
 
 class Level(StrEnum):
@@ -132,7 +149,7 @@ def headline(mix: Mix) -> str | None:
 
 def advice_on(mix: Mix) -> Advice | None:
     """The gravest verdict; None where there is no pair."""
-    ranked = sorted(verdicts(mix), key=lambda v: (GRAVITY.index(v.level), -abs(v.cosine or 0)))
+    ranked = gravest_first(verdicts(mix))
     if not ranked:
         return None
     quiet = (Level.INDEPENDENT, Level.SILENT)
@@ -142,6 +159,27 @@ def advice_on(mix: Mix) -> Advice | None:
     others = sum(verdict.level not in quiet for verdict in ranked[1:])
     more = f" (and {others} more {'pair' if others == 1 else 'pairs'}: compose inspect)"
     return Advice(ranked[0].level, ranked[0].words + (more if others else ""))
+
+
+def gravest_first(found: Iterable[Verdict]) -> list[Verdict]:
+    """Verdicts by level; of one level, the largest cosine first, whatever its sign."""
+    return sorted(found, key=lambda v: (GRAVITY.index(v.level), -abs(v.cosine or 0)))
+
+
+def near_duplicates(mix: Mix) -> tuple[tuple[int, ...], ...]:
+    """Groups of LoRAs in which each two have a cosine of `NEAR` at least, by number.
+
+    Scales don't count: it is about the files. No LoRA is in two groups.
+    """
+    groups: list[list[int]] = []
+    for n in range(len(mix.names)):
+        for group in groups:
+            if all((mix.likeness(n, member) or 0.0) >= NEAR for member in group):
+                group.append(n)
+                break
+        else:
+            groups.append([n])
+    return tuple(tuple(group) for group in groups if len(group) > 1)
 
 
 def _verdict(mix: Mix, i: int, j: int) -> Verdict:
@@ -155,7 +193,7 @@ def _verdict(mix: Mix, i: int, j: int) -> Verdict:
 
 def _judged(mix: Mix, i: int, j: int) -> tuple[Level, tuple[str, ...]]:
     """The gravest level that enough blocks reach, and these blocks."""
-    weights = {block: mix.weight(i, j, block) for block in mix.blocks}
+    weights = mix.weights(i, j)
     counted = {block: w for block, w in weights.items() if w >= COUNTS}
     cosines = {block: mix.cosine(i, j, block) or 0.0 for block in counted}
     enough = PART * sum(weights.values())
@@ -208,7 +246,7 @@ def _words(
     both = f"{_name(mix, i)} and {_name(mix, j)}"
     if level is Level.INDEPENDENT:
         return f"{both} are independent: each keeps its own effect"
-    where = in_words(blocks, [block for block in mix.blocks if mix.weight(i, j, block) >= COUNTS])
+    where = in_words(blocks, [block for block, w in mix.weights(i, j).items() if w >= COUNTS])
     trying = f"; try {scales[0]:g} and {scales[1]:g}" if scales else ""
     match level:
         case Level.STRONG:
@@ -253,7 +291,7 @@ def in_words(blocks: Sequence[str], among: Collection[str]) -> str:
         return f"in {len(blocks)} of the {len(among)} blocks that both change"
     names = [_named(kind, runs[kind], len(kinds[kind])) for kind in runs]
     names += [f"the {block}" for block in blocks if not block.split(" ")[-1].isdecimal()]
-    return f"in {_listed(names)}"
+    return f"in {joined(names)}"
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[str]:
@@ -272,11 +310,7 @@ def _run(start: int, last: int) -> str:
 
 
 def _named(kind: str, runs: Sequence[str], count: int) -> str:
-    return f"{kind} {'block' if count == 1 else 'blocks'} {_listed(runs)}"
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return f"{kind} {'block' if count == 1 else 'blocks'} {joined(runs)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +343,7 @@ class LoraInfo(LoraFacts):
     made_of: tuple[Ingredient, ...] = ()
     kept: Mapping[str, float] = field(default_factory=dict)
     id: str = ""
+    size: int = 0  # of the file, in bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Inspections as one page: heat map, shares and notes, for a browser without a network.
+"""Inspections as one page, for a browser without a network: the answer first, as in a terminal.
 
 Nothing in it is loaded or run: no script, no font, no image, and a policy (CSP) that would stop
-them. Drawings are SVG with a table of the same numbers below; every text is escaped.
+them. What a drawing shows is in a table as well; every text is escaped.
 """
 
 from __future__ import annotations
@@ -11,8 +11,17 @@ import hashlib
 from html import escape
 from typing import TYPE_CHECKING
 
-from composer.lora.inspection import Level
-from composer.output.inspect import decimals, facts, rows
+from composer.output.inspect_style import BANDS, style
+from composer.output.inspect_view import (
+    BAD,
+    by_kind,
+    decimals,
+    facts,
+    file_size,
+    overview,
+    rows,
+    strongest,
+)
 from composer.output.plan_text import weight
 from composer.text import shorten, visible
 from composer.version import __version__
@@ -20,63 +29,47 @@ from composer.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from composer.lora.inspection import Inspection, LoraInfo, Mix, Verdict
+    from composer.lora.inspection import Inspection, LoraInfo, Verdict
+    from composer.output.inspect_view import Overview
 
 LONGEST = 400  # characters of other people's text
-CELL, HIGH = 14, 20  # pixels of a block in a drawing
-BANDS = (0.7, 0.5, 0.3, 0.1)  # of the cosine's size, as colours
-BAD = (Level.STRONG, Level.OPPOSED)
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d2433; --dim: #5b6474; --paper: #fff; --line: #d5dae3;
-  --bar: #3b6fb6; --a4: #a50f15; --a3: #de2d26; --a2: #fb8a5f; --a1: #fdd0bb;
-  --o4: #08519c; --o3: #3182bd; --o2: #7fb8dd; --o1: #cfe3f3; --none: #eef0f4; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --dim: #9aa4b5; --paper: #14171d;
-  --line: #343b48; --bar: #7aa7e6; --a4: #ff7a6b; --a3: #d9483b; --a2: #9c3b2e; --a1: #5a2d26;
-  --o4: #7cc0f5; --o3: #3f8fcb; --o2: #2a618c; --o1: #23415a; --none: #232833; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  margin: 2rem auto; max-width: 62rem; padding: 0 1rem; }
-h1, h2, h3 { line-height: 1.25; } h2 { border-top: 1px solid var(--line); padding-top: 1rem; }
-.verdict { border-left: 4px solid var(--dim); padding: .25rem .75rem; margin: .5rem 0; }
-.bad { border-color: var(--a3); font-weight: 600; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: .5rem 0; }
-dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; } svg { display: block; margin: .25rem 0; }
-text { font: 9px system-ui, sans-serif; fill: var(--ink); text-anchor: middle; }
-text.end { text-anchor: start; font-size: 11px; fill: var(--dim); }
-rect { stroke: var(--paper); stroke-width: 1; } .bar { fill: var(--bar); }
-.none { fill: var(--none); } .a1 { fill: var(--a1); } .a2 { fill: var(--a2); }
-.a3 { fill: var(--a3); } .a4 { fill: var(--a4); } .o1 { fill: var(--o1); } .o2 { fill: var(--o2); }
-.o3 { fill: var(--o3); } .o4 { fill: var(--o4); }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { border: 1px solid var(--line); padding: .1rem .5rem; text-align: right; }
-th[scope=row], caption { text-align: left; } footer, .key { color: var(--dim); }
-"""
-_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'"
+HIGH = 20  # of a bar in a drawing
 KEY = (
-    "A number is ten times the cosine, a dot is below 0.1, and a minus means against each other."
-    " An empty place is a block that one of the two leaves alone."
+    "The upper number is ten times the cosine, a dot is below 0.1, and a minus means against each"
+    " other; the lower number is the block's. A block without a colour is one that one of the two"
+    " doesn't change."
 )
 
 
-def page(inspections: Sequence[Inspection]) -> str:
-    """The whole page, complete in itself."""
+def page(inspections: Sequence[Inspection], *, everything: bool = False) -> str:
+    """The whole page, complete in itself; `everything` draws each pair, not only those that
+    matter."""
     title = ", ".join(_text(one.title or "LoRA files") for one in inspections)
-    body = "\n".join("\n".join(_section(one)) for one in inspections)
+    sections = [
+        _Section(one, overview(one, everything=everything), len(inspections) == 1)
+        for one in inspections
+    ]
+    body = "\n".join("\n".join(section.lines()) for section in sections)
+    css = style(
+        {len(section.names) for section in sections}, {section.columns for section in sections}
+    )
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
 <title>{title}: what is in the mix</title>
-<style>{STYLE}</style>
+<style>{css}</style>
 </head>
 <body>
+<main>
 <h1>{title}: what is in the mix</h1>
 {body}
+</main>
 <footer><p>compose {_text(__version__)}</p></footer>
 </body>
 </html>
@@ -88,110 +81,228 @@ def _text(text: str) -> str:
     return escape(shorten(visible(text), LONGEST), quote=True)
 
 
-def _section(one: Inspection) -> Iterator[str]:
-    yield "<section>"
-    source = f" <small>{_text(one.source)}</small>" if one.source else ""
-    yield f"<h2>{_text(one.title or 'LoRA files')}{source}</h2>"
-    for number, info in enumerate(one.loras):
-        yield from _concept(one.mix, number, info)
-    if one.verdicts:
-        yield f'<h3>Overlap, block by block</h3>\n<p class="key">{KEY}</p>'
-        for verdict in one.verdicts:
-            yield from _pair(one.mix, verdict)
-    yield from _numbers(one)
-    yield "</section>"
+class _Section:
+    """One inspection. If it is alone, the page's heading is its own."""
 
+    def __init__(self, one: Inspection, found: Overview, alone: bool) -> None:
+        self._one, self._mix, self._found, self._alone = one, one.mix, found, alone
+        self.names = [_text(name) for name in one.mix.names]
 
-def _concept(mix: Mix, number: int, info: LoraInfo) -> Iterator[str]:
-    name, share = _text(mix.names[number]), mix.share(number)
-    share_words = "changes nothing" if share is None else f"{share:.0%} of the total weight change"
-    yield f"<h3>{weight(mix.scales[number])} {name}</h3>\n<p>{share_words}</p>\n<dl>"
-    yield from (f"<dt>{_text(a)}</dt><dd>{_text(b)}</dd>" for a, b in facts(info))
-    yield "</dl>"
-    if len(mix.names) > 1:
-        yield _drawing(mix, f"{name}: share of each block", lambda block: _bar(mix, number, block))
+    @property
+    def columns(self) -> int:
+        """How many columns the table of all numbers has beside the blocks' names."""
+        return len(self._heads())
 
+    def lines(self) -> Iterator[str]:
+        title = _text(self._one.title or "LoRA files")
+        yield "<section>" if self._alone else f"<section>\n<h2>{title}</h2>"
+        if self._one.source:
+            yield f'<p class="key"><small>{_text(self._one.source)}</small></p>'
+        if self._found.statements:
+            yield self._heading("What to know")
+            yield '<ul class="verdicts">'
+            for said in self._found.statements:
+                bad = ' class="bad"' if said.level in BAD else ""
+                yield f"<li{bad}>{escape(visible(said.words))}</li>"
+            yield "</ul>"
+        if len(self.names) > 1:
+            yield from self._matrix()
+        yield self._heading("LoRAs" if len(self.names) > 1 else "The LoRA")
+        yield '<ol class="loras">'
+        for number, info in enumerate(self._one.loras):
+            yield from self._lora(number, info)
+        yield "</ol>"
+        yield from self._pairs()
+        yield from self._numbers()
+        yield "</section>"
 
-def _pair(mix: Mix, verdict: Verdict) -> Iterator[str]:
-    first, second = verdict.first, verdict.second
-    names = f"{_text(mix.names[first])} × {_text(mix.names[second])}"
-    cosine = "" if verdict.cosine is None else f", cosine {decimals(verdict.cosine)}"
-    yield f"<h4>{names}{cosine}</h4>"
-    yield _drawing(
-        mix, f"{names}: cosine of each block", lambda block: _heat(mix, first, second, block)
-    )
-    bad = " bad" if verdict.level in BAD else ""
-    yield f'<p class="verdict{bad}">{_text(verdict.words)}</p>'
+    def _heading(self, words: str, below: int = 0) -> str:
+        level = (2 if self._alone else 3) + below
+        return f"<h{level}>{words}</h{level}>"
 
+    # --- the matrix ----------------------------------------------------------------------
 
-# --- drawings ----------------------------------------------------------------------------
+    def _matrix(self) -> Iterator[str]:
+        yield self._heading("How similar they are")
+        yield '<ul class="legend">'
+        yield from (f'<li class="{band}">{words}</li>' for band, words in _LEGEND)
+        yield "</ul>"
+        heads = "".join(
+            f'<th scope="col" title="{name}">{n}</th>' for n, name in enumerate(self.names, 1)
+        )
+        lines = [
+            f'<tr><th scope="row"><span>{row + 1}</span> {name}</th>{self._cosines(row)}</tr>'
+            for row, name in enumerate(self.names)
+        ]
+        yield from _scrolling(
+            f"matrix-{len(self.names)}",
+            "Cosine of each two LoRAs",
+            f"<thead><tr><td></td>{heads}</tr></thead>\n<tbody>",
+            *lines,
+            "</tbody>",
+        )
 
+    def _cosines(self, row: int) -> str:
+        return "".join(
+            '<td class="self">1</td>' if n == row else _cosine_cell(self._mix.cosine(row, n))
+            for n in range(len(self.names))
+        )
 
-def _drawing(mix: Mix, label: str, cell: Callable[[str], str]) -> str:
-    """A line of cells for each kind of block; `label` is escaped already, as are the cells."""
-    lines = list(rows(mix.blocks).items())
-    widest = max((len(blocks) for _, blocks in lines), default=0)
-    wide, high = widest * CELL + 110, len(lines) * (HIGH + 4)
-    parts = [
-        f'<div class="wide"><svg role="img" aria-label="{label}; the numbers are in the table'
-        f' below" width="{wide}" height="{high}" viewBox="0 0 {wide} {high}">'
-    ]
-    for line, (name, blocks) in enumerate(lines):
-        y = line * (HIGH + 4)
-        parts.append(f'<text class="end" x="0" y="{y + 14}">{_text(name)}</text>')
-        for place, block in enumerate(blocks):
-            drawn = cell(block) if block in mix.blocks else ""
-            if drawn:
-                parts.append(f'<g transform="translate({90 + place * CELL} {y})">{drawn}</g>')
-    return "".join(parts) + "</svg></div>"
+    # --- the LoRAs -----------------------------------------------------------------------
 
+    def _lora(self, number: int, info: LoraInfo) -> Iterator[str]:
+        name, share = self.names[number], self._mix.share(number)
+        words = f"{share:.0%} of the total weight change" if share else "changes nothing"
+        scale = weight(self._mix.scales[number])
+        head = f"<b>{name}</b><span>scale {scale}</span><span>{file_size(info.size)}</span>"
+        known = "".join(f"<dt>{_text(a)}</dt><dd>{_text(b)}</dd>" for a, b in facts(info))
+        if len(self.names) == 1:
+            by_block = _text(by_kind(self._mix, 0))
+            yield f'<li><p class="lora">{head}</p>\n<dl>{known}</dl>'
+            yield f"{self._heading('By block', 1)}\n<p>{by_block}</p>"
+            yield from self._bars(
+                f"{name}: change of each block, the largest as a full bar",
+                lambda block: strongest(self._mix, 0, block),
+            )
+        else:
+            yield f'<li><p class="lora">{head}<span>{words}</span></p>'
+            yield _share_bar(words, share or 0.0)
+            yield f"<details><summary>About {name}</summary>\n<dl>{known}</dl>"
+            yield "<p>Share of each block:</p>"
+            yield from self._bars(
+                f"{name}: share of each block", lambda block: self._mix.share(number, block)
+            )
+            yield "</details>"
+        yield "</li>"
 
-def _bar(mix: Mix, number: int, block: str) -> str:
-    share = mix.share(number, block)
-    if share is None:
-        return ""
-    high = round(share * HIGH, 1)
-    return (
-        f"<title>{_text(block)}: {share:.0%}</title>"
-        f'<rect class="none" width="{CELL}" height="{HIGH}"/>'
-        f'<rect class="bar" y="{HIGH - high:g}" width="{CELL}" height="{high:g}"/>'
-    )
+    def _bars(self, label: str, share: Callable[[str], float | None]) -> Iterator[str]:
+        """A drawing for each kind of block, a bar for each block."""
+        for kind, blocks in rows(self._mix.blocks).items():
+            bars = [
+                _bar(place, share(block) or 0.0)
+                for place, block in enumerate(blocks)
+                if block in self._mix.blocks
+            ]
+            yield (
+                f'<figure><figcaption>{_text(kind)}</figcaption><svg class="bars" role="img"'
+                f' aria-label="{label}, {_text(kind)}" viewBox="0 0 {len(blocks)} {HIGH}"'
+                f' preserveAspectRatio="none">{"".join(bars)}</svg></figure>'
+            )
 
+    # --- pairs ---------------------------------------------------------------------------
 
-def _heat(mix: Mix, first: int, second: int, block: str) -> str:
-    cosine = mix.cosine(first, second, block)
-    if cosine is None:
-        return ""
-    band = sum(abs(cosine) >= limit for limit in BANDS)
-    colour = f"{'a' if cosine > 0 else 'o'}{band}" if band else "none"
-    shown = f"{int(cosine * 10)}" if band else "·"
-    return (
-        f"<title>{_text(block)}: cosine {decimals(cosine)}</title>"
-        f'<rect class="{colour}" width="{CELL}" height="{HIGH}"/>'
-        f'<text x="{CELL / 2:g}" y="14">{shown}</text>'
-    )
+    def _pairs(self) -> Iterator[str]:
+        if self._found.pairs:
+            yield f'{self._heading("Overlap, block by block")}\n<p class="key">{KEY}</p>'
+        for verdict in self._found.pairs:
+            names = f"{self.names[verdict.first]} × {self.names[verdict.second]}"
+            cosine = "" if verdict.cosine is None else f", cosine {decimals(verdict.cosine)}"
+            yield self._heading(f"{names}{cosine}, {verdict.level}", 1)
+            yield "" if self._found.tells(verdict) else f"<p>{escape(visible(verdict.words))}</p>"
+            for kind, blocks in rows(self._mix.blocks).items():
+                cells = "".join(self._cell(verdict, block) for block in blocks)
+                yield (
+                    f'<figure><figcaption>{_text(kind)}</figcaption><div class="strip" role="img"'
+                    f' aria-label="{names}: cosine of each block, {_text(kind)}">{cells}</div>'
+                    "</figure>"
+                )
+        if self._found.others:
+            words = f"{self._found.others} not shown block by block: compose inspect --all"
+            yield f'<p class="key">{words}</p>'
 
+    def _cell(self, verdict: Verdict, block: str) -> str:
+        mix, number = self._mix, _text(block.rpartition(" ")[2])
+        there = block in mix.blocks
+        cosine = mix.cosine(verdict.first, verdict.second, block) if there else None
+        if cosine is None:
+            return f"<div><b></b><i>{number}</i></div>"
+        band = _band(cosine)
+        shown = f"{int(cosine * 10)}" if band != "none" else "·"
+        title = f"{_text(block)}: cosine {decimals(cosine)}"
+        return f'<div title="{title}"><b class="{band}">{shown}</b><i>{number}</i></div>'
 
-# --- the same as a table -----------------------------------------------------------------
+    # --- the same as tables --------------------------------------------------------------
 
+    def _heads(self) -> list[str]:
+        names = self.names
+        return [
+            *(f"{name}: norm" for name in names),
+            *(f"{name}: share" for name in names if len(names) > 1),
+            *(f"{names[v.first]} × {names[v.second]}: cosine" for v in self._found.pairs),
+        ]
 
-def _numbers(one: Inspection) -> Iterator[str]:
-    """Every number of the drawings, for who can't see them."""
-    mix = one.mix
-    shares = [f"{_text(name)}: share" for name in mix.names] if len(mix.names) > 1 else []
-    norms = [f"{_text(name)}: norm" for name in mix.names]
-    pairs = [f"{_text(mix.names[i])} × {_text(mix.names[j])}: cosine" for i, j in mix.pairs]
-    yield "<details><summary>All numbers</summary>"
-    yield '<div class="wide"><table><caption>Block by block</caption>'
-    heads = "".join(f'<th scope="col">{head}</th>' for head in ("Block", *norms, *shares, *pairs))
-    yield f"<thead><tr>{heads}</tr></thead><tbody>"
-    for block in (*mix.blocks, None):
-        cells = [f"{mix.norm(n, block):.4g}" for n in range(len(norms))]
-        cells += [_percent(mix.share(n, block)) for n in range(len(shares))]
-        cells += [_cosine(mix.cosine(i, j, block)) for i, j in mix.pairs]
+    def _numbers(self) -> Iterator[str]:
+        """Every number of the drawings, for who can't see them."""
+        heads = "".join(f'<th scope="col">{head}</th>' for head in ("Block", *self._heads()))
+        yield "<details><summary>All numbers</summary>"
+        yield from _scrolling(
+            f"numbers-{self.columns}",
+            "Block by block",
+            f"<thead><tr>{heads}</tr></thead><tbody>",
+            *map(self._row, (*self._mix.blocks, None)),
+            "</tbody>",
+        )
+        yield "</details>"
+
+    def _row(self, block: str | None) -> str:
+        mix, count = self._mix, range(len(self.names))
+        cells = [
+            *(f"{mix.norm(n, block):.4g}" for n in count),
+            *(_percent(mix.share(n, block)) for n in count if len(count) > 1),
+            *(_cosine(mix.cosine(v.first, v.second, block)) for v in self._found.pairs),
+        ]
         data = "".join(f"<td>{cell}</td>" for cell in cells)
-        yield f'<tr><th scope="row">{_text(block or "all together")}</th>{data}</tr>'
-    yield "</tbody></table></div></details>"
+        return f'<tr><th scope="row">{_text(block or "all together")}</th>{data}</tr>'
+
+
+def _scrolling(kind: str, label: str, *content: str) -> Iterator[str]:
+    """A table that scrolls sideways where it doesn't fit, and says so."""
+    yield f'<div class="fits {kind}"><p class="cue">Scroll sideways to see all columns →</p>'
+    yield f'<div class="scroll" role="group" tabindex="0" aria-label="{label}">'
+    yield f"<table><caption>{label}</caption>"
+    yield from content
+    yield "</table></div></div>"
+
+
+_LEGEND = (
+    ("o4", "-0.7 or less"),
+    ("o3", "-0.5"),
+    ("o2", "-0.3: against each other"),
+    ("o1", "-0.1"),
+    ("none", "0: independent"),
+    ("a1", "0.1"),
+    ("a2", "0.3: overlap"),
+    ("a3", "0.5"),
+    ("a4", "0.7 or more"),
+)
+
+
+def _band(cosine: float) -> str:
+    """The colour of a cosine, as a class."""
+    band = sum(abs(cosine) >= limit for limit in BANDS)
+    return f"{'a' if cosine > 0 else 'o'}{band}" if band else "none"
+
+
+def _cosine_cell(cosine: float | None) -> str:
+    if cosine is None:
+        return "<td></td>"
+    return f'<td class="{_band(cosine)}">{decimals(cosine)}</td>'
+
+
+def _share_bar(words: str, share: float) -> str:
+    return (
+        f'<svg class="share" role="img" aria-label="{words}"><rect class="none" width="100%"'
+        ' height="100%"/>'
+        f'<rect class="bar" width="{share:.1%}" height="100%"/></svg>'
+    )
+
+
+def _bar(place: int, share: float) -> str:
+    high = round(share * HIGH, 2)
+    return (
+        f'<rect class="none" x="{place}.05" width=".9" height="{HIGH}"/>'
+        f'<rect class="bar" x="{place}.05" y="{HIGH - high:g}" width=".9" height="{high:g}"/>'
+    )
 
 
 def _percent(share: float | None) -> str:

@@ -44,9 +44,7 @@ def _column(sizes: list[int]) -> int:
 
 
 def _padded(row: Sequence[str], widths: list[int]) -> list[str]:
-    return [
-        cell + " " * max(0, size - width(cell)) for cell, size in zip(row, widths, strict=False)
-    ]
+    return [padded(cell, size) for cell, size in zip(row, widths, strict=False)]
 
 
 def width(text: str) -> int:
@@ -57,6 +55,20 @@ def width(text: str) -> int:
     from wcwidth import width as measured  # takes time, and most texts are ASCII
 
     return measured(text)
+
+
+def padded(text: str, columns: int) -> str:
+    """The text with spaces behind it, so that it takes so many columns at least."""
+    return text + " " * max(0, columns - width(text))
+
+
+def cut(text: str, columns: int) -> str:
+    """The text, cut to at most so many columns with an ellipsis at the end."""
+    if width(text) <= columns:
+        return text
+    from wcwidth import clip
+
+    return clip(text, 0, columns - 1).rstrip() + "…"
 
 
 # --- to the width of a terminal ----------------------------------------------------------

@@ -60,30 +60,74 @@ def overlapping(at: Path) -> tuple[Path, Path]:
 
 
 def test_a_recipe_is_looked_up_in_the_library(tmp_path: Path) -> None:
-    ran = compose("inspect", KNIGHT, at=samples(tmp_path))
+    project = samples(tmp_path)
+    ran = compose("inspect", KNIGHT, at=project)
     assert (ran.status, ran.err) == (0, "")
     lines = ran.out.splitlines()
-    assert lines[0] == f"Storybook Knight   {KNIGHT}"
-    assert re.fullmatch(
-        r"0\.65  Storybook Watercolour  █+░+ \d+% of the total weight change", lines[2]
+    assert lines[:3] == [
+        f"Storybook Knight   {KNIGHT}",
+        "",
+        "Storybook Watercolour and Ink Lines are independent: each keeps its own effect",
+    ]
+    assert re.search(r"\n1  Storybook Watercolour +0\.65  █+░+  \d+%  ", ran.out)
+    assert lines[-1].startswith(
+        "1 independent pair not shown block by block; compose inspect --all"
     )
-    said = "\n".join(lines)
+    ran = compose("inspect", KNIGHT, "--all", at=project)
     for words in (
         "kohya LoRA, rank 2 to 4, alpha 2, bfloat16",
         "diffusers LoRA, rank 4, no alpha (factor 1), bfloat16",
         "trigger     storybook watercolour",
         "soft wash (17)",
         "5: 4 in double blocks, attention; 1 in single blocks, modulation",
-        "Storybook Watercolour × Ink Lines   cosine 0.00",
+        "Storybook Watercolour × Ink Lines   cosine 0.00   independent",
     ):
-        assert words in said
-    assert lines[-1].endswith("are independent: each keeps its own effect")
+        assert words in ran.out
+    assert "--all" not in ran.out
+
+
+def test_a_lora_alone_has_a_profile_of_its_blocks(tmp_path: Path) -> None:
+    ran = compose("inspect", str(made(tmp_path, "one")), at=tmp_path)
+    assert ran.out.startswith("1.00  one\n  file    ")
+    assert "by block: 100% in double 0-2" in ran.out
+    [strip] = [line for line in ran.out.splitlines() if "double 0-2 " in line]
+    assert "█" in strip and "cosine" not in ran.out
+
+
+def test_near_duplicates_come_first(tmp_path: Path) -> None:
+    """Three epochs of a training and another LoRA; their pairs are counted, and shown on demand."""
+    first = load_file(made(tmp_path, "epoch-1", 1))
+    for n, size in ((2, 0.1), (3, -0.1)):
+        noise = np.random.default_rng(n)
+        changed = {k: v + noise.normal(size=v.shape) * v.std() * size for k, v in first.items()}
+        values = {k: v.astype(np.float32) for k, v in changed.items()}
+        save_file(values, tmp_path / f"epoch-{n}.safetensors")
+    made(tmp_path, "other", 9)
+    names = [f"epoch-{n}.safetensors" for n in (1, 2, 3)]
+    ran = compose("inspect", *names, "other.safetensors", at=tmp_path)
+    first_line, second, *_ = ran.out.splitlines()
+    said = r"epoch-1, epoch-2 and epoch-3 are near duplicates \(cosine 0\.9\d or more\): use .*"
+    assert re.fullmatch(said, first_line), ran.out
+    assert second == "3 of 6 pairs are independent"
+    assert " × " not in ran.out
+    assert "3 pairs of near duplicates and 3 independent pairs not shown" in ran.out
+    ran = compose("inspect", *names, "other.safetensors", "--all", at=tmp_path)
+    assert ran.out.count(" × ") == 6
+    ran = compose("inspect", *names, "other.safetensors", "-o", "json", at=tmp_path)
+    [found] = json.loads(ran.out)["inspections"]
+    assert found["nearDuplicates"] == [["epoch-1", "epoch-2", "epoch-3"]]
+    sizes = [(tmp_path / name).stat().st_size for name in names]
+    assert [concept["bytes"] for concept in found["concepts"]][:3] == sizes
+    ran = compose("inspect", f"{names[0]}:0.5", f"{names[1]}:0.5", at=tmp_path)
+    said = r"epoch-1 and epoch-2 are near dup.*: use one of them; to use both, try 0\.35 and 0\.35"
+    assert re.fullmatch(said, ran.out.splitlines()[0]), ran.out
+    assert "epoch-1 × epoch-2" in ran.out
 
 
 def test_files_are_one_mix_at_their_scales(tmp_path: Path) -> None:
     overlapping(tmp_path)
     ran = compose("inspect", "one.safetensors:0.5", "two.safetensors:-0.5", at=tmp_path)
-    assert "-0.50  two" in ran.out
+    assert re.search(r"\n2  two +-0\.50  ", ran.out)
     assert "one and two pull against each other in double block 1: expect both to fade" in ran.out
     strip = [line for line in ran.out.splitlines() if "double 0-2" in line][-1]
     assert strip.endswith("|·≡·|")
@@ -99,7 +143,9 @@ def test_a_folder_is_one_mix_and_a_bad_file_is_left_out(tmp_path: Path) -> None:
     ran = compose("inspect", "loras", at=tmp_path)
     assert (ran.status, ran.err) == (0, "")
     assert "one and two overlap strongly" in ran.out and "copy" in ran.out
-    assert re.search(r"file +loras/one\.safetensors\n +id +model_[\w-]{22}\n", ran.out)
+    assert re.search(r"\n1  one .*  loras/one\.safetensors  model_[\w-]{22}\n", ran.out)
+    whole = compose("inspect", "loras", "--all", at=tmp_path).out
+    assert re.search(r"file +loras/one\.safetensors\n +id +model_[\w-]{22}\n", whole)
     assert ran.out.splitlines()[-2:] == [
         "duplicate: loras/one copy.safetensors is identical to loras/one.safetensors:"
         " remove loras/one copy.safetensors",
@@ -169,7 +215,7 @@ def test_pins_decide_what_a_name_means(tmp_path: Path) -> None:
     compose("lock", at=project)
     made(project / "recipes" / "loras", "other", ss_output_name="Ink Lines")
     ran = compose("inspect", KNIGHT, at=project)
-    assert (ran.status, "file         ink-lines.safetensors" in ran.out) == (0, True)
+    assert (ran.status, "  ink-lines.safetensors  " in ran.out) == (0, True)
 
 
 def test_equal_names_are_told_apart(tmp_path: Path) -> None:
@@ -272,25 +318,31 @@ def test_the_page_stands_alone(tmp_path: Path) -> None:
     assert found.named("html") == [{"lang": "en"}]
     policy = found.named("meta")[1]["content"]
     assert policy is not None and policy.startswith("default-src 'none'; style-src 'sha256-")
-    labels = [svg["aria-label"] for svg in found.named("svg")]
-    assert [label for label in labels if label and "cosine" in label] != []
+    labels = [a["aria-label"] for _, a in found.elements if a.get("role") == "img"]
+    assert "one × two: cosine of each block, double 0-2" in labels
+    assert all(svg["aria-label"] for svg in found.named("svg"))
     assert all(svg["role"] == "img" for svg in found.named("svg"))
     assert all("scope" in cell for cell in found.named("th"))
-    assert found.rows[0][-1] == "one × two: cosine"
-    assert [row[0] for row in found.rows[1:]] == [
+    assert len(found.named("h1")) == 1
+    matrix, numbers = found.rows[:3], found.rows[3:]
+    cosine = matrix[1][2]
+    assert matrix == [["1", "2"], [" one", "1", cosine], [" two", cosine, "1"]]
+    assert re.fullmatch(r"0\.\d\d", cosine)
+    assert numbers[0][-1] == "one × two: cosine"
+    assert [row[0] for row in numbers[1:]] == [
         "double 0",
         "double 1",
         "double 2",
         "all together",
     ]
-    assert found.rows[2][-1] == "1.000"
+    assert numbers[2][-1] == "1.000"
     [verdict] = [w for w in found.words if "overlap strongly" in w]
     assert verdict.startswith("one and two overlap strongly in double block 1")
 
 
 def test_cells_have_numbers_as_well_as_colours(tmp_path: Path) -> None:
     found = parsed(page([inspected(*overlapping(tmp_path))]))
-    classes = [rect.get("class") for rect in found.named("rect")]
+    classes = [cell.get("class") for cell in found.named("b")]
     assert classes.count("a4") == 1
     assert "10" in found.words or "9" in found.words
 

@@ -127,7 +127,7 @@ def test_the_numbers_of_a_mix(
     assert found.cosine(0, 1) == pytest.approx(cosine, abs=1e-9)
     assert found.norm(0) == pytest.approx(sizes[0] * scales[0] * sqrt(2))
     assert sum(found.share(n) or 0 for n in (0, 1)) == pytest.approx(1)
-    assert sum(found.weight(0, 1, block) for block in found.blocks) == pytest.approx(1)
+    assert sum(found.weights(0, 1).values()) == pytest.approx(1)
     for verdict in verdicts(found):
         for scale in verdict.scales or ():
             assert 0.05 <= scale <= 1

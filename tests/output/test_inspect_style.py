@@ -1,0 +1,50 @@
+"""The colours of the page of inspections: digits can be read on every cell, light and dark."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from composer.output.inspect_style import style
+
+LIGHT, DARK = style({2}, {3}).split("@media (prefers-color-scheme: dark)", 1)
+DARK = DARK.partition("body {")[0]
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of #rgb or #rrggbb, as the accessibility guidelines (WCAG) have it."""
+    digits = colour[1:] if len(colour) == 7 else "".join(digit * 2 for digit in colour[1:])
+    parts = [int(digits[n : n + 2], 16) / 255 for n in (0, 2, 4)]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_the_measure_of_contrast() -> None:
+    assert contrast("#fff", "#000000") == pytest.approx(21)
+    assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.01)
+
+
+@pytest.mark.parametrize("rules", [LIGHT, DARK], ids=["light", "dark"])
+def test_digits_have_enough_contrast(rules: str) -> None:
+    cells = re.findall(r"\.(\w+) \{ background: (#\w+); color: (#\w+); \}", rules)
+    assert {name for name, _, _ in cells} == {"none"} | {f"{s}{n}" for s in "ao" for n in "1234"}
+    assert {name: contrast(*pair) for name, *pair in cells if contrast(*pair) < 4.5} == {}
+    variables = dict(re.findall(r"--(\w+): (#\w+);", rules))
+    assert contrast(variables["ink"], variables["paper"]) >= 4.5
+    assert contrast(variables["dim"], variables["paper"]) >= 4.5
+    assert contrast(variables["bar"], variables["none"]) >= 3  # a drawing needs that
+
+
+def test_only_a_table_that_does_not_fit_has_a_cue() -> None:
+    rules = style({2, 12}, {3})
+    limits = re.findall(r"max-width: ([\d.]+)rem\) \{ \.(\w+-\d+) > \.cue", rules)
+    assert limits == [("15.2", "matrix-2"), ("51.2", "matrix-12"), ("29", "numbers-3")]
+    assert ".cue { display: none;" in rules
