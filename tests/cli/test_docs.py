@@ -36,7 +36,8 @@ def test_what_a_page_shows_is_what_happens(
         monkeypatch.setenv(name, value)
     home = Path(os.environ["HOME"])
     reader = Reader(place_for(page, home if page.name.startswith("tutorial") else tmp_path))
-    assert reader.play(page.read_text(encoding="utf-8")) == []
+    wrong = reader.play(page.read_text(encoding="utf-8"))
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_readme_shows_its_commands() -> None:
@@ -84,6 +85,17 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     for line in INSTALLING:
         assert line in readme
         assert line in ci
+
+
+def test_the_index_has_every_page_and_the_readme_both_tutorials() -> None:
+    index, readme = (
+        (REPO / page).read_text(encoding="utf-8") for page in ("docs/README.md", "README.md")
+    )
+    pages = {page.name for page in (REPO / "docs").glob("*.md")} - {"README.md"}
+    assert [page for page in sorted(pages) if f"]({page})" not in index] == []
+    tutorials = sorted(page for page in pages if page.startswith("tutorial"))
+    assert len(tutorials) == 2
+    assert [page for page in tutorials if f"](docs/{page})" not in readme] == []
 
 
 def test_links_lead_somewhere() -> None:
