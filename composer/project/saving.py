@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from composer.errors import Refused, UsageError
-from composer.files.delivery import check_output_link
+from composer.files.delivery import check_output_link, unwritable
 from composer.lora import families
 from composer.model import Recipe, parameters, rounded
 from composer.project.recipe_files import LoraRefs, RecipeFiles, recipe_name, types_of
@@ -58,6 +58,8 @@ def save_recipe(
         raise UsageError(
             f"the merge can't be saved as a recipe: {why}", hint="merge without --save-recipe"
         ) from None
+    except OSError as error:
+        raise unwritable(file, error) from error
     return recipe
 
 
@@ -71,7 +73,8 @@ def _path(project: Project, file: Path, *, force: bool) -> str:
             f"{name} is not in the project {visible(str(project.root))}",
             hint="save it below recipes/",
         )
-    check_output_link(file.parent)
+    for folder in (file.parent, (project.root / path).parent):  # they differ where `..` is in it
+        check_output_link(folder)
     if any(part.startswith(".") for part in path.split("/")):
         raise UsageError(f"{name} is hidden, and no command reads it", hint="choose another name")
     if not without_matching([project.root / path], project.root, project.settings.exclude):

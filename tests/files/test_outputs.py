@@ -20,6 +20,7 @@ WEIGHTS = {
     "merge": ("merge", INK, DUST, "-o", "out/both.safetensors"),
     "pull": ("pull", "Pixel Rogue", "-o", "out/both.safetensors"),
 }
+RECIPE = ("merge", INK, DUST, "-o", "both.safetensors", "--save-recipe", "out/both.yaml")
 TEXTS = {
     "report": ("merge", INK, DUST, "-o", "both.safetensors", "--json-into", "out/report.json"),
     "page": ("inspect", INK, "--html", "out/page.html"),
@@ -27,7 +28,7 @@ TEXTS = {
     "markdown": ("plan", "--markdown-into", "out/plan.md"),
     "summary": ("plan", "--summary-into", "out/summary.md"),
 }
-ALL = {**WEIGHTS, **TEXTS}
+ALL = {**WEIGHTS, **TEXTS, "recipe": RECIPE}
 
 every_output = pytest.mark.parametrize("command", ALL.values(), ids=ALL)
 
