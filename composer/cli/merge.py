@@ -27,10 +27,12 @@ from composer.output import merge as render
 from composer.text import counted, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from composer.lora import Merged
     from composer.model import Recipe
+
+    Parts = Sequence[tuple[Path, tuple[float, ...]]]
 
 
 def _known_format(
@@ -123,47 +125,70 @@ def merge_command(
     With --save-recipe, compose apply makes a model of the same weights.
     """
     parts = [swept_argument(text) for text in loras]
-    paths = [path for path, _ in parts]
-    refuse_other_files(paths)
-    if json_into:
-        check_report(json_into, [Path(out), *paths])
-    count = prod(len(scales) for _, scales in parts)
-    is_sweep = count > 1 or out.endswith(SLASHES)
-    if is_sweep:
-        check_names_folder(out, many=f"{count:,} merges", one="one merge")
-    if save_recipe and count > 1:
-        raise UsageError(
-            f"--save-recipe is for one merge, not for {count:,}",
-            hint="choose scales, and merge again with --save-recipe",
-        )
-    with (
-        terminable(),
-        Hashing(paths) as hashing,  # while the library is imported
-        Meter(f"composing {counted(count, 'file') if is_sweep else Path(out).name}") as meter,
-        _saving(save_recipe, force=force, dry_run=dry_run) as save,
-    ):
-        run = partial(
-            _function("sweep" if is_sweep else "merge"),
-            parts if is_sweep else [(path, scale) for path, (scale,) in parts],
-            out,
-            rank=rank,
-            precision=precision,
-            format=format,
-            skip_text_encoder=skip_text_encoder,
-            force=force,
-            progress=meter.say,
-            hashing=hashing,
-        )
-        if save and not dry_run:
-            save(
-                run(dry_run=True), dry_run=True
-            )  # what is wrong is said before the file is written
-        merged = run(dry_run=dry_run)
-        recipe = save(merged, dry_run=dry_run) if save else None
+    _check(parts, out, save_recipe, json_into)
+    options: dict[str, object] = {
+        "rank": rank,
+        "precision": precision,
+        "format": format,
+        "skip_text_encoder": skip_text_encoder,
+        "force": force,
+    }
+    merged, recipe = _merge(parts, out, options, save_recipe, dry_run=dry_run)
     if json_into:
         write_copy(json_into, render.as_json(merged, recipe))
     click.echo(render.text(merged, recipe), nl=False)
     return 0
+
+
+def _count(parts: Parts) -> int:
+    """How many files there will be."""
+    return prod(len(scales) for _, scales in parts)
+
+
+def _check(parts: Parts, out: str, save_recipe: Path | None, json_into: Path | None) -> None:
+    """Raise `UsageError` for what can be seen before the weights library is imported."""
+    paths, count = [path for path, _ in parts], _count(parts)
+    refuse_other_files(paths)
+    if json_into:
+        check_report(json_into, [Path(out), *paths])
+    if count > 1:
+        check_names_folder(out, many=f"{count:,} merges", one="one merge")
+    if count > 1 and save_recipe:
+        raise UsageError(
+            f"--save-recipe is for one merge, not for {count:,}",
+            hint="choose scales, and merge again with --save-recipe",
+        )
+
+
+def _merge(
+    parts: Parts,
+    out: str,
+    options: Mapping[str, object],
+    save_recipe: Path | None,
+    *,
+    dry_run: bool,
+) -> tuple[Merged | list[Merged], Recipe | None]:
+    """Write the files, and the recipe. All that can be wrong is said before the first is there."""
+    count, is_folder = _count(parts), out.endswith(SLASHES) or _count(parts) > 1
+    name = counted(count, "file") if is_folder else Path(out).name
+    with (
+        terminable(),
+        Hashing(path for path, _ in parts) as hashing,  # while the library is imported
+        Meter(f"composing {name}") as meter,
+        _saving(save_recipe, force=bool(options["force"]), dry_run=dry_run) as save,
+    ):
+        run = partial(
+            _function("sweep" if is_folder else "merge"),
+            parts if is_folder else [(path, scale) for path, (scale,) in parts],
+            out,
+            progress=meter.say,
+            hashing=hashing,
+            **options,
+        )
+        if save and not dry_run:
+            save(run(dry_run=True), dry_run=True)
+        merged = run(dry_run=dry_run)
+        return merged, save(merged, dry_run=dry_run) if save else None
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from composer.lora.fingerprint import Part, read_hashed
 from composer.lora.hashing import Hashing
 from composer.lora.layout import shared_dtype
 from composer.lora.metadata import described
-from composer.lora.reading import shared_family, with_scales
+from composer.lora.reading import with_scales
 from composer.text import counted, shorten, visible
 
 if TYPE_CHECKING:
@@ -219,9 +219,9 @@ def merge(
     the best approximation in which no layer has a higher rank. `precision` is `float32`,
     `bfloat16` or `float16`, by default the files' own; `format` is one of the output formats of
     the files' model family, by default its first. `skip_text_encoder` leaves out all parts for text
-    encoders, readable or not. `progress` is called with 0..1 and may raise to
-    cancel. With `dry_run` nothing is written. A result that is far larger than the LoRAs is logged
-    as a warning before it is written. `hashing` has been started for these files, to save time.
+    encoders, readable or not. `progress` is called with 0..1 and may raise to cancel. A dry run
+    writes nothing. A result that is far larger than the LoRAs is logged as a warning before it is
+    written. `hashing` has been started for these files, to save time.
 
     Raises `UsageError` for wrong arguments (a file given twice, `out` among the files), `Refused`
     if `out` exists and `force` is not set, `BadLora` for a file that can't be used, and
@@ -283,8 +283,7 @@ class PlannedMerge:
         return self._merged(report, size, dry_run=False)
 
     def _merged(self, report: CompositionReport, size: int, *, dry_run: bool) -> Merged:
-        family = shared_family([part.file for part in self.parts])
-        used = self.format or family.files.output_format.name
+        used = self.format or self.parts[0].file.family.files.output_format.name
         notes = (*_notes(self.parts, self.spec.dtype, report), *self.warnings)
         return Merged(self.out, used, self.parts, report, size, notes, dry_run, self.options)
 
