@@ -7,6 +7,7 @@ without what only other commands need.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 from composer.cli.main import guarded
@@ -17,6 +18,11 @@ def run() -> None:
     """The entry point `compose`."""
     leave_at_second_signal()
     gc.set_threshold(100_000, 50)  # values make no cycles, and ten thousand recipes are many values
+    if "_COMPOSE_COMPLETE" in os.environ:  # a shell asks for completions
+        from composer.cli.completion import answer
+        from composer.cli.main import compose
+
+        sys.exit(answer(compose))
     status = guarded(sys.argv[1:])
     gc.freeze()  # what ends with the process needs no collection
     sys.exit(status)

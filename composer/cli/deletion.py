@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
+from composer.cli import suggestions
 from composer.cli.project import chosen_key, open_local, open_project, open_target
 from composer.cli.selection import selection_options
 from composer.cli.terminal import Progress, emit, tell
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command("forget")
-@click.argument("what", nargs=-1, required=True)
+@click.argument("what", nargs=-1, required=True, shell_complete=suggestions.recipes)
 @opt.target_options
 @opt.writing_options
 def forget_command(
@@ -57,7 +58,7 @@ _yes = click.option("--yes", "-y", is_flag=True, help="Delete without asking.")
 
 
 @click.command("destroy")
-@click.argument("what", nargs=-1)
+@click.argument("what", nargs=-1, shell_complete=suggestions.recipes)
 @click.option(
     "--all", "everything", is_flag=True, help="Delete the compositions of all recipes in the lock."
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
+from composer.cli import suggestions
 from composer.cli.project import open_project, open_target
 from composer.cli.selection import output_option
 from composer.cli.terminal import emit
@@ -24,7 +25,12 @@ _WORKFLOWS = (".json", ".png", ".webp")  # no id has a dot
 
 
 @click.command("import")
-@click.argument("sources", nargs=-1, metavar="[MODEL_ID|WORKFLOW]...")
+@click.argument(
+    "sources",
+    nargs=-1,
+    metavar="[MODEL_ID|WORKFLOW]...",
+    shell_complete=suggestions.files(*_WORKFLOWS),
+)
 @click.option(
     "--all",
     "everything",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
+from composer.cli import suggestions
 from composer.cli.arguments import (
     RECIPE_ENDINGS,
     is_lora_folder,
@@ -23,6 +24,7 @@ from composer.cli.selection import output_option
 from composer.cli.terminal import Meter, columns, emit
 from composer.errors import UsageError
 from composer.files.delivery import check_input_link
+from composer.lora.folder import SUFFIX
 from composer.output.inspect import UNLIMITED, text
 from composer.output.inspect_html import page
 from composer.output.inspect_json import as_json
@@ -38,7 +40,13 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect")
-@click.argument("what", nargs=-1, required=True, metavar="RECIPE|FILE[:SCALE]|DIR...")
+@click.argument(
+    "what",
+    nargs=-1,
+    required=True,
+    metavar="RECIPE|FILE[:SCALE]|DIR...",
+    shell_complete=suggestions.files(SUFFIX, *RECIPE_ENDINGS, scales=True),
+)
 @opt.library
 @click.option(
     "--all", "everything", is_flag=True, help="Show every LoRA's file and notes, and every pair."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
+from composer.cli import suggestions
 from composer.cli.project import offline_target, open_project, open_target
 from composer.cli.selection import gathered, output_option, selection_options
 from composer.cli.terminal import emit, tell
@@ -57,6 +58,7 @@ mode_options = gathered(
         flag_value="",
         multiple=True,
         metavar="[NAME]",
+        shell_complete=suggestions.lora_names,
         help="Look up all names again, or only NAME. Put PATHS before this option. Repeatable.",
     ),
     click.option(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from composer.cli.terminal import emit, prepare_streams, reader_left, tell
 from composer.errors import BadLora, ComposeError, ExitStatus, InvalidInput
@@ -76,6 +77,12 @@ class _Lazy(click.Group):
         if _VERBOSITY[0] not in command.params:
             command.params += _VERBOSITY
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands by their names: none is imported to be listed."""
+        named = [(n, words) for n, (_, words) in COMMANDS.items() if n.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*(CompletionItem(name, help=words) for name, words in named), *options]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

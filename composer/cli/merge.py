@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from composer.cli import suggestions
 from composer.cli.arguments import (
     NumberOption,
     dry_running,
@@ -22,6 +23,7 @@ from composer.cli.signals import terminable
 from composer.cli.terminal import Meter
 from composer.errors import UsageError
 from composer.files.delivery import SLASHES, check_names_folder
+from composer.lora.folder import SUFFIX
 from composer.lora.hashing import Hashing
 from composer.output import merge as render
 from composer.text import counted, visible
@@ -50,7 +52,13 @@ def _known_format(
 
 
 @click.command("merge")
-@click.argument("loras", nargs=-1, required=True, metavar="LORA[:SCALE]...")
+@click.argument(
+    "loras",
+    nargs=-1,
+    required=True,
+    metavar="LORA[:SCALE]...",
+    shell_complete=suggestions.files(SUFFIX, scales=True),
+)
 @click.option(
     "-o",
     "--out",
@@ -75,6 +83,7 @@ def _known_format(
 @click.option(
     "--format",
     metavar="FORMAT",
+    shell_complete=suggestions.output_formats,
     callback=_known_format,
     help="Key naming of the output file: diffusers (the default) or kohya. ComfyUI reads both.",
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
+from composer.cli import suggestions
 from composer.cli.arguments import (
     RECIPE_ENDINGS,
     is_lora_folder,
@@ -42,7 +43,14 @@ def _known(context: click.Context, parameter: click.Parameter, type: str | None)
 @click.command("models")
 @path_argument
 @opt.target_options
-@click.option("--type", "type_", metavar="TYPE", callback=_known, help="Only models of this type.")
+@click.option(
+    "--type",
+    "type_",
+    metavar="TYPE",
+    callback=_known,
+    shell_complete=suggestions.model_types,
+    help="Only models of this type.",
+)
 @output_option("text", "json")
 def models_command(
     selection: Selection, target_options: TargetOptions, type_: str | None, output_format: str

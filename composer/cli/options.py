@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from composer.cli import suggestions
 from composer.cli.arguments import NumberOption as NumberOption
 from composer.cli.arguments import dry_running as dry_running
 from composer.cli.selection import gathered, library_option
@@ -31,6 +32,7 @@ _TARGET = (
     click.option(
         "--target",
         metavar="TARGET",
+        shell_complete=suggestions.targets,
         help="Where models are built: local, scenario, or the URL of a Scenario API "
         "[env: COMPOSE_TARGET].",
     ),
@@ -39,7 +41,7 @@ _TARGET = (
     ),
     click.option(
         "--library",
-        type=click.Path(),
+        type=click.Path(file_okay=False),
         callback=_library,
         metavar="DIR",
         help="Folder with your LoRA files, or s3://BUCKET/FOLDER (local target only) "
@@ -49,6 +51,7 @@ _TARGET = (
 executor = click.option(
     "--executor",
     metavar="EXECUTOR",
+    shell_complete=suggestions.executors,
     help="Compose in N processes (processes:N), or on a Dask cluster (dask://HOST:PORT); local "
     "target only. The default is one model at a time, in this process.",
 )
@@ -136,6 +139,7 @@ _PLANNING = (
         "--upgrade",
         multiple=True,
         metavar="NAME",
+        shell_complete=suggestions.lora_names,
         callback=_name_set,
         help="Use what this LoRA's name means now instead of its pinned id. Repeatable.",
     ),
@@ -156,6 +160,7 @@ apply_options = gathered(
     click.option(
         "--expect",
         metavar="DIGEST|PLAN.json",
+        shell_complete=suggestions.files(".json"),
         is_eager=True,  # the check of --digest looks at it
         help="Apply only if the plan has this digest, or every change is in PLAN.json.",
     ),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
+from composer.cli import suggestions
 from composer.cli.project import chosen_key, open_project
 from composer.cli.selection import output_option
 from composer.cli.terminal import emit
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 
 
 @click.command("output")
-@click.argument("recipe", required=False)
+@click.argument("recipe", required=False, shell_complete=suggestions.recipes)
 @click.option(
     "--usage",
     metavar="PROGRAM",
+    shell_complete=suggestions.programs,
     help="Print how to make an image with the model, as a text to paste. The local target knows"
     " diffusers, comfyui, a1111, fal and replicate, the Scenario API scenario.",
 )

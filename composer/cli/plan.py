@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
+from composer.cli import suggestions
 from composer.cli.plan_copies import copy_options
 from composer.cli.project import offline_target, open_project, open_target
 from composer.cli.selection import change_selection_options, output_option
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--base",
     metavar="FILE|GIT_REF",
+    shell_complete=suggestions.any_file,
     help="Compare the lock with an earlier one: a lock file or a git revision. Reports ids that "
     "changed while their recipe stayed the same.",
 )

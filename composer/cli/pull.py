@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
+from composer.cli import suggestions
 from composer.cli.project import LOCAL, chosen_key, open_local, open_project
 from composer.cli.terminal import tell
 from composer.errors import UsageError, gravest
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 
 
 @click.command("pull")
-@click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
+@click.argument("recipes", nargs=-1, metavar="[RECIPE]...", shell_complete=suggestions.recipes)
 @click.option(
     "-o",
     "--out",
     metavar="FILE|DIR",
+    shell_complete=suggestions.any_file,
     help="A .safetensors file, or a folder. End the path with / to create the folder.",
 )
 @click.option(

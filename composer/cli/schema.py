@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
 
-from composer.cli.main import compose
-from composer.errors import UsageError
+from composer.cli.completion import SHELLS, script
 from composer.files.schemas import schema
 
 SCHEMAS = (
     *("recipe", "lock", "plan", "outcomes", "status", "models", "inspect"),
     *("problems", "pins", "repair", "doctor", "merge", "import", "init", "settings"),
 )
-SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command("schema")
@@ -58,8 +55,5 @@ def completion_command(shell: str) -> int:
       compose completion zsh
       eval "$(compose completion bash)"
     """
-    completion = get_completion_class(shell)
-    if completion is None:
-        raise UsageError(f"no completion for {shell}")
-    click.echo(completion(compose, {}, "compose", "_COMPOSE_COMPLETE").source())
+    click.echo(script(shell), nl=False)
     return 0

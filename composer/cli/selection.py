@@ -87,7 +87,7 @@ def named_library(
 
 library_option = click.option(
     "--library",
-    type=click.Path(),
+    type=click.Path(file_okay=False),
     callback=named_library,
     metavar="DIR",
     help="Folder with your LoRA files, or s3://BUCKET/FOLDER [env: COMPOSE_LIBRARY].",

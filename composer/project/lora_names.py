@@ -7,6 +7,9 @@ and offline, and needs no numpy; what is costly to import is imported only for u
 
 from __future__ import annotations
 
+import math
+import time
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,8 +17,9 @@ from composer.errors import ComposeError, Problem
 from composer.files.library import given_library, library_of, place_of
 from composer.lora.errors import LoraFormatError
 from composer.lora.folder import SUFFIX, find_files
-from composer.lora.naming import Names, title_of
+from composer.lora.naming import Names, name_all, title_of
 from composer.lora.opening import read_metadata
+from composer.project.known_names import pinned_names
 from composer.project.sources import with_sources
 from composer.recipes import relative
 from composer.recipes.loading import name_places
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from composer.lora.folder import LibraryFile
-    from composer.model import Recipe
+    from composer.model import Lock, Recipe
     from composer.project.project import Project
     from composer.project.sources import Sources
     from composer.targets.kind import TargetDefaults
@@ -62,20 +66,45 @@ def check_names(
     given, inside = given_library(library, env), project.settings.library
     folder = given or (root / inside if inside else None)
     must_exist = library is not None
-    files = _LoraNames.of(sources, root, folder, env, must_exist) if wanted else None
+    paths = [recipe.path for recipe in sources.recipes]
+    files = _LoraNames.of(paths, root, folder, env, must_exist) if wanted else None
     unknown = files.unknown(wanted) if files else wanted
     if not unknown:
         return CheckedNames()
     defaults = project.target_defaults
     if given is None and defaults.library not in (None, folder):
-        files = _LoraNames.of(sources, root, defaults.library, env)
+        files = _LoraNames.of(paths, root, defaults.library, env)
         unknown = files.unknown(wanted) if files else wanted
     recipes = _chosen_with(unknown, sources, root)
-    if files is None or not (given or _is_local(sources, env, defaults)):
+    if files is None or not (given or _is_local(sources.lock, env, defaults)):
         return CheckedNames(notes=tuple(_near_pins(recipes, unknown, pinned)))
     if files.pointers and recipes:
         return CheckedNames(notes=(files.why_unchecked(unknown),))
     return CheckedNames(with_sources(files.problems(recipes, unknown, root), root))
+
+
+def lora_names(
+    project: Project,
+    library: Path | str | None,
+    env: Mapping[str, str],
+    *,
+    seconds: float = math.inf,
+) -> list[str]:
+    """The names to offer for LoRAs: those of the library, else those that the lock pins.
+
+    `library` and `env` are as for `check_names`, which also says what is raised. Titles are read
+    for so many seconds at most; a file whose title isn't read has its own name.
+    """
+    end = time.monotonic() + seconds
+    lock, defaults = project.current_lock(), project.target_defaults
+    given = given_library(library, env)
+    if given or _is_local(lock, env, defaults):
+        paths = [path for file in project.files if (path := relative(file, project.root))]
+        folder = given or defaults.library
+        files = _LoraNames.of(paths, project.root, folder, env, must_exist=library is not None)
+        if files is not None:
+            return files.own(end)
+    return pinned_names(project)
 
 
 def _chosen_with(unknown: set[str], sources: Sources, root: Path) -> list[Recipe]:
@@ -90,13 +119,13 @@ def _pinned(sources: Sources) -> set[str]:
     return {name for one in targets for entry in one.recipes.values() for name, _ in entry.pins}
 
 
-def _is_local(sources: Sources, env: Mapping[str, str], defaults: TargetDefaults) -> bool:
+def _is_local(lock: Lock, env: Mapping[str, str], defaults: TargetDefaults) -> bool:
     """Whether a plan would look names up in the library."""
     from composer.targets.kind import TargetOptions
     from composer.targets.registry import DEFAULT, choose
 
     try:
-        return choose(TargetOptions(), sources.lock.targets, env, defaults).kind == DEFAULT
+        return choose(TargetOptions(), lock.targets, env, defaults).kind == DEFAULT
     except ComposeError:
         return False
 
@@ -135,7 +164,7 @@ class _LoraNames:
     @classmethod
     def of(
         cls,
-        sources: Sources,
+        paths: Collection[str],
         root: Path,
         named: Path | str | None,
         env: Mapping[str, str],
@@ -146,7 +175,6 @@ class _LoraNames:
         None where nothing is known: the project has no LoRA file, or the library is in an object
         store. Raises `UsageError` if a folder that must exist doesn't.
         """
-        paths = [recipe.path for recipe in sources.recipes]
         try:
             folder = library_of(root, paths, named, {})
             if isinstance(folder, str):
@@ -185,6 +213,19 @@ class _LoraNames:
             else:
                 named[Names.of(title, [file.place], "").title] = file.shown
         return named
+
+    def own(self, end: float) -> list[str]:
+        """The name of each LoRA, as the target lists it; from `end` on, by the clock of
+        `time.monotonic`, no more files are opened."""
+        noted = self._notes() if len(self._files) >= MANY else None
+        loras = {}
+        for file in self._files:
+            title = None
+            with suppress(LoraFormatError, OSError):
+                if not file.problem and time.monotonic() < end:
+                    title = _title(file.path, noted)
+            loras[file.place] = Names.of(title, [file.place], "")
+        return sorted({names[0] for names in name_all(loras).values()})
 
     def _notes(self) -> NotedTitles | None:
         """What an earlier run noted: no file of which it noted the title is read."""

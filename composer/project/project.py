@@ -6,6 +6,7 @@ only the others use.
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager, nullcontext, suppress
 from copy import copy
 from dataclasses import replace
@@ -279,6 +280,24 @@ class Project:
             return CheckedNames()
         environment = {**(env or {}), **self.state_settings}
         return check_names(self._sources, self, library, environment)
+
+    def lora_names(
+        self,
+        library: str | Path | None = None,
+        env: Mapping[str, str] | None = None,
+        *,
+        seconds: float = math.inf,
+    ) -> list[str]:
+        """The names that recipes may use for LoRAs, as editors and shells offer them.
+
+        They are those of the `library` (by default the project's), else those that the lock pins;
+        no target is asked. `env` and what is raised are as for `check_names`. After so many
+        `seconds` files are opened no more, and have their own names instead of their titles.
+        """
+        from composer.project.lora_names import lora_names
+
+        environment = {**(env or {}), **(self.state_settings if self._state_base else {})}
+        return lora_names(self, library, environment, seconds=seconds)
 
     def plan(
         self,

@@ -24,6 +24,7 @@ __all__ = [
     "of_keys",
     "of_type",
     "output_formats",
+    "programs",
     "register",
     "registered",
 ]
@@ -65,6 +66,11 @@ def output_formats() -> tuple[str, ...]:
     """The names of all families' output formats, the default's first."""
     names = (name for family in registered() for name in family.files.output_formats)
     return tuple(dict.fromkeys(names))
+
+
+def programs() -> tuple[str, ...]:
+    """The programs of which some family knows how they use a composed file, by name."""
+    return tuple(dict.fromkeys(name for family in registered() for name in family.usages))
 
 
 def of_type(composition_type: str) -> Family | None:
