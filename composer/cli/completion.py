@@ -70,8 +70,11 @@ fi
 
 _FISH = """\
 function _compose_completion
-    set -l answer (_COMPOSE_COMPLETE=fish_complete COMP_WORDS=(commandline -cp | string collect) \\
-        COMP_CWORD=(commandline -ct | string collect) (commandline -op)[1] 2>/dev/null)
+    set -l words (commandline -op)
+    set -l line (commandline -cp | string collect)
+    set -l typed (commandline -ct | string collect --allow-empty)
+    set -l answer (env _COMPOSE_COMPLETE=fish_complete COMP_WORDS=$line COMP_CWORD=$typed \\
+        $words[1] 2>/dev/null)
     for line in $answer
         set -l item (string split -m 1 , -- $line)
         switch $item[1]
@@ -130,7 +133,7 @@ def typed_line(line: str, breaks: str) -> TypedLine:
 
 
 def quoted_for_bash(text: str, quote: str) -> str:
-    """The text as bash reads it back, after an opening quote if one is open; bash closes it."""
+    """The text as bash reads it back, after an opening quote if one is open."""
     if quote == "'":
         return text.replace("'", "'\\''")
     if quote:  # in double quotes an interactive bash expands `!`, whatever stands before it
@@ -154,7 +157,8 @@ class _BashAnswer(BashComplete):
         typed = self._typed
         if typed is None or item.type not in ("plain", "open"):
             return f"{item.type},{item.value}"
-        return f"{item.type},{quoted_for_bash(item.value[typed.kept :], typed.quote)}"
+        end = typed.quote if item.type == "plain" else ""
+        return f"{item.type},{quoted_for_bash(item.value[typed.kept :], typed.quote)}{end}"
 
 
 class _ZshAnswer(ZshComplete):
