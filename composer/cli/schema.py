@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
 import click
 
 from composer.cli.completion import SHELLS, script
+from composer.cli.project import open_project
+from composer.cli.selection import library_option
+from composer.errors import UsageError
 from composer.files.schemas import schema
+from composer.recipes.schema import with_names as recipe_schema_with
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCHEMAS = (
     *("recipe", "lock", "plan", "outcomes", "status", "models", "inspect"),
@@ -15,12 +25,18 @@ SCHEMAS = (
 
 @click.command("schema")
 @click.argument("name", type=click.Choice(SCHEMAS), metavar="NAME")
-def schema_command(name: str) -> int:
+@click.option(
+    "--with-names",
+    is_flag=True,
+    help="For recipe: let editors offer the names of the library's LoRAs, or those in the lock.",
+)
+@library_option
+def schema_command(name: str, with_names: bool, library: Path | str | None) -> int:
     """Print the JSON Schema of a recipe, the lock, the settings, or a command's JSON output.
 
     \b
     Examples:
-      compose schema recipe
+      compose schema recipe --with-names
       compose schema plan
 
     \b
@@ -41,7 +57,17 @@ def schema_command(name: str) -> int:
       init      init -o json
       settings  compose.toml
     """
-    click.echo(schema(name), nl=False)
+    if with_names or library is not None:
+        if name != "recipe" or not with_names:
+            wrong = "--library" if name == "recipe" else "--with-names"
+            raise UsageError(
+                f"{wrong} is for compose schema recipe --with-names", hint=f"leave out {wrong}"
+            )
+        project = open_project(may_be_empty=True, check=False)
+        names = project.lora_names(library, os.environ)
+        click.echo(recipe_schema_with(names), nl=False)
+    else:
+        click.echo(schema(name), nl=False)
     return 0
 
 

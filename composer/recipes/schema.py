@@ -20,7 +20,7 @@ from composer.recipes.yaml_tree import unsafe_words
 from composer.text import UNSAFE, counted, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from jsonschema import Draft7Validator
 
@@ -117,6 +117,25 @@ def _validator(types: tuple[str, ...]) -> Draft7Validator:
     from jsonschema import Draft7Validator  # slow to import, and only a wrong file needs it
 
     return Draft7Validator(_of_types(types))
+
+
+def with_names(names: Iterable[str]) -> str:
+    """The text of the schema for editors, which offer these names of LoRAs. Others stay valid.
+
+    A name that no recipe may use is left out.
+    """
+    schema = json.loads(shipped("recipe"))
+    types = tuple(schema["properties"]["type"]["enum"])
+    usable = [name for name in dict.fromkeys(names) if _is_right(_naming(name), types)]
+    if usable:
+        field = schema["definitions"]["concept"]["properties"]["name"]
+        field["anyOf"] = [{"type": "string", "enum": usable}, {"type": "string"}]
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _naming(lora: str) -> dict[str, Any]:
+    """A recipe with this LoRA."""
+    return {"name": "any", "concepts": [{"name": lora, "scale": 1}]}
 
 
 @cache
