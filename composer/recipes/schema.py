@@ -8,6 +8,7 @@ of the schema with a rule of its own has the code of its problem as `$comment`.
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
@@ -190,17 +191,31 @@ def _unknown_keys(finding: Finding) -> Iterator[Sentence]:
             hint = f"remove {key}; revoke the secret if it was ever committed"
             yield place, "E112", message, hint
         else:
-            hint = _key_hint(key, list(valid_keys), finding.path)
+            hint = _key_hint(key, list(valid_keys), finding)
             yield place, "E101", f"unknown key {quoted(key)}", hint
 
 
-def _key_hint(key: str, valid_keys: list[str], path: KeyPath) -> str:
-    if meant := did_you_mean(key, valid_keys):
+def _key_hint(key: str, valid_keys: list[str], finding: Finding) -> str:
+    if meant := _meant(key, valid_keys, finding.node):
         return f"did you mean {meant}?"
-    if path != ("training", "parameters") and key in properties("training", "parameters"):
+    if finding.path != ("training", "parameters") and key in properties("training", "parameters"):
         return f"write it under training: parameters: {{{key}: …}}"
     few = len(valid_keys) < 9
     return f"valid keys: {', '.join(valid_keys)}" if few else "compose schema recipe lists the keys"
+
+
+# What other programs call these keys.
+_ELSEWHERE = {
+    "loras": "concepts",
+    **dict.fromkeys(("lora", "lora_name", "file"), "name"),
+    **dict.fromkeys(("weight", "strength", "strength_model"), "scale"),
+}
+
+
+def _meant(key: str, valid_keys: list[str], node: Node) -> str | None:
+    name = _ELSEWHERE.get(key.casefold())
+    fits = name in valid_keys and name not in node.keys
+    return name if fits else did_you_mean(key, valid_keys)
 
 
 def _missing_keys(finding: Finding) -> Iterator[Sentence]:
@@ -226,7 +241,7 @@ def _misspelt(finding: Finding) -> set[str | None]:
     """Valid keys of the mapping that unknown ones in it are near to."""
     valid = _schema() if not finding.path else _schema()["definitions"]["concept"]
     unknown = (key for key in finding.node.keys if key not in valid["properties"])
-    return {did_you_mean(key, list(valid["properties"])) for key in unknown}
+    return {_meant(key, list(valid["properties"]), finding.node) for key in unknown}
 
 
 def _named_twice(finding: Finding) -> Iterator[Sentence]:
@@ -272,6 +287,8 @@ def _type_hint(finding: Finding) -> str:
         return f'quote it: "{finding.node.text}"'
     if isinstance(value, str) and _reads_as(value, wanted):
         return f"remove the quotes: {value}"
+    if wanted == "number" and isinstance(value, str) and (meant := _number_meant(value)):
+        return f"write {meant}"
     return _range_hint(finding.schema) if wanted in ("number", "integer") else _WRITE[wanted]
 
 
@@ -289,6 +306,14 @@ def _reads_as(text: str, wanted: str) -> bool:
         return isinstance(value, bool)
     fits = {"integer": isinstance(value, int), "number": isinstance(value, int | float)}
     return fits.get(wanted, False) and not isinstance(value, bool)
+
+
+def _number_meant(text: str) -> str | None:
+    """A number with a decimal comma, or in percent, as a recipe writes it."""
+    if found := re.fullmatch(r"(-?\d),(\d{1,4})", text, re.ASCII):
+        return f"{found[1]}.{found[2]}"
+    found = re.fullmatch(r"(\d{1,3}) ?%", text, re.ASCII)
+    return f"{int(found[1]) / 100:g}" if found else None
 
 
 def _range_hint(schema: Mapping[str, Any]) -> str:
@@ -352,6 +377,9 @@ _RULES = {
 }
 
 
+_WEIGHTS, _SLASHES = ".safetensors", r"[/\\]"
+
+
 def _own_rule(finding: Finding) -> Iterator[Sentence]:
     code, text = finding.schema["$comment"], str(finding.node.value)
     if code == "E202":
@@ -359,6 +387,9 @@ def _own_rule(finding: Finding) -> Iterator[Sentence]:
         yield finding.node.place, code, f"contains {what}", "write it on one line"
     else:
         words, hint = _RULES[code]
+        if code == "E115" and text.lower().endswith(_WEIGHTS):
+            file = re.split(_SLASHES, text)[-1]
+            hint = f"write the name of the file alone: {quoted(file[: -len(_WEIGHTS)])}"
         yield finding.node.place, code, f"{quoted(text)} {words}", hint
 
 

@@ -103,3 +103,43 @@ def test_the_quick_check_finds_something_wrong_where_jsonschema_does(
         place[path[-1]] = value
     types = tuple(one.composition for one in TYPES)
     assert schema._is_right(raw, types) == schema._validator(types).is_valid(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "name: A\nloras:\n  - {name: Ink, scale: 0.8}\n",
+            ['unknown key "loras": did you mean concepts?'],
+        ),
+        (
+            "name: A\nconcepts:\n  - {lora: Ink, weight: 0.8}\n",
+            [
+                'concepts[0]: unknown key "lora": did you mean name?',
+                'concepts[0]: unknown key "weight": did you mean scale?',
+            ],
+        ),
+        (
+            "name: A\nconcepts:\n  - {name: Ink, Strength: 0.8}\n",
+            ['concepts[0]: unknown key "Strength": did you mean scale?'],
+        ),
+        (
+            "name: A\nconcepts:\n  - name: Ink\n    scale: 0,65\n",
+            ['concepts[0].scale: "0,65" is a string, not a number: write 0.65'],
+        ),
+        (
+            "name: A\nconcepts:\n  - name: Ink\n    scale: 80 %\n",
+            ['concepts[0].scale: "80 %" is a string, not a number: write 0.8'],
+        ),
+        (
+            "name: A\nconcepts:\n  - name: C:\\loras\\ink-v2.safetensors\n    scale: 1\n",
+            [
+                'concepts[0].name: "C:\\loras\\ink-v2.safetensors" looks like a path:'
+                ' write the name of the file alone: "ink-v2"'
+            ],
+        ),
+    ],
+)
+def test_words_and_numbers_of_other_programs_are_understood(text: str, said: list[str]) -> None:
+    problems = parse(text.encode(), file="a.yaml", types=TYPES).problems
+    assert [f"{one.message}: {one.hint}" for one in problems] == said
