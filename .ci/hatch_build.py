@@ -1,14 +1,17 @@
 """What hatchling puts into the archives: the files that git tracks, and nothing else.
 
 A wheel that is built where git knows nothing, as from an unpacked source archive, has all files of
-its two folders; a source archive needs git.
+its two folders; a source archive needs git. A wheel also brings man pages, which
+`man_pages.py` makes of the commands' help.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -25,6 +28,13 @@ WHEEL = {
 class TrackedFiles(BuildHookInterface):
     """Called by hatchling before it collects the files of a wheel or of a source archive."""
 
+    def dependencies(self) -> list[str]:
+        """What the man pages of a wheel need: they come from the commands' own help."""
+        metadata = self.build_config.builder.metadata
+        return (
+            ["click-man>=0.5", *metadata.core.dependencies] if self.target_name == "wheel" else []
+        )
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":  # a path to the sources, and no file
             return
@@ -36,9 +46,30 @@ class TrackedFiles(BuildHookInterface):
         else:
             files = present(Path(self.root)) if files is None else files
             included = {file: place for file in files if (place := in_wheel(file))}
+            build_data["shared_data"] |= self._man_pages()
         build_data["force_include"] |= {
             os.path.join(self.root, file): place for file, place in included.items()
         }
+
+    def _man_pages(self) -> dict[str, str]:
+        """The pages, written into a folder until the wheel has them, and where they go."""
+        self._pages = TemporaryDirectory()
+        script = os.path.join(self.root, ".ci", "man_pages.py")
+        paths = os.pathsep.join(filter(None, [self.root, os.environ.get("PYTHONPATH")]))
+        dated = os.environ.get("SOURCE_DATE_EPOCH") or changed(Path(self.root))
+        env = {**os.environ, "PYTHONPATH": paths, "SOURCE_DATE_EPOCH": dated}
+        subprocess.run([sys.executable, script, self._pages.name], env=env, check=True)
+        pages = sorted(os.listdir(self._pages.name))
+        return {os.path.join(self._pages.name, page): f"share/man/man1/{page}" for page in pages}
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        if hasattr(self, "_pages"):
+            self._pages.cleanup()
+
+
+def changed(root: Path) -> str:
+    """The date of the man pages, in seconds: the same in every wheel of one source tree."""
+    return str(int((root / "pyproject.toml").stat().st_mtime))
 
 
 def tracked(root: Path) -> list[str] | None:

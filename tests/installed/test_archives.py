@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import pytest
 from support.cli import REPO
 
+from composer.cli.main import COMMANDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -89,7 +91,7 @@ def wheel_of(source: Path, into: Path, **env: str) -> set[str]:
     (wheel,) = into.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert len(names) == len({*names})
-    files = {name for name in names if ".dist-info/" not in name}
+    files = {name for name in names if ".dist-info/" not in name and ".data/" not in name}
     for place, source in SHIPPED.items():
         files = {name.replace(place, source) for name in files}
     return files
@@ -116,6 +118,23 @@ def source_archive_of(source: Path, into: Path) -> tuple[int, str]:
 
 def test_a_wheel_has_what_git_tracks(clone: Path, work: Path) -> None:
     assert wheel_of(clone, work) == in_wheel(tracked(clone))
+
+
+def test_a_wheel_brings_a_man_page_for_each_command(clone: Path, work: Path) -> None:
+    """Where `man` finds it beside the program, with the examples of the help."""
+    wheel_of(clone, work)
+    (wheel,) = work.glob("*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        pages = {Path(n).name: opened.read(n) for n in opened.namelist() if "/man/man1/" in n}
+        places = {n.partition(".data/")[2] for n in opened.namelist() if ".data/" in n}
+    assert {*pages} == {"compose.1", *(f"compose-{command}.1" for command in COMMANDS)}
+    assert places == {f"data/share/man/man1/{page}" for page in pages}
+    for command, (_, words) in COMMANDS.items():
+        page = pages[f"compose-{command}.1"].decode()
+        assert f"compose\\-{command} \\- {words}" in page
+        assert page.count(f"\n  compose {command}") >= 2 or command == "completion"
+        assert "\\fB\\-\\-debug\\fP" in page
+        assert f"compose-{command}(1)" in pages["compose.1"].decode()
 
 
 def test_an_editable_installation_runs_the_sources(clone: Path, work: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from support.cli import compose
 
+from composer.recipes.schema import with_names
+
 SCHEMAS = sorted((Path(__file__).parents[2] / "schemas").glob("*.json"))
 STRICT = """
 const Ajv = require("ajv");
@@ -37,6 +39,12 @@ def test_ajv_compiles_the_schema_in_strict_mode(schema: Path, modules: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     assert "strict mode" not in done.stderr
+
+
+def test_ajv_compiles_the_schema_with_names_too(modules: Path, tmp_path: Path) -> None:
+    schema = tmp_path / "names.json"
+    schema.write_text(with_names(["Ink Lines", "日本 🎨"]), "utf-8")
+    test_ajv_compiles_the_schema_in_strict_mode(schema, modules)
 
 
 @pytest.mark.parametrize("command", ["validate", "plan"])
