@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,7 @@ from composer.cli.output_files import check_page, write_copy
 from composer.cli.project import open_local, open_project
 from composer.cli.selection import output_option
 from composer.cli.terminal import Meter, columns, emit
-from composer.errors import UsageError
+from composer.errors import ComposeError, UsageError
 from composer.files.delivery import check_input_link
 from composer.lora.folder import SUFFIX
 from composer.output.inspect import UNLIMITED, text
@@ -75,10 +77,10 @@ def inspect_command(
       compose inspect recipes/loras/ink-lines.safetensors:0.65 \\
         recipes/loras/pixel-dust.safetensors:0.8
 
-    RECIPE is a recipe file or folder; its LoRAs are read from the library. All FILEs, and those in
-    DIR, a folder of LoRAs, are judged together, as the LoRAs of one composition. SCALE is -2 to 2
-    and defaults to 1. Files that can't be used are told last, with the reason; the exit status is
-    1 if one of them was named itself, or if no file can be used.
+    RECIPE is a recipe file or folder, or a model's name; LoRAs are read from the library. All
+    FILEs, and those in DIR, a folder of LoRAs, are judged together, as the LoRAs of one
+    composition. SCALE is -2 to 2 and defaults to 1. Files that can't be used are told last, with
+    the reason; the exit status is 1 if one of them was named itself, or if no file can be used.
 
     What to know comes first: which LoRAs are near duplicates, which interfere, and scales to try.
     Then how similar each two are, each LoRA's share of the combined change, and the similar pairs
@@ -87,7 +89,7 @@ def inspect_command(
     """
     if html:
         check_page(html)
-    recipes, files = _sorted_out(what)
+    recipes, files = _sorted_out([_file_of(text) for text in what])
     if recipes and skip_text_encoder:
         raise UsageError(
             "--skip-text-encoder is for LoRA files; a recipe's LoRAs are composed whole",
@@ -107,6 +109,20 @@ def inspect_command(
     if listing and listing.failed:
         raise listing.error()
     return 0
+
+
+def _file_of(text: str) -> str:
+    """The file of the recipe whose model has this name, as `output` and `pull` take it too.
+
+    Whatever may be a path is left as it is.
+    """
+    if os.path.lexists(text) or text.lower().endswith(RECIPE_ENDINGS) or SUFFIX in text.lower():
+        return text
+    with suppress(ComposeError):
+        project = open_project()
+        named = [recipe.path for recipe in project.recipes if recipe.name == text]
+        return os.path.relpath(project.root / named[0]) if named else text
+    return text
 
 
 def _sorted_out(what: Sequence[str]) -> tuple[list[Path], list[tuple[Path, float]]]:

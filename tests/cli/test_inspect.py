@@ -167,6 +167,14 @@ def test_a_folder_is_one_mix_and_a_bad_file_is_left_out(tmp_path: Path) -> None:
     assert list(found["rejected"]) == ["loras/bad.safetensors"]
 
 
+def test_a_recipe_may_be_called_by_its_models_name(tmp_path: Path) -> None:
+    project = samples(tmp_path)
+    by_path = compose("inspect", KNIGHT, at=project)
+    assert compose("inspect", "Storybook Knight", at=project) == by_path
+    unknown = compose("inspect", "Storybook Knigth", at=project)
+    assert (unknown.status, "Storybook Knigth does not exist" in unknown.err) == (64, True)
+
+
 def test_of_a_recipe_too_the_file_has_its_id(tmp_path: Path) -> None:
     project = samples(tmp_path)
     found = json.loads(compose("inspect", KNIGHT, "-o", "json", at=project).out)
