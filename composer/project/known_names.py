@@ -5,16 +5,20 @@ They are found quickly, and nothing is validated: no recipe is read whole, and n
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from composer.files.repository import InsideReader
+from composer.files.repository import InsideReader, read_inside
+from composer.lock.document import MAX_BYTES
 from composer.recipes import relative
+from composer.text import LOCK_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
 
     from composer.project.project import Project
 
@@ -25,20 +29,35 @@ _NAME = re.compile(r"^name[ \t]*:[ \t]+(\S.*)$", re.MULTILINE)
 def recipe_names(project: Project, *, seconds: float) -> list[str]:
     """The names in the lock, then those of recipe files that it doesn't name.
 
-    Files are read for so many seconds at most. Raises `InvalidInput` for a lock that can't be read.
+    Files are read for so many seconds at most.
     """
     end = time.monotonic() + seconds
-    targets = project.current_lock().targets.values()
-    entries = {path: entry.name for one in targets for path, entry in one.recipes.items()}
-    return sorted({*entries.values(), *_new_names(project, entries.keys(), end)})
+    entries = dict(_entries(project.root))
+    names = {name for entry in entries.values() if isinstance(name := entry.get("name"), str)}
+    return sorted({*names, *_new_names(project, entries, end)})
 
 
-def _new_names(project: Project, known: object, end: float) -> Iterator[str]:
+def _entries(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The entries of the lock, by path. To check all of a large lock would take too long here."""
+    try:
+        lock = json.loads(read_inside(root / LOCK_NAME, root, limit=MAX_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return
+    for target in _members(_members(lock).get("targets")).values():
+        for path, entry in _members(_members(target).get("recipes")).items():
+            yield path, _members(entry)
+
+
+def _members(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _new_names(project: Project, known: Collection[str], end: float) -> Iterator[str]:
     reader = InsideReader(project.root)
     for file in project.files:
         if time.monotonic() > end:
             return
-        if relative(file, project.root) not in known:  # type: ignore[operator]
+        if relative(file, project.root) not in known:
             with suppress(OSError):
                 text = reader.read(file, limit=_LONGEST).decode("utf-8", "ignore")
                 if name := name_in(text):
@@ -60,7 +79,6 @@ def name_in(text: str) -> str | None:
 
 
 def pinned_names(project: Project) -> list[str]:
-    """The names of LoRAs that the lock pins. Raises `InvalidInput` as reading it does."""
-    targets = project.current_lock().targets.values()
-    entries = (entry for one in targets for entry in one.recipes.values())
-    return sorted({name for entry in entries for name, _ in entry.pins})
+    """The names of LoRAs that the lock pins."""
+    entries = (entry for _, entry in _entries(project.root))
+    return sorted({name for entry in entries for name in _members(entry.get("pins"))})
