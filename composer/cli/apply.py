@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import open_project, open_target
+from composer.cli.project import files_of, open_project, open_target
 from composer.cli.selection import change_selection_options, output_option
 from composer.cli.signals import graceful
-from composer.cli.terminal import Progress, emit, is_live, tell
+from composer.cli.terminal import Progress, emit, is_live, suggest, tell
 from composer.errors import ExitStatus
 from composer.output import results
 from composer.output.plan_formats import PLAN_FORMATS
@@ -74,11 +74,15 @@ def apply_command(
             on_step=progress.say,
             stop=interruption.event,
         )
+        shown = results.ids_of(report) if output_format == "json" else results.made_ids(report)
+        files = files_of(project, target, shown)
     if output_format == "json":
-        click.echo(results.report_json(report), nl=False)
+        click.echo(results.report_json(report, files=files), nl=False)
     else:
         brief = progress.is_many and not list_all and is_live(sys.stdout)
-        emit(lambda color: results.report(report, color=color, brief=brief))
+        emit(lambda color: results.report(report, files=files, color=color, brief=brief))
+        if step := results.after_apply(report, files=files):
+            suggest(step)
     return interruption.status(report.exit_status)
 
 

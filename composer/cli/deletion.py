@@ -3,37 +3,45 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import click
 
 from composer.cli import options as opt
 from composer.cli import suggestions
-from composer.cli.project import chosen_key, open_local, open_project, open_target
-from composer.cli.selection import selection_options
-from composer.cli.terminal import Progress, emit, tell
+from composer.cli.project import (
+    chosen_key,
+    files_of,
+    open_local,
+    open_project,
+    open_target,
+)
+from composer.cli.selection import output_option, selection_options
+from composer.cli.terminal import Progress, emit, suggest, tell
 from composer.errors import ExitStatus, Refused, UsageError
+from composer.output import deletions as render
 from composer.output import results
 from composer.output.plan_text import text
 from composer.project import PlanOptions
-from composer.text import counted, visible
+from composer.text import counted, listed, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from composer.cli.options import TargetOptions
     from composer.planner import Report
-    from composer.project import ReviewedPlan, Selection
+    from composer.project import Project, ReviewedPlan, Selection
+    from composer.targets.base import Target
 
 
 @click.command("forget")
 @click.argument("what", nargs=-1, required=True, shell_complete=suggestions.recipes)
 @opt.target_options
+@output_option("text", "json")
 @opt.writing_options
 def forget_command(
-    what: tuple[str, ...], target_options: TargetOptions, writing: opt.Writing
+    what: tuple[str, ...], target_options: TargetOptions, output_format: str, writing: opt.Writing
 ) -> int:
     """Remove recipes or ids from the lock, without deleting anything.
 
@@ -48,9 +56,14 @@ def forget_command(
     key = chosen_key(project, target_options)
     with writing.exclusive(project):
         forgotten = project.forget(key, *what, dry_run=writing.dry_run)
-    for one in forgotten:
-        id = f"{one.id} of " if one.id else ""
-        tell(f"forget {id}{visible(one.name)} ({visible(one.path)})")
+    if output_format == "json":
+        shown = render.forgotten_json(forgotten, target=key, dry_run=writing.dry_run)
+        click.echo(shown, nl=False)
+        return 0
+    emit(lambda color: render.forgotten(forgotten))
+    again = [one.path for one in forgotten if not one.id and (project.root / one.path).exists()]
+    if again and not writing.dry_run:
+        suggest(f"delete {visible(listed(again))}, or the next compose apply sees new recipes")
     return 0
 
 
@@ -63,6 +76,7 @@ _yes = click.option("--yes", "-y", is_flag=True, help="Delete without asking.")
     "--all", "everything", is_flag=True, help="Delete the compositions of all recipes in the lock."
 )
 @opt.target_options
+@output_option("text", "json")
 @_yes
 @opt.writing_options
 @opt.allow_large_change
@@ -70,6 +84,7 @@ def destroy_command(
     what: tuple[str, ...],
     everything: bool,
     target_options: TargetOptions,
+    output_format: str,
     yes: bool,
     writing: opt.Writing,
     allow_large_change: bool,
@@ -98,15 +113,16 @@ def destroy_command(
         open_target(project, target_options, run_jobs=True, dry_run=writing.dry_run) as target,
         Progress() as progress,
     ):
+        run = _Run(project, target, progress, output_format, writing.dry_run, yes)
         report = project.destroy(
             target,
             None if everything else what,
             options,
             dry_run=writing.dry_run,
-            on_plan=partial(_show, progress=progress, dry_run=writing.dry_run, yes=yes),
+            on_plan=run.show,
             on_step=progress.say,
         )
-    return _finish(report, dry_run=writing.dry_run)
+    return run.finish(report)
 
 
 @click.command("prune")
@@ -117,6 +133,7 @@ def destroy_command(
     is_flag=True,
     help="Delete only local compositions that the lock doesn't name. Takes no PATHS.",
 )
+@output_option("text", "json")
 @_yes
 @opt.writing_options
 @opt.guard_options
@@ -124,6 +141,7 @@ def prune_command(
     selection: Selection,
     target_options: TargetOptions,
     local: bool,
+    output_format: str,
     yes: bool,
     writing: opt.Writing,
     options: PlanOptions,
@@ -141,50 +159,81 @@ def prune_command(
     PATHS are recipe files or folders. The default is the folder recipes/.
     """
     if local:
-        allowed = ("local", "target", "library", "yes", "dry_run", "lock_timeout")
+        allowed = ("local", "target", "library", "output_format", "yes", "dry_run", "lock_timeout")
         opt.refuse_all_but("--local", *allowed)
     project, dry_run = open_project(selection), writing.dry_run
     with writing.exclusive(project):
         if local:
             with open_local(project, target_options, run_jobs=True, dry_run=dry_run) as target:
+                ids = project.prune_local(target, dry_run=True)
+                files = files_of(project, target, ids)
                 if not dry_run:
-                    _ask(project.prune_local(target, dry_run=True), yes=yes)
-                return _print_freed(project.prune_local(target, dry_run=dry_run), dry_run=dry_run)
+                    _ask(ids, yes=yes)
+                    ids = project.prune_local(target)
+            return _print_freed(ids, files, output_format, dry_run=dry_run)
         with (
             open_target(project, target_options, run_jobs=True, dry_run=dry_run) as target,
             Progress() as progress,
         ):
+            run = _Run(project, target, progress, output_format, dry_run, yes)
             report = project.prune(
-                target,
-                options,
-                dry_run=dry_run,
-                on_plan=partial(_show, progress=progress, dry_run=dry_run, yes=yes),
-                on_step=progress.say,
+                target, options, dry_run=dry_run, on_plan=run.show, on_step=progress.say
             )
-    return _finish(report, dry_run=dry_run)
+    return run.finish(report)
 
 
-def _print_freed(ids: Sequence[str], *, dry_run: bool) -> int:
-    if ids:
-        verb = "Would delete" if dry_run else "Deleted"
-        tell(f"{verb} {counted(len(ids), 'local result')}: {', '.join(ids)}.")
+def _print_freed(
+    ids: Sequence[str], files: Mapping[str, str], output_format: str, *, dry_run: bool
+) -> int:
+    if output_format == "json":
+        click.echo(render.freed_json(ids, files=files, dry_run=dry_run), nl=False)
     else:
-        tell("Nothing to delete.")
+        emit(lambda color: render.freed(ids, dry_run=dry_run))
     return ExitStatus.DONE
 
 
-def _show(plan: ReviewedPlan, *, progress: Progress, dry_run: bool, yes: bool) -> None:
-    """The plan of a dry run, and before a person is asked; or that there is nothing to delete."""
-    progress.begin(plan.actions)
-    steps = [action.transition for action in plan.actions]
-    ids = [id for step in steps for id in (*step.deletes, *step.deletes_untrained)]
-    asking = bool(ids) and not yes and not plan.refused
-    if plan.actions and (dry_run or asking):
-        emit(lambda color: text(replace(plan.without_guards(), color=color)))
-    elif not plan.actions and not plan.refused:
-        tell("Nothing to delete.")
-    if asking and not dry_run:
-        _ask(ids, yes=yes)
+@dataclass
+class _Run:
+    """A deletion as it is shown: its plan, a question to a person, and what came of it."""
+
+    project: Project
+    target: Target
+    progress: Progress
+    output_format: str
+    dry_run: bool
+    yes: bool
+    _files: Mapping[str, str] = field(default_factory=dict)
+
+    def show(self, plan: ReviewedPlan) -> None:
+        """The plan of a dry run, and before a person is asked; or that nothing is to delete."""
+        self.progress.begin(plan.actions)
+        ids = render.ids_to_delete(plan.plan)
+        asking = bool(ids) and not self.yes and not plan.refused
+        if self.output_format == "json":
+            self._files = files_of(self.project, self.target, ids)
+            if self.dry_run:
+                click.echo(render.planned_json(plan.plan, files=self._files), nl=False)
+        elif not plan.actions and not plan.refused:
+            tell("Nothing to delete.")
+        if plan.actions and (self.dry_run or asking) and not self._is_told(asking):
+            err = self.output_format == "json"
+            emit(lambda color: text(replace(plan.without_guards(), color=color)), err=err)
+        if asking and not self.dry_run:
+            _ask(ids, yes=self.yes)
+
+    def _is_told(self, asking: bool) -> bool:
+        """JSON has the plan of a dry run, and nobody is asked anything."""
+        return self.output_format == "json" and (self.dry_run or not asking)
+
+    def finish(self, report: Report) -> int:
+        """What came of it; of a dry run the plan has told it."""
+        if self.dry_run:
+            return report.exit_status
+        if self.output_format == "json":
+            click.echo(render.report_json(report, files=self._files), nl=False)
+        elif report.outcomes:
+            emit(lambda color: results.report(report, color=color))
+        return report.exit_status
 
 
 def _ask(ids: Sequence[str], *, yes: bool) -> None:
@@ -199,9 +248,3 @@ def _ask(ids: Sequence[str], *, yes: bool) -> None:
         )
     if not click.confirm(f"Delete {what} for good?", err=True):
         raise Refused("nothing was deleted", hint="--dry-run lists what would go")
-
-
-def _finish(report: Report, *, dry_run: bool) -> int:
-    if report.outcomes and not dry_run:  # a dry run's plan shows them already
-        emit(lambda color: results.report(report, color=color))
-    return report.exit_status

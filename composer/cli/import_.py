@@ -11,7 +11,7 @@ from composer.cli import options as opt
 from composer.cli import suggestions
 from composer.cli.project import open_project, open_target
 from composer.cli.selection import output_option
-from composer.cli.terminal import emit
+from composer.cli.terminal import emit, suggest
 from composer.errors import ExitStatus, UsageError
 from composer.model import is_id
 from composer.output import imports
@@ -83,6 +83,8 @@ def import_command(
     else:
         emit(lambda color: imports.recipes(imported))
         emit(lambda color: imports.remarks(imported) or _nothing(imported), err=True)
+        if not writing.dry_run and any(one.path for one in imported):
+            suggest("compose plan")
     return ExitStatus.FAILED if any(one.skipped for one in imported) else 0
 
 

@@ -14,7 +14,7 @@ from composer.cli import options as opt
 from composer.cli import suggestions
 from composer.cli.project import offline_target, open_project, open_target
 from composer.cli.selection import gathered, output_option, selection_options
-from composer.cli.terminal import emit, tell
+from composer.cli.terminal import emit, suggest, tell
 from composer.errors import UsageError
 from composer.lock import LOCK_NAME
 from composer.output import lock as render
@@ -151,6 +151,8 @@ def _print_pins(pinned: Pinned, output_format: str, mode: Mode, *, dry_run: bool
         emit(lambda color: render.outdated(pinned.outdated, pinning, color=color))
     else:
         emit(lambda color: render.pins(pinning, would=dry_run, color=color))
+        if pinned.written and pinning.pins and not pinning.problems:
+            suggest(f"commit {LOCK_NAME}; compose plan shows what an apply would do")
 
 
 def _check_offline(project: Project, target_options: TargetOptions, options: PlanOptions) -> int:

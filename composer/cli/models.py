@@ -14,7 +14,7 @@ from composer.cli.arguments import (
     may_follow,
     refuse_other_files,
 )
-from composer.cli.project import open_project, open_target
+from composer.cli.project import files_of, open_project, open_target
 from composer.cli.selection import output_option, path_argument
 from composer.cli.terminal import Meter, emit
 from composer.errors import ExitStatus, UsageError
@@ -74,8 +74,10 @@ def models_command(
     project = open_project(selection)
     with open_target(project, target_options, run_jobs=False) as target:
         listed, rejected = target.list_models(*([type_] if type_ else [])), target.rejected
+        ids = [model.id for model in listed if not model.files] if output_format == "json" else ()
+        results_here = files_of(project, target, ids)
     if output_format == "json":
-        click.echo(results.models_json(listed, rejected=rejected), nl=False)
+        click.echo(results.models_json(listed, rejected=rejected, files=results_here), nl=False)
     else:
         emit(lambda color: results.models(listed, rejected=rejected, color=color))
     return 0

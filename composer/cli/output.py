@@ -10,7 +10,7 @@ from composer.cli import options as opt
 from composer.cli import suggestions
 from composer.cli.project import chosen_key, open_project
 from composer.cli.selection import output_option
-from composer.cli.terminal import emit
+from composer.cli.terminal import emit, suggest
 from composer.errors import ExitStatus, UsageError
 from composer.lock import plain_content
 from composer.output import results
@@ -54,6 +54,8 @@ def output_command(
             click.echo(dumped(ids), nl=False)
         else:
             emit(lambda color: results.outputs(ids, color=color))
+            if not ids:
+                suggest("compose apply makes the models of the recipes")
         return ExitStatus.DONE
     entry = project.output(key, recipe)
     text = project.usage(key, recipe, usage) if usage else f"{entry.composition}\n"

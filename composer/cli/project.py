@@ -18,7 +18,7 @@ from composer.targets.registry import choose, offline_choice
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from composer.model import Lock
@@ -77,6 +77,11 @@ def open_target(
         sleep=sleep,
         on_choice=_say,
     )
+
+
+def files_of(project: Project, target: Target, ids: Iterable[str]) -> dict[str, str]:
+    """The results on this machine, by id, as text."""
+    return {id: str(file) for id, file in project.result_files(target, ids).items()}
 
 
 def _say(choice: Choice) -> None:

@@ -10,9 +10,9 @@ import click
 from composer.cli import options as opt
 from composer.cli import suggestions
 from composer.cli.project import LOCAL, chosen_key, open_local, open_project
-from composer.cli.terminal import tell
+from composer.cli.terminal import emit
 from composer.errors import UsageError, gravest
-from composer.output.style import aligned
+from composer.output import pull as render
 from composer.project.pulling import COMFYUI
 from composer.text import visible
 
@@ -37,6 +37,14 @@ if TYPE_CHECKING:
 )
 @click.option("--force", is_flag=True, help="Replace files whose contents differ.")
 @opt.target_options
+@click.option(
+    "--output",
+    "output_format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Output format. Here -o means --out.",
+)
 @opt.dry_running
 def pull_command(
     recipes: tuple[str, ...],
@@ -44,6 +52,7 @@ def pull_command(
     program: str | None,
     force: bool,
     target_options: TargetOptions,
+    output_format: str,
     dry_run: bool,
 ) -> int:
     """Write the trained results of recipes to files.
@@ -80,5 +89,8 @@ def pull_command(
     assert out is not None
     with open_local(project, target_options, run_jobs=False, dry_run=dry_run) as target:
         pulled = project.pull(target, out, *recipes, force=force, dry_run=dry_run)
-    tell("\n".join(aligned([[one.state, visible(one.name), one.note] for one in pulled])))
+    if output_format == "json":
+        click.echo(render.as_json(pulled, dry_run=dry_run), nl=False)
+    else:
+        emit(lambda color: render.text(pulled, color=color))
     return gravest(one.exit_status for one in pulled)

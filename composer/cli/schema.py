@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 SCHEMAS = (
     *("recipe", "lock", "plan", "outcomes", "status", "models", "inspect"),
-    *("problems", "pins", "repair", "doctor", "merge", "import", "init", "settings"),
+    *("problems", "pins", "repair", "doctor", "merge", "import", "pull", "forget", "deletions"),
+    *("init", "settings"),
 )
 
 
@@ -41,21 +42,24 @@ def schema_command(name: str, with_names: bool, library: Path | str | None) -> i
 
     \b
     NAME is one of:
-      recipe    a recipe file
-      lock      compose.lock
-      plan      plan -o json
-      outcomes  apply -o json
-      status    status -o json
-      models    models -o json
-      inspect   inspect -o json
-      problems  validate -o json
-      pins      lock -o json
-      repair    lock --repair -o json
-      doctor    doctor -o json
-      merge     merge --json-into
-      import    import -o json
-      init      init -o json
-      settings  compose.toml
+      recipe     a recipe file
+      lock       compose.lock
+      plan       plan -o json
+      outcomes   apply -o json
+      status     status -o json
+      models     models -o json
+      inspect    inspect -o json
+      problems   validate -o json
+      pins       lock -o json
+      repair     lock --repair -o json
+      doctor     doctor -o json
+      merge      merge --json-into
+      import     import -o json
+      pull       pull --output json
+      forget     forget -o json
+      deletions  prune -o json, and destroy -o json
+      init       init -o json
+      settings   compose.toml
     """
     if with_names or library is not None:
         if name != "recipe" or not with_names:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from composer.cli import options as opt
-from composer.cli.project import open_project, open_target
+from composer.cli.project import files_of, open_project, open_target
 from composer.cli.selection import output_option, selection_options
-from composer.cli.terminal import emit
+from composer.cli.terminal import emit, suggest
 from composer.errors import ExitStatus
 from composer.output import results
 from composer.targets.base import KeepsResults
@@ -47,11 +47,15 @@ def status_command(
     with open_target(project, target_options, run_jobs=False) as target:
         plan = project.status(target).plan
         size = target.size() if isinstance(target, KeepsResults) else 0
+        ids = map(results.composition_of, plan.actions) if output_format == "json" else ()
+        files = files_of(project, target, filter(None, ids))
     if output_format == "json":
-        click.echo(results.status_json(plan), nl=False)
+        click.echo(results.status_json(plan, files=files), nl=False)
     else:
         sizes = [f"results: {size / 1e6:,.1f} MB in {visible(str(project.state))}"] if size else []
         footer = [*results.drift(plan), *sizes]
         emit(lambda color: results.status(plan, footer=footer, color=color))
+        if not footer[: -len(sizes) or None] and results.differs(plan):
+            suggest("compose plan shows what an apply would do")
     drifted = any(action.explanation.drift for action in plan.actions)
     return ExitStatus.PENDING if detailed_exitcode and drifted else 0

@@ -136,6 +136,11 @@ def tell(text: str, *, err: bool = False) -> None:
     emit(lambda color: f"{text}\n", err=err)
 
 
+def suggest(step: str) -> None:
+    """Say on stderr what may come next."""
+    tell(f"Next: {step}", err=True)
+
+
 class _Display:
     """A part of the terminal that is drawn again and again while a `with` block runs."""
 

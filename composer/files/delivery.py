@@ -12,10 +12,11 @@ import os
 import shutil
 import sys
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from composer.errors import Refused, TargetError, UsageError
+from composer.errors import ExitStatus, Refused, TargetError, UsageError
 from composer.files import atomic
 from composer.files.repository import home_directory, project_root, refuse_link_out
 from composer.text import RECIPES_FOLDER, visible
@@ -41,6 +42,18 @@ _HINTS = {
     errno.EROFS: "write to a folder that is not read-only",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What came of one recipe: `state` is pulled, kept, training or not pulled."""
+
+    state: str
+    name: str
+    note: str  # where the file is, or why there is none
+    exit_status: int = ExitStatus.DONE
+    id: str = ""  # of the composition in the file
+    file: str = ""  # which was written, or has these bytes already
 
 
 # --- disk space --------------------------------------------------------------------------

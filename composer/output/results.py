@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import groupby
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from composer.errors import NOTE, OK, SKIPPED, WRONG
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from composer.errors import Check
     from composer.model import Model
-    from composer.planner import Outcome, Plan, Report
+    from composer.planner import Action, Outcome, Plan, Report
 
 
 FORMAT_VERSION = 1
@@ -27,13 +28,20 @@ _DONE = "Done"
 _QUIET = ("kept", "left alone")
 _LEARNED = "updated in the lock"  # nothing happened on the target, and compose.lock says it now
 _UNCHANGED = {*_QUIET, _LEARNED, "moved", "blocked", "not started"}
+_MADE = {"created", "replaced", "adopted", "trained"}
 _UNFINISHED = {"failed", "not trained", "training"}
 
 
-def report(report: Report, *, color: bool = False, brief: bool = False) -> str:
+def report(
+    report: Report,
+    *,
+    files: Mapping[str, str] = MappingProxyType({}),
+    color: bool = False,
+    brief: bool = False,
+) -> str:
     """A line for each recipe that something happened to, and a last line that counts.
 
-    A brief report lists only what isn't as it should be.
+    A brief report lists only what isn't as it should be. `files` are results on this machine by id.
     """
     shown = [outcome for outcome in report.outcomes if _state(outcome) not in _QUIET]
     shown = [outcome for outcome in shown if not brief or _state(outcome) in _COLOURS]
@@ -45,14 +53,40 @@ def report(report: Report, *, color: bool = False, brief: bool = False) -> str:
     tail = ["interrupted; the next compose apply continues from here"] if report.interrupted else []
     if report.lock_changed and not shown and not brief:
         tail.append(f"{LOCK_NAME} was rewritten: git diff {LOCK_NAME} shows how")
+    tail += _places({one.id: files[one.id] for one in shown if one.id in files})
     counts = _counts(report.outcomes)
-    if brief and counts.startswith(_DONE):
-        counts += " The ids: compose output."
     if any(_is_prunable(outcome) for outcome in report.outcomes):
         counts += " To delete what no recipe asks for: compose apply --prune"
     tail += [visible(report.left_out.words)] if report.left_out.recipes else []
     tail += [counts] if report.outcomes or not report.interrupted else []  # nobody looked yet
     return "\n".join([*painted_lines, *tail]) + "\n"
+
+
+def _places(files: Mapping[str, str]) -> list[str]:
+    """A line that says where these results are; of several it names the folder."""
+    if len(files) == 1:
+        return [f"file: {visible(file)}" for file in files.values()]
+    folders = dict.fromkeys(file[: file.rfind(id)] for id, file in files.items())
+    return [f"files: {visible(folder)}ID.safetensors" for folder in folders]
+
+
+def made_ids(report: Report) -> list[str]:
+    """The ids of models that their recipes did not have before."""
+    return [one.id for one in report.outcomes if one.id and one.state in _MADE]
+
+
+def ids_of(report: Report) -> list[str]:
+    """The ids of all models that a report names."""
+    return [outcome.id for outcome in report.outcomes if outcome.id]
+
+
+def after_apply(report: Report, *, files: Mapping[str, str]) -> str:
+    """What may come next; empty where nothing was made. `files` are results on this machine."""
+    if not made_ids(report):
+        return ""
+    commit = f"commit {LOCK_NAME}; " if report.lock_changed else ""
+    use = "compose pull -o DIR/ writes the LoRA files" if files else "compose output lists the ids"
+    return f"{commit}{use}"
 
 
 def _is_prunable(outcome: Outcome) -> bool:
@@ -103,14 +137,15 @@ def _deleted(outcome: Outcome) -> dict[str, list[str]]:
     return {"deletedUntrained": [*ids]} if ids else {}
 
 
-def report_json(report: Report) -> str:
-    """The outcomes for programs."""
+def report_json(report: Report, *, files: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The outcomes for programs; `files` are results on this machine by id."""
     outcomes = [
         {
             "recipe": outcome.action.path,
             "name": outcome.action.name,
             "state": outcome.state,
             **({"composition": outcome.id} if outcome.id else {}),
+            **({"file": files[outcome.id]} if outcome.id in files else {}),
             **({"error": str(outcome.error)} if outcome.error else {}),
             **_deleted(outcome),
         }
@@ -143,19 +178,26 @@ def status_rows(plan: Plan) -> list[dict[str, str]]:
 def status(plan: Plan, *, footer: Sequence[str] = (), color: bool = False) -> str:
     """Two columns that matter: in sync (recipe, lock, target) or not, and the model's state."""
     rows = status_rows(plan)
-    cells = [_status_cells(row, color=color) for row in rows]
+    cells = [
+        _status_cells(row, action.moved_from, color=color)
+        for action, row in zip(plan.actions, rows, strict=True)
+    ]
     lines = aligned([["NAME", "RECIPE", "MODEL", "SYNC"], *cells])
     lines[0] = painted(lines[0], "dim", color=color)
-    in_sync = sum(row["sync"] == _SYNCED for row in rows)
+    moved = sum(action.shown is Verb.MOVE for action in plan.actions)
+    in_sync = sum(row["sync"] == _SYNCED for row in rows) - moved
     recipes = sum(action.recipe is not None for action in plan.actions)
     others = f" Without a recipe: {len(rows) - recipes}." if len(rows) > recipes else ""
-    count = f"{counted(recipes, 'recipe')}: {in_sync} in sync.{others}"
+    moves = f", {moved:,} moved" if moved else ""
+    count = f"{counted(recipes, 'recipe')}: {in_sync:,} in sync{moves}.{others}"
     return "\n".join([*lines, "", count, *_earlier(plan), *footer]) + "\n"
 
 
-def _status_cells(row: Mapping[str, str], *, color: bool) -> list[str]:
+def _status_cells(row: Mapping[str, str], moved_from: str | None, *, color: bool) -> list[str]:
     name, recipe, state, sync = (visible(row[key]) for key in ("name", "recipe", "state", "sync"))
     differs = "green" if sync == _SYNCED else "yellow"
+    if moved_from and sync == _SYNCED:
+        sync = f"moved from {visible(moved_from)}"
     return [name, recipe, _state_painted(state, color=color), painted(sync, differs, color=color)]
 
 
@@ -187,15 +229,38 @@ def drift(plan: Plan) -> list[str]:
     return [*lines, f"{count} To see what an apply would do: compose plan"] if lines else []
 
 
-def status_json(plan: Plan) -> str:
-    """`status` for programs; a recipe has the key `drift` only if its composition drifted."""
-    drifts = {action.path: action.explanation.drift for action in plan.actions}
+def status_json(plan: Plan, *, files: Mapping[str, str] = MappingProxyType({})) -> str:
+    """`status` for programs; `files` are results on this machine by id."""
     rows = [
-        row | ({"drift": drifts[row["recipe"]]} if drifts[row["recipe"]] else {})
-        for row in status_rows(plan)
+        row | _status_more(action, files)
+        for action, row in zip(plan.actions, status_rows(plan), strict=True)
     ]
+    has_drift = any(action.explanation.drift for action in plan.actions)
     plain = {"formatVersion": FORMAT_VERSION, "target": plan.target}
-    return dumped({**plain, "hasDrift": any(drifts.values()), "recipes": rows})
+    return dumped({**plain, "hasDrift": has_drift, "recipes": rows})
+
+
+def differs(plan: Plan) -> bool:
+    """Whether an apply would do anything."""
+    return any(row["sync"] != _SYNCED for row in status_rows(plan))
+
+
+def composition_of(action: Action) -> str:
+    """The id of a recipe's composition: on the target, else in the lock; empty without one."""
+    entry = action.entry
+    return action.model.id if action.model else (entry and entry.composition) or ""
+
+
+def _status_more(action: Action, files: Mapping[str, str]) -> dict[str, str]:
+    """What a row has only where there is something to say."""
+    id = composition_of(action)
+    more = {
+        "composition": id,
+        "file": files.get(id, ""),
+        "movedFrom": action.moved_from or "",
+        "drift": action.explanation.drift,
+    }
+    return {key: value for key, value in more.items() if value}
 
 
 # --- models ------------------------------------------------------------------------------
@@ -219,7 +284,13 @@ def _model_cells(model: Model, *, color: bool) -> list[str]:
     return [visible(model.id), visible(model.type), state, name, files]
 
 
-def models_json(listed: Sequence[Model], *, rejected: Mapping[str, str]) -> str:
+def models_json(
+    listed: Sequence[Model],
+    *,
+    rejected: Mapping[str, str],
+    files: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """The models for programs; `files` are results on this machine by id."""
     plain = [
         {
             "id": model.id,
@@ -229,6 +300,7 @@ def models_json(listed: Sequence[Model], *, rejected: Mapping[str, str]) -> str:
             "aliases": list(model.aliases),
             "createdAt": model.created_at,
             **_plain_files(model),
+            **({"file": files[model.id]} if model.id in files else {}),
         }
         for model in listed
     ]

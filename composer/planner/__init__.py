@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from composer.model import MARK, TRAINED, KnownState, Model, Observed
-from composer.planner.deletions import Deletions, repeated
+from composer.planner.deletions import Deletions, Forgotten, repeated
 from composer.planner.drift import drift_of
 from composer.planner.identity import (
     is_exact_match,
@@ -65,6 +65,7 @@ __all__ = [
     "Action",
     "Deletions",
     "Explanation",
+    "Forgotten",
     "Guard",
     "LeftOut",
     "LockDiff",

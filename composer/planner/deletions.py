@@ -24,6 +24,16 @@ _NOT_OURS = "not made by compose, so left on the target"
 
 
 @dataclass(frozen=True, slots=True)
+class Forgotten:
+    """An entry that was taken out of the lock; with an `id`, only that id of it."""
+
+    path: str
+    name: str
+    id: str = ""
+    ids: tuple[str, ...] = ()  # of the compositions that the lock names no more
+
+
+@dataclass(frozen=True, slots=True)
 class Deletions:
     """What all deletions share. `taken`: ids that other entries name, or will name."""
 

@@ -17,6 +17,7 @@ from composer.planner import (
     Action,
     Deletions,
     Explanation,
+    Forgotten,
     Outcome,
     Plan,
     Report,
@@ -103,15 +104,6 @@ def _threads(target: Target, at_once: int) -> int:
 # --- destroy, prune and forget -----------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """An entry that was taken out of the lock; with an `id`, only that id of it."""
-
-    path: str
-    name: str
-    id: str = ""
-
-
 def forget(project: Project, key: str, what: Sequence[str], *, dry_run: bool) -> list[Forgotten]:
     """See `Project.forget`; the caller holds the project alone unless it is a dry run."""
     ledger = Ledger(project.root, key, project.state, write=not dry_run)
@@ -129,11 +121,12 @@ def _forget(ledger: Ledger, thing: str, *, dry_run: bool) -> Forgotten:
         if thing in entry.all_ids:
             if not dry_run:
                 ledger.record(path, entry_without(entry, [thing]))
-            return Forgotten(path, entry.name, thing)
+            return Forgotten(path, entry.name, thing, (thing,))
     path = find_path(ledger.known_state.entries, thing)
     if not dry_run:
         ledger.forget(path)
-    return Forgotten(path, ledger.known_state.entries[path].name)
+    entry = ledger.known_state.entries[path]
+    return Forgotten(path, entry.name, ids=entry.all_ids)
 
 
 def destroying(project: Project, what: Sequence[str] | None) -> Actions:

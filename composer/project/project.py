@@ -27,15 +27,14 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from composer.errors import Check, Problem
+    from composer.files.delivery import Pulled
     from composer.lora import Inspection, Merged
     from composer.model import Entry, Imported, Lock, Recipe, Setup
-    from composer.planner import LeftOut, Plan, Report, Step
-    from composer.project.applying import Forgotten
+    from composer.planner import Forgotten, LeftOut, Plan, Report, Step
     from composer.project.locking import MergedLock, Pinned
     from composer.project.lora_names import CheckedNames
     from composer.project.options import ApplyOptions, PlanOptions
     from composer.project.planning import ReviewedPlan
-    from composer.project.pulling import Pulled
     from composer.project.selection import Selection
     from composer.project.settings import Settings
     from composer.project.sources import Sources
@@ -449,6 +448,12 @@ class Project:
         from composer.project.sources import trained_entry
 
         return trained_entry(self.entries(target), recipe)
+
+    def result_files(self, target: Target, ids: Iterable[str]) -> dict[str, Path]:
+        """The files of trained compositions on this machine, by id: the local target has them."""
+        from composer.project.pulling import result_files
+
+        return result_files(target, ids)
 
     def usage(self, target: Target | str, recipe: str, program: str) -> str:
         """How to make an image with a recipe's trained composition, as a text to paste.

@@ -13,6 +13,7 @@ from composer.files.delivery import (
     SLASHES,
     SUFFIX,
     UNCHANGED,
+    Pulled,
     check_names_folder,
     check_output_link,
     deliver,
@@ -31,23 +32,13 @@ from composer.targets.registry import kind_names, kind_of_key
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from composer.model import Entry
     from composer.project.project import Project
     from composer.targets.base import Target
 
 COMFYUI = "comfyui"
-
-
-@dataclass(frozen=True, slots=True)
-class Pulled:
-    """What came of one recipe: `state` is pulled, kept, training or not pulled."""
-
-    state: str
-    name: str
-    note: str  # where the file is, or why there is none
-    exit_status: int = ExitStatus.DONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +91,16 @@ def lora_folder(
 
     home = home_directory()
     return comfyui.lora_folder(env, home, of_project, otherwise="name a folder with -o")
+
+
+def result_files(target: Target, ids: Iterable[str]) -> dict[str, Path]:
+    """See `Project.result_files`."""
+    found: dict[str, Path] = {}
+    if isinstance(target, KeepsResults):
+        for id in ids:
+            with suppress(ComposeError):
+                found[id] = target.result(id)
+    return found
 
 
 def usage(key: str, entry: Entry, state: Path, program: str) -> str:
@@ -156,7 +157,7 @@ def _placed(
 def _pulled(target: KeepsResults, one: _Delivery, *, force: bool, dry_run: bool) -> Pulled:
     out = visible(str(one.out))
     try:
-        source = _result(target, one.entry)
+        id, source = _result(target, one.entry)
         if source is None:
             return Pulled("training", one.name, "compose apply waits for it", ExitStatus.TRAINING)
         is_earlier = _is_result_of(target, one)
@@ -171,7 +172,8 @@ def _pulled(target: KeepsResults, one: _Delivery, *, force: bool, dry_run: bool)
             "not pulled", one.name, f"{out}: {error.strerror or error}", ExitStatus.FAILED
         )
     newer = "; a newer one is on its way" if one.entry and one.entry.next else ""
-    return Pulled("kept" if how == UNCHANGED else "pulled", one.name, f"{out} ({how}{newer})")
+    state, note = "kept" if how == UNCHANGED else "pulled", f"{out} ({how}{newer})"
+    return Pulled(state, one.name, note, id=id, file=str(one.out))
 
 
 def _is_result_of(target: KeepsResults, one: _Delivery) -> bool:
@@ -186,8 +188,8 @@ def _is_result_of(target: KeepsResults, one: _Delivery) -> bool:
     return False
 
 
-def _result(target: KeepsResults, entry: Entry | None) -> Path | None:
-    """The composed file; None while it is in training. Raises `ComposeError` if there is none."""
+def _result(target: KeepsResults, entry: Entry | None) -> tuple[str, Path | None]:
+    """Id and composed file; None while it is in training. Raises `ComposeError` without one."""
     coming = entry.next.composition if entry and entry.next else None
     id = (entry.composition if entry else None) or coming
     if id is None:
@@ -195,4 +197,4 @@ def _result(target: KeepsResults, entry: Entry | None) -> Path | None:
     model = target.get_models([id]).get(id)
     if model is None or model.status == DELETED:
         raise ComposeError(f"{id} is not on this machine", hint="run compose apply to create it")
-    return None if model.status == "training" else target.result(id)
+    return id, None if model.status == "training" else target.result(id)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
 import pytest
-from support.cli import KNIGHT, ROGUE, compose, edit, snapshot
+from support.cli import KNIGHT, ROGUE, compose, edit, ids, snapshot
 from support.rights import closed
 from support.state import state_of
 
@@ -113,3 +114,50 @@ def test_a_name_that_may_be_a_title_in_a_file_out_of_reach_is_said_with_that_fil
             assert re.search(rf"no LoRA is named Ink Lines in .{{9,60}}; {re.escape(why)}", said), (
                 ran
             )
+
+
+def test_what_may_come_next_is_one_line_and_only_where_there_is_something(applied: Path) -> None:
+    def after(*arguments: str) -> list[str]:
+        ran = compose(*arguments, at=applied)
+        assert ran.status == 0 and "Next:" not in ran.out
+        return [line for line in ran.err.splitlines() if line.startswith("Next: ")]
+
+    assert after("apply") == after("status") == after("plan") == after("output") == []
+    edit(applied / ROGUE, "scale: 0.6", "scale: 0.7")
+    assert after("status") == ["Next: compose plan shows what an apply would do"]
+    assert after("status", "-o", "json") == after("apply", "--dry-run") == []
+    use = "compose pull -o DIR/ writes the LoRA files"
+    assert after("apply") == [f"Next: commit compose.lock; {use}"]
+    forgotten = "Next: delete {}, or the next compose apply sees new recipes"
+    assert after("forget", "Pixel Rogue", "--dry-run") == []
+    assert after("forget", "Pixel Rogue") == [forgotten.format(ROGUE)]
+    commit = "Next: commit compose.lock; compose plan shows what an apply would do"
+    assert after("lock") == [commit]
+    id = ids(applied)["Storybook Knight"]
+    assert after("forget", KNIGHT) == [forgotten.format(KNIGHT)]
+    (applied / KNIGHT).unlink()
+    assert after("import", id) == ["Next: compose plan"]
+
+
+def test_apply_ends_with_ids_and_the_files_that_have_them(applied: Path) -> None:
+    edit(applied / ROGUE, "scale: 0.6", "scale: 0.7")
+    *_, made, file, last = compose("apply", at=applied).out.splitlines()
+    id = made.split()[-1]
+    assert file == f"file: {state_of(applied) / 'models' / id}.safetensors"
+    assert last == "Done: 1 replaced, 3 kept."
+    for path in (KNIGHT, ROGUE):
+        edit(applied / path, "scale: 0.", "scale: 0.0")
+    *_, files, last = compose("apply", at=applied).out.splitlines()
+    assert files == f"files: {state_of(applied) / 'models'}/ID.safetensors".replace("/", os.sep)
+    edit(applied / ROGUE, "scale: 0.0", "scale: 0.3")
+    shown = compose("apply", at=applied)
+    assert "To apply exactly" not in shown.out + shown.err
+
+
+def test_a_moved_recipe_is_counted_as_moved(applied: Path) -> None:
+    (applied / ROGUE).rename(applied / "recipes/tutorial/rogue.yaml")
+    counted = "4 recipes: 3 in sync, 1 moved."
+    shown = compose("status", at=applied).out
+    assert counted in shown and f"moved from {ROGUE}" in shown
+    assert "1 moved" in compose("plan", at=applied).out
+    assert compose("apply", at=applied).out.endswith("\nNo changes: 1 moved, 3 kept.\n")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
@@ -17,7 +18,6 @@ from composer.files.schemas import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 INK, STONE = "recipes/loras/ink-lines.safetensors", "recipes/loras/castle-stone.safetensors"
 
@@ -102,3 +102,44 @@ def test_a_day_in_json(tmp_path: Path) -> None:
     assert run("lock", "--repair")["repaired"]
     edit(tmp_path / "recipes/pixel-rogue.yaml", "scale: 0.7", "scale: 7")
     assert run("validate", status=65)["problems"]
+
+
+def test_json_has_ids_and_on_the_local_target_files(tmp_path: Path) -> None:
+    samples(tmp_path)
+
+    def run(*arguments: str, status: int = 0) -> dict[str, Any]:
+        ran = compose(*arguments, at=tmp_path)
+        assert ran.status == status and "Next:" not in ran.err, ran.err
+        found: dict[str, Any] = json.loads(ran.out)
+        return found
+
+    made = run("apply", "-o", "json")["outcomes"]
+    files = {one["composition"]: one["file"] for one in made}
+    assert len(files) == 4 and all(Path(file).is_file() for file in files.values())
+    assert all(Path(file).name == f"{id}.safetensors" for id, file in files.items())
+    rows = run("status", "-o", "json")["recipes"]
+    assert {row["composition"]: row["file"] for row in rows} == files
+    models = run("models", "-o", "json")["models"]
+    assert {one["id"]: one["file"] for one in models if one["id"] in files} == files
+    dry = run("pull", "--output", "json", "-o", f"{tmp_path}/out/", "--dry-run")
+    assert dry["dryRun"] is True and not (tmp_path / "out").exists()
+    pulled = run("pull", "--output", "json", "-o", f"{tmp_path}/out/")["pulled"]
+    assert {one["composition"] for one in pulled} == set(files)
+    assert all(Path(one["file"]).is_file() for one in pulled)
+
+    dry = run("destroy", "Pixel Rogue", "--dry-run", "-o", "json")
+    ((rogue,),) = ([*row["deleted"]] for row in dry["outcomes"])
+    assert rogue["file"] == files[rogue["id"]] and Path(rogue["file"]).exists()
+    (row,) = run("destroy", "Pixel Rogue", "-o", "json")["outcomes"]
+    assert (row["state"], row["deleted"]) == ("deleted", [rogue])
+    assert not Path(rogue["file"]).exists()
+
+    (forgotten,) = run("forget", "Castle Keep", "-o", "json")["forgotten"]
+    (loose,) = forgotten["ids"]
+    for flags in (["--dry-run"], []):
+        (row,) = run("prune", "--local", "-o", "json", *flags)["outcomes"]
+        assert row["deleted"] == [{"id": loose, "file": files[loose]}]
+    assert run("prune", "-o", "json")["outcomes"] == []
+    (tmp_path / "recipes/tutorial/slime.yaml").unlink()
+    assert run("prune", "-o", "json", "--dry-run")["outcomes"][0]["state"] == "delete"
+    assert run("prune", "-o", "json")["outcomes"][0]["state"] == "deleted"

@@ -297,7 +297,8 @@ def test_an_apply_of_many_in_a_pseudo_terminal(tmp_path: Path) -> None:
     assert f"0/{COUNT:,} done, {COUNT:,} training" in text
     assert all(width(ESCAPES.sub("", line)) <= 80 for line in re.split("[\r\n]+", text))
     after = ESCAPES.sub("", FRAME.split(text)[-1]).split()
-    assert after == f"Done: {COUNT:,} created. The ids: compose output.".split()
+    following = "Next: commit compose.lock; compose output lists the ids"
+    assert after == f"Done: {COUNT:,} created. {following}".split()
     assert f"{COUNT:,} recipes: {COUNT:,} to create." in text
     assert "0.50" not in text  # the plan's concepts
 
@@ -311,4 +312,4 @@ def test_many_on_a_terminal_end_with_what_went_wrong(
     ran = compose("apply", at=project(tmp_path))
     lines = ran.out.splitlines()
     assert (ran.status, len(lines)) == (1, 2) and lines[0].startswith("failed  Wizard"), ran
-    assert lines[1] == f"Done: {COUNT - 1:,} created, 1 failed. The ids: compose output."
+    assert lines[1] == f"Done: {COUNT - 1:,} created, 1 failed."

@@ -100,5 +100,6 @@ def test_a_screen_is_as_wide_as_the_terminal_and_as_it_was_approved(
     name = f"screens/{count}_at_{columns}{'_in_colour' * color}.txt"
     page = documents()[name]
     assert page == (GOLDEN / name).read_text(encoding="utf-8")
-    assert all(width(line) <= columns for line in page.splitlines())
+    lines = page.splitlines()
+    assert all(width(line) <= columns or len(line.split()) == 1 for line in lines)
     assert bool(COLOURS.search(page)) is color

@@ -24,6 +24,10 @@ SCHEMAS = {
     "validate": "problems",
     "apply": "outcomes",
     "lock": "pins",
+    "prune": "deletions",
+    "destroy": "deletions",
+    "pull": "pull",
+    "forget": "forget",
     **{name: name for name in ("plan", "status", "models", "inspect", "doctor", "import", "init")},
 }
 

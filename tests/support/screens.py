@@ -73,7 +73,8 @@ def plan_of(count: int) -> Plan:
 def report_of(plan: Plan) -> Report:
     """What an apply of it comes to, with one failure."""
     outcomes = [
-        Outcome(action, DONE[action.verb], f"model_{n:02}") for n, action in enumerate(plan.actions)
+        Outcome(action, DONE[action.shown], f"model_{n:02}")
+        for n, action in enumerate(plan.actions)
     ]
     error = BadLora("ink.safetensors is not a LoRA: the header is cut", hint="download it again")
     return Report((*outcomes[:-1], replace(outcomes[-1], state="failed", error=error)))
@@ -84,10 +85,12 @@ def _pages(plan: Plan) -> dict[str, Callable[[bool], str]]:
     loras = [lora(id, name) for id, name in LORAS.items()]
     named = [there(action.name, f"model_{n:02}") for n, action in enumerate(plan.actions)]
     ids = {model.name: model.id for model in named}
+    place = "/home/ada/.local/share/lora-compose/projects/castle-1a2b3c4d/models"
+    files = {id: f"{place}/{id}.safetensors" for id in ids.values()}
     refused = {"old": "old.pt is a pickle, which can run code when it is read: convert it"}
     return {
         "compose plan": lambda color: text(PlanView(plan, color=color)),
-        "compose apply": lambda color: results.report(report, color=color),
+        "compose apply": lambda color: results.report(report, files=files, color=color),
         "compose status": lambda color: results.status(plan, color=color),
         "compose models": lambda color: results.models(
             [*loras, *named], rejected=refused, color=color
