@@ -32,8 +32,9 @@ if "_COMPOSE_COMPLETE" in os.environ:
     sys.stdout.buffer.write(done.stdout)
     sys.stdout.flush()
     sys.stderr.buffer.write(done.stderr)
-    with open(folder + "/asked", "ab") as asked:
+    with open(folder + "/asking", "wb") as asked:
         asked.write(done.stderr + b".")
+    os.rename(folder + "/asking", folder + "/asked")
 else:
     with open(folder + "/new", "w") as new:
         json.dump(sys.argv[1:], new)
@@ -123,7 +124,7 @@ class Terminal:
         before = None
         while before != self.screen:
             before = self.screen
-            time.sleep(0.15)
+            time.sleep(0.3)
 
     def _wait(self, is_done: object) -> None:
         end = time.monotonic() + _LIMIT
