@@ -1,15 +1,21 @@
-"""Chromium judges the page of `compose inspect --html`: its style applies, nothing else acts."""
+"""Chromium judges the page of `compose inspect --html`: its style applies, nothing else acts.
+
+On screens of four widths, light and dark, axe-core looks for what keeps people from reading it.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.hostile import HOSTILE
+from support.inspections import inspection
 from support.lora_files import Spec, write
 
 from composer.lora import inspect
@@ -17,7 +23,7 @@ from composer.lora.inspection import Inspection
 from composer.output.inspect_html import page
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 QUIET = ("disable-background-networking", "disable-component-update", "disable-sync")
@@ -89,3 +95,119 @@ def test_a_strangers_words_do_nothing(browser: str, tmp_path: Path) -> None:
     found, said = shown(browser, text, tmp_path)
     assert said == []
     assert elements(found) == elements(text)
+
+
+# --- for people, on every screen ---------------------------------------------------------
+
+# What of each scrolling table is hidden, and whether its cue is shown.
+CUES = """[...document.querySelectorAll(".fits")].map(one => [
+  one.querySelector(".scroll").scrollWidth > one.querySelector(".scroll").clientWidth,
+  getComputedStyle(one.querySelector(".cue")).display != "none"])"""
+# Digits and the cell below them, as colours of the screen.
+DIGITS = """[...document.querySelectorAll(".strip b[class], tbody td[class], .legend li")].map(
+  cell => [getComputedStyle(cell).color, getComputedStyle(cell).backgroundColor])"""
+# How much of the page's width the strips of many blocks take.
+STRIPS = """[...document.querySelectorAll(".strip")].filter(one => one.children.length > 10).map(
+  one => (Math.max(...[...one.children].map(cell => cell.getBoundingClientRect().right))
+    - one.getBoundingClientRect().left) / document.querySelector("main").clientWidth)"""
+OPEN = "document.querySelectorAll('details').forEach(one => { one.open = true; })"
+GRAVE = ("serious", "critical")
+
+
+@pytest.fixture(scope="module")
+def chromium(browser: str) -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    places = map(Path, os.environ.get("NODE_PATH", "").split(os.pathsep))
+    found = next(
+        (p for place in places if (p := place / "axe-core" / "axe.min.js").is_file()), None
+    )
+    if found is None:
+        pytest.skip(
+            "no axe-core here: npm install --prefix DIR axe-core; NODE_PATH=DIR/node_modules"
+        )
+    return found.read_text("utf-8")
+
+
+def opened(chromium: Any, file: Path, width: int, scheme: str) -> tuple[Any, list[str]]:
+    """The page on such a screen, and what it asked for or complained about."""
+    context = chromium.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True
+    )
+    shown, said = context.new_page(), []
+    shown.on("console", lambda message: said.append(message.text))
+    shown.on("pageerror", lambda error: said.append(str(error)))
+    shown.on("request", lambda request: said.append(request.url))
+    shown.goto(file.as_uri())
+    return shown, said
+
+
+def grave(shown: Any, axe: str) -> list[str]:
+    """The rules that axe-core finds broken, with everything on the page unfolded."""
+    shown.evaluate(OPEN)
+    shown.evaluate(axe)
+    found = shown.evaluate("axe.run()")
+    assert found["passes"]
+    return [rule["id"] for rule in found["violations"] if rule["impact"] in GRAVE]
+
+
+def contrast(one: str, other: str) -> float:
+    """As the accessibility guidelines (WCAG) have it, of two colours as a browser writes them."""
+    light = []
+    for colour in (one, other):
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        light.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 768, 1280, 1920])
+@pytest.mark.parametrize("count", [1, 2, 5, 12])
+def test_it_can_be_read_on_every_screen(
+    chromium: Any, axe: str, tmp_path: Path, count: int, width: int, scheme: str
+) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(page([inspection(count, 0.95, every=6)]), "utf-8")
+    shown, said = opened(chromium, file, width, scheme)
+    assert said == [file.as_uri()]  # no complaint, and no request but for the page
+    assert shown.locator("h1").count() == 1
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    assert all(part > 0.85 for part in shown.evaluate(STRIPS))
+    assert grave(shown, axe) == []
+    cues = shown.evaluate(CUES)
+    assert [cue for hidden, cue in cues] == [hidden for hidden, cue in cues]
+    assert any(hidden for hidden, _ in cues) or count < 12 or width == 1920
+    digits = shown.evaluate(DIGITS)
+    assert len(digits) >= (count > 1) * 9
+    backs = {"#fff": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 29)"}
+    paper = backs["dark" if scheme == "dark" else "#fff"]
+    for ink, back in digits:
+        assert contrast(ink, paper if back == "rgba(0, 0, 0, 0)" else back) >= 4.5
+    shown.context.close()
+
+
+def test_several_inspections_are_one_page(chromium: Any, axe: str, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(page([inspection(4), inspection(1), inspection(2)], everything=True), "utf-8")
+    shown, said = opened(chromium, file, 800, "light")
+    assert (said, shown.locator("h1").count()) == ([file.as_uri()], 1)
+    assert grave(shown, axe) == []
+    shown.context.close()
+
+
+def test_axe_finds_what_cannot_be_read(chromium: Any, axe: str, tmp_path: Path) -> None:
+    """A control: pale words, and a scrolling table that no keyboard reaches."""
+    text = page([inspection(12, every=8)]).replace("--dim: #566072", "--dim: #c9ccd2")
+    file = tmp_path / "page.html"
+    file.write_text(text.replace(' tabindex="0"', ""), "utf-8")
+    shown, _ = opened(chromium, file, 400, "light")
+    assert set(grave(shown, axe)) == {"color-contrast", "scrollable-region-focusable"}
+    shown.context.close()

@@ -8,36 +8,12 @@ from math import cos
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.inspections import inspection
 
-from composer.lora.inspection import Inspection, LoraInfo, Mix, near_duplicates
+from composer.lora.inspection import Mix, near_duplicates
 from composer.output.inspect import text
 from composer.output.inspect_matrix import matrix
 from composer.output.style import width, wrapped
-
-NAMES = (
-    "ink",
-    "水彩画スタイルのとても長い名前と第二版",
-    "Pixel Dust With a Rather Long Name that an Artist Chose for a Model",
-    "👩‍🎨 painter 🏳️‍🌈",
-    "e\u0301te\u0301",
-    "x" * 90,
-)
-BLOCKS = [*(f"double {n}" for n in range(19)), *(f"single {n}" for n in range(38)), "other layers"]
-
-
-def inspection(count: int, alike: float = 0.3) -> Inspection:
-    """So many LoRAs of every kind of name; how far two are alike depends on both numbers."""
-    gram = tuple(
-        tuple(1.0 if i == j else alike * cos(i * j) for j in range(count)) for i in range(count)
-    )
-    names = tuple(f"{NAMES[n % len(NAMES)]} {n}" for n in range(count))
-    infos = tuple(
-        LoraInfo("kohya", ("LoRA",), (4, 16), (), ("BF16",), f"loras/{name}.safetensors", {"x": 1},
-                 size=10**n, id="model_" + "i" * 22)
-        for n, name in enumerate(names)
-    )  # fmt: skip
-    mix = Mix(names, (0.5,) * count, dict.fromkeys(BLOCKS, gram))
-    return Inspection("A mix", "recipes/a.yaml", infos, mix)
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
