@@ -52,7 +52,7 @@ def described(
     `format` is an output format, by default the one of compositions."""
     family = parts[0].file.family if parts else families.default()
     asked = {"compose.rank": rank, "compose.precision": precision}
-    phrase = _joined(trigger_phrase(part.file.metadata) for part in parts if part.scale > 0)
+    phrase = _joined(_trigger_words(part.file.metadata) for part in parts if part.scale > 0)
     return {
         "modelspec.sai_model_spec": SPEC,
         "modelspec.architecture": family.files.architecture,
@@ -71,6 +71,12 @@ def trigger_phrase(metadata: Mapping[str, str]) -> str:
     """The words that a LoRA was trained to react to, as its file says them; empty if it doesn't."""
     phrases = (plain(metadata.get(key, ""), PHRASE_LIMIT) for key in PHRASES)
     return next((phrase for phrase in phrases if phrase), "")
+
+
+def _trigger_words(metadata: Metadata) -> str:
+    """What `triggers` finds, as one phrase; nothing where tags are too long for one."""
+    words = trigger_phrase(metadata) or plain(", ".join(triggers(metadata)), PHRASE_LIMIT + 1)
+    return words if len(words) <= PHRASE_LIMIT else ""
 
 
 def _joined(phrases: Iterable[str]) -> str:

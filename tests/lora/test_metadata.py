@@ -87,6 +87,14 @@ def test_a_phrase_counts_once_and_in_order() -> None:
     )
 
 
+def test_tags_of_every_image_trigger_where_the_file_names_no_phrase() -> None:
+    tagged = saying(DUST, {"ss_tag_frequency": json.dumps({"4_ink": {"inklines": 40, "pen": 31}})})
+    said = described("k", [INK, tagged])
+    assert said["modelspec.trigger_phrase"] == "ink lines, inklines"
+    long = saying(DUST, {"ss_tag_frequency": json.dumps({"1_a": {"x" * 280: 3}})})
+    assert "modelspec.trigger_phrase" not in described("k", [long])
+
+
 def test_the_specs_own_field_wins_over_older_habits() -> None:
     notes = {"trigger_word": "b", "trigger_phrase": " ", "modelspec.trigger_phrase": "a"}
     assert trigger_phrase(notes) == "a"
@@ -98,6 +106,8 @@ def test_the_specs_own_field_wins_over_older_habits() -> None:
 @settings(max_examples=size(100, 5000))
 def test_strangers_texts_are_bounded_and_printable(phrases: list[str], title: str) -> None:
     parts = [saying(INK, {"trigger_word": phrase}) for phrase in phrases]
+    tags = [json.dumps({"9_a": {phrase: 9}}) for phrase in phrases]
+    parts += [saying(INK, {"ss_tag_frequency": text}) for text in tags]
     said = described(title, parts, format="diffusers")
     assert len(said["modelspec.title"]) <= TITLE_LIMIT
     joined = said.get("modelspec.trigger_phrase", "")
