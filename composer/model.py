@@ -293,7 +293,8 @@ class Setup:
     """What `init` did for the project at `root`; with the LoRAs that the target has.
 
     `library` is the folder that was given to it, and `rejected` the LoRA files in there that can't
-    be used, by name, each with the reason.
+    be used, by name, each with the reason. `nearby` is a folder of LoRA files that it didn't look
+    into, from the working directory.
     """
 
     root: str
@@ -302,6 +303,7 @@ class Setup:
     has_recipes: bool
     library: str = ""
     rejected: Mapping[str, str] = field(default_factory=dict)
+    nearby: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,7 +220,9 @@ def _check_typo(text: str, path: str, number: str) -> None:
         problem = (
             f"{visible(number)} is not a number" if number else "there is no scale after the colon"
         )
-        raise UsageError(f"{visible(text)}: {problem}", hint="write FILE:SCALE, as in FILE:0.5")
+        example = "0.4..1.0/0.2" if ".." in number else "0.5"
+        hint = f"write FILE:SCALE, as in FILE:{example}"
+        raise UsageError(f"{visible(text)}: {problem}", hint=hint)
 
 
 def _path(path: str, text: str) -> Path:

@@ -71,6 +71,7 @@ def models_command(
     """
     if files := [path for path in selection.paths if _is_lora(path)]:
         return _list_files(selection.paths, files, type_, output_format)
+    refuse_other_files(filter(_is_nothing, selection.paths), or_recipes=True)
     project = open_project(selection)
     with open_target(project, target_options, run_jobs=False) as target:
         listed, rejected = target.list_models(*([type_] if type_ else [])), target.rejected
@@ -89,6 +90,13 @@ def _is_lora(path: Path) -> bool:
         return is_lora_folder(path)
     ending = path.suffix.lower()
     return ending == SUFFIX or (path.is_file() and ending not in RECIPE_ENDINGS)
+
+
+def _is_nothing(path: Path) -> bool:
+    """Neither LoRAs nor recipes: it isn't there, or is a folder without them."""
+    from composer.recipes import discover
+
+    return not path.exists() or (path.is_dir() and not discover([path], root=path))
 
 
 def _list_files(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from composer.model import ADDED, CREATED, KEPT, LEFT
@@ -35,8 +36,8 @@ def text(setup: Setup, *, flags: str = "", color: bool = False) -> str:
     more = len(reasons) - _MOST_REJECTED
     reasons = [*reasons[:_MOST_REJECTED], *([f"not usable: {more} more"] if more > 0 else [])]
     found = f"{counted(setup.loras, 'LoRA')} found."
-    changed = sum(step.state in (CREATED, ADDED) for step in setup.steps)
-    done = "" if changed else " Nothing was left to do."
+    is_done = all(step.state == KEPT for step in setup.steps)
+    done = " Nothing was left to do." if is_done else ""
     tail = [f"{found}{done}", f"Next: {next_step(setup, flags)}"]
     return "\n".join([f"Project: {visible(setup.root)}", "", *lines, "", *reasons, *tail]) + "\n"
 
@@ -45,6 +46,8 @@ def next_step(setup: Setup, flags: str) -> str:
     """What to run now."""
     if setup.has_recipes:
         return f"compose plan{flags}"
+    if setup.nearby:
+        return f"compose init{flags} --library {visible(shlex.quote(setup.nearby))}"
     where = visible(setup.library) if setup.library else "recipes/loras/"
     return f"put LoRA files (.safetensors) into {where}, then run compose init{flags} again"
 

@@ -129,6 +129,10 @@ def _report_syntax(error: Exception, text: str, report: Report) -> None:
     if isinstance(error, RecursionError):
         report.add(Place(), "E501", "invalid TOML: nested too deep", "remove the nesting")
         return
+    if not isinstance(error, tomllib.TOMLDecodeError):
+        message = "invalid TOML: a number has too many digits"
+        report.add(Place(), "E501", message, "write fewer digits")
+        return
     words, place = str(error), Place()
     if match := _AT.fullmatch(words):
         words, line, column = match.groups()
@@ -214,6 +218,9 @@ def _own_rule(finding: Finding) -> Iterator[Sentence]:
     elif "\\" in text:
         fixed = quoted(text.replace("\\", "/"))
         yield node.place, "E502", f"{node.shown} has a backslash", f"write / instead: {fixed}"
+    elif "://" in text:
+        message = "a URL can't be written here"  # nor is it shown: it may hold a secret
+        yield node.place, "E502", message, "use --library or COMPOSE_LIBRARY"
     else:
         yield node.place, "E502", f"{node.shown} is not a folder inside the project", _OUTSIDE
 

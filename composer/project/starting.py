@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import ComposeError, UsageError
@@ -28,7 +30,6 @@ from composer.text import RECIPES_FOLDER, SETTINGS_NAME, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from composer.model import Model
     from composer.project.project import Project
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 FIRST_NAME = "First Mix"
 _SCALES = (0.8, 0.6)
 _MOST_LISTED = 40  # LoRAs that the first recipe names in its comment
+_MOST_SEARCHED = 200  # folders, for LoRAs that are not in the library
 _MOST_TRIED = 20  # LoRAs that may go with the first one
 
 
@@ -47,6 +49,12 @@ def check_place(root: Path) -> None:
         raise UsageError(
             f"{visible(str(root))} is not a folder for a project",
             hint="create one and run it there: mkdir mixes && cd mixes && compose init",
+        )
+    recipes = root / RECIPES_FOLDER
+    if recipes.exists() and not recipes.is_dir():
+        raise UsageError(
+            f"{visible(str(recipes))} is a file, but the recipes' folder has this name",
+            hint="rename the file, then run compose init again",
         )
     if why := why_unwritable(root):
         raise ComposeError(
@@ -77,7 +85,19 @@ def start(
         has_recipes=recipe.state in (CREATED, KEPT),
         library=str(library or ""),
         rejected=dict(target.rejected),
+        nearby="" if models or library or target.remote else _nearby(),
     )
+
+
+def _nearby() -> str:
+    """The working directory, if LoRA files lie in it, else the first folder in it that has some."""
+    here = Path.cwd()
+    with suppress(OSError):
+        folders = sorted(one for one in here.iterdir() if one.is_dir() and one.name[0] != ".")
+        for folder in (here, *folders[:_MOST_SEARCHED]):
+            if any(folder.glob("*.safetensors")):
+                return str(folder.relative_to(here))
+    return ""
 
 
 # --- the library -------------------------------------------------------------------------

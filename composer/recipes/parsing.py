@@ -196,6 +196,7 @@ def _not_a_recipe(document: Document, file: str) -> Problem:
     place = root.place if root else Place(1, 1)
     message = f"not a recipe: the file {_kind(root.value if root else None)}"
     hint = f"a recipe has the keys name and concepts; leave other files out with {_exclude(file)}"
+    hint += ", or exclude in compose.toml"
     return Problem(file, place.line, place.column, NOT_A_RECIPE, message, hint)
 
 

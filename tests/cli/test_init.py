@@ -222,6 +222,18 @@ def test_without_loras_it_says_where_to_put_them(root: Path, tmp_path: Path) -> 
     assert concepts(root) == [{"name": "Ink Lines", "scale": 0.8}]
 
 
+@pytest.mark.parametrize(
+    ("folder", "named"), [(".", "."), ("my loras", "'my loras'"), ("sub", "sub")]
+)
+def test_loras_in_another_folder_are_pointed_to(root: Path, folder: str, named: str) -> None:
+    (root / folder).mkdir(exist_ok=True)
+    shutil.copy(SAMPLES / "ink-lines.safetensors", root / folder)
+    ran = compose("init", at=root)
+    assert ran.out.endswith(f"0 LoRAs found.\nNext: compose init --library {named}\n")
+    assert "Nothing was left" not in compose("init", at=root).out
+    assert steps(root, "--library", folder)[RECIPE] == "created"
+
+
 def test_two_hundred_loras(root: Path, tmp_path: Path) -> None:
     (tmp_path / "many").mkdir()
     for n in range(200):
@@ -273,6 +285,13 @@ def test_a_folder_that_cant_be_written(root: Path, loras: Path) -> None:
         ran = compose("init", "--library", str(loras), at=root)
     assert (ran.status, "can't be written: Permission denied" in ran.err) == (1, True)
     assert files(root) == {}
+
+
+def test_a_file_with_the_name_of_the_recipes_folder(root: Path, loras: Path) -> None:
+    (root / "recipes").write_text("mine\n")
+    ran = compose("init", "--library", str(loras), at=root)
+    assert (ran.status, "recipes is a file" in ran.err, "rename" in ran.err) == (64, True, True)
+    assert {*files(root)} == {"recipes"}
 
 
 def test_the_home_directory_is_no_project(

@@ -587,7 +587,7 @@ def test_how_a_range_is_written(scales: str, expected: tuple[float, ...]) -> Non
         ("0..1/1e-6", "out/", "has 1,000,001 scales, and a sweep writes at most 100 files"),
         ("0.4..2.4/0.2", "out/", "the scale 2.4 is not within -2..2"),
         ("1e-9..1/0.2", "out/", "too close to 0"),
-        ("0.4..", "out/", "0.4.. is not a number"),
+        ("0.4..", "out/", "0.4.. is not a number\n  write FILE:SCALE, as in FILE:0.4..1.0/0.2"),
         ("0.4..b/0.2", "out/", "0.4..b/0.2 is not a number"),
         ("0..1/0.5", "out", "end the path with / to create it"),
         ("0..1/0.5", "out.safetensors", "3 merges can't go to one file, out.safetensors"),

@@ -196,7 +196,7 @@ def test_prune_where_the_protected_model_is_gone(
         ("plan --json-into compose.lock", 64, ["is the lock, and would be overwritten"]),
         ("serve --host 300.1.1.1", 1, ["--host: no such address", "127.0.0.1"]),
         ("serve --fault-script nope", 65, ["can't be read: ", "check --fault-script"]),
-        ("models nope", 64, ["give recipe files or folders"]),
+        ("models nope", 64, ["nope does not exist", "name recipes or .safetensors files"]),
         ("pull -o one.safetensors", 64, ["4 recipes can't go to one file"]),
     ],
 )

@@ -98,7 +98,7 @@ def test_a_folder_as_json(loras: Path) -> None:
         (["my loras", "gone.safetensors"], 64, "gone.safetensors does not exist"),
         (["my loras", "my loras/config.yaml"], 64, "name either LoRAs or recipes"),
         (["my loras", "--target", "local"], 64, "can't be used with --target"),
-        (["empty"], 64, "no recipes found in empty"),
+        (["empty"], 64, "empty is a folder without recipes or LoRAs"),
     ],
 )
 def test_what_is_named(loras: Path, arguments: list[str], status: int, said: str) -> None:

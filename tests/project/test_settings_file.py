@@ -118,6 +118,19 @@ def test_a_url_is_refused_and_not_repeated(tmp_path: Path, target: str) -> None:
     assert target not in problem.message + problem.hint
 
 
+@pytest.mark.parametrize("library", ["s3://bucket/loras", "https://user:secret@host/x"])
+def test_a_library_by_url_is_refused_and_not_repeated(tmp_path: Path, library: str) -> None:
+    (problem,) = read(tmp_path, f'library = "{library}"\n').problems
+    assert (problem.code, "a URL" in problem.message) == ("E502", True)
+    assert "COMPOSE_LIBRARY" in problem.hint
+    assert library not in problem.message + problem.hint
+
+
+def test_a_number_of_too_many_digits_is_refused_in_words(tmp_path: Path) -> None:
+    (problem,) = read(tmp_path, f"parallelism = {'9' * 5000}\n").problems
+    assert (problem.code, problem.message) == ("E501", "invalid TOML: a number has too many digits")
+
+
 def test_what_is_no_text_file_is_a_problem_too(tmp_path: Path) -> None:
     (tmp_path / TOML).mkdir()
     assert [p.code for p in read_settings(tmp_path).problems] == ["E301"]

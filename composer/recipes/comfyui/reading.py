@@ -80,7 +80,16 @@ def _parsed(data: bytes) -> object:
     except UnicodeDecodeError:
         raise NotAWorkflow("it is neither UTF-8 nor a PNG or WebP image") from None
     except (ValueError, RecursionError) as error:
-        raise NotAWorkflow(f"it is not valid JSON ({type(error).__name__})") from None
+        raise NotAWorkflow(_why_invalid(error) if data.strip() else "the file is empty") from None
+
+
+def _why_invalid(error: Exception) -> str:
+    """In words: a number may have too many digits, which is a `ValueError` alone."""
+    if isinstance(error, RecursionError):
+        return "it is not valid JSON: nested too deep"
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is not valid JSON: line {error.lineno}, column {error.colno}"
+    return "it is not valid JSON: a number in it has too many digits"
 
 
 def _object(text: str) -> dict[str, Any] | None:
@@ -96,7 +105,7 @@ def _first_object(text: str) -> object:
     try:
         return json.JSONDecoder().raw_decode(text)[0]
     except (ValueError, RecursionError) as error:
-        raise NotAWorkflow(f"its recipe is not valid JSON ({type(error).__name__})") from None
+        raise NotAWorkflow(_why_invalid(error).replace("it is", "its recipe is")) from None
 
 
 def _is_workflow(raw: dict[str, Any]) -> bool:

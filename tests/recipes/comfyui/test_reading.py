@@ -77,12 +77,12 @@ def test_a_recipe_of_lora_manager() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "not valid JSON"),
-        (b"{", "not valid JSON"),
+        (b" \n", "the file is empty"),
+        (b"{", "not valid JSON: line 1, column 2"),
         (b"\xff\xfe\x00", "neither UTF-8 nor a PNG or WebP image"),
         (b"\xff\xd8\xff\xe0 a JPEG", "neither UTF-8"),
-        (b"[" * 100_000, "not valid JSON (RecursionError)"),
-        (b'{"a": ' + b"9" * 5000 + b"}", "not valid JSON (ValueError)"),
+        (b"[" * 100_000, "not valid JSON: nested too deep"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "not valid JSON: a number in it has too many digits"),
         (b"[]", "neither a ComfyUI workflow nor a recipe"),
         (b'{"nodes": {}}', "neither a ComfyUI workflow nor a recipe"),
         (b'{"a": {"b": 1}}', "neither a ComfyUI workflow nor a recipe"),
