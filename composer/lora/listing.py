@@ -60,7 +60,10 @@ class UnusableFile:
     @property
     def reason(self) -> str:
         """The reason without the file's name, with which errors begin."""
-        return str(self.error).removeprefix(f"{self.file.rpartition('/')[2]}: ")
+        name, reason = self.file.rpartition("/")[2], str(self.error)
+        for start in (f"{self.file} ", f"{name}: ", f"{name} "):
+            reason = reason.removeprefix(start)
+        return reason
 
 
 @dataclass(frozen=True, slots=True)

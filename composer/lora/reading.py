@@ -281,7 +281,7 @@ def _refusal(
 
 
 def _named(keys: list[str]) -> str:
-    more = f" and {len(keys) - 1} more keys" if len(keys) > 1 else ""
+    more = f" and {counted(len(keys) - 1, 'more key')}" if len(keys) > 1 else ""
     return f"has {shown(keys[0])}{more}"
 
 

@@ -245,5 +245,5 @@ class _Matched:
             )
         if len(kinds := sorted({model.type for model in self._models})) > 1:
             self.problems.append(f"its LoRAs are for several base models: {', '.join(kinds)}")
-        if not self.loras and not self.problems:
+        if not (self.loras or self.problems or mix.problems):
             self.problems.append("no LoRA of it has a strength other than 0")

@@ -220,6 +220,8 @@ def test_an_sdxl_file_is_named_as_that_and_not_by_its_text_encoder(tmp_path: Pat
 def test_more_keys_are_counted(tmp_path: Path) -> None:
     tensors = {f"{QKV}.{end}": zeros(1) for end in ("oft_blocks", "oft_diag", "oft_x")}
     refused(saved(tmp_path / "a.safetensors", tensors), "and 2 more keys: OFT")
+    del tensors[f"{QKV}.oft_x"]
+    refused(saved(tmp_path / "b.safetensors", tensors), "and 1 more key: OFT")
 
 
 def test_norms_alone_are_no_lora(tmp_path: Path) -> None:

@@ -142,6 +142,7 @@ def test_what_a_recipe_cant_express_is_said_by_name(
     (one,) = imported(root, target, api(*loaders))
     assert one.skipped and not one.path
     assert words in one.problems[0]
+    assert not any("other than 0" in problem for problem in one.problems)
     assert not (root / "recipes").exists()
 
 
