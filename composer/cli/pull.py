@@ -10,7 +10,7 @@ import click
 from composer.cli import options as opt
 from composer.cli import suggestions
 from composer.cli.project import LOCAL, chosen_key, open_local, open_project
-from composer.cli.terminal import emit
+from composer.cli.terminal import Meter, emit
 from composer.errors import UsageError, gravest
 from composer.output import pull as render
 from composer.project.pulling import COMFYUI
@@ -87,8 +87,13 @@ def pull_command(
         folder = project.lora_folder(program, os.environ, library=target_options.library)
         out = f"{folder}{os.sep}"
     assert out is not None
-    with open_local(project, target_options, run_jobs=False, dry_run=dry_run) as target:
-        pulled = project.pull(target, out, *recipes, force=force, dry_run=dry_run)
+    with (
+        open_local(project, target_options, run_jobs=False, dry_run=dry_run) as target,
+        Meter("writing results") as meter,
+    ):
+        pulled = project.pull(
+            target, out, *recipes, force=force, dry_run=dry_run, progress=meter.say
+        )
     if output_format == "json":
         click.echo(render.as_json(pulled, dry_run=dry_run), nl=False)
     else:

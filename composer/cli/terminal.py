@@ -6,6 +6,7 @@ import codecs
 import heapq
 import io
 import json
+import logging
 import os
 import sys
 import threading
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from composer.planner import Action, Step
+
+log = logging.getLogger(__name__)
 
 _ESCAPED = "composer.escaped"  # the name of an error handler of codecs
 HEARTBEAT = 30.0  # seconds of silence after which a log shows that we are still there
@@ -190,7 +193,7 @@ class Progress(_Display):
     """Shows the steps of an apply; `say` may be called by any thread.
 
     On a terminal: what is at work, as far as it fits the screen, and a line of totals below.
-    Elsewhere: a line for each step of a few changes; of many only the totals, now and then.
+    Elsewhere: only the totals, now and then.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -240,11 +243,12 @@ class Progress(_Display):
                 self._write(step, is_other=is_other)
 
     def _write(self, step: Step, *, is_other: bool) -> None:
-        """In a log: that a recipe's state is another one; or, after a silence, that we work."""
+        """In a log: after a silence, the totals. The report at the end has a line for each recipe,
+        and `--verbose` shows the steps."""
+        if is_other:
+            log.info("%s", _told(step))
         if time.monotonic() - self._last_line > HEARTBEAT:
-            self._line(self._totals() if self.is_many else _told(step), "dim")
-        elif is_other and not self.is_many and step.state not in _ONLY_RESULTS:
-            self._line(_told(step), "red" if step.state == "failed" else "dim")
+            self._line(self._totals(), "dim")
 
     def _line(self, words: str, colour: str) -> None:
         self._last_line = time.monotonic()

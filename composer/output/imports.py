@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from composer.output.style import aligned, dumped
+from composer.output.style import aligned, dumped, weight
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ def recipes(imported: Sequence[Imported]) -> str:
 def _recipe(one: Imported) -> Iterator[str]:
     source = one.id or visible(one.file)
     yield f"+ {one.path}  {source}  {visible(one.name)}"
-    rows = [[f"    {lora.scale:g}", visible(lora.name), visible(lora.source)] for lora in one.loras]
+    rows = [
+        [f"    {weight(lora.scale)}", visible(lora.name), visible(lora.source)]
+        for lora in one.loras
+    ]
     yield from aligned(rows)
 
 

@@ -22,8 +22,7 @@ from composer.output.inspect_view import (
     strongest,
 )
 from composer.output.listing import left_out_text
-from composer.output.plan_text import weight
-from composer.output.style import bar, cut, padded, painted, width
+from composer.output.style import bar, cut, padded, painted, weight, width
 from composer.text import shorten, visible
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from composer.output.inspect_view import (
     rows,
     strongest,
 )
-from composer.output.plan_text import weight
+from composer.output.style import weight
 from composer.text import shorten, visible
 from composer.version import __version__
 

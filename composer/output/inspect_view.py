@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from composer.lora.inspection import SOME, Level, gravest_first, near_duplicates
 from composer.output.merge import number_types
-from composer.output.plan_text import weight
+from composer.output.style import weight
 from composer.text import counted, joined, shorten
 
 if TYPE_CHECKING:

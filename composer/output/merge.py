@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from composer.output.style import aligned, dumped
+from composer.output.style import aligned, dumped, weight
 from composer.text import counted, visible
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _of_one(merged: Merged) -> list[str]:
     how = f"{merged.format}, {number_types([merged.report.dtype])}, {_ranks(merged.report.ranks)}"
     lines = [
         f"{_wrote(merged)} {visible(str(merged.out))}: {how}, {_size([merged])}",
-        *aligned([_row(part, f"{part.scale:g}") for part in merged.parts]),
+        *aligned([_row(part, weight(part.scale)) for part in merged.parts]),
     ]
     if kept := merged.report.kept:
         lines += ["", "kept of the weight change:"]

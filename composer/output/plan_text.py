@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from composer.output.plan_view import LOCK_ONLY, SIGNS, UNASKED, rows_of, summary
-from composer.output.style import aligned, painted
+from composer.output.style import aligned, painted, weight
 from composer.planner import Verb
 from composer.text import visible
 
@@ -90,13 +90,6 @@ def _concepts(action: Action) -> Iterator[str]:
         compared = action.explanation.before is not None and old != new
         rows.append((f"{old} -> {new}" if compared else new, visible(row.label)))
     yield from aligned(rows)
-
-
-def weight(scale: float | None) -> str:
-    """A scale with two decimals, or with as many as it needs; `none` where there is no concept."""
-    if scale is None:
-        return "none"
-    return f"{scale:.2f}" if round(scale, 2) == scale else f"{scale:g}"
 
 
 def _warnings(view: PlanView) -> Iterator[str]:

@@ -128,6 +128,13 @@ def _hanging(line: str, columns: int, hang: int) -> list[str]:
     )
 
 
+def weight(scale: float | None) -> str:
+    """A scale with two decimals, or with as many as it needs; `none` where there is no concept."""
+    if scale is None:
+        return "none"
+    return f"{scale:.2f}" if round(scale, 2) == scale else f"{scale:g}"
+
+
 def bar(share: float, *, cells: int = 20) -> str:
     """A progress bar of that many cells for a share of 0..1."""
     filled = round(max(0.0, min(1.0, share)) * cells)

@@ -625,14 +625,20 @@ class Project:
         return lora_folder(self, program, env, library)
 
     def pull(
-        self, target: Target, out: str, *recipes: str, force: bool = False, dry_run: bool = False
+        self,
+        target: Target,
+        out: str,
+        *recipes: str,
+        force: bool = False,
+        dry_run: bool = False,
+        progress: Callable[[float], None] = lambda share: None,
     ) -> list[Pulled]:
         """Write the trained results of recipes (by path or name; by default all) to files.
 
         `out` is a folder, which is created if it ends in `/`, or a `.safetensors` file for one
         recipe. With `force`, files that have other bytes are replaced. Raises `UsageError`; what
-        concerns one recipe alone is in its result.
+        concerns one recipe alone is in its result. `progress` is called with 0..1.
         """
         from composer.project.pulling import pull
 
-        return pull(self, target, recipes, out, force=force, dry_run=dry_run)
+        return pull(self, target, recipes, out, force=force, dry_run=dry_run, progress=progress)

@@ -32,7 +32,7 @@ from composer.targets.registry import kind_names, kind_of_key
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from composer.model import Entry
     from composer.project.project import Project
@@ -58,6 +58,7 @@ def pull(
     *,
     force: bool,
     dry_run: bool,
+    progress: Callable[[float], None],
 ) -> list[Pulled]:
     """See `Project.pull`."""
     if not isinstance(target, KeepsResults):
@@ -73,7 +74,11 @@ def pull(
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(place, error) from error
-    return [_pulled(target, one, force=force, dry_run=dry_run) for one in deliveries]
+    pulled = []
+    for number, one in enumerate(deliveries, 1):
+        pulled.append(_pulled(target, one, force=force, dry_run=dry_run))
+        progress(number / len(deliveries))
+    return pulled
 
 
 def lora_folder(

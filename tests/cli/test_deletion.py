@@ -26,7 +26,7 @@ def test_forget_then_apply_adopts(applied: Path) -> None:
     before = ids(applied)
     assert compose("forget", "Pixel Rogue", at=applied).status == 0
     assert set(ids(applied)) == {*before} - {"Pixel Rogue"}
-    adopting = compose("apply", at=applied)
+    adopting = compose("apply", "--verbose", at=applied)
     assert "adopted  Pixel Rogue" in adopting.out
     assert "adopted  Pixel Rogue" in adopting.err and "trained" not in adopting.err
     assert ids(applied) == before
@@ -166,7 +166,7 @@ def test_pruning_says_what_it_does_and_what_only_leaves_the_lock(applied: Path) 
     compose("prune", "--local", at=applied)  # keeps it: the lock names it
     with Engine(state_of(applied), applied / "recipes/loras") as engine:
         engine.delete(old)
-    done = compose("prune", at=applied)
+    done = compose("prune", "--verbose", at=applied)
     assert "forget" not in done.out + done.err
     assert "clean up  Pixel Rogue\n" in done.err
     gone = "earlier compositions: 0 on the target, 1 no longer there"
@@ -182,7 +182,7 @@ def test_a_training_that_ends_is_progress_and_what_was_made_of_it_the_result(
     states = [line.split("  ")[0] for line in ran.out.splitlines() if "model_" in line]
     assert len(states) == 4 and {*states} <= {"trained", "updated in the lock"}, ran.out
     assert "trained" not in ran.err  # some had ended before this apply looked
-    first = compose("apply", at=samples(project.parent / "another"))
+    first = compose("apply", "--verbose", at=samples(project.parent / "another"))
     assert "finished  Pixel Rogue" in first.err and "trained" not in first.err
 
 

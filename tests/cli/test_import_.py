@@ -66,8 +66,8 @@ def test_a_workflow_is_imported_and_planned(project: Path) -> None:
     assert shown.out == f"Dry run: nothing is written.\n{done.out}"
     assert done.out.splitlines() == [
         "+ recipes/knight.yaml  knight.json  Knight",
-        "    0.7  Ink Lines   node 10 (LoraLoader): style\\ink-lines.safetensors",
-        "    0.5  Pixel Dust  node 11 (Power Lora Loader (rgthree)): pixel-dust.safetensors",
+        "    0.70  Ink Lines   node 10 (LoraLoader): style\\ink-lines.safetensors",
+        "    0.50  Pixel Dust  node 11 (Power Lora Loader (rgthree)): pixel-dust.safetensors",
     ]
     assert "its CLIP strength 1 has no effect" in done.err
     assert "+ create  Knight" in compose("plan", "recipes/knight.yaml", at=project).out

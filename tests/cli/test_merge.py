@@ -32,6 +32,7 @@ from composer.lora import merge, merging, read
 from composer.lora.container import Source
 from composer.lora.families.flux1_files import MODULES
 from composer.model import Concept, parameters
+from composer.output.style import weight
 from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def test_what_is_printed_and_what_json_says(tmp_path: Path, loras: Path) -> None
     first, *rows = ran.out.splitlines()
     assert first == f"wrote k.safetensors: diffusers, float32, rank 9, {size / 1e6:.1f} MB"
     assert [row.split()[:2] for row in rows] == [
-        [f"{scale:g}", str(path)] for path, scale in parts(loras)
+        [weight(scale), str(path)] for path, scale in parts(loras)
     ]
     assert (ran.status, ran.err) == (0, "")
     report = json.loads((tmp_path / "r.json").read_text())

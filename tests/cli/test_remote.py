@@ -177,7 +177,7 @@ def test_output_shows_a_call_for_this_target(project: Path, served: Served) -> N
 def test_a_budget_is_kept_and_a_rerun_posts_nothing(project: Path, served: Served) -> None:
     concepts = sum(len(e.read_text().split("- name:")) - 1 for e in project.rglob("*.yaml"))
     cost = concepts * PRICE
-    status, out, err = apply(project, "--max-cost", str(cost - 1))
+    status, out, err = apply(project, "--max-cost", str(cost - 1), "--verbose")
     assert status == 3
     assert f"training would cost {cost}, above --max-cost {cost - 1}" in out
     assert re.search(r"price \d+", err)

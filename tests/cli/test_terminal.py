@@ -68,14 +68,22 @@ def test_a_log_of_many_has_a_line_for_each_recipe(
     assert f"Done: {COUNT - 1:,} created, 1 failed." in ran.out
 
 
-def test_a_log_of_few_has_their_steps_and_what_they_are_made_of(
+def test_a_log_of_few_has_what_they_are_made_of_and_a_line_for_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake(monkeypatch)
     ran = compose("apply", at=project(tmp_path, 2))
-    for line in ("0.50  A", "creating  Wizard 0001", "finished  Wizard 0001"):
+    assert ran.err.count("0.50  A") == 2 and "done" not in ran.err
+    last = "\n\nNext: commit compose.lock; compose output lists the ids\n"
+    assert ran.err.endswith(f"2 recipes: 2 to create.{last}")
+    assert [ran.out.count(f"Wizard 000{n}") for n in range(2)] == [1, 1]
+
+
+def test_verbose_shows_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch)
+    ran = compose("apply", "--verbose", at=project(tmp_path, 2))
+    for line in ("creating  Wizard 0001", "finished  Wizard 0001"):
         assert line in ran.err
-    assert "done" not in ran.err
 
 
 @pytest.mark.parametrize("arguments", [(), ("--all",)])
