@@ -78,3 +78,10 @@ def test_the_page_names_every_use_case_and_the_weights_library() -> None:
     internal |= {"check_init", "settings_exclude", "target_defaults"}
     names = {*use_cases, *composer.lora.__all__} - internal
     assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", page)] == []
+
+
+def test_the_weights_library_lists_its_names() -> None:
+    """In a new process: a name that was used once is there anyway."""
+    program = "import composer.lora as lora; assert {*lora.__all__} <= {*dir(lora)}, dir(lora)"
+    ran = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
+    assert (ran.returncode, ran.stderr) == (0, b"")

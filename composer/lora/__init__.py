@@ -41,6 +41,12 @@ __all__ = [
     "sweep",
 ]
 
+
+def __dir__() -> list[str]:
+    """For tab completion: the names that aren't imported yet, too."""
+    return sorted({*globals(), *__all__})
+
+
 __getattr__ = late_names(
     __name__,
     {
