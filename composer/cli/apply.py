@@ -81,7 +81,8 @@ def apply_command(
     else:
         brief = progress.is_many and not list_all and is_live(sys.stdout)
         emit(lambda color: results.report(report, files=files, color=color, brief=brief))
-        if step := results.after_apply(report, files=files):
+        in_git = (project.root / ".git").exists()
+        if step := results.after_apply(report, files=files, in_git=in_git):
             suggest(step)
     return interruption.status(report.exit_status)
 

@@ -80,11 +80,11 @@ def ids_of(report: Report) -> list[str]:
     return [outcome.id for outcome in report.outcomes if outcome.id]
 
 
-def after_apply(report: Report, *, files: Mapping[str, str]) -> str:
+def after_apply(report: Report, *, files: Mapping[str, str], in_git: bool) -> str:
     """What may come next; empty where nothing was made. `files` are results on this machine."""
     if not made_ids(report):
         return ""
-    commit = f"commit {LOCK_NAME}; " if report.lock_changed else ""
+    commit = f"commit {LOCK_NAME}; " if report.lock_changed and in_git else ""
     use = "compose pull -o DIR/ writes the LoRA files" if files else "compose output lists the ids"
     return f"{commit}{use}"
 

@@ -128,6 +128,11 @@ def test_what_may_come_next_is_one_line_and_only_where_there_is_something(applie
     assert after("status", "-o", "json") == after("apply", "--dry-run") == []
     use = "compose pull -o DIR/ writes the LoRA files"
     assert after("apply") == [f"Next: commit compose.lock; {use}"]
+    git = applied / ".git"
+    git.rename(applied / "git")  # an artist's folder: there is nothing to commit to
+    edit(applied / ROGUE, "scale: 0.7", "scale: 0.8")
+    assert after("apply") == [f"Next: {use}"]
+    (applied / "git").rename(git)
     forgotten = "Next: delete {}, or the next compose apply sees new recipes"
     assert after("forget", "Pixel Rogue", "--dry-run") == []
     assert after("forget", "Pixel Rogue") == [forgotten.format(ROGUE)]
