@@ -209,7 +209,7 @@ def test_a_missing_lora_blocks_its_recipe_alone(project: Path) -> None:
     edit(project / ROGUE, "Ink Lines", "Ink Linse")
     done = compose("apply", at=project)
     assert done.status == 1
-    assert "did you mean Ink Lines?" in done.out
+    assert "did you mean Ink Lines (ink-lines.safetensors)?" in done.out
     assert set(ids(project)) == {"Castle Keep", "Storybook Knight", "Tutorial Slime"}
 
 

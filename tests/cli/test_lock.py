@@ -96,7 +96,7 @@ def test_dry_run_writes_nothing(project: Path) -> None:
 def test_an_unknown_name_stops_its_recipe_alone(project: Path) -> None:
     edit(project / ROGUE, "Ink Lines", "Ink Linse")
     done = compose("lock", at=project)
-    assert (done.status, "did you mean Ink Lines?" in done.out) == (1, True)
+    assert (done.status, "did you mean Ink Lines (ink-lines.safetensors)?" in done.out) == (1, True)
     assert {*read_lock(project).target("local").recipes} == {
         "recipes/castle-keep.yaml",
         KNIGHT,
@@ -448,7 +448,9 @@ def test_a_name_that_no_lora_has_is_the_last_word_too(applied: Path, name: str, 
     edit(applied / ROGUE, "- name: " + near, "- name: " + name)
     for more in ([], ["--dry-run"]):
         ran = compose("lock", *more, at=applied)
-        assert (ran.status, f"did you mean {near}?" in ran.out) == (1, True)
+        file = near.lower().replace(" ", "-")
+        meant = f"did you mean {near} ({file}.safetensors)?"
+        assert (ran.status, meant in ran.out) == (1, True)
         assert ran.out.endswith("No changes: 1 recipe can't be pinned.\n")
     (applied / "compose.lock").unlink()
     ran = compose("lock", at=applied)
