@@ -8,32 +8,27 @@ moved starts with an empty one.
 from __future__ import annotations
 
 import errno
-import getpass
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
-import socket
 import stat
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
 from platformdirs import user_state_path
 
-from composer.errors import ComposeError, InvalidInput, Refused, UsageError
-from composer.files.atomic import no_link, sweep, write_atomically
+from composer.errors import InvalidInput, UsageError
+from composer.files.atomic import no_link, write_atomically
 from composer.files.repository import is_link
 from composer.text import STATE_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 if sys.platform != "win32":
     import fcntl
@@ -273,53 +268,3 @@ def folder_size(folder: Path) -> int:
             with suppress(OSError):
                 size += os.lstat(os.path.join(parent, name)).st_size
     return size
-
-
-@contextmanager
-def only_one(root: Path, state: Path, *, wait: float) -> Iterator[None]:
-    """Hold this project's file lock, so that one apply at a time runs on this machine.
-
-    Waits up to `wait` seconds for another process. Raises `Refused`, naming that process,
-    `InvalidInput` as `prepare_state` does, and `ComposeError` if `root` is not writable.
-    The system releases the lock when a process dies.
-    """
-    if why := why_unwritable(root):  # say so before the work, not when the lock is written
-        raise ComposeError(
-            f"the project {root} can't be written: {why}",
-            hint="nothing was changed; run it on a copy that you may write to",
-        )
-    prepare_state(state, root)
-    holder = state / "apply.json"
-    lock = FileLock(state / "apply.lock")
-    try:
-        lock.acquire(timeout=wait)
-    except Timeout as busy:
-        raise Refused(
-            f"another compose is running in {root}{_holder_name(holder)}",
-            hint="wait for it, or give --lock-timeout SECONDS",
-        ) from busy
-    try:
-        sweep(holder, now=math.inf)  # nobody else writes it now
-        write_atomically(holder, json.dumps(_this_process()).encode())
-        yield
-    finally:
-        with suppress(OSError):
-            holder.unlink()
-        lock.release()
-
-
-def _this_process() -> dict[str, object]:
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # no such user: a container's bare uid, or Windows
-        user = "unknown"
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"pid": os.getpid(), "user": user, "host": socket.gethostname(), "since": since}
-
-
-def _holder_name(holder: Path) -> str:
-    try:
-        other = json.loads(holder.read_text(encoding="utf-8"))
-        return f": {other['user']}@{other['host']}, process {other['pid']}, since {other['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""

@@ -1,7 +1,7 @@
 """The lock: `compose.lock`, and the journal in the state folder.
 
 `read_lock` and `remember` read. An apply writes to a `Ledger`, while it holds `only_one` of
-`files.state`. What only writes or merges is imported when it is first used.
+`files.exclusive`. What only writes or merges is imported when it is first used.
 """
 
 from __future__ import annotations

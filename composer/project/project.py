@@ -241,7 +241,7 @@ class Project:
         if self._alone:
             yield
             return
-        from composer.files.state import only_one
+        from composer.files.exclusive import only_one
 
         with only_one(self.root, self.state, wait=wait):
             self._alone = True

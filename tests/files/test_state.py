@@ -18,12 +18,12 @@ from support.cli import compose, samples
 from support.state import made_state, state_of
 
 from composer.errors import InvalidInput, Refused
+from composer.files.exclusive import only_one
 from composer.files.state import (
     REMEMBERED_FILE,
     ROOT_FILE,
     VARIABLE,
     list_states,
-    only_one,
     remember_library,
     remembered_library,
     state_dir,
@@ -337,7 +337,7 @@ def test_a_folder_that_can_not_be_created_says_why(project: Path, tmp_path: Path
 HOLDER = """
 import sys, time
 from pathlib import Path
-from composer.files.state import only_one
+from composer.files.exclusive import only_one
 with only_one(Path(sys.argv[1]), Path(sys.argv[2]), wait=0):
     print("held", flush=True)
     time.sleep(60)
