@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from composer.cli.selection import refuse_nothing
-from composer.cli.terminal import tell
+from composer.cli.terminal import LateMeter, tell
 from composer.files.state import VARIABLE
 from composer.lock import read_lock
 from composer.project import Project, sources
@@ -76,6 +76,7 @@ def open_target(
         parallelism=parallelism,
         sleep=sleep,
         on_choice=_say,
+        scanning=LateMeter("reading the LoRA files").say,
     )
 
 
@@ -106,4 +107,11 @@ def open_local(
 ) -> Target:
     """The local target, whatever else is chosen. Raises `UsageError`."""
     local = replace(options, target=LOCAL, project=None)
-    return sources.open_target(local, project, env=os.environ, run_jobs=run_jobs, dry_run=dry_run)
+    return sources.open_target(
+        local,
+        project,
+        env=os.environ,
+        run_jobs=run_jobs,
+        dry_run=dry_run,
+        scanning=LateMeter("reading the LoRA files").say,
+    )

@@ -346,3 +346,32 @@ class Meter(_Display):
             return ""
         elapsed = time.monotonic() - self._began
         return f" {_duration(elapsed * (1 - share) / share)}"
+
+
+PATIENCE = 1.0  # seconds before work that is mostly short is shown
+
+
+class LateMeter:
+    """As `Meter`, but begins to show something only once the work has taken a while."""
+
+    def __init__(self, what: str, stream: TextIO | None = None) -> None:
+        self._what, self._stream = what, stream
+        self._began: float | None = None
+        self._meter: Meter | None = None
+
+    def say(self, share: float) -> None:
+        """That this share of the work, 0..1, is done; 1 ends it."""
+        now = time.monotonic()
+        self._began = now if self._began is None else self._began
+        if share >= 1:
+            self._end()
+            return
+        if self._meter is None and now - self._began >= PATIENCE:
+            self._meter = Meter(self._what, self._stream).__enter__()
+        if self._meter:
+            self._meter.say(share)
+
+    def _end(self) -> None:
+        if self._meter:
+            self._meter.__exit__()
+        self._meter = self._began = None

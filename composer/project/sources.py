@@ -43,6 +43,7 @@ def open_target(
     parallelism: int | None = None,
     sleep: Callable[[float], None] = time.sleep,
     on_choice: Callable[[Choice], None] = lambda choice: None,
+    scanning: Callable[[float], None] = lambda share: None,
 ) -> Target:
     """Open a target for this project: `local`, `scenario`, another kind's name, or a base URL.
 
@@ -53,8 +54,9 @@ def open_target(
     HTTP client also takes proxies and certificates from the process's environment. With `run_jobs`
     false the target is only read; with `dry_run` nothing at all is written, not even what it
     remembers of files. `parallelism` is the number of connections (by default that of
-    `compose.toml`, else 8), `sleep` takes seconds and may raise to end a wait, and `on_choice` is
-    told which target is chosen, and why. Use the target as a context manager, or call `close()`.
+    `compose.toml`, else 8), `sleep` takes seconds and may raise to end a wait. `on_choice` is told
+    which target is chosen, and why; `scanning`, with 0..1, how much of a library of LoRA files was
+    looked through. Use the target as a context manager, or call `close()`.
 
     Raises `UsageError`, `InvalidInput` for files with problems, or `CredentialsError` if the target
     needs credentials that aren't set.
@@ -85,6 +87,7 @@ def open_target(
             dry_run=dry_run,
             parallelism=parallelism or project.settings.parallelism or DEFAULT_PARALLELISM,
             sleep=sleep,
+            scanning=scanning,
         )
     )
 

@@ -83,7 +83,8 @@ class OpenRequest:
 
     `name` is what was asked for: the kind's name, or a URL. With `run_jobs` false the target is
     only read; with `dry_run` nothing at all is written, not even what it remembers of files.
-    `sleep` takes seconds, and may raise to end a wait.
+    `sleep` takes seconds, and may raise to end a wait. `scanning` is told how much of a library was
+    looked through, 0..1, while that may take long, and 1 at its end.
     """
 
     name: str
@@ -94,6 +95,7 @@ class OpenRequest:
     dry_run: bool = False
     parallelism: int = 8
     sleep: Callable[[float], None] = time.sleep
+    scanning: Callable[[float], None] = lambda share: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from support.cli import compose
 from support.fake_target import FakeTarget, lora
 from support.sizes import size
 
+from composer.cli import terminal
 from composer.cli.terminal import MANY, Progress, columns, tell
 from composer.errors import TargetError
 from composer.output.style import width
@@ -321,3 +322,19 @@ def test_many_on_a_terminal_end_with_what_went_wrong(
     lines = ran.out.splitlines()
     assert (ran.status, len(lines)) == (1, 2) and lines[0].startswith("failed  Wizard"), ran
     assert lines[1] == f"Done: {COUNT - 1:,} created, 1 failed."
+
+
+def test_work_that_is_soon_done_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "HEARTBEAT", -1.0)
+    log = io.StringIO()
+    late = terminal.LateMeter("reading", log)
+    for share in (0.0, 0.5, 1.0):
+        late.say(share)
+    assert log.getvalue() == ""
+    monkeypatch.setattr(terminal, "PATIENCE", 0.0)
+    for share in (0.0, 0.5, 1.0):
+        late.say(share)
+    assert [line.split()[:2] for line in log.getvalue().splitlines()] == [
+        ["reading", "0%"],
+        ["reading", "50%"],
+    ]

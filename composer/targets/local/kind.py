@@ -63,6 +63,7 @@ def open_engine(request: OpenRequest) -> Engine:
         remember=remember,
         one_scan=True,
         executor=executor,
+        scanning=request.scanning,
     )
 
 

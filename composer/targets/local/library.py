@@ -35,7 +35,7 @@ from composer.targets.local.records import iso
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from composer.lora import LoraFile
@@ -97,7 +97,8 @@ class Catalog:
 class Library:
     """A folder, or the mirror of one, that each `scan` lists again. Thread-safe.
 
-    `clock` gives nanoseconds, as `time.time_ns` does.
+    `clock` gives nanoseconds, as `time.time_ns` does. `scanning` is told how much of the folder was
+    looked through, 0..1, the first time.
     """
 
     def __init__(
@@ -106,11 +107,13 @@ class Library:
         notes: Notes,
         *,
         clock: Callable[[], int] = time.time_ns,
+        scanning: Callable[[float], None] = lambda share: None,
     ) -> None:
         self._mirror = place if isinstance(place, Mirror) else None
         self._folder = place.folder if isinstance(place, Mirror) else place
         self._notes = notes
         self._clock = clock
+        self._scanning = scanning
         self._lock = threading.Lock()
         self._fingerprints: dict[Path, Fingerprint] = {}
         self._last: Catalog | None = None
@@ -123,8 +126,25 @@ class Library:
         with self._lock:
             if self._mirror:
                 self._mirror.refresh()
-            self._last = _catalog((file, self._examine(file)) for file in find_files(self._folder))
+            files = self._told(find_files(self._folder))
+            self._last = _catalog((file, self._examine(file)) for file in files)
             return self._last
+
+    def _told(self, files: Sequence[LibraryFile]) -> Iterator[LibraryFile]:
+        """These files; the first time, whoever opened the library is told how far it is, by size:
+        a file that no run has seen yet is read as a whole."""
+        sizes = [file.path.stat().st_size if file.path.is_file() else 0 for file in files]
+        total, done = sum(sizes), 0
+        is_first = self._last is None and total > 0
+        try:
+            for file, size in zip(files, sizes, strict=True):
+                if is_first:
+                    self._scanning(done / total)
+                yield file
+                done += size
+        finally:
+            if is_first:
+                self._scanning(1.0)
 
     def latest(self) -> Catalog:
         """What the last scan found, or a first one: files may have changed since."""

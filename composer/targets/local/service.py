@@ -85,6 +85,7 @@ class Engine(Closing):
         poll_interval: float = 0.2,
         free_space: Callable[[Path], int] = free_space,
         executor: Executor | None = None,
+        scanning: Callable[[float], None] = lambda share: None,
     ) -> None:
         """`state` is the project's state folder; `free_space` gives the bytes free on a disk;
         `place` is the library as messages name it, by default by its path.
@@ -92,6 +93,8 @@ class Engine(Closing):
         `library` is a folder of LoRA files, or the mirror of one in an object store.
 
         With an `executor`, which is closed with the engine, that composes, not this process.
+
+        `scanning` is told 0..1 while the library is looked through for the first time.
 
         With `one_scan`, the library is what it was at the first look, as one command sees it.
 
@@ -107,7 +110,7 @@ class Engine(Closing):
             self._folder.refuse_links()
         self.poll_interval = poll_interval
         self.store = Store(self._folder.database, write=run_jobs, notes=run_jobs or remember)
-        self._library = Library(library, self.store)
+        self._library = Library(library, self.store, scanning=scanning)
         folder = library.folder if isinstance(library, Mirror) else library
         exists = folder is not None and folder.is_dir()
         self.library_place = place or LibraryPlace(str(folder), exists)

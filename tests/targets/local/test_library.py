@@ -488,3 +488,29 @@ def test_unchanged_hashes_again_what_was_fresh_when_it_was_read(tmp_path: Path) 
     other = replace(lora.fingerprint, hashes=Hashes("00" * 32))
     assert not other.unchanged()
     assert replace(other, reliable=True).unchanged()
+
+
+def test_the_first_scan_tells_how_far_it_is_by_size(tmp_path: Path) -> None:
+    write_lora(tmp_path / "a.safetensors", 1)
+    write_lora(tmp_path / "b.safetensors", 2, rank=3)
+    shares: list[float] = []
+    library = Library(tmp_path, Notes(), scanning=shares.append)
+    library.scan()
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in "ab"]
+    assert shares == [0, sizes[0] / sum(sizes), 1]
+    library.scan()
+    assert len(shares) == 3
+
+
+def test_a_scan_that_is_ended_is_told_as_over(tmp_path: Path) -> None:
+    write_lora(tmp_path / "a.safetensors", 1)
+    shares: list[float] = []
+
+    def watch(share: float) -> None:
+        shares.append(share)
+        if share < 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Library(tmp_path, Notes(), scanning=watch).scan()
+    assert shares == [0, 1]
