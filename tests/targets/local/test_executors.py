@@ -297,7 +297,9 @@ def test_dask_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_apply_composes_in_processes(tmp_path: Path) -> None:
     project = samples(tmp_path / "project")
-    ran = compose("apply", "--target", "local", "--executor", "processes:1", at=project)
+    ran = compose(
+        "apply", "--verbose", "--target", "local", "--executor", "processes:1", at=project
+    )
     assert (ran.status, ran.err.count("finished")) == (0, 4), (ran.out, ran.err)
     ran = compose("apply", "--target", "local", at=project)
     assert ran.out.startswith("No changes")
