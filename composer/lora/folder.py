@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import TargetError
-from composer.files.repository import is_inside
+from composer.files.repository import is_inside, is_link
 from composer.lora.errors import LoraFormatError
 from composer.lora.peft_files import peft_config_path
 
@@ -67,6 +67,9 @@ class _Rules:
     follow: Callable[[Path], bool] | None
 
     def allow(self, file: Path) -> bool:
+        """Whether a file counts, whose folder is in `top` and reached through no link."""
+        if not is_link(file):
+            return True
         return is_inside(file, self.top) or bool(self.follow and self.follow(file))
 
 

@@ -5,19 +5,13 @@ What metadata says that a file is for is untrusted text: a name, or a path on th
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 from dataclasses import dataclass, field
 from functools import cached_property
-from string import Template
 from typing import TYPE_CHECKING
-
-from composer.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from composer.lora.formats import BaseModel, FamilyFiles
     from composer.model import ModelTypes
@@ -46,7 +40,7 @@ class Family:
     training_job: str  # the type of a training's job on Scenario
     base_model: str  # its id on Scenario
     load_files: Callable[[], FamilyFiles]
-    usages: Mapping[str, str] = field(default_factory=dict)  # program -> a template, for `usage`
+    usages: Mapping[str, str] = field(default_factory=dict)  # program -> a template to fill in
 
     @cached_property
     def files(self) -> FamilyFiles:
@@ -60,21 +54,6 @@ class Family:
                 if model.tag.search(name):
                     return model
         return None
-
-    def usage(self, file: Path, recipe: str, stem: str, words: str) -> dict[str, str]:
-        """How to make an image with a recipe's composed file: a text to paste for each program.
-
-        `stem` is the name that `compose pull` gives the file, `words` are its trigger words.
-        """
-        prompt = f"{words}, {SAMPLE_PROMPT}" if words else SAMPLE_PROMPT
-        values = {
-            "path": json.dumps(visible(str(file)), ensure_ascii=False),
-            "prompt": json.dumps(prompt, ensure_ascii=False),
-            "text": prompt,
-            "stem": stem,
-            "recipe": shlex.quote(visible(recipe)),
-        }
-        return {name: Template(text).substitute(values) for name, text in self.usages.items()}
 
 
 def names_in(tag: str) -> tuple[str, ...]:

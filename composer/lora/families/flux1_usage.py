@@ -1,7 +1,7 @@
 """How other programs make an image with a composed file: a text to paste for each of them.
 
 The scales of the LoRAs are within the file, so that every program loads it with a strength of 1.
-`Family.usage` fills in the file and a prompt with its trigger words as string literals (`$path`,
+The local target fills in the file and a prompt with its trigger words as string literals (`$path`,
 `$prompt`), the prompt as it is (`$text`), the name that `compose pull` gives the file (`$stem`),
 and the recipe as a word of a command (`$recipe`).
 """

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING
 
 from composer.errors import NOTE, OK, SKIPPED, WRONG, Check, ComposeError, UsageError
 from composer.files.library import LIBRARY, given_library, library_of, place_of
 from composer.files.state import NOWHERE, note_library, noted_library
 from composer.lora import families
+from composer.lora.families.family import SAMPLE_PROMPT
 from composer.lora.metadata import trigger_phrase
 from composer.model import LibraryPlace
 from composer.recipes import slug
@@ -145,8 +149,16 @@ def _usage(composition: Trained) -> dict[str, str]:
         )
     with Source(path) as file:
         words = trigger_phrase(file.header.metadata)
+    prompt = f"{words}, {SAMPLE_PROMPT}" if words else SAMPLE_PROMPT
+    values = {
+        "path": json.dumps(visible(str(path)), ensure_ascii=False),
+        "prompt": json.dumps(prompt, ensure_ascii=False),
+        "text": prompt,
+        "stem": slug(composition.name),
+        "recipe": shlex.quote(visible(composition.name)),
+    }
     family = families.of_type(composition.type) or families.default()
-    return family.usage(path, composition.name, slug(composition.name), words)
+    return {name: Template(text).substitute(values) for name, text in family.usages.items()}
 
 
 def _checks(request: CheckRequest) -> Iterator[Check]:
