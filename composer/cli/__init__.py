@@ -10,17 +10,17 @@ import gc
 import os
 import sys
 
-from composer.cli.main import guarded
-from composer.cli.signals import leave_at_second_signal
-
 
 def run() -> None:
     """The entry point `compose`."""
+    # Neither modules nor values make cycles, and ten thousand recipes are many values.
+    gc.set_threshold(100_000, 50)
+    from composer.cli.main import compose, guarded
+    from composer.cli.signals import leave_at_second_signal
+
     leave_at_second_signal()
-    gc.set_threshold(100_000, 50)  # values make no cycles, and ten thousand recipes are many values
     if "_COMPOSE_COMPLETE" in os.environ:  # a shell asks for completions
         from composer.cli.completion import answer
-        from composer.cli.main import compose
 
         sys.exit(answer(compose))
     status = guarded(sys.argv[1:])
