@@ -108,6 +108,9 @@ def _bytes(file: Path, root: Path, report: Report) -> bytes | None:
     except OutsideError:
         message = f"the file is a link that leads out of {visible(str(root))}"
         report.add(Place(), "E303", message, "replace the link with a file")
+    except FileNotFoundError:
+        message = "the file is a link to a file that does not exist"
+        report.add(Place(), "E301", message, "remove the link, or write a text file")
     except NotRegularError:
         report.add(Place(), "E301", "this is not a regular file", "remove it, or write a text file")
     except OSError as error:

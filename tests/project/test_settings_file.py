@@ -108,6 +108,13 @@ def test_no_link_leads_out(tmp_path: Path) -> None:
     (tmp_path / "other.toml").write_text('target = "local"\n')
     (root / TOML).symlink_to(tmp_path / "other.toml")
     assert [p.code for p in read_settings(root).problems] == ["E303"]
+    (root / TOML).unlink()
+    (root / TOML).symlink_to("nowhere.toml")
+    (problem,) = read_settings(root).problems
+    assert (problem.code, "a link to a file that does not exist" in problem.message) == (
+        "E301",
+        True,
+    )
 
 
 @pytest.mark.parametrize("target", ["http://localhost:1/v1", "https://a.b", "user@host"])
