@@ -173,9 +173,7 @@ def _unknown_keys(finding: Finding) -> Iterator[Sentence]:
         if key not in _EXAMPLES:
             is_table = isinstance(finding.node.children[key].value, dict)
             meant = did_you_mean(key, _EXAMPLES)
-            hint = (
-                f"valid keys: {', '.join(_EXAMPLES)}" + "; this version knows no tables" * is_table
-            )
+            hint = f"valid keys: {', '.join(_EXAMPLES)}" + "; compose.toml has no tables" * is_table
             message = f"unknown {'table' if is_table else 'key'} {quoted(key)}"
             yield place, "E101", message, f"did you mean {meant}?" if meant else hint
 

@@ -122,6 +122,19 @@ def test_threads_share_one_pool_of_connections(server: WireServer) -> None:
     assert len({seen.client for seen in server.seen}) <= 2
 
 
+def test_a_look_at_a_thousand_trainings_takes_a_hundredth_of_the_requests(
+    server: WireServer, target: Scenario
+) -> None:
+    server.answer = lambda seen: Reply(
+        {"models": [raw(id, status="training") for id in seen.body["modelIds"]]}
+    )
+    ids = [f"m{n}" for n in range(1000)]
+    found = target.get_models(ids)
+    assert sorted(found) == sorted(ids) and {m.status for m in found.values()} == {"training"}
+    assert 0 < len(server.seen) <= len(ids) / 100
+    assert sum(len(seen.body["modelIds"]) for seen in server.seen) == len(ids)
+
+
 # --- listing ---------------------------------------------------------------------------------
 
 
