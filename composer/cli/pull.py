@@ -71,11 +71,7 @@ def pull_command(
     Works with the local target only. The file may be a hard link to the stored result: don't edit
     it, as that would change the stored result too.
     """
-    if (out is None) == (program is None):
-        problem = (
-            "-o can't be used with --to" if out else "Missing option '-o' / '--out', or '--to'"
-        )
-        raise UsageError(problem, hint="say where to: -o FILE, -o DIR/ or --to comfyui")
+    _check_place(out, program)
     project = open_project()
     key = chosen_key(project, target_options)
     if key != LOCAL:
@@ -99,3 +95,12 @@ def pull_command(
     else:
         emit(lambda color: render.text(pulled, color=color))
     return gravest(one.exit_status for one in pulled)
+
+
+def _check_place(out: str | None, program: str | None) -> None:
+    """Raise `UsageError` unless either a place or a program is named."""
+    if (out is None) == (program is None):
+        problem = (
+            "-o can't be used with --to" if out else "Missing option '-o' / '--out', or '--to'"
+        )
+        raise UsageError(problem, hint="say where to: -o FILE, -o DIR/ or --to comfyui")

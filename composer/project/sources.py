@@ -47,8 +47,7 @@ def open_target(
 ) -> Target:
     """Open a target for this project: `local`, `scenario`, another kind's name, or a base URL.
 
-    `TargetOptions` also name the Scenario project, and the local target's folder of LoRA files and
-    executor.
+    `TargetOptions` also name the Scenario project, and the local target's LoRA files and executor.
     None chooses a target as the command line does; a `Target` of your own is returned as it is.
     Credentials and settings come from `env`, then settings from the project's `compose.toml`; the
     HTTP client also takes proxies and certificates from the process's environment. With `run_jobs`
@@ -71,11 +70,7 @@ def open_target(
     context = project.target_context
     choice = choose(options, context.lock_keys, env, context.defaults)
     if options.executor and choice.kind != DEFAULT:
-        raise UsageError(
-            f"an executor is for the target {DEFAULT.name}, and this is {choice.key}"
-            f" ({choice.reason})",
-            hint=f"leave out --executor, or use --target {DEFAULT.name}",
-        )
+        raise _no_executor(choice, DEFAULT.name)
     on_choice(choice)
     return choice.kind.open(
         OpenRequest(
@@ -89,6 +84,13 @@ def open_target(
             sleep=sleep,
             scanning=scanning,
         )
+    )
+
+
+def _no_executor(choice: Choice, local: str) -> UsageError:
+    return UsageError(
+        f"an executor is for the target {local}, and this is {choice.key} ({choice.reason})",
+        hint=f"leave out --executor, or use --target {local}",
     )
 
 

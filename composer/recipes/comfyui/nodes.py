@@ -237,13 +237,7 @@ def _power(values: _Values) -> Iterator[Slot]:
     """rgthree's Power Lora Loader: an object for each LoRA, among other values."""
     for entry in values.all:
         if isinstance(entry, dict) and "lora" in entry:
-            clip = entry.get("strengthTwo")
-            yield Slot(
-                entry["lora"],
-                entry.get("strength"),
-                SAME if clip is None else clip,
-                entry.get("on", True),
-            )
+            yield _entry(entry, "lora", entry.get("strengthTwo"), entry.get("on", True))
 
 
 def _manager(values: _Values) -> Iterator[Slot]:
@@ -254,12 +248,12 @@ def _manager(values: _Values) -> Iterator[Slot]:
         for entry in entries:
             if isinstance(entry, dict) and "name" in entry:
                 clip = entry.get("clipStrength")
-                yield Slot(
-                    entry["name"],
-                    entry.get("strength"),
-                    SAME if clip is None else clip,
-                    entry.get("active", False),
-                )
+                yield _entry(entry, "name", clip, entry.get("active", False))
+
+
+def _entry(entry: dict[str, Any], name: str, clip: Any, on: Any) -> Slot:
+    """A LoRA that is an object, whose key `name` has its file."""
+    return Slot(entry[name], entry.get("strength"), SAME if clip is None else clip, on)
 
 
 def _text_loader(values: _Values) -> Iterator[Slot]:
