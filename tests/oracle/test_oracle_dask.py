@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.cli import compose, samples
-from support.clusters import WORKERS, Cluster, cluster_in
+from support.clusters import WORKERS, Cluster, cluster_in, make, results
 from support.engine_files import halted, trained, write_lora
-from support.model_types import COMPOSITION, LORA
 from support.state import state_of
 
 from composer.errors import Unreachable
-from composer.model import Concept
 from composer.targets.local import executors
 from composer.targets.local.executors import find_executor
 from composer.targets.local.service import Engine
@@ -34,24 +32,6 @@ def library(tmp_path: Path) -> Path:
     for seed in (1, 2):
         write_lora(tmp_path / "loras" / f"{seed}.safetensors", seed, rank=1024)
     return tmp_path / "loras"
-
-
-def make(engine: Engine, count: int = 4) -> list[str]:
-    """So many compositions in training, the same in every state folder."""
-    loras = [lora.id for lora in engine.list_models(LORA)]
-    ids = []
-    for number in range(count):
-        concepts = [Concept(id, (number + 1) / 10) for id in loras]
-        ids.append(engine.create(f"K{number}", concepts, type=COMPOSITION).id)
-        engine.train(ids[-1])
-    return ids
-
-
-def results(engine: Engine, ids: list[str]) -> dict[str, bytes]:
-    assert [(trained(engine, id).status, trained(engine, id).error) for id in ids] == [
-        ("trained", None)
-    ] * len(ids)
-    return {id: engine.result(id).read_bytes() for id in ids}
 
 
 def expected(tmp_path: Path, library: Path) -> dict[str, bytes]:

@@ -17,16 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.cli import compose, samples
-from support.clusters import WORKERS, Cluster, cluster_in
+from support.clusters import WORKERS, Cluster, cluster_in, make, results
 from support.engine_files import PATIENCE, halted, trained, write_lora, write_peft
-from support.model_types import COMPOSITION, LORA
 from support.object_store import ObjectStore
 from support.state import state_of
 
 from composer.errors import CredentialsError, TargetError
 from composer.lora.fingerprint import fingerprint_file
 from composer.lora.merging import OutputOptions
-from composer.model import Concept
 from composer.targets.local import executors, mirror, objects
 from composer.targets.local.executors import find_executor
 from composer.targets.local.mirror import Mirror
@@ -94,24 +92,6 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers report often, and the library is listed each time."""
     monkeypatch.setattr(executors, "STORE_INTERVAL", 0.01)
     monkeypatch.setattr(mirror, "LISTED", 0.0)
-
-
-def make(engine: Engine, count: int = 4) -> list[str]:
-    """So many compositions in training, the same in every state folder."""
-    loras = sorted(lora.id for lora in engine.list_models(LORA))
-    ids = []
-    for number in range(count):
-        concepts = [Concept(id, (number + 1) / 10) for id in loras]
-        ids.append(engine.create(f"K{number}", concepts, type=COMPOSITION).id)
-        engine.train(ids[-1])
-    return ids
-
-
-def results(engine: Engine, ids: list[str]) -> dict[str, bytes]:
-    assert [(trained(engine, id).status, trained(engine, id).error) for id in ids] == [
-        ("trained", None)
-    ] * len(ids)
-    return {id: engine.result(id).read_bytes() for id in ids}
 
 
 def expected(tmp_path: Path) -> dict[str, bytes]:

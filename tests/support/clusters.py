@@ -11,11 +11,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psutil
-from support.engine_files import PATIENCE
+from support.engine_files import PATIENCE, trained
+from support.model_types import COMPOSITION, LORA
+
+from composer.model import Concept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from composer.targets.local.service import Engine
 
 WORKERS = 2
 
@@ -95,3 +100,21 @@ def cluster_in(
         yield cluster
     finally:
         cluster.stop()
+
+
+def make(engine: Engine, count: int = 4) -> list[str]:
+    """So many compositions in training, the same in every state folder."""
+    loras = sorted(lora.id for lora in engine.list_models(LORA))
+    ids = []
+    for number in range(count):
+        concepts = [Concept(id, (number + 1) / 10) for id in loras]
+        ids.append(engine.create(f"K{number}", concepts, type=COMPOSITION).id)
+        engine.train(ids[-1])
+    return ids
+
+
+def results(engine: Engine, ids: list[str]) -> dict[str, bytes]:
+    assert [(trained(engine, id).status, trained(engine, id).error) for id in ids] == [
+        ("trained", None)
+    ] * len(ids)
+    return {id: engine.result(id).read_bytes() for id in ids}
