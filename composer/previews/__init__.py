@@ -1,0 +1,1 @@
+"""Previews as values: images of a mix, where they stand in a grid, and what came of them. Pure."""

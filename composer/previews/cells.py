@@ -1,0 +1,80 @@
+"""A cell: everything that decides what one image looks like, and the digest that names it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from composer.model import Concept, in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How an image is made, whatever it shows: pixels, steps of the sampler, guidance."""
+
+    width: int = 1104
+    height: int = 832
+    steps: int = 28
+    guidance: float = 3.5
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewSettings:
+    """The table `[previews]` of `compose.toml`."""
+
+    prompts: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (7,)
+    look: Look = Look()
+    base_model: str | None = None
+
+
+NO_PREVIEW_SETTINGS = PreviewSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class RendererInfo:
+    """Who makes an image. Another version, or another base model, may make another one."""
+
+    name: str
+    version: str
+    base_model: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One image; make it with `Cell.of`. Without concepts it shows the base model alone."""
+
+    concepts: tuple[Concept, ...]
+    prompt: str
+    seed: int
+    look: Look
+    renderer: RendererInfo
+
+    @classmethod
+    def of(
+        cls,
+        concepts: Iterable[Concept],
+        prompt: str,
+        seed: int,
+        look: Look,
+        renderer: RendererInfo,
+    ) -> Cell:
+        """Concepts are brought in order, and those that change nothing are left out."""
+        effective = tuple(one for one in in_order(concepts) if one.scale != 0)
+        return cls(effective, prompt, seed, look, renderer)
+
+    @cached_property
+    def digest(self) -> str:
+        """64 hex digits: the same for the same image, on every machine."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def kind(self) -> tuple[Look, RendererInfo]:
+        """What its price may depend on; Scenario's does not depend on the LoRAs."""
+        return self.look, self.renderer
