@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from composer.errors import CredentialsError, UsageError
 from composer.files.library import LIBRARY
+from composer.plugins import find_plugin, plugin_names
 from composer.targets.kind import NO_DEFAULTS, TargetKind
 from composer.targets.local.kind import KIND as LOCAL
 from composer.targets.scenario.kind import KIND as SCENARIO
@@ -22,7 +22,6 @@ from composer.text import SETTINGS_NAME, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from importlib.metadata import EntryPoint
 
     from composer.targets.kind import TargetDefaults, TargetOptions
 
@@ -38,8 +37,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 
 def kind_names() -> list[str]:
     """The names of all kinds, built-in ones first."""
-    others = sorted({point.name for point in entry_points(group=GROUP)})
-    return list(dict.fromkeys([*(kind.name for kind in BUILT_IN), *others]))
+    return list(dict.fromkeys([*(kind.name for kind in BUILT_IN), *plugin_names(GROUP)]))
 
 
 def find_kind(name: str) -> TargetKind:
@@ -50,8 +48,8 @@ def find_kind(name: str) -> TargetKind:
     for kind in BUILT_IN:
         if kind.name == name:
             return kind
-    for point in entry_points(group=GROUP, name=name):
-        return _load(point)
+    if other := find_plugin(GROUP, name, TargetKind, "target"):
+        return other
     if _NAME.fullmatch(name):
         near = did_you_mean(name, kind_names())
         hint = (
@@ -66,24 +64,6 @@ def find_kind(name: str) -> TargetKind:
 def kind_of_key(key: str) -> TargetKind:
     """The kind of the target that has this key in the lock. Raises `UsageError`."""
     return find_kind(key if "://" in key else re.split("[:#]", key)[0])
-
-
-def _load(point: EntryPoint) -> TargetKind:
-    """The kind of another distribution. Raises `UsageError` if it can't be used."""
-    source = point.dist.name if point.dist else point.value
-    try:
-        kind = point.load()
-    except Exception as error:
-        raise UsageError(
-            f"the target {point.name} of {source} can't be loaded: {error}",
-            hint=f"update or uninstall {source}",
-        ) from error
-    if not isinstance(kind, TargetKind) or kind.name != point.name:
-        raise UsageError(
-            f"{point.value} of {source} is not a TargetKind named {point.name}",
-            hint=f"update or uninstall {source}",
-        )
-    return kind
 
 
 # --- choosing one ------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert group == registry.GROUP
         return [point for point in points if name in (None, point.name)]
 
-    monkeypatch.setattr(registry, "entry_points", entry_points)
+    monkeypatch.setattr("composer.plugins.entry_points", entry_points)
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
 
 
