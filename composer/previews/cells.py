@@ -66,15 +66,45 @@ class Cell:
         renderer: RendererInfo,
     ) -> Cell:
         """Concepts are brought in order, and those that change nothing are left out."""
-        effective = tuple(one for one in in_order(concepts) if one.scale != 0)
-        return cls(effective, prompt, seed, look, renderer)
+        return cls(_effective(concepts), prompt, seed, look, renderer)
 
     @cached_property
     def digest(self) -> str:
         """64 hex digits: the same for the same image, on every machine."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(self.description.encode()).hexdigest()
+
+    @cached_property
+    def mix(self) -> str:
+        """64 hex digits: the same for all images of these concepts."""
+        return mix_digest(self.concepts)
+
+    @property
+    def description(self) -> str:
+        """The cell as JSON, which `Cell.described` reads."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def described(cls, text: str) -> Cell:
+        """The cell that this JSON describes. Raises `ValueError` for another text."""
+        try:
+            plain = json.loads(text)
+            concepts = [Concept(**one) for one in plain["concepts"]]
+            info, look = RendererInfo(**plain["renderer"]), Look(**plain["look"])
+            return cls.of(concepts, plain["prompt"], plain["seed"], look, info)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"it describes no cell: {error}") from error
 
     @property
     def kind(self) -> tuple[Look, RendererInfo]:
         """What its price may depend on; Scenario's does not depend on the LoRAs."""
         return self.look, self.renderer
+
+
+def mix_digest(concepts: Iterable[Concept]) -> str:
+    """64 hex digits: the same for concepts that make the same model."""
+    plain = [asdict(one) for one in _effective(concepts)]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _effective(concepts: Iterable[Concept]) -> tuple[Concept, ...]:
+    return tuple(one for one in in_order(concepts) if one.scale != 0)

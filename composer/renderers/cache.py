@@ -1,16 +1,22 @@
-"""The images that this machine has: one PNG for each cell, named by the cell's digest."""
+"""The images that this machine has: one PNG for each cell, named by the cell's digest.
+
+Beside them, in `mixes/`, is what each cell is, so that all images of a mix can be found.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from composer.files.atomic import write_atomically
 from composer.images.decoding import as_png
+from composer.previews.cells import Cell, mix_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from composer.previews.cells import Cell
+    from composer.model import Concept
 
 FOLDER = "previews"  # in the state folder
 
@@ -31,6 +37,29 @@ class CellCache:
     def keep(self, cell: Cell, image: bytes) -> None:
         """Keep this image, decoded and written anew. Raises `BadImage`, `OSError`."""
         png = as_png(image)
+        self._describe(cell)  # first: what has its image is never made again
         path = self.path(cell)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(path, png)
+
+    def of_mix(self, concepts: Iterable[Concept]) -> list[Cell]:
+        """The cells of these concepts whose images are here, the newest first."""
+        try:
+            files = list(self._mix(mix_digest(concepts)).iterdir())
+        except OSError:
+            return []
+        dated = []
+        for file in files:
+            with suppress(OSError, ValueError):  # one that was deleted meanwhile, or is damaged
+                cell = Cell.described(file.read_text("utf-8"))
+                dated.append((self.path(cell).stat().st_mtime_ns, cell.digest, cell))
+        return [cell for _, _, cell in sorted(dated, key=lambda one: one[:2], reverse=True)]
+
+    def _mix(self, digest: str) -> Path:
+        return self.folder / "mixes" / digest[:2] / digest
+
+    def _describe(self, cell: Cell) -> None:
+        file = self._mix(cell.mix) / f"{cell.digest}.json"
+        if not file.exists():
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(file, cell.description.encode())

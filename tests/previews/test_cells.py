@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from composer.model import Concept
-from composer.previews.cells import Cell, Look, RendererInfo
+from composer.previews.cells import Cell, Look, RendererInfo, mix_digest
 
 INFO = RendererInfo("test", "1", "base")
 A, B = Concept("lora_a", 0.5), Concept("lora_b", 0.25, "3")
@@ -19,6 +20,7 @@ CELL = Cell.of([A, B], "a fox", 7, Look(), INFO)
 def test_order_and_what_has_no_effect_make_no_other_image(concepts: list[Concept]) -> None:
     cell = Cell.of(concepts, "a fox", 7, Look(), INFO)
     assert cell == CELL
+    assert cell.mix == mix_digest(concepts)
     assert cell.digest == CELL.digest
 
 
@@ -39,3 +41,10 @@ def test_everything_else_does() -> None:
 def test_a_digest_stays_what_it_is() -> None:
     """An image that was paid for must not be lost to another spelling of its name."""
     assert CELL.digest == ("ecc00758142c0d3c92e4934b0e3f07f330698f5d5f4dc61847354bea757b7bcf")
+
+
+def test_its_description_is_read_back() -> None:
+    assert Cell.described(CELL.description) == CELL
+    for text in ("", "[]", "{}", CELL.description.replace("seed", "sown")):
+        with pytest.raises(ValueError):
+            Cell.described(text)
