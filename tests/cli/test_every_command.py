@@ -44,6 +44,8 @@ def test_a_dry_run_notes_nothing_of_the_files_that_it_reads(
 ) -> None:
     """Other commands note what a LoRA holds once it is two seconds old: here, at once."""
     monkeypatch.setattr(signature, "RACY", 0)
+    for file in (applied / "recipes/loras").iterdir():
+        os.utime(file)  # what has been noted of it before holds no more
     before = snapshot(applied)
     for arguments in (
         ["apply"],

@@ -21,10 +21,9 @@ STATES = ("failed", "training-canceled", "new")
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with Engine(tmp_path_factory.mktemp("state"), None) as engine:
-        db = engine.store._connection
-        db.execute("BEGIN")
-        numbers = [(f"{n:05}", STATES[n % 3], 1000 * n, n % 2 or None) for n in range(MANY)]
+    state = tmp_path_factory.mktemp("state")
+    numbers = [(f"{n:05}", STATES[n % 3], 1000 * n, n % 2 or None) for n in range(MANY)]
+    with Engine(state, None) as engine, engine.store._writing() as db:
         db.executemany(
             "INSERT INTO models (id, name, concepts, status, tags, created_at, updated_at,"
             " deleted_at, type) VALUES ('model_' || ?1, 'K', '[]', ?2, '[]', ?3, ?3, ?4, '"
@@ -41,7 +40,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
             "INSERT INTO downloads VALUES ('job_d' || ?, 'x', '', ?)",
             [(id, at) for id, _, at, _ in numbers],
         )
-        db.execute("COMMIT")
+    with Engine(state, None, run_jobs=False) as engine:  # no other thread uses its connection
         yield engine
 
 

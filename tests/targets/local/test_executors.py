@@ -10,13 +10,14 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 from support.cli import compose, samples
-from support.engine_files import PATIENCE, halted, trained, write_lora
+from support.engine_files import PATIENCE, half_way, halted, trained, write_lora
 from support.model_types import COMPOSITION, LORA
 
 from composer.errors import UsageError
@@ -110,12 +111,18 @@ def test_a_result_has_the_bytes_of_one_that_is_composed_here(
 def test_several_are_composed_at_once(engine: Engine) -> None:
     cleared(engine)
     ids = [make(engine, f"at once {number}") for number in range(4)]
-    at_once = 0
-    while any(model.status == "training" for model in engine.get_models(ids).values()):
-        states = [engine.job(str(model.job)).status for model in engine.get_models(ids).values()]
-        at_once = max(at_once, states.count("in-progress"))
-    assert at_once == 2
-    assert all(model.trained for model in engine.get_models(ids).values())
+    assert all(trained(engine, id).trained for id in ids)
+    assert most_at_once(engine, ids) == 2
+
+
+def most_at_once(engine: Engine, ids: list[str]) -> int:
+    """How many of these jobs were in progress at the same time, as their histories say."""
+    changes = []
+    for id in ids:
+        job = engine.training_job(str(engine.get_models([id])[id].job))
+        assert job is not None
+        changes += [(at, 1 if status == "in-progress" else -1) for status, at in job.history[1:]]
+    return max(accumulate(change for _, change in sorted(changes)))
 
 
 # --- whoever dies ------------------------------------------------------------------------
@@ -188,7 +195,9 @@ def test_closing_puts_the_jobs_back(tmp_path: Path, library: Path) -> None:
     with halted(state, children) as ids:
         own = [process for process in children() if process.pid not in before]
         closing.start()
-        time.sleep(2 * executors.INTERVAL)
+        deadline = time.monotonic() + PATIENCE
+        while set(half_way(state)) & set(ids):  # until they are wanted no more
+            assert time.monotonic() < deadline
     closing.join(PATIENCE)
     assert [process.is_running() for process in own] == [False]
     assert not {file.stem for file in (state / "models").iterdir()} & set(ids)
