@@ -13,6 +13,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from composer.errors import Ambiguous, NotFound, Stopped, TargetError, Unreachable
+from composer.lock import latest_effect
 from composer.lora import families
 from composer.model import MARK, Replaced
 from composer.planner import known_ids, models_of_intents
@@ -305,9 +306,6 @@ def wanted(action: Action) -> tuple[Recipe, Content]:
     return action.recipe, action.content
 
 
-_UNDER_WAY = 60.0  # seconds after which a POST has taken effect, or won't
-
-
 def recover(
     recipes: Sequence[Recipe],
     target: Target,
@@ -342,17 +340,8 @@ def recover(
 
 
 def _sent(intent: Intent, ledger: Ledger) -> float:
-    """The latest that a killed run's POST may have taken effect, by the ledger's clock.
-
-    That is up to a minute after it was sent, and before this run. When it was sent is told by two
-    clocks, of which the later counts: the time of day may have been set since, and the time since
-    the machine started starts at 0 again with each start.
-    """
-    now, up = ledger.clock(), ledger.uptime()
-    age = now - intent.at
-    if intent.uptime is not None:
-        age = min(age, up - intent.uptime if intent.uptime <= up else up)
-    return now - max(age - _UNDER_WAY, 0.0)
+    """The latest that a killed run's POST may have taken effect, by the ledger's clock."""
+    return latest_effect(intent.at, intent.uptime, now=ledger.clock(), up=ledger.uptime())
 
 
 def _say_waiting(intents: Sequence[Intent], seconds: float) -> None:

@@ -24,7 +24,7 @@ from composer.text import LOCK_NAME
 
 if TYPE_CHECKING:
     from composer.lock.journal import Journal, remember
-    from composer.lock.ledger import Ledger, steady_clock
+    from composer.lock.ledger import Ledger, latest_effect, steady_clock
     from composer.lock.merge import (
         flattened,
         merge_locks,
@@ -40,6 +40,7 @@ __all__ = [
     "Plain",
     "dump",
     "flattened",
+    "latest_effect",
     "has_markers",
     "lock_text",
     "merge_locks",
@@ -62,7 +63,7 @@ __getattr__ = late_names(
     __name__,
     {
         "journal": ("Journal", "remember"),
-        "ledger": ("Ledger", "steady_clock"),
+        "ledger": ("Ledger", "latest_effect", "steady_clock"),
         "merge": ("flattened", "merge_locks", "read_conflicted", "read_merged", "undecided"),
     },
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput
 from composer.files.atomic import write_atomically
+from composer.files.event_file import unreadable
 from composer.files.repository import NotRegularError, is_link, read_inside
 from composer.lock.codec import Node, Plain, checked_path, parse_json, plain_entry, read_entry
 from composer.model import Lock, TargetLock
@@ -81,14 +82,6 @@ def lock_text(root: Path) -> str | None:
         raise InvalidInput(f"{LOCK_NAME} is not UTF-8", hint=RESTORE) from bad
     except OSError as bad:
         raise unreadable(LOCK_NAME, bad) from bad
-
-
-def unreadable(name: str, why: OSError) -> InvalidInput:
-    """The error for a file of this name that the system doesn't let compose read."""
-    is_folder = isinstance(why, IsADirectoryError)
-    todo = "move the folder away" if is_folder else "check its permissions and its disk"
-    hint = f"{todo}, then run the command again"
-    return InvalidInput(f"{name} can't be read: {why.strerror or why}", hint=hint)
 
 
 def read_file(file: Path, source: str, *, hint: str) -> bytes:

@@ -13,25 +13,23 @@ The next run continues from it if this one is killed. Its cost does not depend o
 from __future__ import annotations
 
 import json
-import os
-import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from composer.errors import InvalidInput
-from composer.files.atomic import write_atomically
+from composer.files.event_file import EventFile
 from composer.lock.candidates import combined, overtaken, upgraded
 from composer.lock.codec import Node, Plain, checked_id, checked_path, read_entry, read_intent
-from composer.lock.document import read_lock, unreadable
+from composer.lock.document import read_lock
 from composer.model import Candidate, CreatedRecord, Entry, Intent, KnownState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from composer.model import Lock, TargetLock
 
 NAME = "journal.jsonl"
+_HINT = "move the file away; the models that it names have the tag managed-by:compose"
 
 
 @dataclass(slots=True)
@@ -45,105 +43,11 @@ class JournalContent:
     upgraded: dict[str, dict[str, str]] = field(default_factory=dict)  # path -> pin -> id before
 
 
-@dataclass(slots=True)
-class _Batch:
-    """Events of several threads that are written together, and what came of it."""
-
-    lines: list[bytes] = field(default_factory=list)
-    is_done: bool = False
-    error: BaseException | None = None
-
-
-class Journal:
-    """The journal's file, which its first event creates. Any thread may add to it."""
+class Journal(EventFile):
+    """The journal's file in the folder `state`. Any thread may add to it."""
 
     def __init__(self, state: Path) -> None:
-        self.path = state / NAME
-        self._next = _Batch()
-        self._is_writing = False
-        self._changed = threading.Condition()  # guards both
-
-    def read(self) -> list[Plain]:
-        """All complete events. An incomplete last line is ignored: nothing was done after it.
-
-        Raises `InvalidInput` if any other line is invalid, or the file can't be read.
-        """
-        try:
-            *whole, _incomplete = self.path.read_bytes().split(b"\n")
-        except (FileNotFoundError, NotADirectoryError):  # no file, or no folder for the state
-            return []
-        except OSError as bad:
-            raise unreadable(str(self.path), bad) from bad
-        return [self._event(number, line) for number, line in enumerate(whole, start=1) if line]
-
-    def _event(self, number: int, line: bytes) -> Plain:
-        try:
-            event = json.loads(line)
-            if isinstance(event, dict) and isinstance(event.get("event"), str):
-                return event
-        except (ValueError, RecursionError):
-            pass
-        raise self._invalid(number, "not a journal event")
-
-    def _invalid(self, number: int, why: str) -> InvalidInput:
-        return InvalidInput(
-            f"{self.path}:{number}: {why}",
-            hint="move the file away; the models that it names have the tag managed-by:compose",
-        )
-
-    def append(self, event: Plain) -> None:
-        """Write one event, and return when it is on disk. Raises what the system does.
-
-        What other threads add while the disk is busy is written together with it, by one fsync:
-        with many requests at once, one for each event would be what they wait for.
-        """
-        line = json.dumps(event, ensure_ascii=True).encode() + b"\n"
-        with self._changed:
-            batch = self._next
-            batch.lines.append(line)
-            self._changed.wait_for(lambda: batch.is_done or not self._is_writing)
-            is_ours = not batch.is_done
-            if is_ours:
-                self._next, self._is_writing = _Batch(), True
-        if is_ours:
-            try:
-                self._write(batch)
-            finally:
-                with self._changed:
-                    batch.is_done, self._is_writing = True, False
-                    self._changed.notify_all()
-        if batch.error:
-            raise batch.error
-
-    def _write(self, batch: _Batch) -> None:
-        """Write the events of a batch; where that fails, it fails for each of them."""
-        try:
-            with self.path.open("ab") as file:
-                self._cut_incomplete_line()
-                file.write(b"".join(batch.lines))
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException as error:
-            batch.error = error
-
-    def _cut_incomplete_line(self) -> None:
-        """Remove what a killed write left, so that the next event has a line of its own."""
-        size = self.path.stat().st_size
-        if size == 0:
-            return
-        with self.path.open("rb+") as file:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-
-    def replace(self, events: Iterable[Plain]) -> None:
-        """Keep only these events; without any the file is removed."""
-        kept = [json.dumps(event, ensure_ascii=True) + "\n" for event in events]
-        if kept:
-            write_atomically(self.path, "".join(kept).encode())
-        else:
-            self.path.unlink(missing_ok=True)
+        super().__init__(state / NAME, _HINT)
 
     def paths(self, key: str) -> set[str]:
         """The paths of all recipes in the events for the target of this key."""
@@ -158,11 +62,11 @@ class Journal:
                     checked_path(event["recipe"])
                     _apply(content, event)
             except InvalidInput as bad:
-                raise self._invalid(number, bad.message) from bad
+                raise self.invalid(number, bad.message) from bad
             except KeyError as bad:
-                raise self._invalid(number, f"the event has no {json.dumps(bad.args[0])}") from bad
+                raise self.invalid(number, f"the event has no {json.dumps(bad.args[0])}") from bad
             except (TypeError, ValueError, OverflowError, AttributeError) as bad:
-                raise self._invalid(number, "a value of the event has the wrong type") from bad
+                raise self.invalid(number, "a value of the event has the wrong type") from bad
         return content
 
 

@@ -37,6 +37,22 @@ def steady_clock() -> Callable[[], float]:
     return lambda: offset + time.monotonic()
 
 
+UNDER_WAY = 60.0  # seconds after which a request has taken effect, or won't
+
+
+def latest_effect(at: float, uptime: float | None, *, now: float, up: float) -> float:
+    """The latest that a killed run's request may have taken effect, by the clock that says `now`.
+
+    That is up to a minute after it was sent, and before this run. When it was sent is told by two
+    clocks, of which the later counts: the time of day (`at`) may have been set since, and the time
+    since the machine started (`uptime`, now `up`) starts at 0 again with each start.
+    """
+    age = now - at
+    if uptime is not None:
+        age = min(age, up - uptime if uptime <= up else up)
+    return now - max(age - UNDER_WAY, 0.0)
+
+
 class Ledger:
     """Records one run; the caller holds the file lock. All methods may be called by any thread."""
 
