@@ -1,10 +1,18 @@
-"""Pages from the templates in `templates/`; every value is escaped. Needs the extra `preview`."""
+"""Pages from the templates in `templates/`; every value is escaped. Needs the extra `preview`.
+
+A page is complete in itself: its style and its script stand in it, and its policy (CSP) names them
+by their hashes, so that a browser runs nothing else.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from composer.version import __version__
 
 
 def page(template: str, **values: object) -> str:
@@ -14,7 +22,7 @@ def page(template: str, **values: object) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("composer.output"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -22,3 +30,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["csp_hash"] = csp_hash
+    environment.globals["version"] = __version__
+    return environment
+
+
+def csp_hash(text: str) -> str:
+    """How a policy (CSP) names a style or a script that stands in the page."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
