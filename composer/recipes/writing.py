@@ -57,12 +57,13 @@ def _concept(concept: ConceptRef) -> Iterator[str]:
         yield f"name: {_text(concept.name)}"
     if concept.model_id is not None:
         yield f"modelId: {_text(concept.model_id)}"
-    yield f"scale: {_scale(concept.scale)}"
+    yield f"scale: {scale_text(concept.scale)}"
     if concept.epoch is not None:
         yield f"modelEpoch: {json.dumps(concept.epoch)}"  # mostly digits: always in quotes
 
 
-def _scale(scale: float) -> str:
+def scale_text(scale: float) -> str:
+    """The shortest decimals of a scale, which has at most four."""
     return f"{scale:.4f}".rstrip("0").rstrip(".")
 
 

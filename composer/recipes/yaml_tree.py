@@ -122,6 +122,12 @@ def place_of(before: str) -> Place:
     return Place(len(ends) + 1, len(before) - (ends[-1].end() if ends else 0) + 1)
 
 
+def offset_of(text: str, place: Place) -> int:
+    """How many characters of the text are before this place: what `place_of` undoes."""
+    ends = [0, *(match.end() for match in _LINE_END.finditer(text))]
+    return ends[place.line - 1] + place.column - 1
+
+
 # --- YAML events -------------------------------------------------------------------------
 
 
