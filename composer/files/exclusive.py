@@ -1,4 +1,6 @@
-"""One apply at a time for each project on this machine: a file lock, and who holds it."""
+"""One apply, and one preview, at a time for each project on this machine: file locks, and who holds
+them.
+"""
 
 from __future__ import annotations
 
@@ -35,16 +37,30 @@ def only_one(root: Path, state: Path, *, wait: float) -> Iterator[None]:
             f"the project {root} can't be written: {why}",
             hint="nothing was changed; run it on a copy that you may write to",
         )
+    with _held(root, state, "apply", f"another compose is running in {root}", wait):
+        yield
+
+
+@contextmanager
+def only_one_rendering(root: Path, state: Path, *, wait: float) -> Iterator[None]:
+    """The same for the images of previews; an apply may run meanwhile, and `root` be read-only."""
+    with _held(root, state, "preview", f"another compose is rendering images of {root}", wait):
+        yield
+
+
+@contextmanager
+def _held(root: Path, state: Path, name: str, busy: str, wait: float) -> Iterator[None]:
+    """Hold the lock of this name in the state folder; `busy` says that another process does."""
     prepare_state(state, root)
-    holder = state / "apply.json"
-    lock = FileLock(state / "apply.lock")
+    holder = state / f"{name}.json"
+    lock = FileLock(state / f"{name}.lock")
     try:
         lock.acquire(timeout=wait)
-    except Timeout as busy:
+    except Timeout as error:
         raise Refused(
-            f"another compose is running in {root}{_holder_name(holder)}",
+            f"{busy}{_holder_name(holder)}",
             hint="wait for it, or give --lock-timeout SECONDS",
-        ) from busy
+        ) from error
     try:
         sweep(holder, now=math.inf)  # nobody else writes it now
         write_atomically(holder, json.dumps(_this_process()).encode())

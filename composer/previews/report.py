@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from composer.errors import ExitStatus, gravest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from composer.errors import ComposeError
@@ -38,26 +38,33 @@ class GridResult:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What rendering costs, in the target's units: `each` cell that is missing, and in all."""
+    """What rendering takes: how many `cells` are missing, and how many are there already.
 
-    cells: int
-    total: float
+    `total` is what the missing ones cost together, in the target's units; None where nothing is
+    charged, or the renderer gives no price.
+    """
+
+    cells: int = 0
+    reused: int = 0
+    total: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PreviewReport:
-    """All grids, those that differ most first. Of all different cells, `made` are new, and
-    `reused` were there. `price` was said before, `spent` is what the jobs answered; None where
-    nothing is charged. `notes` are about recipes without a grid, as one that is blocked.
+    """All grids, those that differ most first. Of all different cells, `made` are new.
+
+    `price` was said before, `spent` is what was charged; None where nothing is charged. `notes`
+    are about recipes without a grid, as one that is blocked. After a dry run, or if it was
+    interrupted, some pictures have neither a file nor an error.
     """
 
-    target: str
+    target: str = ""
     grids: tuple[GridResult, ...] = ()
     made: int = 0
-    reused: int = 0
-    price: Price | None = None
+    price: Price = Price()
     spent: float | None = None
     notes: tuple[str, ...] = field(default=())
+    interrupted: bool = False
 
     @property
     def failures(self) -> dict[str, ComposeError]:
@@ -67,6 +74,29 @@ class PreviewReport:
 
     @property
     def exit_status(self) -> int:
-        """0 if every cell has its picture."""
-        statuses = (error.exit_status for error in self.failures.values())
-        return gravest(statuses) or ExitStatus.DONE
+        """0 if no cell failed. A signal's own status is the caller's."""
+        statuses = {error.exit_status for error in self.failures.values()}
+        return gravest([*statuses, *([ExitStatus.INTERRUPTED] if self.interrupted else [])])
+
+
+def most_different_first(results: Iterable[GridResult]) -> tuple[GridResult, ...]:
+    """Grids and their rows, those whose *before* and *after* differ most first; a row without a
+    difference comes last, and what is alike stays in its order.
+    """
+    ordered = [_rows_ordered(result) for result in results]
+    return tuple(sorted(ordered, key=lambda one: -max(map(_size, one.differences), default=-1.0)))
+
+
+def _rows_ordered(result: GridResult) -> GridResult:
+    if not result.differences:
+        return result
+    grid, order = result.grid, range(len(result.differences))
+    order_of_rows = sorted(order, key=lambda row: -_size(result.differences[row]))
+    rows = tuple(grid.rows[row] for row in order_of_rows)
+    cells = tuple(grid.cells[row] for row in order_of_rows)
+    differences = tuple(result.differences[row] for row in order_of_rows)
+    return GridResult(replace(grid, rows=rows, cells=cells), result.pictures, differences)
+
+
+def _size(difference: float | None) -> float:
+    return -1.0 if difference is None else difference

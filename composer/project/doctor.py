@@ -41,6 +41,7 @@ from composer.lock import LOCK_NAME, Journal, dump, lock_text, parse, remember
 from composer.lora import families
 from composer.model import Lock
 from composer.planner import Verb, known_ids, orphans, plan, with_recovered
+from composer.previews.cells import NO_PREVIEW_SETTINGS
 from composer.project.options import PLAN_DEFAULTS
 from composer.project.sources import find, open_target
 from composer.targets.base import Search, observe
@@ -196,8 +197,13 @@ def _project(project: Project) -> tuple[Project | None, list[Check]]:
 def _settings(project: Project) -> Iterator[Check]:
     """What compose.toml says, in one line; its problems are told with those of the recipes."""
     with suppress(InvalidInput):
-        given = {name: value for name, value in project.settings._asdict().items() if value}
-        said = ", ".join(f"{name} = {json.dumps(value)}" for name, value in given.items())
+        settings = project.settings
+        given = {name: value for name, value in settings._asdict().items() if value}
+        previews = given.pop("previews")
+        told = [f"{name} = {json.dumps(value)}" for name, value in given.items()]
+        if previews != NO_PREVIEW_SETTINGS:
+            told.append(f"[previews] with {counted(len(settings.previews.prompts), 'prompt')}")
+        said = ", ".join(told)
         if (project.root / SETTINGS_NAME).exists():
             yield Check(PROJECT, OK, f"{SETTINGS_NAME}: {said or 'empty'}")
         library = project.target_defaults

@@ -7,6 +7,7 @@ value which the command line builds is the value that the planner reads.
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from composer.files.delivery import check_input_link
 from composer.planner import ALLOW_EMPTY, ALLOW_LARGE, Options, Verb, digest_of_changes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from composer.planner import Plan
 
@@ -64,6 +65,42 @@ class ApplyOptions(PlanOptions):
 
 APPLY_DEFAULTS = ApplyOptions()
 DEFAULT_PARALLELISM = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RendererOptions:
+    """Which renderer is opened, and how.
+
+    `renderer` is a kind's name; None: the one for the target. `base_model` is an id of the target,
+    or the folder or id of a local pipeline; None: that of `compose.toml`, else the renderer's own.
+    A `parallelism` of None is that of `compose.toml`, else 8. `sleep` takes seconds, and may raise
+    `Stopped` to end the work. With `dry_run` nothing is written, so nothing can be rendered.
+    """
+
+    renderer: str | None = None
+    base_model: str | None = None
+    executor: str | None = None
+    parallelism: int | None = None
+    sleep: Callable[[float], None] = time.sleep
+    dry_run: bool = False
+
+
+RENDERER_DEFAULTS = RendererOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class RenderOptions:
+    """How images are rendered. `max_cost` is in the target's units, for all images together;
+    without it none is made where images cost something. With `dry_run` the price is asked, and
+    nothing is made. `lock_timeout` is how many seconds to wait for another process that renders.
+    """
+
+    max_cost: float | None = None
+    dry_run: bool = False
+    lock_timeout: float = 0.0
+
+
+RENDER_DEFAULTS = RenderOptions()
 
 
 # --- what was approved -------------------------------------------------------------------

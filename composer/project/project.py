@@ -33,11 +33,12 @@ if TYPE_CHECKING:
     from composer.planner import Forgotten, LeftOut, Plan, Report, Step
     from composer.project.locking import MergedLock, Pinned
     from composer.project.lora_names import CheckedNames
-    from composer.project.options import ApplyOptions, PlanOptions
+    from composer.project.options import ApplyOptions, PlanOptions, RendererOptions
     from composer.project.planning import ReviewedPlan
     from composer.project.selection import Selection
     from composer.project.settings import Settings
     from composer.project.sources import Sources
+    from composer.renderers.base import Renderer
     from composer.targets.base import Target
     from composer.targets.kind import TargetContext, TargetDefaults, TargetOptions
 
@@ -421,6 +422,17 @@ class Project:
         from composer.project.planning import inspect
 
         return inspect(self, target, progress)
+
+    def open_renderer(self, target: Target, options: RendererOptions | None = None) -> Renderer:
+        """Open what makes images of the target's LoRAs: a base model of it, or a pipeline here.
+
+        Use it as a context manager, and keep the target open meanwhile. Raises `UsageError` where
+        no renderer can show this target's LoRAs, or what it needs is not installed.
+        """
+        from composer.project.options import RENDERER_DEFAULTS
+        from composer.project.rendering import open_renderer
+
+        return open_renderer(self, target, options or RENDERER_DEFAULTS)
 
     def entries(self, target: Target | str) -> dict[str, Entry]:
         """The lock's entries for a target, by recipe path, as lock and journal have them now."""

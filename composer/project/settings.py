@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from composer.previews.cells import NO_PREVIEW_SETTINGS, PreviewSettings
+
 if TYPE_CHECKING:
     from composer.errors import Problem
 
@@ -20,6 +22,7 @@ class Settings(NamedTuple):
     library: str | None = None
     exclude: tuple[str, ...] = ()
     parallelism: int | None = None
+    previews: PreviewSettings = NO_PREVIEW_SETTINGS
 
 
 class ReadSettings(NamedTuple):

@@ -6,6 +6,7 @@ it at once. The caller never asks which renderer it is.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -48,7 +49,11 @@ class Rendered:
 
 
 class Renderer(Protocol):
-    """Makes images. Close it when done."""
+    """Makes images. Close it when done.
+
+    `Project` lets only one renderer at a time work in a state folder: from `price` until `render`
+    returns, never between `open` and `price`. So what is read from there is read then.
+    """
 
     @property
     def info(self) -> RendererInfo:
@@ -63,7 +68,9 @@ class Renderer(Protocol):
         asked. Nothing is sent."""
 
     def price(self, cells: Sequence[Cell]) -> float | None:
-        """What all these cells cost together, asked once for each kind; None: no price is known."""
+        """What all these cells cost together, asked once for each kind; None: no price is known.
+
+        What was paid before a kill, and is still to be fetched, costs nothing again."""
 
     def render(
         self,
@@ -75,9 +82,11 @@ class Renderer(Protocol):
     ) -> Rendered:
         """Make these images, each once, and give each to `keep`, from any thread.
 
-        What fails for one cell is in the result, and the others go on. No job is started that
-        would bring the cost above `max_cost`. Raises what concerns all of them, as
-        `CredentialsError`.
+        What fails for one cell is in the result, and the others go on; `keep` raises `TargetError`
+        for bytes that are no image, or if the disk is full. No job is started that would bring the
+        cost above `max_cost`. `tell` gets each cost once, so that what was spent is known after an
+        interruption, too. Raises what concerns all of them, as `CredentialsError`, and `Stopped`
+        from `sleep` of its request.
         """
 
     def close(self) -> None:
@@ -93,9 +102,10 @@ class RenderRequest:
     """All that a kind of renderer gets to open one.
 
     `target` is open; the cells' LoRAs are its models. `state` is the folder of this machine's
-    `previews/`, which exists. `base_model` is an id of the target, or the folder or id of a local
-    pipeline; None: the renderer's default. `executor` is as in `TargetOptions`. `sleep` takes
-    seconds, and may raise to end a wait.
+    `previews/`, which exists; with `dry_run` it may not, and nothing is written or rendered.
+    `base_model` is an id of the target, or the folder or id of a local pipeline, and may come from
+    a stranger's `compose.toml`; None: the renderer's default. `executor` is as in `TargetOptions`.
+    `sleep` takes seconds, and raises `Stopped` to end the work: call `sleep(0)` between images.
     """
 
     target: Target
@@ -103,7 +113,8 @@ class RenderRequest:
     base_model: str | None = None
     executor: str | None = None
     parallelism: int = 8
-    sleep: Callable[[float], None] | None = None
+    sleep: Callable[[float], None] = time.sleep
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)

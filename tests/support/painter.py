@@ -141,7 +141,7 @@ def kind_of(painter: Painter, *, name: str = "painter") -> RendererKind:
     """A kind that opens this very painter, for any target."""
 
     def open_it(request: RenderRequest) -> Painter:
-        assert request.state.is_dir()
+        assert request.state.is_dir() or request.dry_run
         if request.base_model:
             painter.info = RendererInfo(painter.info.name, painter.info.version, request.base_model)
         return painter
