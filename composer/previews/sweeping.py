@@ -15,21 +15,13 @@ from composer.previews.grid import NO_LORA, Grid, Heading, place_name
 from composer.text import counted, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
 
     from composer.model import Concept, Recipe
     from composer.previews.axes import Axis
-    from composer.previews.cells import Cell
+    from composer.previews.shots import Shot
 
 _PLACE = re.compile(r"([A-Z])([1-9][0-9]{0,8})", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """A prompt with a seed: what stands at its rows, and the image that it makes of a mix."""
-
-    heading: Heading
-    cell: Callable[[Iterable[Concept]], Cell]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +77,7 @@ def sweep_grid(
     rows = [(shot, heading) for shot in shots for heading in _headings(shot, axes)]
     cells = tuple(
         (
-            shot.cell(()),
+            shot.cell(),
             *(
                 shot.cell(_at(concepts, places.scales(row, column)))
                 for column in range(1, places.columns)
@@ -117,3 +109,25 @@ def check_size(grid: Grid, limit: int) -> None:
             f"the sweep has {counted(count, 'image')}, more than {limit:,}",
             hint=f"--limit {count} allows them; fewer scales, prompts or seeds make fewer images",
         )
+
+
+# --- a place that becomes the recipe -----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleChange:
+    """A concept as the recipe calls it, and its scale before and after."""
+
+    label: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """A recipe that has the scales of a place; without `changes` it had them already."""
+
+    path: str
+    name: str
+    place: str
+    changes: tuple[ScaleChange, ...]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from composer.errors import ComposeError, InvalidInput
 from composer.lock import read_lock
 from composer.project.selection import ALL_RECIPES
-from composer.project.sources import find, problems_of, read_sources, with_sources
+from composer.project.sources import find, find_recipe, problems_of, read_sources, with_sources
 from composer.recipes import relative
 from composer.text import SETTINGS_NAME, STATE_VARIABLE
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from composer.lora import Inspection, Merged
     from composer.model import Entry, Imported, Lock, Recipe, Setup
     from composer.planner import Forgotten, LeftOut, Plan, Report, Step
+    from composer.previews.sweeping import Promoted
     from composer.project.locking import MergedLock, Pinned
     from composer.project.lora_names import CheckedNames
     from composer.project.options import ApplyOptions, PlanOptions, RendererOptions
@@ -621,6 +622,18 @@ class Project:
 
         with nullcontext() if dry_run else self.exclusive():
             return save_recipe(self, target, merged, Path(file), force=force, dry_run=dry_run)
+
+    def promote(self, recipe: str, place: str, *, dry_run: bool = False) -> Promoted:
+        """Write the scales of a place, as `B3`, of the recipe's last sweep into its file.
+
+        `recipe` is a path or a name. No other character of the file changes. Raises `UsageError`
+        where there is no such place, or no sweep, and `Refused` where the recipe's other concepts
+        have changed since.
+        """
+        from composer.project.promoting import promote
+
+        with nullcontext() if dry_run else self.exclusive():
+            return promote(self, find_recipe(self.recipes, recipe).path, place, dry_run=dry_run)
 
     def lora_folder(
         self, program: str, env: Mapping[str, str], *, library: Path | str | None = None

@@ -18,7 +18,7 @@ from composer.project.settings import ReadSettings
 from composer.recipes import default_paths, discover, find_root, load, relative
 from composer.recipes.loading import may_exist, without_matching
 from composer.recipes.parsing import MAX_BYTES, NOT_A_RECIPE
-from composer.text import RECIPES_FOLDER, SETTINGS_NAME, canonical, did_you_mean, visible
+from composer.text import RECIPES_FOLDER, SETTINGS_NAME, canonical, did_you_mean, listed, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -263,11 +263,8 @@ def trained_entry(entries: Mapping[str, Entry], recipe: str) -> Entry:
 
 def find_path(entries: Mapping[str, Entry], wanted: str) -> str:
     """The path of the entry with this path or name. Raises `UsageError`."""
-    path = wanted.replace(os.sep, "/").removeprefix("./")
-    for form in (str, canonical):  # an é may be one code point or two
-        for recipe, entry in entries.items():
-            if form(recipe) == form(path) or form(entry.name) == form(wanted):
-                return recipe
+    if (path := _path_of(wanted, entries)) is not None:
+        return path
     near = did_you_mean(wanted, [*entries, *(entry.name for entry in entries.values())])
     raise UsageError(
         f"the lock has no recipe {wanted}",
@@ -275,3 +272,32 @@ def find_path(entries: Mapping[str, Entry], wanted: str) -> str:
         if near
         else "compose status lists the recipes; compose doctor, ids that no lock names",
     )
+
+
+def find_recipe(recipes: Iterable[Recipe], wanted: str) -> Recipe:
+    """The recipe with this path or name. Raises `UsageError`."""
+    by_path = {recipe.path: recipe for recipe in recipes}
+    if (path := _path_of(wanted, by_path)) is not None:
+        return by_path[path]
+    names = [*(recipe.name for recipe in by_path.values()), *by_path]
+    near = did_you_mean(wanted, names)
+    raise UsageError(
+        f"the project has no recipe {visible(wanted)}",
+        hint=f"did you mean {visible(near)}?" if near else _listed(names[: len(by_path)]),
+    )
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "compose init creates a first recipe"
+    return f"its recipes: {listed([visible(name) for name in names], most=5)}"
+
+
+def _path_of(wanted: str, named: Mapping[str, Entry] | Mapping[str, Recipe]) -> str | None:
+    """The path of what has this path or name; None if nothing has."""
+    path = wanted.replace(os.sep, "/").removeprefix("./")
+    for form in (str, canonical):  # an é may be one code point or two
+        for recipe, one in named.items():
+            if form(recipe) == form(path) or form(one.name) == form(wanted):
+                return recipe
+    return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +13,8 @@ from composer.model import Concept, ConceptRef, Recipe
 from composer.previews.axes import Axis
 from composer.previews.cells import Cell, Look, RendererInfo
 from composer.previews.grid import NO_LORA, Heading, place_name
-from composer.previews.sweeping import Places, Shot, check_size, sweep_grid
+from composer.previews.shots import Shot, shots
+from composer.previews.sweeping import Places, check_size, sweep_grid
 
 INFO = RendererInfo("test", "1", "base")
 RECIPE = Recipe(
@@ -32,10 +31,8 @@ def cell(prompt: str, seed: int, concepts: list[Concept]) -> Cell:
     return Cell.of(concepts, prompt, seed, Look(), INFO)
 
 
-def shots(*seeds: int) -> list[Shot]:
-    return [
-        Shot(Heading("a fox", (f"seed {seed}",)), partial(cell, "a fox", seed)) for seed in seeds
-    ]
+def fox(*seeds: int) -> tuple[Shot, ...]:
+    return shots(["a fox"], seeds, Look(), INFO)
 
 
 def mix(seed: int, pixel: float, ink: float) -> Cell:
@@ -43,7 +40,7 @@ def mix(seed: int, pixel: float, ink: float) -> Cell:
 
 
 def test_columns_are_without_lora_and_the_scales() -> None:
-    grid = sweep_grid(RECIPE, CONCEPTS, (INK,), shots(7, 8))
+    grid = sweep_grid(RECIPE, CONCEPTS, (INK,), fox(7, 8))
     assert (grid.path, grid.name) == (RECIPE.path, RECIPE.name)
     assert [one.title for one in grid.columns] == [NO_LORA, "Ink 0.2", "Ink 0.4", "Ink 0"]
     assert grid.rows == (Heading("a fox", ("seed 7",)), Heading("a fox", ("seed 8",)))
@@ -53,7 +50,7 @@ def test_columns_are_without_lora_and_the_scales() -> None:
 
 
 def test_rows_are_the_scales_of_the_second_axis_for_each_prompt_and_seed() -> None:
-    grid = sweep_grid(RECIPE, CONCEPTS, (INK, PIXEL), shots(7, 8))
+    grid = sweep_grid(RECIPE, CONCEPTS, (INK, PIXEL), fox(7, 8))
     assert [(one.title, one.lines) for one in grid.rows] == [
         ("Pixel 1", ("a fox", "seed 7")),
         ("Pixel 0.9", ("a fox", "seed 7")),
@@ -70,7 +67,7 @@ def test_rows_are_the_scales_of_the_second_axis_for_each_prompt_and_seed() -> No
 def test_a_place_has_the_scales_of_its_cell(first: int, second: int, blocks: int) -> None:
     axes = [Axis(1, "Ink", tuple(n / 100 for n in range(1, first + 1)))]
     axes += [Axis(0, "Pixel", tuple(n / 50 for n in range(1, second + 1)))] * bool(second)
-    grid = sweep_grid(RECIPE, CONCEPTS, tuple(axes), shots(*range(blocks)))
+    grid = sweep_grid(RECIPE, CONCEPTS, tuple(axes), fox(*range(blocks)))
     places = Places(tuple(axes), blocks)
     assert (places.rows, places.columns) == (len(grid.rows), len(grid.columns))
     assert len(set(grid)) == blocks * (1 + first * max(1, second))
@@ -112,7 +109,7 @@ def test_places_in_small_letters() -> None:
 
 
 def test_equal_images_count_once_for_the_limit() -> None:
-    grid = sweep_grid(RECIPE, CONCEPTS, (INK, PIXEL), shots(7, 8))
+    grid = sweep_grid(RECIPE, CONCEPTS, (INK, PIXEL), fox(7, 8))
     check_size(grid, 14)  # 24 places, of which 8 are the two without LoRA
     with pytest.raises(Refused, match="the sweep has 14 images, more than 13") as refused:
         check_size(grid, 13)
