@@ -16,6 +16,7 @@ HEAT = (209, 21, 107)  # as --heat in the pages' style
 UNSEEN = 8  # of 255: less than that is not marked
 FULL = 110  # of 255: that much and more is marked most
 STRONGEST = 215  # of 255: how opaque a mark becomes
+PALE = 0.6  # how much white is mixed into the picture under the marks
 
 
 def mean_difference(before: Path, after: Path) -> float:
@@ -37,6 +38,15 @@ def heat(before: Path, after: Path) -> Image.Image:
     layer = Image.new("RGBA", most.size, HEAT)
     layer.putalpha(smooth.point([_opacity(value) for value in range(256)]))
     return layer
+
+
+def difference_picture(before: Path, after: Path) -> Image.Image:
+    """The second image, pale and grey, with `heat` on it. Raises `BadImage`, `OSError`."""
+    grey = decode(after.read_bytes()).convert("L").convert("RGB")
+    pale = Image.blend(grey, Image.new("RGB", grey.size, "white"), PALE)
+    layer = heat(before, after)
+    pale.paste(layer, mask=layer)
+    return pale
 
 
 def _opacity(difference: int) -> int:

@@ -45,7 +45,25 @@ class Grid:
         titles = [heading.title for heading in self.columns]
         return titles.index(title) if title in titles else None
 
+    @property
+    def is_preview(self) -> bool:
+        """Whether its columns are those of a preview; else it is a sweep's."""
+        return self.column(AFTER) is not None
+
+    def compared(self, row: int) -> tuple[Cell, Cell] | None:
+        """The cells of *before* and *after* in a row, if it has both."""
+        before, after = self.column(BEFORE), self.column(AFTER)
+        if before is None or after is None:
+            return None
+        pair = self.cells[row][before], self.cells[row][after]
+        return None if pair[0] is None or pair[1] is None else (pair[0], pair[1])
+
 
 def place_name(row: int, column: int) -> str:
     """`B3` for row 2 and column 1, both from 0; there are at most 26 columns."""
     return f"{chr(ord('A') + column)}{row + 1}"
+
+
+def difference_key(before: Cell, after: Cell) -> str:
+    """The name of the picture of where these two differ, as a cell's digest is that of its own."""
+    return f"{before.digest}-{after.digest}"

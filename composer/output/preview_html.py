@@ -1,0 +1,206 @@
+"""Previews and sweeps as one page, for a browser without a network: see `templates/preview.html`.
+
+A preview's pictures are compared with a slider, side by side, or by where they differ. A place of a
+sweep opens large, with the command that writes its scales into the recipe. Without JavaScript
+everything is shown side by side. Needs the extra `preview`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from composer.output.pages import page
+from composer.previews.cells import Look
+from composer.previews.grid import AFTER, BEFORE, NO_LORA, Heading, difference_key, place_name
+from composer.text import counted, shorten, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from composer.previews.cells import Cell
+    from composer.previews.grid import Grid
+    from composer.previews.report import GridResult, PreviewReport
+
+LONGEST = 2_000  # characters of other people's text
+DIFFERENCE = "difference"
+KINDS = {NO_LORA: "none", BEFORE: "before", AFTER: "after"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One picture, or the reason why there is none."""
+
+    kind: str  # none, before, after or difference
+    label: str
+    uri: str = ""
+    reason: str = ""
+    place: str = ""  # in a sweep, as B3
+    promote: str = ""  # the command for this place
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A prompt and seed of a preview, or one row of a sweep."""
+
+    title: str
+    facts: Sequence[str]
+    shots: Sequence[Shot]
+    difference: str = ""
+
+    @property
+    def kinds(self) -> set[str]:
+        """Which pictures there are."""
+        return {shot.kind for shot in self.shots if shot.uri}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A LoRA with its scale, and whether *before* has no such line."""
+
+    text: str
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's heading: the letter of a sweep's places, a title and a mix."""
+
+    letter: str
+    kind: str
+    title: str
+    lines: Sequence[Line]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One recipe."""
+
+    anchor: str
+    name: str
+    path: str
+    is_preview: bool
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    width: int
+    height: int
+    difference: str
+    command: str
+
+
+def preview_page(report: PreviewReport, images: Mapping[str, str]) -> str:
+    """The page of a preview or a sweep, complete in itself.
+
+    `images` are data URIs, or paths relative to the page, by the cells' digests; those of where
+    two cells differ by `difference_key`. `images.embedding` makes them.
+    """
+    parts = [_part(number, one, images) for number, one in enumerate(report.grids, 1)]
+    relative = any(not uri.startswith("data:") for uri in images.values())
+    return page(
+        "preview.html",
+        title=_title(report),
+        images="file: 'self'" if relative else "",
+        target=_text(report.target),
+        parts=parts,
+        notes=[_text(note) for note in report.notes],
+        failures=_failures(report),
+        summary=_summary(report),
+    )
+
+
+def _text(text: str) -> str:
+    """Other people's text: short enough, and nothing in it that can't be seen."""
+    return shorten(visible(text), LONGEST)
+
+
+def _title(report: PreviewReport) -> str:
+    kind = "Preview" if all(one.grid.is_preview for one in report.grids) else "Sweep"
+    names = [_text(one.grid.name) for one in report.grids]
+    return (
+        f"{kind}: {names[0]}" if len(names) == 1 else f"{kind} of {counted(len(names), 'recipe')}"
+    )
+
+
+def _summary(report: PreviewReport) -> str:
+    cells = {digest for one in report.grids for digest in one.pictures}
+    words = [counted(len(cells), "picture"), f"{report.made:,} new"]
+    return ", ".join(words) + (f", cost {report.spent:g}" if report.spent is not None else "")
+
+
+def _failures(report: PreviewReport) -> list[str]:
+    """The reasons why pictures are missing, each once."""
+    counts: dict[str, int] = {}
+    for error in report.failures.values():
+        reason = _text(str(error))
+        counts[reason] = counts.get(reason, 0) + 1
+    return [f"{counted(n, 'picture')} missing: {reason}" for reason, n in counts.items()]
+
+
+def _part(number: int, result: GridResult, images: Mapping[str, str]) -> Part:
+    grid = result.grid
+    look = next((cell.look for cell in grid), Look())
+    known = [one for one in result.differences if one is not None]
+    return Part(
+        anchor=f"recipe-{number}",
+        name=_text(grid.name),
+        path=_text(grid.path),
+        is_preview=grid.is_preview,
+        columns=[_column(grid, n, heading) for n, heading in enumerate(grid.columns)],
+        rows=[_row(result, row, images) for row in range(len(grid.rows))],
+        width=look.width,
+        height=look.height,
+        difference=_percent(max(known, default=None)),
+        command=_promote(grid, "PLACE"),
+    )
+
+
+def _column(grid: Grid, number: int, heading: Heading) -> Column:
+    before = grid.column(BEFORE)
+    compares = before is not None and heading.title == AFTER
+    known = set(grid.columns[before].lines) if compares and before is not None else {*heading.lines}
+    return Column(
+        letter=place_name(0, number)[0] if not grid.is_preview else "",
+        kind=KINDS.get(heading.title, ""),
+        title=_text(heading.title),
+        lines=[Line(_text(line), line not in known) for line in heading.lines],
+    )
+
+
+def _row(result: GridResult, row: int, images: Mapping[str, str]) -> Row:
+    grid, heading = result.grid, result.grid.rows[row]
+    shots = [_shot(result, row, column, images) for column in range(len(grid.columns))]
+    pair = grid.compared(row)
+    if pair and (uri := images.get(difference_key(*pair))):
+        shots.append(Shot(DIFFERENCE, DIFFERENCE, uri))
+    share = result.differences[row] if row < len(result.differences) else None
+    lines = [_text(line) for line in heading.lines]
+    return Row(_text(heading.title), lines, shots, _percent(share))
+
+
+def _shot(result: GridResult, row: int, column: int, images: Mapping[str, str]) -> Shot:
+    grid = result.grid
+    cell, title = grid.cells[row][column], grid.columns[column].title
+    kind, label = KINDS.get(title, "swept"), _text(title)
+    uri = images.get(cell.digest, "") if cell else ""
+    place = "" if grid.is_preview else place_name(row, column)
+    promote = _promote(grid, place) if place and title != NO_LORA else ""
+    return Shot(kind, label, uri, "" if uri else _reason(result, cell), place, promote)
+
+
+def _reason(result: GridResult, cell: Cell | None) -> str:
+    if cell is None:
+        return "no image to make"
+    picture = result.pictures.get(cell.digest)
+    return _text(picture.error.message) if picture and picture.error else "not rendered"
+
+
+def _promote(grid: Grid, place: str) -> str:
+    return f"compose sweep {shlex.quote(_text(grid.path))} --promote {place}"
+
+
+def _percent(share: float | None) -> str:
+    """How much differs, as people read it."""
+    if share is None:
+        return ""
+    return f"{share:.1%} different" if share else "no difference"
