@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -55,7 +56,15 @@ class Interruption:
             os._exit(SIGNALLED + number)
         self._number = number
         self.event.set()
-        click.echo("stopping; once more to leave at once", err=True)
+        _tell("stopping; once more to leave at once")
+
+
+def _tell(text: str) -> None:
+    """Print to stderr within a handler, which may have interrupted another print to stderr."""
+    try:
+        click.echo(text, err=True)
+    except RuntimeError:  # a stream takes no second write from the same thread meanwhile
+        os.write(sys.stderr.fileno(), f"{text}\n".encode())
 
 
 def leave_at_second_signal() -> None:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import os
+import select
 import signal
 import sqlite3
 import subprocess
+import sys
+import threading
 import time
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import click
 import pytest
 from support import serving
 from support.cli import compose, samples, spawned
+from support.engine_files import PATIENCE
 from support.state import state_of
 from support.wire_server import Reply, WireServer, listed, raw
+
+from composer.cli.signals import Interruption
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +33,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are another thing on Windows")
 
-SLOW = {"when": "PUT /models/*/tags", "times": 4, "delay": 1.5}
+HELD = {"when": "PUT /models/*/tags", "pause": {"at": "before", "until": "answer"}}
+AT_ONCE = 5.0  # seconds, for a busy machine: what is not waited for would take many times as long
 
 
 @pytest.fixture
@@ -35,21 +44,30 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def served(tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    """A server that takes its time to set tags: an answer that apply waits for when signalled."""
+    """A server that sets no tags until `release`: an answer that apply waits for when signalled."""
     (tmp_path / "server").mkdir()
     library = project / "recipes/loras"
-    with serving.thread(tmp_path / "server", library, faults=[SLOW]) as server:
+    with serving.thread(tmp_path / "server", library, faults=[HELD]) as server:
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)
         yield server
 
 
-def until_slow(served: Served) -> None:
-    """Wait until a request is under way that will take a while."""
-    deadline = time.monotonic() + 30
-    while not served.faults:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def release(served: Served) -> None:
+    """Let the server answer what it holds."""
+    (served.log.parent / "answer").touch()
+
+
+def until_said(running: subprocess.Popen[str], words: str) -> str:
+    """What it has printed to stderr up to these words; the rest is left for `communicate`."""
+    assert running.stderr is not None
+    descriptor, said = running.stderr.fileno(), b""
+    while words.encode() not in said:
+        assert select.select([descriptor], [], [], PATIENCE)[0], said
+        byte = os.read(descriptor, 1)
+        assert byte, said
+        said += byte
+    return said.decode()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -57,11 +75,12 @@ def test_a_signal_records_and_the_next_run_goes_on(
     number: signal.Signals, status: int, project: Path, served: Served
 ) -> None:
     running = spawned("apply", "--grace", "0.3", at=project)
-    until_slow(served)
+    served.wait_for("paused")
     running.send_signal(number)
-    out, err = running.communicate(timeout=60)
+    until_said(running, "stopping; once more to leave at once")
+    release(served)
+    out, err = running.communicate(timeout=PATIENCE)
     assert running.returncode == status, err
-    assert "stopping; once more to leave at once" in err
     assert "Traceback" not in err
     assert "interrupted" in out
     posts = served.calls.count("POST /models")
@@ -80,17 +99,36 @@ def test_a_signal_records_and_the_next_run_goes_on(
 
 def test_a_second_signal_leaves_at_once_and_heals(project: Path, served: Served) -> None:
     running = spawned("apply", "--grace", "0.3", at=project)
-    until_slow(served)
+    served.wait_for("paused")
     running.send_signal(signal.SIGTERM)
-    time.sleep(0.1)
+    until_said(running, "stopping")
     began = time.monotonic()
     running.send_signal(signal.SIGTERM)
-    running.communicate(timeout=60)
-    assert running.returncode == 143
-    assert time.monotonic() - began < 1.0
+    running.communicate(timeout=PATIENCE)  # though what it waits for is not answered yet
+    assert (running.returncode, time.monotonic() - began < AT_ONCE) == (143, True)
+    release(served)
     assert compose("apply", "--grace", "0.3", at=project).status == 0
     models = served.ok("GET", "/models", params={"type": "flux.1-composition"})["models"]
     assert len(models) == 4
+
+
+def test_a_signal_may_come_while_something_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interruption = Interruption()
+
+    class Interrupted(io.FileIO):
+        def write(self, data: Any) -> int:
+            if not interruption.event.is_set():
+                interruption.handle(signal.SIGINT)
+            return super().write(data)
+
+    with io.TextIOWrapper(io.BufferedWriter(Interrupted(tmp_path / "stderr", "w"))) as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        click.echo("a warning", err=True)
+    said = "stopping; once more to leave at once\na warning\n"
+    assert (tmp_path / "stderr").read_text() == said
+    assert interruption.status(0) == 130
 
 
 # --- a target that never finishes its answer -------------------------------------------------
@@ -108,7 +146,7 @@ def at_endless(server: WireServer, project: Path, *arguments: str) -> subprocess
 
 
 def until(ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not ready():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -126,8 +164,8 @@ def test_the_first_signal_ends_a_wait_for_what_is_only_read(
         running = at_endless(server, project, *command)
         began = time.monotonic()
         running.send_signal(signal.SIGINT)
-        _, err = running.communicate(timeout=30)
-        assert (running.returncode, time.monotonic() - began < 1.0) == (130, True), err
+        _, err = running.communicate(timeout=PATIENCE)
+        assert (running.returncode, time.monotonic() - began < AT_ONCE) == (130, True), err
     assert "Traceback" not in err
 
 
@@ -147,12 +185,13 @@ def test_two_signals_leave_a_write_that_is_never_answered(project: Path) -> None
         running = at_endless(server, project, "apply")
         until(lambda: "POST /v1/models" in server.lines)
         running.send_signal(signal.SIGINT)
-        time.sleep(1.5)
+        until_said(running, "stopping")
+        time.sleep(1)
         assert running.poll() is None  # the id is still waited for
         began = time.monotonic()
         running.send_signal(signal.SIGINT)
-        running.communicate(timeout=30)
-    assert (running.returncode, time.monotonic() - began < 1.0) == (130, True)
+        running.communicate(timeout=PATIENCE)
+    assert (running.returncode, time.monotonic() - began < AT_ONCE) == (130, True)
 
 
 @pytest.mark.parametrize("command", ["plan", "apply", "models"])
@@ -162,26 +201,26 @@ def test_two_signals_leave_a_database_that_stays_locked(command: str, project: P
         other.execute("PRAGMA locking_mode=EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
         running = spawned(command, "--target", "local", at=project)
-        time.sleep(2)
-        assert running.poll() is None
+        until_said(running, "is busy: waiting")
         began = time.monotonic()
         running.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):  # where the first one ends the wait
             running.wait(0.5)
         if running.poll() is None:
             running.send_signal(signal.SIGINT)
-        running.communicate(timeout=60)
-    assert (running.returncode, time.monotonic() - began < 1.2) == (130, True)
+        _, err = running.communicate(timeout=PATIENCE)
+    assert (running.returncode, time.monotonic() - began < AT_ONCE) == (130, True), err
 
 
 def test_one_apply_at_a_time(project: Path, served: Served) -> None:
     running = spawned("apply", "--grace", "0.3", at=project)
-    until_slow(served)
+    served.wait_for("paused")
     other = compose("apply", at=project)
     assert other.status == 3
     assert f"process {running.pid}, since " in other.err
     assert "--lock-timeout" in other.err
+    threading.Timer(0.5, release, [served]).start()
     waited = compose("apply", "--lock-timeout", "60", at=project)
-    running.communicate(timeout=60)
+    running.communicate(timeout=PATIENCE)
     assert (running.returncode, waited.status) == (0, 0)
     assert "No changes: 4 kept." in waited.out
