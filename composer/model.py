@@ -132,6 +132,7 @@ class Recipe(Described):
     training: Parameters = ()
     tags: tuple[str, ...] = ()  # sorted by code point, each once
     protect: bool = False
+    prompts: tuple[str, ...] = ()  # of `preview`: what images show; no model depends on them
 
 
 # --- what a composition is made of -------------------------------------------------------

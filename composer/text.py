@@ -44,6 +44,11 @@ def visible(text: str) -> str:
     return _HIDDEN.sub(lambda match: "".join(map(_escaped, match[0])), text)
 
 
+def one_line(text: str) -> str:
+    """The text with its white space, line breaks too, as single spaces."""
+    return " ".join(text.split())
+
+
 def canonical(text: str) -> str:
     """Equal for texts that differ only in Unicode normalisation, so that nobody sees a difference.
 

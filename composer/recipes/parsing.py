@@ -14,7 +14,7 @@ from composer.model import DESCRIBED, ConceptRef, Recipe, parameters, rounded
 from composer.recipes import schema
 from composer.recipes.problems import NOWHERE, Place, Report, at_path, other_normalisation, quoted
 from composer.recipes.yaml_tree import LOADER, decode, place_of, read_document
-from composer.text import canonical, did_you_mean, is_invisible
+from composer.text import canonical, did_you_mean, is_invisible, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -106,10 +106,12 @@ def _check_concepts(root: Node, report: Report) -> None:
 
 
 def _check_visible(root: Node, report: Report) -> None:
-    """Report names and tags that nobody can see; the schema finds the empty ones."""
+    """Report names, tags and prompts that nobody can see; the schema finds the empty ones."""
     for path, node in _names(root):
         text = node.value
-        if node.refused or not isinstance(text, str) or not text or text != text.strip():
+        if node.refused or not isinstance(text, str) or not text:
+            continue
+        if path[0] != "preview" and text != text.strip():  # the schema tells that
             continue
         if is_invisible(text):
             first = " ".join(f"U+{ord(c):04X}" for c in text[:4])
@@ -126,6 +128,10 @@ def _names(root: Node) -> Iterator[tuple[KeyPath, Node]]:
     if tags := root.children.get("tags"):
         for index, tag in tags.children.items():
             yield ("tags", index), tag
+    preview = root.children.get("preview")
+    if prompts := preview.children.get("prompts") if preview else None:
+        for index, prompt in prompts.children.items():
+            yield ("preview", "prompts", index), prompt
 
 
 def _concepts(root: Node) -> Iterator[tuple[KeyPath, Node]]:
@@ -237,6 +243,7 @@ def _recipe(raw: Any, path: str, types: Mapping[str, ModelTypes]) -> Recipe:
         training=parameters({key: _parameter(key, value) for key, value in training.items()}),
         tags=tuple(sorted(set(raw.get("tags", ())))),
         protect=raw.get("protect", False),
+        prompts=tuple(dict.fromkeys(map(one_line, raw.get("preview", {}).get("prompts", ())))),
         **{field.name: raw[field.name].strip() for field in DESCRIBED if field.name in raw},
     )
 

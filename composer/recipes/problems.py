@@ -22,7 +22,7 @@ CODES = MappingProxyType(
         "E104": "A number out of range",
         "E105": "A scale with more than 4 decimal places",
         "E106": "A string that is empty, invisible or too long",
-        "E107": "Too few or too many concepts",
+        "E107": "Too few or too many concepts, or other items of a list",
         "E108": "A concept names its LoRA twice, or not at all",
         "E109": "An invalid id",
         "E110": "A duplicate concept",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 import fastjsonschema
 
 from composer.files.schemas import schema as shipped
-from composer.recipes.problems import KeyPath, Place, Report, at_path, dotted, quoted
+from composer.recipes.problems import KeyPath, Place, Report, at_path, quoted
 from composer.recipes.scalars import core
 from composer.recipes.yaml_tree import unsafe_words
 from composer.text import UNSAFE, counted, did_you_mean
@@ -200,7 +200,7 @@ def _key_hint(key: str, valid_keys: list[str], finding: Finding) -> str:
         return f"did you mean {meant}?"
     if finding.path != ("training", "parameters") and key in properties("training", "parameters"):
         return f"write it under training: parameters: {{{key}: …}}"
-    few = len(valid_keys) < 9
+    few = len(valid_keys) < 10
     return f"valid keys: {', '.join(valid_keys)}" if few else "compose schema recipe lists the keys"
 
 
@@ -209,6 +209,7 @@ _ELSEWHERE = {
     "loras": "concepts",
     **dict.fromkeys(("lora", "lora_name", "file"), "name"),
     **dict.fromkeys(("weight", "strength", "strength_model"), "scale"),
+    **dict.fromkeys(("prompt", "prompts", "previews"), "preview"),
 }
 
 
@@ -349,7 +350,7 @@ def _too_long(finding: Finding) -> Iterator[Sentence]:
 def _how_many(finding: Finding) -> Iterator[Sentence]:
     few, most = finding.schema["minItems"], finding.schema["maxItems"]
     size = len(finding.node.children)
-    listed = dotted(finding.path)
+    listed = finding.path[-1]
     if size > most:
         message, hint = f"has {size} {listed}; the maximum is {most}", f"remove {size - most}"
     else:
@@ -383,7 +384,8 @@ _WEIGHTS, _SLASHES = ".safetensors", r"[/\\]"
 def _own_rule(finding: Finding) -> Iterator[Sentence]:
     code, text = finding.schema["$comment"], str(finding.node.value)
     if code == "E202":
-        _, what = unsafe_words(UNSAFE.findall(text)[0])
+        unsafe = UNSAFE.findall(text)
+        _, what = unsafe_words(next((one for one in unsafe if one not in "\t\n\r"), unsafe[0]))
         yield finding.node.place, code, f"contains {what}", "write it on one line"
     else:
         words, hint = _RULES[code]

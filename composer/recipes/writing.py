@@ -50,6 +50,10 @@ def _lines(recipe: Recipe, default: ModelTypes) -> Iterator[str]:
         yield f"tags: {_value(recipe.tags)}"
     if recipe.protect:
         yield "protect: true"
+    if recipe.prompts:
+        yield "preview:"
+        yield "  prompts:"
+        yield from (f"    - {_text(prompt)}" for prompt in recipe.prompts)
 
 
 def _concept(concept: ConceptRef) -> Iterator[str]:

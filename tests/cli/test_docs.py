@@ -53,7 +53,9 @@ def test_reference_pages_are_as_generated(path: str) -> None:
 
 def test_the_page_on_settings_has_every_key() -> None:
     page = (REPO / "docs/settings.md").read_text(encoding="utf-8")
-    assert fields(json.loads(schema("settings"))["properties"]) in page
+    keys = json.loads(schema("settings"))["properties"]
+    assert fields(keys) in page
+    assert fields(keys["previews"]["properties"]) in page
 
 
 def test_every_exit_status_is_documented() -> None:

@@ -209,6 +209,19 @@ def test_every_recipe_gets_an_answer_and_order_means_nothing(
     assert (again, again.digest) == (result, result.digest)
 
 
+@given(recipe_lists, entry_maps, model_lists)
+@settings(max_examples=size(30, 1_000), deadline=None)
+def test_prompts_are_no_part_of_a_model(
+    recipes: list[Recipe], entries: dict[str, Entry], models: list[Model]
+) -> None:
+    prompting = [replace(recipe, prompts=("a fox", recipe.name)) for recipe in recipes]
+    without, within = (planned(some, entries, models) for some in (recipes, prompting))
+    assert without.change_digests == within.change_digests
+    assert [replace(action, recipe=None) for action in without.actions] == [
+        replace(action, recipe=None) for action in within.actions
+    ]
+
+
 @settings(max_examples=size(150, 5000), deadline=None)
 @given(recipe_lists, entry_maps, model_lists, st.booleans())
 def test_no_plan_deletes_what_it_must_not(

@@ -18,6 +18,7 @@ from support.state import made_state
 
 from composer import ApplyOptions, InvalidInput, Project, Selection, TargetOptions, open_target
 from composer.files.state import VARIABLE, remember_library
+from composer.previews.cells import Look, PreviewSettings
 from composer.project.settings import ReadSettings, Settings
 from composer.project.settings_file import MAX_BYTES, is_right, read_settings, validator
 from composer.recipes.problems import SETTINGS_CODES
@@ -65,6 +66,59 @@ def test_what_it_may_say(tmp_path: Path) -> None:
     assert type(read(tmp_path, "parallelism = 8.0\n").settings.parallelism) is int
     (tmp_path / TOML).unlink()
     assert read_settings(tmp_path) == ReadSettings()
+
+
+def test_what_it_may_say_of_previews(tmp_path: Path) -> None:
+    text = (
+        '[previews]\nprompts = ["a fox", """a  cat\n in the rain""", "a fox"]\n'
+        "seeds = [7, 8.0, 7]\n"
+        'width = 512\nheight = 768.0\nsteps = 4\nguidance = 0\nbaseModel = "owner/FLUX.1-dev"\n'
+    )
+    previews = read(tmp_path, text).settings.previews
+    look = Look(512, 768, 4, 0.0)
+    prompts = ("a fox", "a cat in the rain")
+    assert previews == PreviewSettings(prompts, (7, 8), look, "owner/FLUX.1-dev")
+    assert [type(seed) for seed in previews.seeds] == [int, int]
+    assert (type(look.guidance), type(previews.look.height)) == (float, int)
+    assert read(tmp_path, "previews.steps = 4\n").settings.previews.look == Look(steps=4)
+    assert read(tmp_path, "[previews]\n").settings == Settings()
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "column"),
+    [
+        ("prompts = [' \u200b']", "E106", 12),
+        (f"prompts = ['{'x' * 2049}']", "E106", 12),
+        ('prompts = ["a\\n\\u202eb"]', "E202", 12),
+        ("guidance = nan", "E104", 12),
+        ("guidance = inf", "E104", 12),
+        ("steps = true", "E103", 9),
+        ("width = nan", "E103", 9),
+        (f"seeds = [{2**31}]", "E104", 10),
+        ("baseModel = ''", "E106", 13),
+        ("prompts.a = 1", "E103", 13),
+        *(
+            (f"baseModel = '{name}'", "E502", 13)
+            for name in (
+                *("/models/flux", "~/flux", "../flux", "a/../../b", "C:/flux", "a\\b", "//host/x"),
+                *("https://user:secret@host/x", "git@host:x", "host:8000/x", "a?token=1", "a#b"),
+            )
+        ),
+    ],
+)
+def test_what_it_may_not_say_of_previews(tmp_path: Path, line: str, code: str, column: int) -> None:
+    problems = read(tmp_path, f"[previews]\n{line}\n").problems
+    assert {(p.code, p.line, p.column) for p in problems} == {(code, 2, column)}
+    assert all(p.message.startswith("previews.") and p.hint for p in problems)
+    assert "secret" not in str(problems)
+
+
+def test_no_link_leads_to_a_base_model_outside(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "flux").symlink_to(tmp_path)
+    (problem,) = read(root, "[previews]\nbaseModel = 'flux'\n").problems
+    assert (problem.code, "through a link" in problem.message) == ("E502", True)
 
 
 @pytest.mark.parametrize(
@@ -186,9 +240,12 @@ VALUES = st.one_of(
     st.lists(st.sampled_from(["", "*.x", 3, "a\x07"]), max_size=2),
     st.just({}),
 )
-DOCUMENTS = st.dictionaries(
-    st.sampled_from(["target", "project", "library", "exclude", "parallelism", "zzz"]), VALUES
+KEYS = ["target", "project", "library", "exclude", "parallelism", "previews", "zzz"]
+TABLES = st.dictionaries(
+    st.sampled_from(["prompts", "seeds", "width", "steps", "guidance", "baseModel", "zzz"]),
+    VALUES | st.sampled_from([128, 1000, 2048, 2049, ["a fox"], [7, 2**31], "a:b", "x\x07"]),
 )
+DOCUMENTS = st.dictionaries(st.sampled_from(KEYS), VALUES | TABLES)
 
 
 @given(DOCUMENTS)
@@ -269,6 +326,9 @@ def test_the_target_line_and_doctor_say_where_a_value_came_from(project: Path) -
     assert ran.err.startswith("Target: local (no credentials are set; library: compose.toml)\n")
     shown = compose("doctor", "--offline", at=project).out
     assert '= compose.toml: library = "models"\n' in shown
+    write(project, 'library = "models"\n[previews]\nprompts = ["a fox"]\n')
+    shown = compose("doctor", "--offline", at=project).out
+    assert '= compose.toml: library = "models", [previews] with 1 prompt\n' in shown
     assert "= usable LoRAs: 4\n" in shown
     remember_library(made_state(project), project / "models")
     assert f"library: {project}/models, remembered by compose init" in (

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import tomllib
+from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.sizes import size
 
 from composer.project.toml_places import tree
+
+if TYPE_CHECKING:
+    from composer.recipes.yaml_tree import Node
 
 HARD = ["a", "", "# no comment", "x = 1", "[t]", '"', "'", "\\", "]", ",", "=", "ä\n", '"""', "'''"]
 TEXTS = st.sampled_from(HARD) | st.text(st.characters(codec="utf-8", exclude_characters="\x7f"))
@@ -43,6 +47,7 @@ ARRAYS = st.builds(
 )
 VALUES = STRINGS | ARRAYS | st.sampled_from(["1", "-2.5", "inf", "true", "2026-11-29 10:00:00"])
 LINES = st.sampled_from(["", "# a comment = [", "\t"])
+TABLES = "[t.u]\na = 1\n[[v]]\nb = 1\n[[t.u.w]]\n[t.u.w.x]\n"
 KEYS = ["a", "b", '"a b"', "'c]'", '"d=\\u0041"', "e.f", '"g".h', "i . j"]
 
 
@@ -56,7 +61,7 @@ def documents(draw: st.DrawFn) -> tuple[str, dict[str, tuple[int, str]]]:
         name = next(iter(tomllib.loads(f"{key}=0")))
         places[name] = (len(text), value)
         text += f"{value} # end\n"
-    return text + draw(st.sampled_from(["", "[t.u]\na = 1\n[[v]]\n"])), places
+    return text + draw(st.sampled_from(["", TABLES])), places
 
 
 @given(documents())
@@ -82,3 +87,45 @@ def test_every_value_is_where_the_tree_says(made: tuple[str, dict[str, tuple[int
         if name in document:
             line = rows[root.keys[name].line - 1]
             assert line.startswith("[")
+
+
+def test_tables_have_places_however_they_are_written() -> None:
+    text = (
+        "[previews]\n"
+        "seeds = [7, 8]\n"
+        'prompts = [\n  "a",\n  "b",\n]\n'
+        "[previews.look]\n"
+        "width = 512\n"
+        "[ other . 'x y' ]\n"
+        "steps = 4\n"
+    )
+    root = tree(text, tomllib.loads(text))
+    places = {path: tuple(root.at(path).place) for path in paths(root)}
+    assert places == {
+        ("previews",): (1, 1),
+        ("previews", "seeds"): (2, 9),
+        ("previews", "seeds", 0): (2, 10),
+        ("previews", "seeds", 1): (2, 13),
+        ("previews", "prompts"): (3, 11),
+        ("previews", "prompts", 0): (4, 3),
+        ("previews", "prompts", 1): (5, 3),
+        ("previews", "look"): (7, 1),
+        ("previews", "look", "width"): (8, 9),
+        ("other",): (9, 1),
+        ("other", "x y"): (9, 1),
+        ("other", "x y", "steps"): (10, 9),
+    }
+    braces = 'previews = {seeds = [7], look = {width = 512}, "q" = "}"}\nother.a.b = 1\n'
+    root = tree(braces, tomllib.loads(braces))
+    assert root.at(["previews"]).keys == {"seeds": (1, 13), "look": (1, 26), "q": (1, 48)}
+    assert root.at(["previews", "seeds", 0]).place == (1, 22)
+    assert root.at(["previews", "look", "width"]).place == (1, 42)
+    assert root.at(["other", "a", "b"]).place == (2, 13)
+
+
+def paths(node: Node) -> list[tuple[str | int, ...]]:
+    return [
+        path
+        for key, child in node.children.items()
+        for path in [(key,), *((key, *below) for below in paths(child))]
+    ]

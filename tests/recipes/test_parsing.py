@@ -73,6 +73,26 @@ def test_a_whole_recipe() -> None:
     )
 
 
+def test_prompts_are_single_lines_and_each_stands_once() -> None:
+    text = SHORT.format(scale=1) + (
+        "preview:\n  prompts:\n  - a fox\n  - >\n    a  knight\n    in the rain\n  - ' a fox'\n"
+    )
+    assert read(text).prompts == ("a fox", "a knight in the rain")
+    assert read(SHORT.format(scale=1) + "preview: {}\n").prompts == ()
+    for wrong, code in {
+        "[]": "E107",
+        "[a, b, c, d, e, f, g, h, i]": "E107",
+        "a fox": "E103",
+        "[3]": "E103",
+        f"[{'x' * 2049}]": "E106",
+        '["a\\e[31mb"]': "E202",
+        '["\\u200b"]': "E106",
+        '[" "]': "E106",
+    }.items():
+        assert codes(SHORT.format(scale=1) + f"preview: {{prompts: {wrong}}}\n") == [code], wrong
+    assert codes(SHORT.format(scale=1) + "preview: {seeds: [1]}\n") == ["E101"]
+
+
 def test_numbers_have_one_form() -> None:
     recipe = read(KNIGHT)
     kinds = {key: type(value) for key, value in recipe.training}
@@ -290,7 +310,7 @@ def test_the_schema_is_draft_7_closed_and_described_throughout() -> None:
     for rule in ("if", "then", "else"):  # on fields that stand above
         del whole[rule], whole["definitions"]["concept"][rule]
     objects = [one for one in subschemas(whole) if "type" in one]
-    assert len(objects) == 4
+    assert len(objects) == 5
     for one in objects:
         assert one["additionalProperties"] is False
         assert all(field["description"] for field in one["properties"].values())

@@ -57,6 +57,7 @@ VALID: dict[str, Any] = {
     "training": {"parameters": {"rank": 8, "learningRate": 1.0, "samplePrompts": ["a", "b"]}},
     "tags": ["heroes"],
     "protect": True,
+    "preview": {"prompts": ["a hero", "a hero at night"]},
 }
 PATHS = [
     (), ("name",), ("type",), ("description",), ("concepts",), ("concepts", 0),
@@ -64,6 +65,7 @@ PATHS = [
     ("concepts", 1, "modelEpoch"), ("tags",),
     ("tags", 0), ("training",), ("training", "parameters"), ("training", "parameters", "rank"),
     ("training", "parameters", "samplePrompts", 1), ("protect",),
+    ("preview",), ("preview", "prompts"), ("preview", "prompts", 0),
 ]  # fmt: skip
 SCALARS = st.one_of(
     st.none(),

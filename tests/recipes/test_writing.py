@@ -15,7 +15,7 @@ from support.sizes import size
 from composer.model import ConceptRef, ModelTypes, Recipe, parameters
 from composer.recipes import parse, slug, write
 from composer.recipes.schema import properties
-from composer.text import UNSAFE
+from composer.text import UNSAFE, is_invisible, one_line
 
 OTHER = ModelTypes("castle.2-composition", "castle.2-lora")
 
@@ -88,6 +88,9 @@ RECIPES = st.builds(
         lambda tags: tuple(sorted(tags))
     ),
     protect=st.booleans(),
+    prompts=st.lists(
+        PROSE.map(one_line).filter(lambda text: not is_invisible(text)), max_size=8, unique=True
+    ).map(tuple),
 )
 
 
@@ -112,6 +115,7 @@ def test_a_written_recipe_reads_well() -> None:
         tags=("knights", "on"),
         protect=True,
         types=FLUX,
+        prompts=("a knight in the rain", "yes: no"),
     )
     assert write(recipe, default=FLUX) == (
         "name: Storybook Knight\n"
@@ -128,6 +132,10 @@ def test_a_written_recipe_reads_well() -> None:
         "    rank: 32\n"
         'tags: [knights, "on"]\n'
         "protect: true\n"
+        "preview:\n"
+        "  prompts:\n"
+        "    - a knight in the rain\n"
+        '    - "yes: no"\n'
     )
 
 

@@ -205,6 +205,12 @@ def recipes() -> str:
             fields(shipped["properties"]),
             "### concepts\n",
             fields(concept),
+            "### preview\n",
+            "It is no part of the composition: it changes neither plan nor lock, and reaches the"
+            " target only as the prompt of an image. `compose preview` shows the prompts of"
+            " [compose.toml](settings.md) and these, each once; without any, the description, else"
+            " the name.\n",
+            fields(shipped["properties"]["preview"]["properties"]),
             "### training.parameters\n",
             "They are part of a composition's content: changing one makes a new model. The local"
             " target uses `rank` and `precision`, and ignores the others; Scenario refuses"
