@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,16 @@ from composer.cli.signals import until_signalled
 from composer.errors import UsageError
 from composer.recipes import relative
 from composer.targets.local.kind import executor_for, find_library, open_library
+from composer.text import visible
 
 if TYPE_CHECKING:
+    from composer.renderers.base import Renderer
     from composer.server.auth import Credentials
+    from composer.server.rendering import RenderWorker
     from composer.server.running import Faults, Server
+    from composer.targets.local.service import Engine
+
+RENDERER = "diffusers"
 
 
 @click.command("serve")
@@ -43,6 +50,11 @@ if TYPE_CHECKING:
 @library_option
 @executor
 @click.option(
+    "--base-model",
+    metavar="FOLDER|ID",
+    help="Also make images, with this base model: a pipeline's folder, or an id on Hugging Face.",
+)
+@click.option(
     "--fault-script",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -59,6 +71,7 @@ def serve_command(
     port: int,
     library: Path | str | None,
     executor: str | None,
+    base_model: str | None,
     fault_script: Path | None,
     fault_log: Path | None,
 ) -> int:
@@ -91,11 +104,44 @@ def serve_command(
     open_executor = executor_for(executor, loras, os.environ)
     state = project.prepare_state()
     credentials = auth.credentials(os.environ, state)
-    with Engine(state, open_library(loras, state), executor=open_executor()) as engine:
-        server = running.Server(engine, credentials, host=host, port=port, faults=faults, log=_say)
+    with ExitStack() as stack:
+        library_now = open_library(loras, state)
+        engine = stack.enter_context(Engine(state, library_now, executor=open_executor()))
+        renderer = _open_renderer(stack, engine, base_model, executor) if base_model else None
+        images = stack.enter_context(_worker(engine, renderer)) if renderer else None
+        server = running.Server(
+            engine, credentials, host=host, port=port, faults=faults, images=images, log=_say
+        )
         _introduce(server, credentials, loras, state)
+        if renderer:
+            _say(f"images: {visible(renderer.info.base_model)} ({renderer.info.name})")
         _run(server)
     return 0
+
+
+def _open_renderer(
+    stack: ExitStack, engine: Engine, base_model: str, executor: str | None
+) -> Renderer:
+    """What makes images with this base model, until the stack ends. Raises `UsageError`."""
+    from composer.renderers.base import RenderRequest
+    from composer.renderers.registry import find_kind
+
+    try:
+        from composer.renderers.cache import FOLDER
+    except ModuleNotFoundError as missing:
+        raise UsageError(
+            f"--base-model needs {missing.name}", hint="pip install 'lora-compose[serve,render]'"
+        ) from missing
+    folder = engine.folder.root / FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    request = RenderRequest(engine, folder, base_model, executor)
+    return stack.enter_context(find_kind(RENDERER).open(request))
+
+
+def _worker(engine: Engine, renderer: Renderer) -> RenderWorker:
+    from composer.server.rendering import RenderWorker
+
+    return RenderWorker(engine, renderer)
 
 
 def _faults(script: Path | None, log: Path | None) -> Faults:

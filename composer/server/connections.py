@@ -72,7 +72,8 @@ class _Refusal(ErrorTask):  # type: ignore[misc]
     def execute(self) -> None:
         error = self.request.error
         code = 400 if error.code == 501 else error.code  # an encoding that we don't read
-        body = json.dumps({"error": f"{error.reason}: {error.body}"}).encode()
+        words = f"{error.reason}: {error.body}"
+        body = json.dumps({"reason": words, "error": words}).encode()
         self.status = f"{code} {error.reason}"
         self.response_headers.append(("Content-Type", "application/json"))
         if code == _TooMany.code:

@@ -7,68 +7,30 @@ table of them, which `app` serves under `/v1`.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from composer.errors import NotFound
 from composer.lora import families
 from composer.model import DESCRIBED, Described, is_id
 from composer.server import pages, wire
 from composer.server import request_fields as fields
-from composer.server.auth import LINK_LIFE, Credentials, link_token
+from composer.server.auth import LINK_LIFE, link_token
+from composer.server.calls import CONFLICT, DRY_RUN, Answer, Call
 from composer.server.request_fields import Refusal
+from composer.targets.local.paging import all_of
 from composer.targets.local.records import now_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from composer.server.request_fields import Query
+    from composer.server.calls import Calls
+    from composer.server.pages import Page
     from composer.server.wire import Json
     from composer.targets.local.records import Download, Record
-    from composer.targets.local.service import Engine
 
-DRY_RUN = 269
-CONFLICT = 409
 # What the API lets a model's owner change and an engine that only composes can't.
 FIXED = ("concepts", "parameters", "thumbnail", "epoch", "classSlug", "promptEmbedding")
-
-
-class Visibility:
-    """Which compositions a read may see: all of them, unless fault injection makes reads lag."""
-
-    def listed(
-        self, records: Iterable[Record], project: str, *, newest_first: bool
-    ) -> Iterable[Record]:
-        """What a list of this project's compositions answers; `records` are all there are.
-
-        Both are in order of creation.
-        """
-        return records
-
-    def hides(self, id: str) -> bool:
-        """Whether a read must not see this model yet."""
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call: the engine as its project sees it, the query, and the body as an object."""
-
-    engine: Engine
-    project: str
-    query: Query
-    body: Mapping[str, Any]
-    visibility: Visibility
-    credentials: Credentials
-    base: str  # the URL that the caller used, up to `/v1`
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A JSON object and its HTTP status."""
-
-    body: Json
-    status: int = 200
 
 
 # --- models ------------------------------------------------------------------------------
@@ -113,7 +75,7 @@ def get_model(call: Call, id: str) -> Answer:
 
 def get_bulk(call: Call) -> Answer:
     ids = dict.fromkeys(fields.texts(call.body, "modelIds"))
-    models = _read(call, [id for id in ids if is_id(id)])
+    models = read_models(call, [id for id in ids if is_id(id)])
     if fields.flag(call.body, "minimal"):
         models = [wire.minimal(model) for model in models]
     return Answer({"models": models})
@@ -162,7 +124,7 @@ def _check_strictly(add: set[str], remove: set[str], there: frozenset[str]) -> N
 
 def train_model(call: Call, id: str) -> Answer:
     """Queue its job. A dry run makes the same checks and answers 269 with the price."""
-    dry_run = _is_dry_run(call.query)
+    dry_run = call.is_dry_run
     if not call.engine.start(id, fields.training(call.body), dry_run=dry_run):
         raise Refusal("Model is already training")
     model = _written(call, id)
@@ -180,10 +142,6 @@ def act_on_training(call: Call, id: str) -> Answer:
     return Answer({"model": _written(call, id)})
 
 
-def _is_dry_run(query: Query) -> bool:
-    return query.choice("dryRun", ("true", "api", "false"), "false") != "false"
-
-
 # --- jobs, results, limits ---------------------------------------------------------------
 
 
@@ -193,10 +151,30 @@ def list_jobs(call: Call) -> Answer:
     downloads: Iterable[Json] = ()
     if wanted := pages.downloads_of(page):
         downloads = (_download_job(call, job) for job in call.engine.downloads_of(wanted))
-    return Answer(page.answer(trainings, downloads))
+    return Answer(page.answer(trainings, downloads, _generation_jobs(call, page)))
+
+
+def _generation_jobs(call: Call, page: Page) -> Iterable[Json]:
+    wanted = pages.generations_of(page)
+    if wanted is None:
+        return ()
+    read = partial(call.generations.page, call.project)
+    return map(wire.generation_job, all_of(read, wanted))
 
 
 def get_job(call: Call, id: str) -> Answer:
+    return Answer({"job": _job(call, id)})
+
+
+def act_on_job(call: Call, id: str) -> Answer:
+    """Cancel a job that makes images; as in the API, others can't be canceled by this call."""
+    if fields.text(call.body, "action") != "cancel":
+        raise Refusal("action must be cancel")
+    job = _job(call, id)
+    if job["jobType"] != wire.GENERATION_JOB:
+        raise Refusal("only jobs that make images can be canceled by this call")
+    if not call.generations.cancel(id):
+        raise Refusal(f"the job has ended already: {job['status']}")
     return Answer({"job": _job(call, id)})
 
 
@@ -205,7 +183,7 @@ def download_model(call: Call, id: str) -> Answer:
     if fields.text(call.body, "modelEpoch") is not None:
         raise Refusal("compositions have no epochs")
     call.engine.result(id)
-    if _is_dry_run(call.query):
+    if call.is_dry_run:
         return Answer({"creativeUnitsCost": 0, "creativeUnitsDiscount": 0}, DRY_RUN)
     job = "job_" + secrets.token_urlsafe(16)
     call.engine.add_download(job, id)
@@ -223,12 +201,12 @@ def get_limits(call: Call, id: str) -> Answer:
 
 def _read_one(call: Call, id: str) -> Json:
     """The model of this id if a read may see it; raises `NotFound`."""
-    for model in _read(call, [id]):
+    for model in read_models(call, [id]):
         return model
     raise NotFound(f"no model has the id {id}")
 
 
-def _read(call: Call, ids: Iterable[str]) -> list[Json]:
+def read_models(call: Call, ids: Iterable[str]) -> list[Json]:
     """The models of these ids that a read may see, in this order."""
     wanted = [id for id in ids if not call.visibility.hides(id)]
     records = {id: record for id in wanted if (record := call.engine.record(id))}
@@ -255,6 +233,8 @@ def _job(call: Call, id: str) -> Json:
         return wire.training_job(training, call.project)
     if download := call.engine.download(id):
         return _download_job(call, download)
+    if generation := call.generations.get(id, call.project):
+        return wire.generation_job(generation)
     raise NotFound(f"no job has the id {id}")
 
 
@@ -265,8 +245,7 @@ def _download_job(call: Call, job: Download) -> Json:
     return wire.download_job(job, url if alive else None, call.project)
 
 
-Handler: TypeAlias = "Callable[..., Answer]"
-CALLS: tuple[tuple[str, str, Handler], ...] = (
+CALLS: Calls = (
     ("GET", "/models", list_models),
     ("POST", "/models", create_model),
     ("POST", "/models/get-bulk", get_bulk),
@@ -279,5 +258,6 @@ CALLS: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/models/<id>/download", download_model),
     ("GET", "/jobs", list_jobs),
     ("GET", "/jobs/<id>", get_job),
+    ("POST", "/jobs/<id>/action", act_on_job),
     ("GET", "/teams/<id>/limits", get_limits),
 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from composer.model import is_id
 from composer.server.request_fields import Refusal, moment
-from composer.server.wire import DOWNLOAD_JOB, training_job_type
+from composer.server.wire import DOWNLOAD_JOB, GENERATION_JOB, training_job_type
 from composer.targets.local.paging import Listing
 from composer.targets.local.records import EPOCH
 
@@ -167,6 +167,13 @@ def downloads_of(page: Page) -> Listing | None:
         return None
     after = [at for at in (listing.created_after, listing.updated_after) if at is not None]
     return replace(listing, created_after=max(after, default=None), updated_after=None)
+
+
+def generations_of(page: Page) -> Listing | None:
+    """What a page of jobs wants of those that make images, if any."""
+    if not page.wants({GENERATION_JOB}):
+        return None
+    return replace(page.listing, types=lambda base_model: True)
 
 
 # --- places ------------------------------------------------------------------------------

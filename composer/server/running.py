@@ -15,16 +15,18 @@ from waitress import wasyncore  # type: ignore[import-untyped]
 from waitress.channel import ClientDisconnected  # type: ignore[import-untyped]
 
 from composer.errors import TargetError
-from composer.server.app import create_app
+from composer.server.app import Backend, create_app
+from composer.server.asset_links import LIFE, AssetLinks, link_key
 from composer.server.auth import is_loopback
+from composer.server.calls import Visibility
 from composer.server.connections import Limits, listen
-from composer.server.handlers import Visibility
 from composer.text import shorten, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from composer.server.auth import Credentials
+    from composer.server.calls import ImageWorker
     from composer.targets.local.service import Engine
 
 Environ: TypeAlias = "dict[str, Any]"
@@ -61,9 +63,12 @@ class Server:
         port: int = 0,
         faults: Faults | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        images: ImageWorker | None = None,
+        link_life: float = LIFE,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Bind; port 0 takes any that is free. `log` is given a line for each request.
+        """Bind; port 0 takes any that is free. `log` is given a line for each request. Without
+        `images` clients can have none made. Links to images are good for `link_life` seconds.
 
         Raises `TargetError` if the address can't be bound or the fault log can't be written.
         """
@@ -71,7 +76,9 @@ class Server:
         self.host, self.port = host, int(self._socket.getsockname()[1])
         self._faults = faults
         visibility = faults.visibility if faults else Visibility()
-        app: App = create_app(engine, credentials, host=host, visibility=visibility, log=log)
+        links = AssetLinks(link_key(engine.folder.root), link_life)
+        backend = Backend(engine, credentials, links, visibility, images)
+        app: App = create_app(backend, host=host, log=log)
         if faults:
             app = faults.wrap(app, engine, log)
         self._map: dict[int, Any] = {}

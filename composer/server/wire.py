@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from composer.lora import families
 from composer.model import DESCRIBED
+from composer.targets.local.generations import image_seed
 from composer.targets.local.records import described_texts, iso, now_ms
 
 if TYPE_CHECKING:
     from composer.model import Concept, Model
+    from composer.targets.local.generations import Asset, Generation
     from composer.targets.local.records import Download, JobRecord, Record
 
 Json: TypeAlias = "dict[str, Any]"
 
 OWNER = "team_compose"  # owns what belongs to no project
 PRICE = 5  # creative units for each concept of a composition; nobody is charged
-DOWNLOAD_JOB = "model-download"
+IMAGE_PRICE = 9  # for each image, whatever it shows; nobody is charged
+DOWNLOAD_JOB, GENERATION_JOB = "model-download", "custom"
+AUTHOR = "user_compose"
 STAGES = {"queued": "queued-for-train", "in-progress": "running-train"}
 PLENTY = 100_000  # where the API has a limit and the engine has none
 LIMITS = [
@@ -122,6 +126,73 @@ def download_job(download: Download, url: str | None, project: str) -> Json:
         },
         "createdAt": at,
         "updatedAt": at,
+    }
+
+
+def generation_job(job: Generation) -> Json:
+    """A job that makes images; `metadata.assetIds` are those, once it has made them."""
+    return {
+        **_job(job.id, GENERATION_JOB, job.status, job.progress, job.project),
+        "statusHistory": [{"status": status, "date": iso(at)} for status, at in job.history],
+        "metadata": {
+            "input": dict(job.input),
+            **_optional(assetIds=list(job.assets) or None, error=job.error),
+        },
+        "billing": {"cuCost": job.cost, "cuDiscount": 0},
+        "createdAt": iso(job.created_at),
+        "updatedAt": iso(job.updated_at),
+    }
+
+
+def generation_price(images: int) -> Json:
+    """What so many images cost, in creative units."""
+    cost = IMAGE_PRICE * images
+    return {
+        "creativeUnitsCost": cost,
+        "creativeUnitsDiscount": 0,
+        "costDetails": {"custom-generation": cost},
+    }
+
+
+def asset(asset: Asset, url: str) -> Json:
+    """An image; `url` is where its bytes are, until it expires."""
+    job, at = asset.generation, iso(asset.created_at)
+    return {
+        "id": asset.id,
+        "url": url,
+        "kind": "image",
+        "mimeType": "image/png",
+        "status": "success",
+        "source": "txt2img",
+        "privacy": "private",
+        "authorId": AUTHOR,
+        "ownerId": owner_of(job.project),
+        "metadata": _asset_metadata(asset),
+        "properties": {"width": asset.width, "height": asset.height, "size": asset.size},
+        "outputIndex": asset.number,
+        "editCapabilities": [],
+        "collectionIds": [],
+        "tags": [],
+        "createdAt": at,
+        "updatedAt": at,
+    }
+
+
+def _asset_metadata(asset: Asset) -> Json:
+    """What made it; the API gives a seed as text."""
+    input = asset.generation.input
+    pairs = zip(input["loras"], input["lorasScale"], strict=True)
+    return {
+        "kind": "image",
+        "type": "txt2img",
+        "prompt": input["prompt"],
+        "seed": str(image_seed(input, asset.number)),
+        "modelId": asset.generation.base_model,
+        "concepts": [{"modelId": id, "scale": scale} for id, scale in pairs],
+        **{name: input[name] for name in ("guidance", "numInferenceSteps", "numOutputs")},
+        "width": asset.width,
+        "height": asset.height,
+        "outputIndex": asset.number,
     }
 
 

@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import serving
 from support.engine_files import PATIENCE, write_lora
+from support.painter import Painter
+from support.serving import BASE_MODEL
 from support.shapes import check_answer, check_refusal
 from support.sizes import size
 
@@ -74,7 +76,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     for seed in (1, 2):
         write_lora(root / "loras" / f"{seed}.safetensors", seed, title=TITLES[seed - 1])
     (root / "secret.txt").write_text("outside")
-    with serving.thread(root, root / "loras") as served:
+    with serving.thread(root, root / "loras", renderer=Painter()) as served:
         place = Place(served, root)
         yield place
         place.check()
@@ -107,6 +109,11 @@ PARTS = st.sampled_from(
         "jobs",
         "teams",
         "downloads",
+        "assets",
+        "content",
+        "generate",
+        "custom",
+        BASE_MODEL,
         "get-bulk",
         "train",
         "action",
@@ -183,6 +190,17 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "collectionIds": st.lists(TEXT, max_size=1) | JSON,
     "parameters": st.dictionaries(st.sampled_from(["rank", "seed", "x"]) | TEXT, JSON, max_size=3)
     | JSON,
+    "prompt": TEXT | JSON,
+    "modelId": IDS | JSON,
+    "loras": st.lists(IDS, max_size=8) | JSON,
+    "lorasScale": st.lists(SCALES, max_size=4) | JSON,
+    "numOutputs": st.integers(-1, 6) | JSON,
+    "seed": st.integers() | JSON,
+    "numInferenceSteps": st.integers(0, 51) | JSON,
+    "guidance": st.floats(-1, 11) | JSON,
+    "width": st.just(128) | JSON,
+    "height": st.just(128) | JSON,
+    "assetIds": st.lists(IDS | TEXT, max_size=4) | JSON,
     "modelIds": st.lists(IDS | TEXT, max_size=4) | JSON,
     "minimal": st.booleans() | JSON,
     "add": st.lists(TEXT, max_size=3) | JSON,
@@ -223,6 +241,12 @@ def test_any_call_gets_an_answer_that_can_be_read(
             "DELETE /models/{}",
             "GET /models",
             "GET /jobs",
+            f"POST /generate/custom/{BASE_MODEL}",
+            "POST /generate/custom/{}",
+            "POST /jobs/{}/action",
+            "POST /assets/get-bulk",
+            "GET /assets/{}",
+            "GET /assets/{}/content",
         ]
     ),
     query=QUERIES,

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from composer.server.asset_links import AssetLinks
 from composer.server.auth import Credentials
-from composer.server.handlers import Call, Visibility, list_jobs, list_models
+from composer.server.calls import Call, Visibility
+from composer.server.handlers import list_jobs, list_models
 from composer.server.request_fields import Query
 from composer.targets.local.service import Engine
 
@@ -23,7 +25,7 @@ STATES = ("failed", "training-canceled", "new")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     state = tmp_path_factory.mktemp("state")
     numbers = [(f"{n:05}", STATES[n % 3], 1000 * n, n % 2 or None) for n in range(MANY)]
-    with Engine(state, None) as engine, engine.store._writing() as db:
+    with Engine(state, None) as engine, engine.store.writing() as db:
         db.executemany(
             "INSERT INTO models (id, name, concepts, status, tags, created_at, updated_at,"
             " deleted_at, type) VALUES ('model_' || ?1, 'K', '[]', ?2, '[]', ?3, ?3, ?4, '"
@@ -47,7 +49,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 def listed(engine: Engine, kind: str, **query: str) -> dict[str, Any]:
     values = {name: [value] for name, value in query.items()}
     credentials = Credentials("key", "secret")
-    call = Call(engine, "", Query(values), {}, Visibility(), credentials, "http://localhost/v1")
+    links, query = AssetLinks(b"key"), Query(values)
+    call = Call(engine, "", query, {}, Visibility(), credentials, "http://localhost/v1", links)
     return dict((list_models if kind == "models" else list_jobs)(call).body)
 
 

@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING, Any
 import requests
 from support.engine_files import PATIENCE, free
 
+from composer.server.asset_links import LIFE
 from composer.server.auth import Credentials
+from composer.server.rendering import RenderWorker
 from composer.server.running import DEFAULT_LIMITS, Server
 from composer.server.testing.fault_middleware import FaultInjection
 from composer.server.testing.fault_script import read_script
@@ -35,9 +37,12 @@ from composer.targets.local.service import Engine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from composer.renderers.base import Renderer
     from composer.server.connections import Limits
 
 KEY, SECRET = "key_for-tests", "secret_for-tests"
+BASE_MODEL = "model_bfl-flux-1-dev"
+ENDED = ("success", "failure", "canceled")
 
 
 class Gate:
@@ -117,6 +122,37 @@ class Served:
             time.sleep(0.01)
         return dict(model)
 
+    def generate(self, prompt: str = "a knight", **inputs: Any) -> str:
+        """The id of a new job that makes images with the base model of FLUX.1."""
+        path, body = f"/generate/custom/{BASE_MODEL}", {"prompt": prompt, **inputs}
+        return str(self.ok("POST", path, body)["job"]["jobId"])
+
+    def ended(self, job: str) -> dict[str, Any]:
+        """The job once it has ended, however it went."""
+        deadline = time.monotonic() + PATIENCE
+        while (found := self.ok("GET", f"/jobs/{job}")["job"])["status"] not in ENDED:
+            assert time.monotonic() < deadline, f"{job} is still {found['status']}"
+            time.sleep(0.01)
+        return dict(found)
+
+    def images(self, job: Mapping[str, Any]) -> list[bytes]:
+        """The bytes of a job's images, from the links of its assets; no credentials are sent."""
+        ids = {"assetIds": job["metadata"]["assetIds"]}
+        links = [asset["url"] for asset in self.ok("POST", "/assets/get-bulk", ids)["assets"]]
+        answers = [requests.get(link, timeout=PATIENCE) for link in links]
+        assert {answer.status_code for answer in answers} == {200}
+        return [answer.content for answer in answers]
+
+    def charged(self) -> tuple[int, float]:
+        """How many jobs that make images there were, of whatever status, and what all cost."""
+        jobs, query = list[Any](), {"type": "custom", "pageSize": "100"}
+        while True:
+            page = self.ok("GET", "/jobs", params=query)
+            jobs += page["jobs"]
+            if "nextPaginationToken" not in page:
+                return len(jobs), sum(job["billing"]["cuCost"] for job in jobs)
+            query["paginationToken"] = page["nextPaginationToken"]
+
     def events(self, kind: str) -> list[dict[str, Any]]:
         """The lines of the fault log of one kind: call, fault, hidden, paused, resumed."""
         lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
@@ -146,6 +182,7 @@ class Process(Served):
 
     root: Path = field(kw_only=True)
     options: tuple[str, ...] = ()
+    program: str = "composer"
     more_env: Mapping[str, str] = field(default_factory=dict)
     _process: subprocess.Popen[str] | None = None
     _reader: threading.Thread | None = None
@@ -182,7 +219,7 @@ class Process(Served):
             **self.more_env,
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "composer", "serve", "--port", port, *self.options],
+            [sys.executable, "-m", self.program, "serve", "--port", port, *self.options],
             cwd=self.root,
             env={name: value for name, value in env.items() if value},
             stdout=subprocess.PIPE,
@@ -235,16 +272,21 @@ def process(
     *options: str,
     faults: Sequence[Mapping[str, Any]] = (),
     env: Mapping[str, str] = MappingProxyType({}),
+    paints: bool = False,
 ) -> Iterator[Process]:
     """`compose serve` in this project, with these faults; ended at the end.
 
-    `options` are further ones of the command; of `env`, empty values are left out.
+    `options` are further ones of the command; of `env`, empty values are left out. One that
+    `paints` has the option `--base-model`, and a `Painter` in place of a pipeline.
     """
     log = root / "faults.jsonl"
     options = (*options, "--fault-log", str(log))
     if faults:
         options = (*options, "--fault-script", str(write_script(root, faults)))
-    served = Process("", log, root=root, options=options, more_env=env)
+    program = "composer"
+    if paints:
+        program, options = "support.painting_server", (*options, "--base-model", "canvas")
+    served = Process("", log, root=root, options=options, program=program, more_env=env)
     served.start()
     try:
         yield served
@@ -261,17 +303,29 @@ def thread(
     faults: Sequence[Mapping[str, Any]] = (),
     free_space: Callable[[Path], int] = free,
     limits: Limits = DEFAULT_LIMITS,
+    renderer: Renderer | None = None,
+    link_life: float = LIFE,
 ) -> Iterator[Served]:
-    """The same in a thread of this process, on an engine with its state in `root/state`."""
+    """The same in a thread of this process, on an engine with its state in `root/state`.
+
+    With a `renderer` it makes images, as with `--base-model`; links to them are good for
+    `link_life` seconds.
+    """
     log, lines = root / "faults.jsonl", list[str]()
     script = read_script(write_script(root, faults)) if faults else None
     state = root / "state"
-    with Engine(state, library, poll_interval=0.02, free_space=free_space) as engine:
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(
+            Engine(state, library, poll_interval=0.02, free_space=free_space)
+        )
+        images = stack.enter_context(RenderWorker(engine, renderer)) if renderer else None
         server = Server(
             engine,
             Credentials(KEY, SECRET),
             faults=FaultInjection(script, log),
             limits=limits,
+            images=images,
+            link_life=link_life,
             log=lines.append,
         )
         running = threading.Thread(target=server.run, name="compose-serve")

@@ -58,7 +58,7 @@ def check_model(model: dict[str, Any]) -> None:
 def check_job(job: dict[str, Any]) -> None:
     """A job with every field that is required."""
     assert isinstance(job["jobId"], str)
-    assert job["jobType"] in ("flux-model-training", "model-download")
+    assert job["jobType"] in ("flux-model-training", "model-download", "custom")
     assert job["status"] in JOB_STATUSES
     assert is_number(job["progress"]) and 0 <= job["progress"] <= 1
     assert isinstance(job["metadata"], dict)
@@ -67,11 +67,30 @@ def check_job(job: dict[str, Any]) -> None:
     for name in ("createdAt", "updatedAt"):
         assert MOMENT.fullmatch(job[name])
 
+    if job["jobType"] == "custom":
+        assert all(is_number(job["billing"][name]) for name in ("cuCost", "cuDiscount"))
+        assert isinstance(job["metadata"].get("assetIds", []), list)
+
+
+def check_asset(asset: dict[str, Any]) -> None:
+    """An image with every field that is required."""
+    texts = ("id", "authorId", "ownerId", "url", "mimeType")
+    assert {type(asset[name]) for name in texts} == {str}
+    assert (asset["kind"], asset["privacy"], asset["status"]) == ("image", "private", "success")
+    assert (asset["metadata"]["kind"], asset["metadata"]["type"]) == ("image", "txt2img")
+    assert asset["source"] == "txt2img"
+    assert is_number(asset["properties"]["size"])
+    for name in ("collectionIds", "editCapabilities", "tags"):
+        assert isinstance(asset[name], list)
+    for name in ("createdAt", "updatedAt"):
+        assert MOMENT.fullmatch(asset[name])
+
 
 def check_refusal(body: dict[str, Any]) -> None:
     """The one envelope of refusals."""
     assert isinstance(body["error"], str) and body["error"]
-    assert body.keys() <= {"error", "details"}
+    assert body["reason"] == body["error"]
+    assert body.keys() <= {"reason", "error", "details"}
     assert isinstance(body.get("details", {}), dict)
 
 
@@ -89,4 +108,6 @@ def check_answer(body: dict[str, Any]) -> None:
             check_model(model)
     for job in [*body.get("jobs", []), *filter(None, [body.get("job")])]:
         check_job(job)
+    for asset in [*body.get("assets", []), *filter(None, [body.get("asset")])]:
+        check_asset(asset)
     assert isinstance(body.get("nextPaginationToken", ""), str)

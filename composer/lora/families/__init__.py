@@ -21,6 +21,7 @@ __all__ = [
     "default",
     "lora_types",
     "model_types",
+    "of_base_model",
     "of_keys",
     "of_type",
     "output_formats",
@@ -76,6 +77,11 @@ def programs() -> tuple[str, ...]:
 def of_type(composition_type: str) -> Family | None:
     """The family of this composition type, None if it is not registered."""
     return _FAMILIES.get(composition_type)
+
+
+def of_base_model(id: str) -> Family | None:
+    """The family whose base model has this id on Scenario, None if none has."""
+    return next((family for family in registered() if family.base_model == id), None)
 
 
 def of_keys(keys: Collection[str]) -> Family:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from waitress.channel import ClientDisconnected  # type: ignore[import-untyped]
 
 from composer.errors import TargetError
-from composer.server.handlers import Visibility
+from composer.server.calls import Visibility
 from composer.server.running import method_and_path
 from composer.server.testing.fault_script import AFTER, BEFORE, Script
 from composer.targets.local.records import now_ms

@@ -98,8 +98,39 @@ LISTINGS = (  # what listings, the queue and creations look for, they find by an
     "CREATE INDEX jobs_waiting ON jobs (queued_at) WHERE status IN ('queued', 'in-progress')",
     "CREATE INDEX downloads_by_time ON downloads (project, created_at, id)",
 )
+IMAGES = (  # what `compose serve --base-model` makes
+    """CREATE TABLE generations (     -- jobs that make images
+        id TEXT PRIMARY KEY,
+        project TEXT NOT NULL,
+        type TEXT NOT NULL,           -- the base model's id
+        status TEXT NOT NULL,         -- queued, in-progress, success, failure, canceled
+        progress REAL NOT NULL,       -- 0..1
+        error TEXT,
+        history TEXT NOT NULL,        -- JSON [[status, milliseconds], ...]
+        input TEXT NOT NULL,          -- JSON object: the API's inputs, none left out
+        cost REAL NOT NULL,           -- in creative units
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL
+    )""",
+    """CREATE TABLE assets (          -- the images that they made
+        id TEXT PRIMARY KEY,
+        job TEXT NOT NULL,
+        number INTEGER NOT NULL,      -- among those of its job, from 0
+        width INTEGER NOT NULL,
+        height INTEGER NOT NULL,
+        size INTEGER NOT NULL,        -- bytes of its file
+        created_at INTEGER NOT NULL
+    )""",
+    "CREATE INDEX generations_by_state ON generations (project, type, status, created_at, id)",
+    "CREATE INDEX generations_by_update"
+    " ON generations (project, type, status, updated_at, created_at, id)",
+    "CREATE INDEX generations_waiting ON generations (created_at)"
+    " WHERE status IN ('queued', 'in-progress')",
+    "CREATE INDEX assets_by_job ON assets (job, number)",
+)
 DATABASE = "engine.sqlite3"  # its name in the state folder
-STEPS = (TABLES, PROJECTS, OVERLAPS, TYPES, LISTINGS)  # each brings a store to the next version
+# Each brings a store to the next version.
+STEPS = (TABLES, PROJECTS, OVERLAPS, TYPES, LISTINGS, IMAGES)
 VERSION = len(STEPS)  # of the tables, kept in `user_version`
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 # The column of a table that has a row's state; downloads have none, nor types.
-STATES = {"models": "state", "jobs": "status"}
+STATES = {"models": "state", "jobs": "status", "generations": "status"}
 VALID = "id NOT GLOB '*[^A-Za-z0-9_-]*' AND length(id) BETWEEN 1 AND 64"
 
 
@@ -35,7 +35,7 @@ class Listing:
     newest_first: bool = True
     size: int = 500  # rows that are read at once
     last: tuple[int, str] | None = None  # creation and id of the row that it begins after
-    types: Callable[[str], bool] = lambda type: True  # of compositions
+    types: Callable[[str], bool] = lambda type: True  # of compositions; base models of images
     states: frozenset[str] | None = None  # None: all
     created_after: int | None = None
     created_before: int | None = None
@@ -97,7 +97,7 @@ def _select(table: str, listing: Listing) -> tuple[str, list[object]]:
     }
     used = {sql: values for sql, values in limits.items() if values is not None}
     # What was updated later is sorted: few rows as a rule, where all others would be passed over.
-    index = " INDEXED BY jobs_by_update" if listing.updated_after is not None else ""
+    index = f" INDEXED BY {table}_by_update" if listing.updated_after is not None else ""
     conditions = "".join(f" AND {sql}" for sql in (*used, VALID))
     sql = f"SELECT id, created_at FROM {table}{index} WHERE project = ?{grouped}{conditions}"
     return sql, [value for values in used.values() for value in values]

@@ -188,9 +188,9 @@ def insert_model(db: sqlite3.Connection, id: str, columns: Mapping[str, object])
     )
 
 
-def running(db: sqlite3.Connection, job: str) -> bool:
+def running(db: sqlite3.Connection, job: str, table: str = "jobs") -> bool:
     """Whether this job is in progress."""
-    sql = "SELECT 1 FROM jobs WHERE id = ? AND status = 'in-progress'"
+    sql = f"SELECT 1 FROM {table} WHERE id = ? AND status = 'in-progress'"
     return db.execute(sql, (job,)).fetchone() is not None
 
 
@@ -201,13 +201,14 @@ def advance(
     *,
     error: str | None = None,
     progress: float | None = None,
+    table: str = "jobs",
 ) -> None:
     """Set a job's status, and add it to the job's history."""
     at = now_ms()
-    (text,) = db.execute("SELECT history FROM jobs WHERE id = ?", (job,)).fetchone()
+    (text,) = db.execute(f"SELECT history FROM {table} WHERE id = ?", (job,)).fetchone()
     history = json.dumps([*json.loads(text), [status, at]])
     db.execute(
-        "UPDATE jobs SET status = ?, error = ?, progress = coalesce(?, progress),"
+        f"UPDATE {table} SET status = ?, error = ?, progress = coalesce(?, progress),"
         " history = ?, updated_at = ? WHERE id = ?",
         (status, error, progress, history, at, job),
     )

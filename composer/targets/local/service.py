@@ -100,16 +100,16 @@ class Engine(Closing):
 
         Raises `TargetError` if the folder is a link or the database can't be opened.
         """
-        self._folder = Folder(state)
+        self.folder = Folder(state)
         self._project = ""
         self._one_scan = one_scan
         self._reuse_ids = True
         if run_jobs:
-            self._folder.prepare()
+            self.folder.prepare()
         else:
-            self._folder.refuse_links()
+            self.folder.refuse_links()
         self.poll_interval = poll_interval
-        self.store = Store(self._folder.database, write=run_jobs, notes=run_jobs or remember)
+        self.store = Store(self.folder.database, write=run_jobs, notes=run_jobs or remember)
         self._library = Library(library, self.store, scanning=scanning)
         folder = library.folder if isinstance(library, Mirror) else library
         exists = folder is not None and folder.is_dir()
@@ -117,7 +117,7 @@ class Engine(Closing):
         self._worker: Worker | None = None
         self._executor = executor
         if run_jobs:
-            places = self.store, self._library, self._folder
+            places = self.store, self._library, self.folder
             self._worker = Worker(
                 *places, poll=poll_interval, free_space=free_space, executor=executor
             )
@@ -218,7 +218,7 @@ class Engine(Closing):
                 f": {record.error}" if record.status == NEW and record.error else " is not trained"
             )
             raise TargetError(f"{id} ({record.name}){why}", hint="run `compose apply`")
-        return self._folder.result(id)
+        return self.folder.result(id)
 
     def holds(self, path: Path) -> bool:
         """Whether this path leads to a file of the library, under any name."""
@@ -226,7 +226,7 @@ class Engine(Closing):
 
     def size(self) -> int:
         """Bytes of all results."""
-        return sum(self._folder.results().values())
+        return sum(self.folder.results().values())
 
     def changed_results(self) -> dict[str, str]:
         """What is wrong with stored results that are not as they were made, by composition.
@@ -237,9 +237,9 @@ class Engine(Closing):
         for row in self.store.records():
             if row.project != self._project or row.status != TRAINED:
                 continue
-            if (size := self._folder.result_size(row.id)) is None:
+            if (size := self.folder.result_size(row.id)) is None:
                 continue
-            at = self._folder.result(row.id).lstat().st_mtime_ns // 1_000_000
+            at = self.folder.result(row.id).lstat().st_mtime_ns // 1_000_000
             if size != row.size:
                 words[row.id] = f"the stored result of {row.id} ({row.name}) was changed"
             elif (job := self.store.job(row.job or "")) and at > job.updated_at + _COARSE:
@@ -381,7 +381,7 @@ class Engine(Closing):
         """
         if not dry_run:
             self._writable()
-        results = self._folder.results()  # read before the rows: a row is older than its result
+        results = self.folder.results()  # read before the rows: a row is older than its result
         projects = {record.id: record.project for record in self.store.records()}
         stray = [id for id in results if projects.get(id, self._project) == self._project]
         own = [id for id, project in projects.items() if project == self._project]
@@ -405,11 +405,11 @@ class Engine(Closing):
         return self._library.latest() if self._one_scan else self._library.scan()
 
     def _model(self, record: Record) -> Model:
-        return composition_model(record, self._folder.result_size(record.id))
+        return composition_model(record, self.folder.result_size(record.id))
 
     def _current(self, record: Record) -> Record:
         """The row with its true status: its result may be missing, or the worker in trouble."""
-        size = self._folder.result_size(record.id)
+        size = self.folder.result_size(record.id)
         status, error = status_of(record, size), damage(record, size) or record.error
         if status == TRAINING and (trouble := self._trouble()):
             return replace(record, status=FAILED, job_status="failure", error=trouble)
@@ -459,7 +459,7 @@ class Engine(Closing):
 
     def _remove(self, id: str) -> None:
         try:
-            self.store.delete(id, lambda: self._folder.result(id).unlink(missing_ok=True))
+            self.store.delete(id, lambda: self.folder.result(id).unlink(missing_ok=True))
         except OSError as error:
             raise TargetError(
                 f"the result of {id} can't be removed: {error.strerror or error}",

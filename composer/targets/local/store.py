@@ -75,12 +75,14 @@ class Store:
             self._connection.close()
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One transaction that reads; inside another one, a part of it."""
         with self._transaction("BEGIN", "read") as db:
             yield db
 
     @contextmanager
-    def _writing(self, kind: str = "write") -> Iterator[sqlite3.Connection]:
+    def writing(self, kind: str = "write") -> Iterator[sqlite3.Connection]:
+        """One transaction that writes; inside another one, a part of it."""
         with self._transaction("BEGIN IMMEDIATE", kind) as db:
             yield db
 
@@ -112,7 +114,7 @@ class Store:
 
     def problems(self) -> list[str]:
         """What SQLite finds wrong with the file; empty if it is OK."""
-        with self._reading() as db:
+        with self.reading() as db:
             rows = [str(row[0]) for row in db.execute("PRAGMA integrity_check")]
         return [] if rows == ["ok"] else rows
 
@@ -120,20 +122,20 @@ class Store:
 
     def records(self, *, deleted: bool = False) -> list[Record]:
         """The compositions of all projects, newest first; deleted ones only on request."""
-        with self._reading() as db:
+        with self.reading() as db:
             rows = db.execute(f"{ALL if deleted else ALIVE} ORDER BY models.created_at DESC")
             return [to_record(row) for row in rows if is_id(row["id"])]
 
     def page(self, project: str, listing: Listing) -> list[Record]:
         """The next compositions of a project in a listing's order."""
-        with self._reading() as db:
+        with self.reading() as db:
             ids = rows_of(db, "models", project, listing)
             rows = (db.execute(f"{ALL} WHERE models.id = ?", (id,)).fetchone() for id in ids)
             return [to_record(row) for row in rows]
 
     def record(self, id: str) -> Record | None:
         """A composition; None if it does not exist or is deleted."""
-        with self._reading() as db:
+        with self.reading() as db:
             row = db.execute(f"{ALIVE} AND models.id = ?", (id,)).fetchone()
             return to_record(row) if row is not None and is_id(id) else None
 
@@ -159,7 +161,7 @@ class Store:
             "tags": "[]",
             "project": project,
         }
-        with self._writing() as db:
+        with self.writing() as db:
             taken = "SELECT 1 FROM models WHERE id = ? COLLATE NOCASE"
             taken += " AND deleted_at IS NULL" if reuse else ""
             id = next(id for id in ids if db.execute(taken, (id,)).fetchone() is None)
@@ -171,7 +173,7 @@ class Store:
         """Change the name and the described fields; None leaves a text as it is."""
         changed = {**({} if name is None else {"name": name}), **described.texts}
         changed_columns = "".join(f"{column} = ?, " for column in changed)
-        with self._writing() as db:
+        with self.writing() as db:
             db.execute(
                 f"UPDATE models SET {changed_columns}updated_at = ?"
                 " WHERE id = ? AND deleted_at IS NULL",
@@ -182,7 +184,7 @@ class Store:
         self, id: str, *, add: Collection[str], remove: Collection[str]
     ) -> tuple[frozenset[str], frozenset[str]]:
         """Add and remove tags; returns the tags before and after."""
-        with self._writing() as db:
+        with self.writing() as db:
             alive = "id = ? AND deleted_at IS NULL"
             row = db.execute(f"SELECT tags FROM models WHERE {alive}", (id,)).fetchone()
             if row is None:
@@ -197,7 +199,7 @@ class Store:
 
     def delete(self, id: str, unlink: Callable[[], None]) -> None:
         """Mark it deleted and cancel its job, once `unlink` has removed its result."""
-        with self._writing() as db:
+        with self.writing() as db:
             unlink()
             at = now_ms()
             db.execute(
@@ -214,21 +216,21 @@ class Store:
 
         Without a `project`, any project's.
         """
-        with self._reading() as db:
+        with self.reading() as db:
             sql = "SELECT * FROM jobs WHERE id = ? AND project = coalesce(?, project)"
             row = db.execute(sql, (id, project)).fetchone()
             return None if row is None else to_job(row)
 
     def jobs_page(self, project: str, listing: Listing) -> list[JobRecord]:
         """The next training jobs of a project, also of deleted compositions."""
-        with self._reading() as db:
+        with self.reading() as db:
             ids = rows_of(db, "jobs", project, listing)
             rows = (db.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone() for id in ids)
             return [to_job(row) for row in rows]
 
     def queue(self, id: str, job: str, parameters: Parameters) -> bool:
         """Queue the composition's job, also if it ran before; False if it is training already."""
-        with self._writing() as db:
+        with self.writing() as db:
             at = now_ms()
             changed = db.execute(
                 "UPDATE models SET status = 'training', parameters = ?, job = ?, size = NULL,"
@@ -248,7 +250,7 @@ class Store:
 
     def waiting(self, but: Iterable[str] = ()) -> bool:
         """Whether a job is queued or in progress, `but` these."""
-        with self._reading() as db:
+        with self.reading() as db:
             return db.execute(WAITING, (json.dumps([*but]),)).fetchone() is not None
 
     def claim(self, but: Iterable[str] = ()) -> Record | None:
@@ -256,7 +258,7 @@ class Store:
 
         Only the holder of the worker's lock may call it: it takes over jobs that others started.
         """
-        with self._writing() as db:
+        with self.writing() as db:
             row = db.execute(WAITING, (json.dumps([*but]),)).fetchone()
             if row is None:
                 return None
@@ -266,7 +268,7 @@ class Store:
 
     def report(self, job: str, progress: float) -> bool:
         """Record a running job's progress; False if it must stop (canceled, deleted)."""
-        with self._writing() as db:
+        with self.writing() as db:
             changed = db.execute(
                 "UPDATE jobs SET progress = ?, updated_at = ?"
                 " WHERE id = ? AND status = 'in-progress'",
@@ -276,13 +278,13 @@ class Store:
 
     def put_back(self, job: str) -> None:
         """Return a running job to its place in the queue."""
-        with self._writing() as db:
+        with self.writing() as db:
             if running(db, job):
                 advance(db, job, "queued", progress=0.0)
 
     def fail(self, id: str, job: str, error: str) -> None:
         """End a running job, and its composition, as failed."""
-        with self._writing() as db:
+        with self.writing() as db:
             if running(db, job):
                 advance(db, job, "failure", error=error)
                 set_status(db, id, "failed")
@@ -294,7 +296,7 @@ class Store:
         No other process can change a row meanwhile, so a canceled job never publishes a result.
         After a kill in between, the job still counts as running and is done again.
         """
-        with self._writing() as db:
+        with self.writing() as db:
             if not running(db, job):
                 return False
             publish()
@@ -304,7 +306,7 @@ class Store:
 
     def cancel(self, id: str) -> bool:
         """Stop the training of a composition; False if it is not training."""
-        with self._writing() as db:
+        with self.writing() as db:
             if not stop_job(db, id):
                 return False
             set_status(db, id, "training-canceled")
@@ -314,20 +316,20 @@ class Store:
 
     def add_download(self, id: str, model: str, project: str) -> None:
         """Record a request to download a result."""
-        with self._writing() as db:
+        with self.writing() as db:
             sql = "INSERT INTO downloads VALUES (?, ?, ?, ?)"
             db.execute(sql, (id, model, project, now_ms()))
 
     def download(self, id: str, project: str) -> Download | None:
         """A download of a project; None if it does not exist."""
-        with self._reading() as db:
+        with self.reading() as db:
             sql = "SELECT * FROM downloads WHERE id = ? AND project = ?"
             row = db.execute(sql, (id, project)).fetchone()
             return None if row is None else to_download(row)
 
     def downloads_page(self, project: str, listing: Listing) -> list[Download]:
         """The next downloads of a project."""
-        with self._reading() as db:
+        with self.reading() as db:
             ids = rows_of(db, "downloads", project, listing)
             sql = "SELECT * FROM downloads WHERE id = ?"
             return [to_download(db.execute(sql, (id,)).fetchone()) for id in ids]
@@ -336,7 +338,7 @@ class Store:
 
     def get_note(self, path: str, signature: str) -> tuple[str, str, str | None] | None:
         """The hashes, the type and the title noted for a file that still has this signature."""
-        with self._reading() as db:
+        with self.reading() as db:
             sql = "SELECT sha256, type, title FROM notes WHERE path = ? AND stamp = ?"
             row = db.execute(sql, (path, signature)).fetchone()
         if row is None:
@@ -354,7 +356,7 @@ class Store:
 
     def get_overlap(self, pair: str, version: str) -> str | None:
         """What this version of compose noted for a pair of LoRAs, as JSON."""
-        with self._reading() as db:
+        with self.reading() as db:
             sql = "SELECT numbers FROM overlaps WHERE pair = ? AND version = ?"
             row = db.execute(sql, (pair, version)).fetchone()
         return None if row is None else str(row["numbers"])
@@ -368,7 +370,7 @@ class Store:
         if not self._notes:
             return
         try:
-            with self._writing("note") as db:
+            with self.writing("note") as db:
                 db.execute(sql, values)
         except (Unreachable, TargetError) as error:
             if not isinstance(error.__cause__, sqlite3.OperationalError):

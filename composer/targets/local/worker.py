@@ -69,6 +69,14 @@ class Folder:
     def models(self) -> Path:
         return self.root / "models"
 
+    @property
+    def assets(self) -> Path:
+        return self.root / "assets"
+
+    def asset(self, id: str) -> Path:
+        """Where the image of this id lies that the server made."""
+        return self.assets / f"{id}.png"
+
     def result(self, id: str) -> Path:
         """Where the composed file of this composition lies, once trained."""
         return self.models / f"{id}.safetensors"
@@ -100,7 +108,7 @@ class Folder:
 
     def refuse_links(self) -> None:
         """Raise `TargetError` if the folder, or one of its files and folders, is a link."""
-        for path in (self.root, self.models, self.database, self.lock):
+        for path in (self.root, self.models, self.assets, self.database, self.lock):
             if is_link(path):
                 raise TargetError(
                     f"{path} is a link, and compose does not follow links there",

@@ -84,13 +84,13 @@ def spawned(process: psutil.Process) -> bool:
 
 
 def models(engine: Engine) -> Path:
-    return engine._folder.models
+    return engine.folder.models
 
 
 def cleared(engine: Engine) -> Path:
     """The engine's state folder, without results of earlier tests."""
     engine.prune(())
-    return engine._folder.root
+    return engine.folder.root
 
 
 # --- the same bytes ----------------------------------------------------------------------

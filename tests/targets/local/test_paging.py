@@ -41,7 +41,7 @@ def rows(db: sqlite3.Connection, table: str, project: str, listing: Listing) -> 
 
 
 def fill(db: sqlite3.Connection, made: list[Row]) -> None:
-    """The rows as compositions, and one job of each with the same creation, type and state."""
+    """The rows as compositions, and two jobs of each with the same creation, type and state."""
     db.execute("BEGIN")
     db.executemany(
         "INSERT INTO models (id, name, concepts, status, tags, created_at, updated_at, deleted_at,"
@@ -53,6 +53,11 @@ def fill(db: sqlite3.Connection, made: list[Row]) -> None:
         "INSERT INTO jobs (id, model, status, progress, history, created_at, updated_at, queued_at,"
         " project, type) VALUES (:id, :id, :state, 0, '[]', :created_at, :updated_at, 0, :project,"
         " :type)",
+        [fields(row) for row in made],
+    )
+    db.executemany(
+        "INSERT INTO generations VALUES (:id, :project, :type, :state, 0, NULL, '[]', '{}', 0,"
+        " :created_at, :updated_at)",
         [fields(row) for row in made],
     )
     db.executemany(
@@ -126,6 +131,7 @@ def test_the_pages_together_are_what_a_look_at_every_row_finds(
     with closing(in_memory()) as db:
         fill(db, made)
         assert rows(db, "jobs", "p", listing) == wanted
+        assert rows(db, "generations", "p", listing) == wanted
 
 
 LISTINGS = {
@@ -140,7 +146,7 @@ LISTINGS = {
 }
 
 
-@pytest.mark.parametrize("table", ["models", "jobs", "downloads"])
+@pytest.mark.parametrize("table", ["models", "jobs", "downloads", "generations"])
 def test_a_page_costs_the_same_at_the_start_and_at_the_end(table: str) -> None:
     """Counted in steps of SQLite's machine, of which a row that is passed over takes several."""
     many = [
@@ -165,6 +171,7 @@ def test_what_was_updated_since_is_found_without_all_that_was_not() -> None:
         fill(db, [Row(f"m{n:04}", n, n, "p", TYPES[0], STATES[n % 4]) for n in range(3000)])
         listing = Listing(size=10, updated_after=2989)
         assert steps(db, "jobs", listing) < 1500
+        assert steps(db, "generations", listing) < 1500
 
 
 def steps(db: sqlite3.Connection, table: str, listing: Listing) -> int:

@@ -488,7 +488,7 @@ def test_a_long_history_costs_the_next_job_nothing(store: Store) -> None:
         return counted
 
     first = cost("job_a")
-    with store._writing() as db:
+    with store.writing() as db:
         for number in range(1000):
             values = (f"model_x{number}", f"job_x{number}", number)
             db.execute(
