@@ -9,6 +9,7 @@
         ├── CredentialsError    77   no or wrong credentials, or another owner
         ├── NotFound             1   no model or job of that id
         ├── CeilingReached       1   the vendor's subscription allows no more of this
+        ├── StillRunning        75   a job had not ended in time; the next run continues it
         └── Unreachable         69   no answer; trying again may help
             └── Ambiguous       69   a write may or may not have taken effect
 
@@ -180,6 +181,12 @@ class CeilingReached(TargetError):
     def __init__(self, message: str, *, hint: str | None = None, action: str = "") -> None:
         super().__init__(message, hint=hint)
         self.action = action
+
+
+class StillRunning(TargetError):
+    """A job had not ended when the wait for it was over; it goes on, and the next run continues."""
+
+    exit_status: int = ExitStatus.TRAINING
 
 
 class Unreachable(TargetError):

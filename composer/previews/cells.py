@@ -39,11 +39,16 @@ NO_PREVIEW_SETTINGS = PreviewSettings()
 
 @dataclass(frozen=True, slots=True)
 class RendererInfo:
-    """Who makes an image. Another version, or another base model, may make another one."""
+    """Who makes an image. Another version, or another base model, may make another one.
+
+    `server` is the base URL of a service, whose models may be others than those of the same ids
+    elsewhere; empty where this machine, or its cluster, makes the image.
+    """
 
     name: str
     version: str
     base_model: str
+    server: str = ""
 
 
 @dataclass(frozen=True)

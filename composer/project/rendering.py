@@ -117,7 +117,9 @@ def render_grids(
         watcher.on_price(price)
         check_cost(price, options.max_cost, charges=renderer.charges)
         missing = [cell for cell in _different(grids) if cell not in cache]
-        done = _render(renderer, missing, cache, options.max_cost, watcher) if missing else _Done()
+        done = _Done()
+        if missing or renderer.charges:  # what an interrupted run paid for is fetched in any case
+            done = _render(renderer, missing, cache, options.max_cost, watcher)
         return PreviewReport(
             grids=_results(grids, cache, done.errors),
             made=sum(cell in cache for cell in missing),
@@ -154,6 +156,8 @@ def check_cost(price: Price, max_cost: float | None, *, charges: bool) -> None:
     images, total = counted(price.cells, "image"), price.total
     if total is None:
         raise Refused(f"the price of {images} is not known, so that no limit would hold")
+    if total == 0:
+        return  # an interrupted run has paid for it
     if max_cost is None:
         raise Refused(
             f"rendering {images} costs {total:g}, and no limit is given",

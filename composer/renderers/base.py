@@ -82,6 +82,9 @@ class Renderer(Protocol):
     ) -> Rendered:
         """Make these images, each once, and give each to `keep`, from any thread.
 
+        Where images are charged it is called without cells, too: what an interrupted run paid for
+        is given to `keep`, whether it is among `cells` or not.
+
         What fails for one cell is in the result, and the others go on; `keep` raises `TargetError`
         for bytes that are no image, or if the disk is full. No job is started that would bring the
         cost above `max_cost`. `tell` gets each cost once, so that what was spent is known after an

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 GROUP = "composer.renderers"
 # Name -> module, in the order in which they are asked whether they can show a target's LoRAs.
-BUILT_IN: dict[str, str] = {}
+BUILT_IN: dict[str, str] = {"scenario": "composer.renderers.scenario"}
 
 
 def kind_names() -> list[str]:

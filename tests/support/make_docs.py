@@ -60,8 +60,8 @@ STATUSES = [
     ("69", "the target can't be reached", "Run the command again later."),
     (
         "75",
-        "still training when the time limit was reached",
-        "Run `compose apply` again; it continues.",
+        "still training, or an image still in the making, when the time limit was reached",
+        "Run the command again; it continues.",
     ),
     (
         "77",

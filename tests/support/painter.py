@@ -103,7 +103,7 @@ class Painter:
         max_cost: float | None = None,
         tell: Callable[[Rendering], None] = lambda rendering: None,
     ) -> Rendered:
-        assert not self.charges or max_cost is not None, "it charges, and nobody said how much"
+        assert not (cells and self.charges) or max_cost is not None, "nobody said how much"
         errors: dict[Cell, ComposeError] = {}
         spent = 0.0
         for number, cell in enumerate(dict.fromkeys(cells), start=1):

@@ -213,7 +213,7 @@ def refused(info: RequestInfo, answer: Answer) -> Failed:
     summary = f"{status}, {message}" if message else str(status)
     if status >= 500 or status == 408:
         lost = info.lost(f"the server failed: {summary}")
-        return Failed(lost, tries=TRIES_LOST, wait=_wait_demanded(answer.headers))
+        return Failed(lost, tries=TRIES_LOST, wait=wait_demanded(answer.headers))
     if status == 429:
         return _too_many(info, answer, body, summary)
     if 300 <= status < 400:
@@ -270,7 +270,7 @@ def _too_many(info: RequestInfo, answer: Answer, body: object, summary: str) -> 
         tries=TRIES_THROTTLED,
         harmless=True,
         throttled=True,
-        wait=_wait_demanded(answer.headers) if cooldown is None else cooldown,
+        wait=wait_demanded(answer.headers) if cooldown is None else cooldown,
         exact=cooldown is not None,
     )
 
@@ -285,7 +285,7 @@ def _limit_reached(info: RequestInfo, action: object, limit: object) -> CeilingR
     )
 
 
-def _wait_demanded(headers: Mapping[str, str]) -> float | None:
+def wait_demanded(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait, by `retry-after-ms` or `Retry-After` (seconds, or a date: RFC 9110)."""
     if (ms := _seconds(headers.get("retry-after-ms"))) is not None:
         return ms / 1000

@@ -134,7 +134,7 @@ class Client:
         self._credentials = credentials
         self._options = options
         self._backoff = 0.05 if address.loopback else 0.5
-        self._new_session = partial(_session, address, credentials, options.connections)
+        self._new_session = partial(new_session, address, credentials, options.connections)
         self._session = self._new_session()
 
     def call(self, request: Request, read: Callable[[Answer], T]) -> T:
@@ -221,22 +221,14 @@ class Client:
             raise Failed(lost, tries=TRIES_LOST) from bad
 
     def _answer(self, request: Request, info: RequestInfo) -> Answer:
-        """The answer, which a thread of its own waits for: it can be left at any point.
-
-        Raises `Failed` at the deadline. A wait for what is only read also ends when asked to stop.
-        """
-        answer: Future[Answer] = Future()
+        """The answer. Raises `Failed` at the deadline."""
+        look = None if request.writes else partial(self.sleep, 0.0)
         sending = partial(self._send, self._session, request)
-        threading.Thread(target=_fulfil, args=(answer, sending), daemon=True).start()
-        end = time.monotonic() + self._options.deadline
-        while not wait_for([answer], timeout=max(0.0, min(_SLICE, end - time.monotonic()))).done:
-            if not request.writes:
-                self.sleep(0.0)
-            if time.monotonic() >= end:
-                self._session = self._new_session()  # the thread keeps the old one's connection
-                late = f"the answer was not complete after {self._options.deadline:g} s"
-                raise Failed(info.lost(late))
-        return answer.result()
+        try:
+            return in_time(sending, self._options.deadline, look)
+        except Late as late:
+            self._session = self._new_session()  # the thread keeps the old one's connection
+            raise Failed(info.lost(str(late))) from late
 
     def _send(self, session: requests.Session, request: Request) -> Answer:
         project = self._address.project
@@ -251,7 +243,30 @@ class Client:
             allow_redirects=False,
             stream=True,
         ) as response:
-            return Answer(response.status_code, response.headers, _content(response))
+            return Answer(response.status_code, response.headers, content(response, MAX_BYTES))
+
+
+class Late(Exception):
+    """An answer is not complete at its deadline."""
+
+
+def in_time(
+    send: Callable[[], Answer], deadline: float, look: Callable[[], None] | None = None
+) -> Answer:
+    """The answer, which a thread of its own waits for: it can be left at any point.
+
+    Raises `Late` after `deadline` seconds. `look` is called all the time, and may raise to end
+    the wait.
+    """
+    answer: Future[Answer] = Future()
+    threading.Thread(target=_fulfil, args=(answer, send), daemon=True).start()
+    end = time.monotonic() + deadline
+    while not wait_for([answer], timeout=max(0.0, min(_SLICE, end - time.monotonic()))).done:
+        if look:
+            look()
+        if time.monotonic() >= end:
+            raise Late(f"the answer was not complete after {deadline:g} s")
+    return answer.result()
 
 
 def _fulfil(answer: Future[Answer], send: Callable[[], Answer]) -> None:
@@ -261,14 +276,22 @@ def _fulfil(answer: Future[Answer], send: Callable[[], Answer]) -> None:
         answer.set_exception(error)
 
 
-def _content(response: requests.Response) -> bytes:
-    """The body. One that breaks off raises, unless the status is an error, which says enough."""
+class TooLarge(OSError):
+    """An answer has more bytes than are read."""
+
+
+def content(response: requests.Response, limit: int) -> bytes:
+    """The body, of at most `limit` bytes.
+
+    One that breaks off raises `OSError` or what the HTTP client raises, unless the status is an
+    error, which says enough.
+    """
     parts, size = [], 0
     try:
         for part in response.iter_content(_CHUNK):
             size += len(part)
-            if size > MAX_BYTES:
-                raise OSError(None, f"the answer is larger than {MAX_BYTES} bytes")
+            if size > limit:
+                raise TooLarge(None, f"the answer is larger than {limit} bytes")
             parts.append(part)
     except (requests.RequestException, HTTPError, OSError):
         if 200 <= response.status_code < 300:
@@ -276,14 +299,16 @@ def _content(response: requests.Response) -> bytes:
     return b"".join(parts)
 
 
-def _session(address: Address, credentials: Credentials, connections: int) -> requests.Session:
+def new_session(
+    address: Address, credentials: Credentials | None, connections: int
+) -> requests.Session:
     """A session that takes nothing from the environment but proxies and certificates.
 
     On loopback it uses no proxy either, which would see the credentials.
     """
     session = _Session()
     session.trust_env = False
-    session.auth = _Auth(credentials)
+    session.auth = _Auth(credentials) if credentials else None
     session.verify = _ca_bundle()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers["User-Agent"] = f"lora-compose/{__version__}"

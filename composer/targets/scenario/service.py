@@ -18,9 +18,11 @@ from composer.errors import Ambiguous, NotFound, TargetError
 from composer.model import NOTHING_DESCRIBED, is_id
 from composer.targets.base import Closing, pause_within
 from composer.targets.http.address import address
+from composer.targets.http.downloads import Downloads
 from composer.targets.http.error_translation import Answer, Refusal, server_text
 from composer.targets.http.session import Client, Request, SessionOptions, get
 from composer.targets.scenario import wire
+from composer.targets.scenario.generation import Generation
 from composer.text import shorten, visible
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class Scenario(Closing):
         self.connections = options.connections
         self._client = Client(place, auth, options)
         self._catalogue = Catalogue(self._client)
+        self.generation = Generation(self._client, Downloads(place, options))
         self._made: dict[str, float] = {}  # ids of our own POSTs, and when by the pace's clock
         self._reasons: dict[str, str | None] = {}  # why a job failed
 
@@ -162,6 +165,7 @@ class Scenario(Closing):
         self._made.pop(id, None)
 
     def close(self) -> None:
+        self.generation.close()
         self._client.close()
 
     def _with_reason(self, model: Model) -> Model:

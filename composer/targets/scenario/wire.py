@@ -91,16 +91,16 @@ def models(body: object, wanted: Callable[[dict[str, Any]], bool]) -> Models:
 
     Those with invalid ids are left out; deleted ones have that status.
     """
-    whole = _mapping(body, "JSON object")
+    whole = mapping(body, "JSON object")
     listed = whole.get("models")
     if not isinstance(listed, list):
         raise Unreadable("no list of models")
     raws = [raw for raw in listed if isinstance(raw, dict) and wanted(raw)]
     described = {field.name for field in DESCRIBED if any(field.wire in raw for raw in raws)}
-    return Models(_readable(raws), described, _page_token(whole.get("nextPaginationToken")))
+    return Models(_readable(raws), described, page_token(whole.get("nextPaginationToken")))
 
 
-def _page_token(raw: object) -> str | None:
+def page_token(raw: object) -> str | None:
     token = str(raw) if raw else None
     if token and (len(token) > _LONGEST_TOKEN or not token.isprintable()):
         raise Unreadable("no usable page token")
@@ -143,8 +143,8 @@ def is_deleted(raw: Mapping[str, Any]) -> bool:
 
 def one_model(body: object) -> Model:
     """The model of a `{model}` answer, with the id of the job beside it, if there is one."""
-    whole = _mapping(body, "JSON object")
-    raw = dict(_mapping(whole.get("model"), "model"))
+    whole = mapping(body, "JSON object")
+    raw = dict(mapping(whole.get("model"), "model"))
     beside = whole.get("job")
     if isinstance(beside, dict) and is_id(beside.get("jobId")):
         raw["jobId"] = beside["jobId"]
@@ -155,19 +155,19 @@ def read_model(raw: Mapping[str, Any]) -> Model:
     """One model. Absent fields are None: unknown. Long texts are cut."""
     if not is_id(raw.get("id")):
         raise Unreadable("no usable id")
-    kind, status = _text(raw, "type"), DELETED if is_deleted(raw) else _text(raw, "status")
+    kind, status = text(raw, "type"), DELETED if is_deleted(raw) else text(raw, "status")
     progress, remaining = _progress(raw.get("trainingProgress"))
     going = status in _TRAINING
     texts: dict[str, Any] = {
-        field.name: _text(raw, field.wire) for field in DESCRIBED if field.wire in raw
+        field.name: text(raw, field.wire) for field in DESCRIBED if field.wire in raw
     }
     tags = raw.get("tags")
     return Model(
         id=raw["id"],
         type=kind,
-        name=_text(raw, "name"),
+        name=text(raw, "name"),
         status=status,
-        created_at=_time(raw.get("createdAt")),
+        created_at=moment(raw.get("createdAt")),
         concepts=_concepts(raw.get("concepts")) if kind in composition_types() else None,
         parameters=_parameters(raw.get("parameters")),
         tags=frozenset(t for t in tags if isinstance(t, str)) if isinstance(tags, list) else None,
@@ -175,7 +175,7 @@ def read_model(raw: Mapping[str, Any]) -> Model:
         owner=raw["ownerId"] if is_id(raw.get("ownerId")) else None,
         progress=progress if going else None,
         remaining=remaining if going else None,
-        updated_at=_time(raw.get("updatedAt")),
+        updated_at=moment(raw.get("updatedAt")),
         epoch=str(raw["epoch"]) if is_id(raw.get("epoch")) else None,
         **texts,
     )
@@ -190,7 +190,7 @@ def _concepts(raw: object) -> tuple[Concept, ...] | None:
         return None
     concepts = []
     for item in raw:
-        scale = _number(item.get("scale")) if isinstance(item, dict) else None
+        scale = number(item.get("scale")) if isinstance(item, dict) else None
         if scale is None:
             return None
         if not is_id(item.get("modelId")):
@@ -220,7 +220,7 @@ def _progress(raw: object) -> tuple[float | None, float | None]:
     """The progress of a training, 0..1, and the seconds that it still takes."""
     if not isinstance(raw, dict):
         return None, None
-    done, left = _number(raw.get("progress")), _number(raw.get("remainingTimeMs"))
+    done, left = number(raw.get("progress")), number(raw.get("remainingTimeMs"))
     return (
         None if done is None else min(max(done, 0.0), 1.0),
         None if left is None else max(left, 0.0) / 1000,
@@ -229,33 +229,37 @@ def _progress(raw: object) -> tuple[float | None, float | None]:
 
 def job(body: object) -> Job:
     """A `{job}` answer. Its error is the server's text, unchanged."""
-    raw = _mapping(_mapping(body, "JSON object").get("job"), "job")
+    return read_job(mapping(mapping(body, "JSON object").get("job"), "job"))
+
+
+def read_job(raw: Mapping[str, Any]) -> Job:
+    """One job, of whatever kind."""
     if not is_id(raw.get("jobId")):
         raise Unreadable("no usable job id")
     done, _ = _progress(raw)
     details = raw.get("metadata")
     texts = [details.get(name) for name in ("error", "hint")] if isinstance(details, dict) else []
     error = "; ".join(text for text in texts if isinstance(text, str) and text)
-    return Job(raw["jobId"], _text(raw, "status"), done or 0.0, error or None)
+    return Job(raw["jobId"], text(raw, "status"), done or 0.0, error or None)
 
 
 def price(body: object) -> float | None:
     """What a training would cost, in creative units, less any discount."""
-    return _number(_mapping(body, "JSON object").get("creativeUnitsCost"))
+    return number(mapping(body, "JSON object").get("creativeUnitsCost"))
 
 
-def _mapping(raw: object, what: str) -> dict[str, Any]:
+def mapping(raw: object, what: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise Unreadable(f"no {what}")
     return raw
 
 
-def _text(raw: Mapping[str, Any], name: str) -> str:
+def text(raw: Mapping[str, Any], name: str) -> str:
     value = raw.get(name)
     return shorten(value, _LONGEST) if isinstance(value, str) else ""
 
 
-def _number(raw: object) -> float | None:
+def number(raw: object) -> float | None:
     if isinstance(raw, bool) or not isinstance(raw, int | float):
         return None
     try:
@@ -265,11 +269,11 @@ def _number(raw: object) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _time(raw: object) -> str:
+def moment(raw: object) -> str:
     """A time as ISO 8601 in UTC with milliseconds and `Z`, so that it sorts as text."""
     try:
-        moment = datetime.fromisoformat(raw if isinstance(raw, str) else "")
-        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+        time = datetime.fromisoformat(raw if isinstance(raw, str) else "")
+        time = time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
         return ""
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

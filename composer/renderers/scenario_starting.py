@@ -1,0 +1,154 @@
+"""Starting an image's job exactly once, and finding the job of a request whose answer was lost.
+
+The intent is on disk before the request, the job's id before the next one. After an answer that
+can't be read, and after a kill, the target's jobs are searched for one of the same input before the
+request is sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from math import ceil
+from typing import TYPE_CHECKING
+
+from composer.errors import Ambiguous, NotFound, TargetError, Unreachable
+from composer.renderers.scenario_input import image_input
+from composer.targets.scenario.image_wire import same_input
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from composer.previews.cells import Cell
+    from composer.renderers.job_journal import JobJournal, Pending
+    from composer.targets.scenario.generation import Generation
+    from composer.targets.scenario.image_wire import ImageJob
+
+log = logging.getLogger("composer.renderers")
+
+_POSTS = 3  # each only after the one before it has provably made nothing
+_SKEW = 900.0  # seconds that the target's clock may be behind ours
+_PAUSES = (0.02, 10.0)  # the least and the longest time between two looks, in seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the target's jobs say of one request. `unsure`: some don't tell their input."""
+
+    live: ImageJob | None = None
+    failed: ImageJob | None = None
+    unsure: int = 0
+
+
+@dataclass(slots=True)
+class JobStarter:
+    """Starts jobs, and finds lost ones. Any thread may use it.
+
+    `grace` is how long a job may be missing from the target's list, in seconds; `pause` waits so
+    many seconds, and may raise to end the search. `failed` are ids of jobs that are known to have
+    failed.
+    """
+
+    generation: Generation
+    journal: JobJournal
+    grace: float
+    pause: Callable[[float], None]
+    failed: set[str] = field(default_factory=set)
+
+    def start(self, cell: Cell) -> tuple[Pending, ImageJob]:
+        """Start the job of this cell; its id is in the journal when this returns.
+
+        Raises `TargetError` if the target refuses. The request stays open in the journal if
+        nobody can say whether it took effect.
+        """
+        for _ in range(_POSTS):
+            pending = self.journal.intend(cell, image_input(cell))
+            try:
+                job: ImageJob | None = self.generation.start(
+                    cell.renderer.base_model, pending.input
+                )
+            except Ambiguous:
+                pending = self.journal.unanswered(pending)
+                log.warning(
+                    "the answer to a request for an image was lost: looking for its job for up to"
+                    " %d s",
+                    ceil(self.grace),
+                )
+                job = self.search(pending, until=pending.at + self.grace)
+            except TargetError:
+                self.journal.close(pending)
+                raise
+            if job is not None:
+                return self.journal.started(pending, job.id), job
+            self.journal.close(pending)
+        raise Unreachable(
+            f"{_POSTS} requests for an image were lost, and none took effect",
+            hint="run the command again",
+        )
+
+    def search(self, pending: Pending, *, until: float) -> ImageJob | None:
+        """The job that a request without an answer made; None if there is none at the time `until`.
+
+        A failed one counts only then: it may be that of an earlier request. Raises `Unreachable`
+        if the target can't be asked, and `TargetError` if it doesn't say what its jobs make.
+        """
+        wait = _PAUSES[0]
+        while True:
+            is_last = self.journal.clock() >= until
+            try:
+                look = self._look(pending)
+            except Unreachable:
+                if is_last:
+                    raise
+                look = _Look()
+            if look.live:
+                return look.live
+            if is_last:
+                if look.unsure and not look.failed:
+                    raise _unsure(pending, self.journal)
+                return look.failed
+            self.pause(min(wait, max(until - self.journal.clock(), 0.0)))
+            wait = min(wait * 2, self.grace / 10, _PAUSES[1])
+
+    def _look(self, pending: Pending) -> _Look:
+        failed, unsure = None, 0
+        for job in self._with_input(pending):
+            if job.input is None:
+                unsure += 1
+            elif same_input(pending.input, job.input, pending.cell.renderer.base_model):
+                if not job.has_failed:
+                    return _Look(live=job)
+                if job.id not in self.failed:
+                    failed = failed or job
+        return _Look(failed=failed, unsure=unsure)
+
+    def _with_input(self, pending: Pending) -> Iterator[ImageJob]:
+        """The jobs since the request; those that are listed without their input are read last."""
+        known = {other.job for other in self.journal.open.values()}
+        unread = []
+        for page in self.generation.jobs_since(_iso(pending.at - _SKEW)):
+            for job in page:
+                if job.input is not None:
+                    yield job
+                elif job.is_of_images and job.id not in known:
+                    unread.append(job)
+        for job in unread:
+            try:
+                yield self.generation.job(job.id)
+            except NotFound:
+                continue
+
+
+def _unsure(pending: Pending, journal: JobJournal) -> TargetError:
+    """The error where a job may be the one that was asked for."""
+    return TargetError(
+        f"the answer to the request for seed {pending.cell.seed} was lost, and the target doesn't"
+        " say what its jobs make: the image may be paid for",
+        hint=f"to pay for such images again, move {journal.path} away",
+    )
+
+
+def _iso(seconds: float) -> str:
+    time = datetime.fromtimestamp(max(seconds, 0.0), UTC)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
