@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Suggest: TypeAlias = "Callable[[click.Context, click.Parameter, str], list[CompletionItem]]"
 
 _SECONDS = 0.3  # how long names are looked for
+_SWEPT = ("0.2..0.8/4", "0..1/5", "0.5,0.7,0.9")
 _SCALES = ("0.2", "0.4", "0.5", "0.6", "0.7", "0.8", "1")
 
 
@@ -67,6 +68,22 @@ def _lora_names(context: click.Context) -> list[str]:
 
     project, library = _project(), context.params.get("library")
     return pinned_names(project) or project.lora_names(library, os.environ, seconds=_SECONDS)
+
+
+def axes(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The LoRAs of the recipe that is named before, else all; then scales to begin with."""
+    name, equals, _ = incomplete.rpartition("=")
+    if equals:
+        return _offered((f"{name}={scales}" for scales in _SWEPT), incomplete)
+    names: list[str] = []
+    if recipe := context.params.get("recipe"):
+        from composer.project.known_names import concept_labels
+
+        with suppress(Exception):
+            names = concept_labels(_project(), recipe, seconds=_SECONDS)
+    return _offered((f"{name}=" for name in names or _lora_names(context)), incomplete, "open")
 
 
 def _targets(context: click.Context) -> list[str]:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from composer.previews.cells import Cell
 from composer.previews.grid import Heading
+from composer.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-    from composer.model import Concept
-    from composer.previews.cells import Look, RendererInfo
+    from composer.model import Concept, Recipe
+    from composer.previews.cells import Look, PreviewSettings, RendererInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,16 @@ class Shot:
         return Cell.of(concepts, self.prompt, self.seed, self.look, self.renderer)
 
 
-def shots(
-    prompts: Iterable[str], seeds: Sequence[int], look: Look, renderer: RendererInfo
-) -> tuple[Shot, ...]:
-    """All seeds of the first prompt, then those of the next one."""
-    return tuple(Shot(prompt, seed, look, renderer) for prompt in prompts for seed in seeds)
+def shots(recipe: Recipe, settings: PreviewSettings, renderer: RendererInfo) -> tuple[Shot, ...]:
+    """All seeds of the recipe's first prompt, then those of the next one."""
+    return tuple(
+        Shot(prompt, seed, settings.look, renderer)
+        for prompt in prompts(recipe, settings)
+        for seed in settings.seeds
+    )
+
+
+def prompts(recipe: Recipe, settings: PreviewSettings) -> tuple[str, ...]:
+    """Those of the project, then the recipe's own, each once; else its description or name."""
+    said = dict.fromkeys([*settings.prompts, *recipe.prompts])
+    return tuple(said) or (one_line(recipe.description or "") or recipe.name,)

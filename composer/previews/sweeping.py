@@ -11,17 +11,31 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from composer.errors import Refused, UsageError
+from composer.previews.axes import axes_of
 from composer.previews.grid import NO_LORA, Grid, Heading, place_name
 from composer.text import counted, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from composer.model import Concept, Recipe
     from composer.previews.axes import Axis
     from composer.previews.shots import Shot
 
 _PLACE = re.compile(r"([A-Z])([1-9][0-9]{0,8})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What is swept: one or two concepts of a recipe."""
+
+    recipe: Recipe
+    axes: tuple[Axis, ...]
+
+    @classmethod
+    def of(cls, recipe: Recipe, scales: Mapping[str, Sequence[float]]) -> Sweep:
+        """From scales by the name or id of concepts. Raises `UsageError`."""
+        return cls(recipe, axes_of(scales, recipe))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +83,9 @@ class Places:
         return self.scales(row, column)
 
 
-def sweep_grid(
-    recipe: Recipe, concepts: Sequence[Concept], axes: tuple[Axis, ...], shots: Sequence[Shot]
-) -> Grid:
+def sweep_grid(sweep: Sweep, concepts: Sequence[Concept], shots: Sequence[Shot]) -> Grid:
     """All cells of a sweep; `concepts` are the recipe's, by id and in its order."""
+    recipe, axes = sweep.recipe, sweep.axes
     places = Places(axes, len(shots))
     rows = [(shot, heading) for shot in shots for heading in _headings(shot, axes)]
     cells = tuple(

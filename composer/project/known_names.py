@@ -6,19 +6,22 @@ They are found quickly, and nothing is validated: no recipe is read whole, and n
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from composer.files.repository import InsideReader, read_inside
 from composer.lock.document import MAX_BYTES
-from composer.recipes import relative
+from composer.lora import families
+from composer.recipes import parse, relative
+from composer.recipes.parsing import MAX_BYTES as MAX_RECIPE
 from composer.text import LOCK_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from pathlib import Path
 
     from composer.project.project import Project
 
@@ -82,3 +85,31 @@ def pinned_names(project: Project) -> list[str]:
     """The names of LoRAs that the lock pins."""
     entries = (entry for _, entry in _entries(project.root))
     return sorted({name for entry in entries for name in _members(entry.get("pins"))})
+
+
+def concept_labels(project: Project, recipe: str, *, seconds: float) -> list[str]:
+    """What a recipe, by path or name, calls its LoRAs; empty if it has problems.
+
+    A file of this name is looked for so many seconds at most.
+    """
+    end, reader = time.monotonic() + seconds, InsideReader(project.root)
+    files = [Path(recipe)] if os.path.isfile(recipe) else _files_named(project, recipe, end)
+    for file in files:
+        text = reader.read(file, limit=MAX_RECIPE)
+        found, _ = parse(text, file=recipe, types=families.model_types())
+        return [ref.label for ref in found.concepts] if found else []
+    return []
+
+
+def _files_named(project: Project, name: str, end: float) -> Iterator[Path]:
+    """The recipe file of the model of this name, by the lock or else by the files themselves."""
+    for path, entry in _entries(project.root):
+        if entry.get("name") == name and os.path.isfile(project.root / path):
+            yield project.root / path
+    reader = InsideReader(project.root)
+    for file in project.files:
+        if time.monotonic() > end:
+            return
+        with suppress(OSError):
+            if name_in(reader.read(file, limit=_LONGEST).decode("utf-8", "ignore")) == name:
+                yield file

@@ -103,6 +103,16 @@ class RenderOptions:
 RENDER_DEFAULTS = RenderOptions()
 
 
+@dataclass(frozen=True, slots=True)
+class SweepOptions(RenderOptions):
+    """The same for a sweep, which makes at most `limit` images."""
+
+    limit: int = 25
+
+
+SWEEP_DEFAULTS = SweepOptions()
+
+
 # --- what was approved -------------------------------------------------------------------
 
 MAX_PLAN_BYTES = 64 * 1024 * 1024

@@ -31,15 +31,16 @@ if TYPE_CHECKING:
     from composer.lora import Inspection, Merged
     from composer.model import Entry, Imported, Lock, Recipe, Setup
     from composer.planner import Forgotten, LeftOut, Plan, Report, Step
+    from composer.previews.report import PreviewReport, Price
     from composer.previews.sweeping import Promoted
     from composer.project.locking import MergedLock, Pinned
     from composer.project.lora_names import CheckedNames
-    from composer.project.options import ApplyOptions, PlanOptions, RendererOptions
+    from composer.project.options import ApplyOptions, PlanOptions, RendererOptions, SweepOptions
     from composer.project.planning import ReviewedPlan
     from composer.project.selection import Selection
     from composer.project.settings import Settings
     from composer.project.sources import Sources
-    from composer.renderers.base import Renderer
+    from composer.renderers.base import Renderer, Rendering
     from composer.targets.base import Target
     from composer.targets.kind import TargetContext, TargetDefaults, TargetOptions
 
@@ -623,17 +624,53 @@ class Project:
         with nullcontext() if dry_run else self.exclusive():
             return save_recipe(self, target, merged, Path(file), force=force, dry_run=dry_run)
 
-    def promote(self, recipe: str, place: str, *, dry_run: bool = False) -> Promoted:
-        """Write the scales of a place, as `B3`, of the recipe's last sweep into its file.
+    def sweep(
+        self,
+        target: Target,
+        renderer: Renderer,
+        recipe: str,
+        axes: Mapping[str, Sequence[float]],
+        options: SweepOptions | None = None,
+        *,
+        on_price: Callable[[Price], None] = lambda price: None,
+        on_rendering: Callable[[Rendering], None] = lambda rendering: None,
+    ) -> PreviewReport:
+        """Images of a recipe (by path or name) with one or two of its LoRAs at several scales.
 
-        `recipe` is a path or a name. No other character of the file changes. Raises `UsageError`
-        where there is no such place, or no sweep, and `Refused` where the recipe's other concepts
-        have changed since.
+        `axes` are the scales by the LoRAs' names or ids, as the recipe has them. `on_price` is told
+        how many images are missing, and what they cost, before the first one is made;
+        `on_rendering`, from any thread, of each image. Raises `UsageError` for what can be no axis,
+        and `Refused` for more images or a higher cost than `options` allow. What fails for one
+        image is in the report.
+        """
+        from composer.previews.sweeping import Sweep
+        from composer.project.options import SWEEP_DEFAULTS
+        from composer.project.rendering import RenderWatcher
+        from composer.project.sweeping import sweep
+
+        asked = Sweep.of(find_recipe(self.recipes, recipe), axes)
+        watcher = RenderWatcher(on_price, on_rendering)
+        return sweep(self, target, renderer, asked, options or SWEEP_DEFAULTS, watcher)
+
+    def promote(
+        self,
+        recipe: str,
+        place: str,
+        axes: Mapping[str, Sequence[float]] | None = None,
+        *,
+        dry_run: bool = False,
+    ) -> Promoted:
+        """Write the scales of a place, as `B3`, of a sweep into the recipe's file.
+
+        It is the recipe's last sweep, or the one with these `axes`; no image is needed. `recipe` is
+        a path or a name. No other character of the file changes. Raises `UsageError` where there is
+        no such place or sweep, and `Refused` where the recipe's other concepts have changed since.
         """
         from composer.project.promoting import promote
 
         with nullcontext() if dry_run else self.exclusive():
-            return promote(self, find_recipe(self.recipes, recipe).path, place, dry_run=dry_run)
+            path = find_recipe(self.recipes, recipe).path
+            return promote(self, path, place, axes, dry_run=dry_run)
 
     def lora_folder(
         self, program: str, env: Mapping[str, str], *, library: Path | str | None = None

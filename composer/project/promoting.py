@@ -19,6 +19,7 @@ from composer.files.delivery import unwritable
 from composer.files.repository import read_inside
 from composer.lora import families
 from composer.previews.axes import axes_of
+from composer.previews.shots import prompts
 from composer.previews.sweeping import Places, Promoted, ScaleChange
 from composer.recipes import parse
 from composer.recipes.parsing import MAX_BYTES
@@ -26,7 +27,7 @@ from composer.recipes.scales import with_scales
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from composer.model import Recipe
     from composer.project.project import Project
@@ -88,12 +89,20 @@ def _others(recipe: Recipe, axes: Mapping[str, object]) -> list[list[object]]:
 # --- into the recipe ---------------------------------------------------------------------
 
 
-def promote(project: Project, path: str, place: str, *, dry_run: bool) -> Promoted:
+def promote(
+    project: Project,
+    path: str,
+    place: str,
+    axes: Mapping[str, Sequence[float]] | None,
+    *,
+    dry_run: bool,
+) -> Promoted:
     """See `Project.promote`."""
     file = Path(os.path.realpath(project.root / path))  # where the path is a link, it stays one
     text = read_inside(file, project.root, limit=MAX_BYTES)
     recipe = _read(text, path)
-    scales = last_sweep(project, recipe).named(place)
+    places = _places(project, recipe, axes) if axes else last_sweep(project, recipe)
+    scales = places.named(place)
     changed = with_scales(text, scales)
     _check(changed, recipe, scales)
     if changed != text and not dry_run:
@@ -107,6 +116,12 @@ def promote(project: Project, path: str, place: str, *, dry_run: bool) -> Promot
         if scales.get(index, ref.scale) != ref.scale
     ]
     return Promoted(path, recipe.name, place.strip().upper(), tuple(changes))
+
+
+def _places(project: Project, recipe: Recipe, axes: Mapping[str, Sequence[float]]) -> Places:
+    """Those of a sweep with these axes, whether it was made or not."""
+    settings = project.settings.previews
+    return Places(axes_of(axes, recipe), len(prompts(recipe, settings)) * len(settings.seeds))
 
 
 def _read(text: bytes, path: str) -> Recipe:

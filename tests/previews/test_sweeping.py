@@ -11,10 +11,10 @@ from support.sizes import size
 from composer.errors import ExitStatus, Refused, UsageError
 from composer.model import Concept, ConceptRef, Recipe
 from composer.previews.axes import Axis
-from composer.previews.cells import Cell, Look, RendererInfo
+from composer.previews.cells import Cell, Look, PreviewSettings, RendererInfo
 from composer.previews.grid import NO_LORA, Heading, place_name
 from composer.previews.shots import Shot, shots
-from composer.previews.sweeping import Places, check_size, sweep_grid
+from composer.previews.sweeping import Places, Sweep, check_size, sweep_grid
 
 INFO = RendererInfo("test", "1", "base")
 RECIPE = Recipe(
@@ -32,15 +32,22 @@ def cell(prompt: str, seed: int, concepts: list[Concept]) -> Cell:
 
 
 def fox(*seeds: int) -> tuple[Shot, ...]:
-    return shots(["a fox"], seeds, Look(), INFO)
+    return shots(RECIPE, PreviewSettings(("a fox",), seeds), INFO)
 
 
 def mix(seed: int, pixel: float, ink: float) -> Cell:
     return cell("a fox", seed, [Concept("lora_a", ink, "000010"), Concept("lora_b", pixel)])
 
 
+def test_axes_are_named_as_the_recipe_names_its_loras() -> None:
+    scales = {"Ink": (0.2, 0.4, 0), "Pixel": [1, 0.9]}
+    assert Sweep.of(RECIPE, scales) == Sweep(RECIPE, (INK, PIXEL))
+    with pytest.raises(UsageError, match="no concept Inc"):
+        Sweep.of(RECIPE, {"Inc": [1]})
+
+
 def test_columns_are_without_lora_and_the_scales() -> None:
-    grid = sweep_grid(RECIPE, CONCEPTS, (INK,), fox(7, 8))
+    grid = sweep_grid(Sweep(RECIPE, (INK,)), CONCEPTS, fox(7, 8))
     assert (grid.path, grid.name) == (RECIPE.path, RECIPE.name)
     assert [one.title for one in grid.columns] == [NO_LORA, "Ink 0.2", "Ink 0.4", "Ink 0"]
     assert grid.rows == (Heading("a fox", ("seed 7",)), Heading("a fox", ("seed 8",)))
@@ -50,7 +57,7 @@ def test_columns_are_without_lora_and_the_scales() -> None:
 
 
 def test_rows_are_the_scales_of_the_second_axis_for_each_prompt_and_seed() -> None:
-    grid = sweep_grid(RECIPE, CONCEPTS, (INK, PIXEL), fox(7, 8))
+    grid = sweep_grid(Sweep(RECIPE, (INK, PIXEL)), CONCEPTS, fox(7, 8))
     assert [(one.title, one.lines) for one in grid.rows] == [
         ("Pixel 1", ("a fox", "seed 7")),
         ("Pixel 0.9", ("a fox", "seed 7")),
@@ -67,7 +74,7 @@ def test_rows_are_the_scales_of_the_second_axis_for_each_prompt_and_seed() -> No
 def test_a_place_has_the_scales_of_its_cell(first: int, second: int, blocks: int) -> None:
     axes = [Axis(1, "Ink", tuple(n / 100 for n in range(1, first + 1)))]
     axes += [Axis(0, "Pixel", tuple(n / 50 for n in range(1, second + 1)))] * bool(second)
-    grid = sweep_grid(RECIPE, CONCEPTS, tuple(axes), fox(*range(blocks)))
+    grid = sweep_grid(Sweep(RECIPE, tuple(axes)), CONCEPTS, fox(*range(blocks)))
     places = Places(tuple(axes), blocks)
     assert (places.rows, places.columns) == (len(grid.rows), len(grid.columns))
     assert len(set(grid)) == blocks * (1 + first * max(1, second))
@@ -109,7 +116,7 @@ def test_places_in_small_letters() -> None:
 
 
 def test_equal_images_count_once_for_the_limit() -> None:
-    grid = sweep_grid(RECIPE, CONCEPTS, (INK, PIXEL), fox(7, 8))
+    grid = sweep_grid(Sweep(RECIPE, (INK, PIXEL)), CONCEPTS, fox(7, 8))
     check_size(grid, 14)  # 24 places, of which 8 are the two without LoRA
     with pytest.raises(Refused, match="the sweep has 14 images, more than 13") as refused:
         check_size(grid, 13)

@@ -9,7 +9,7 @@ import pytest
 from support.cli import REPO, samples
 
 from composer import Project
-from composer.project.known_names import name_in, pinned_names, recipe_names
+from composer.project.known_names import concept_labels, name_in, pinned_names, recipe_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,3 +47,20 @@ def test_names_of_the_lock_come_first_and_no_link_is_followed_out(tmp_path: Path
     ]
     assert "New" not in recipe_names(project, seconds=-1)
     assert "Ink Lines" in pinned_names(project)
+
+
+def test_what_a_recipe_calls_its_loras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = samples(tmp_path / "project")
+    shutil.copy(REPO / "compose.lock", root)
+    new = root / "recipes" / "new.yaml"
+    new.write_text("name: New\nconcepts: [{name: A=b, scale: 1}, {modelId: model_1, scale: 0}]\n")
+    (root / "recipes" / "broken.yaml").write_text("name: Broken\nconcepts: []\n")
+    project = Project(root)
+    knight = ["Ink Lines", "Storybook Watercolour"]
+    assert sorted(concept_labels(project, "Storybook Knight", seconds=-1)) == knight  # by the lock
+    assert concept_labels(project, "New", seconds=9) == ["A=b", "model_1"]
+    assert concept_labels(project, "New", seconds=-1) == []
+    assert concept_labels(project, "Broken", seconds=9) == []
+    assert concept_labels(project, "Zebra", seconds=9) == []
+    monkeypatch.chdir(root / "recipes")
+    assert concept_labels(project, "new.yaml", seconds=-1) == ["A=b", "model_1"]
