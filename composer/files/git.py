@@ -36,10 +36,14 @@ _GIT_VARIABLES = MappingProxyType(
 
 
 def git(
-    folder: Path, *arguments: str, variables: Mapping[str, str] = MappingProxyType({})
+    folder: Path,
+    *arguments: str,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    given: bytes = b"",
 ) -> subprocess.CompletedProcess[bytes]:
     """Run git in this folder, with these variables added to the environment; its output.
 
+    `given` is what it reads from its standard input.
     Raises `FileNotFoundError` if git is not installed.
     """
     program = find_git(folder)
@@ -47,7 +51,9 @@ def git(
         raise FileNotFoundError("git")
     environment = {**os.environ, **_GIT_VARIABLES, **variables}
     command = [program, *_GIT_OPTIONS, *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, check=False, input=given
+    )
 
 
 def find_git(folder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""What git has in a revision: its commit, and the files that are still the same."""
+"""What git has in a revision: its commit, its files, and those that are still the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from composer.files.repository import InsideReader
 from composer.text import shorten, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 _SHALLOW = (
@@ -106,6 +106,50 @@ def unchanged_since(
         for path, file in files.items()
         if path in blobs and _is_blob(file, blobs[path], reader, limit)
     }
+
+
+def files_at(
+    folder: Path,
+    revision: str,
+    option: RevisionOption,
+    wanted: Callable[[str], bool],
+    *,
+    limit: int,
+) -> dict[str, bytes]:
+    """The regular files of a revision whose paths below the folder are wanted, as git has them.
+
+    Of a file with more than `limit` bytes there are as many zero bytes and one more. Git runs no
+    filter. Raises `UsageError`.
+    """
+    blobs = {path: id for path, id in _blobs(folder, revision, option).items() if wanted(path)}
+    ids = list(dict.fromkeys(blobs.values()))
+    sizes = [line.split() for line in _asked(folder, "--batch-check", ids).splitlines()]
+    small = [id.decode() for id, *rest in sizes if rest[0] == b"blob" and int(rest[1]) <= limit]
+    if any(rest[0] != b"blob" for _, *rest in sizes):
+        shown = shorten(visible(revision), 100)
+        raise UsageError(
+            f"{option.flag}: files of {shown} are not in this partial clone",
+            hint=f"fetch them first: git archive {shlex.quote(visible(revision))} > {os.devnull}",
+        )
+    contents = _split(_asked(folder, "--batch", small))
+    return {path: contents.get(id, bytes(limit + 1)) for path, id in blobs.items()}
+
+
+def _asked(folder: Path, how: str, ids: list[str]) -> bytes:
+    """What git says of these blobs."""
+    given = "".join(f"{id}\n" for id in ids).encode()
+    return git(folder, "cat-file", how, given=given).stdout if ids else b""
+
+
+def _split(answer: bytes) -> dict[str, bytes]:
+    """The blobs by their ids: a line with id, type and size before each, a line end after it."""
+    contents, place = {}, 0
+    while place < len(answer):
+        end = answer.index(b"\n", place)
+        id, _, size = answer[place:end].split()
+        place = end + 1 + int(size) + 1
+        contents[id.decode()] = answer[end + 1 : place - 1]
+    return contents
 
 
 def _blobs(folder: Path, revision: str, option: RevisionOption) -> dict[str, str]:

@@ -113,6 +113,19 @@ class SweepOptions(RenderOptions):
 SWEEP_DEFAULTS = SweepOptions()
 
 
+@dataclass(frozen=True, slots=True)
+class PreviewOptions(RenderOptions):
+    """What a preview shows. `base` is a git revision: the recipes are those whose mix differs from
+    what it has, and *before* is that. Without it they are those whose model a plan would make, and
+    *before* is what lock and target have now.
+    """
+
+    base: str | None = None
+
+
+PREVIEW_DEFAULTS = PreviewOptions()
+
+
 # --- what was approved -------------------------------------------------------------------
 
 MAX_PLAN_BYTES = 64 * 1024 * 1024

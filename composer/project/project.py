@@ -35,7 +35,13 @@ if TYPE_CHECKING:
     from composer.previews.sweeping import Promoted
     from composer.project.locking import MergedLock, Pinned
     from composer.project.lora_names import CheckedNames
-    from composer.project.options import ApplyOptions, PlanOptions, RendererOptions, SweepOptions
+    from composer.project.options import (
+        ApplyOptions,
+        PlanOptions,
+        PreviewOptions,
+        RendererOptions,
+        SweepOptions,
+    )
     from composer.project.planning import ReviewedPlan
     from composer.project.selection import Selection
     from composer.project.settings import Settings
@@ -435,6 +441,31 @@ class Project:
         from composer.project.rendering import open_renderer
 
         return open_renderer(self, target, options or RENDERER_DEFAULTS)
+
+    def preview(
+        self,
+        target: Target,
+        renderer: Renderer,
+        options: PreviewOptions | None = None,
+        *,
+        on_price: Callable[[Price], None] = lambda price: None,
+        on_rendering: Callable[[Rendering], None] = lambda rendering: None,
+    ) -> PreviewReport:
+        """Make images of every recipe that changed: without LoRA, of its mix before, and after.
+
+        Of a project whose selection names files, those recipes are shown, changed or not. Only
+        images that this machine doesn't have are made. `on_price` is told how many those are, and
+        what they cost, before the first is made, `on_rendering` from any thread what happens to
+        each. Raises `UsageError` for what can't be rendered, and `Refused` where images cost
+        something and `options` don't allow as much. What fails for one image is in the report,
+        and so are notes on recipes that are left out.
+        """
+        from composer.project.options import PREVIEW_DEFAULTS
+        from composer.project.previewing import preview
+        from composer.project.rendering import RenderWatcher
+
+        watcher = RenderWatcher(on_price, on_rendering)
+        return preview(self, target, renderer, options or PREVIEW_DEFAULTS, watcher)
 
     def entries(self, target: Target | str) -> dict[str, Entry]:
         """The lock's entries for a target, by recipe path, as lock and journal have them now."""

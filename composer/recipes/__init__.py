@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from composer.late import late_names
-from composer.recipes import parsing
 from composer.recipes.loading import (
     Loaded,
     default_paths,
     discover,
     find_root,
     load,
+    parse_once,
     relative,
 )
 from composer.recipes.problems import CODES
@@ -51,5 +51,5 @@ def parse(
     `file` is its path relative to the project's root, with `/`. `types` are what its `type` may
     be, the default first. Pure: nothing is opened.
     """
-    parsed = parsing.parse(text, file=file, types=types)
+    parsed = parse_once(text, file, tuple(types))
     return parsed.recipe, list(parsed.problems)

@@ -244,13 +244,13 @@ def _parsed(
 ) -> Parsed:
     name = visible(inside or path.as_posix())
     try:
-        return _parse(_read(path, inside, reader), name, types)
+        return parse_once(_read(path, inside, reader), name, types)
     except _Refusal as refusal:
         return Parsed((Problem(name, 0, 0, *refusal.problem),))
 
 
 @lru_cache(maxsize=100_000)
-def _parse(text: bytes, name: str, types: tuple[ModelTypes, ...]) -> Parsed:
+def parse_once(text: bytes, name: str, types: tuple[ModelTypes, ...]) -> Parsed:
     """As `parse`. A command that writes reads all files twice, and most are as they were."""
     return parse(text, file=name, types=types)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 from support.fake_target import FakeTarget, lora
+from support.repositories import commit, git
 from support.rights import closed
 
 from composer import (
@@ -30,18 +30,6 @@ if TYPE_CHECKING:
 A, B, C = (f"recipes/{name}.yaml" for name in "abc")
 NAMES = ["two words", "it's", "Größe 中", "$(id) & more", "-n"]
 NAMES += ['a "quoted" one', "a\tb", ":(top)x"] if os.name != "nt" else []
-
-
-def git(at: Path, *arguments: str) -> str:
-    who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
-    done = subprocess.run(["git", *who, *arguments], cwd=at, check=True, capture_output=True)
-    return done.stdout.decode().strip()
-
-
-def commit(at: Path, message: str = "x") -> str:
-    git(at, "add", "--all")
-    git(at, "commit", "--quiet", "--allow-empty", "--message", message)
-    return git(at, "rev-parse", "HEAD")
 
 
 def write(root: Path, path: str, *, scale: float = 0.5, name: str | None = None) -> Path:
