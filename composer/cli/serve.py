@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,18 +17,17 @@ from composer.cli.options import library as library_option
 from composer.cli.project import open_project
 from composer.cli.signals import until_signalled
 from composer.errors import UsageError
+from composer.project.options import RendererOptions
 from composer.recipes import relative
 from composer.targets.local.kind import executor_for, find_library, open_library
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from composer.renderers.base import Renderer
+    from composer.project import Project
     from composer.server.auth import Credentials
     from composer.server.rendering import RenderWorker
     from composer.server.running import Faults, Server
     from composer.targets.local.service import Engine
-
-RENDERER = "diffusers"
 
 
 @click.command("serve")
@@ -107,41 +107,36 @@ def serve_command(
     with ExitStack() as stack:
         library_now = open_library(loras, state)
         engine = stack.enter_context(Engine(state, library_now, executor=open_executor()))
-        renderer = _open_renderer(stack, engine, base_model, executor) if base_model else None
-        images = stack.enter_context(_worker(engine, renderer)) if renderer else None
+        images = None
+        if base_model:
+            options = RendererOptions("diffusers", base_model, executor)
+            images = _open_images(stack, project, engine, options)
         server = running.Server(
             engine, credentials, host=host, port=port, faults=faults, images=images, log=_say
         )
         _introduce(server, credentials, loras, state)
-        if renderer:
-            _say(f"images: {visible(renderer.info.base_model)} ({renderer.info.name})")
+        if base_model:
+            _say(f"images: {visible(base_model)}")
         _run(server)
     return 0
 
 
-def _open_renderer(
-    stack: ExitStack, engine: Engine, base_model: str, executor: str | None
-) -> Renderer:
-    """What makes images with this base model, until the stack ends. Raises `UsageError`."""
-    from composer.renderers.base import RenderRequest
-    from composer.renderers.registry import find_kind
-
+def _open_images(
+    stack: ExitStack, project: Project, engine: Engine, options: RendererOptions
+) -> RenderWorker:
+    """What makes images, until the stack ends. Raises `UsageError`."""
     try:
-        from composer.renderers.cache import FOLDER
+        from composer.server.rendering import MOST_AT_ONCE, Interrupt, RenderWorker
+
+        interrupt = Interrupt()
+        options = replace(options, sleep=interrupt.sleep)
+        renderer = stack.enter_context(project.open_renderer(engine, options))
     except ModuleNotFoundError as missing:
         raise UsageError(
             f"--base-model needs {missing.name}", hint="pip install 'lora-compose[serve,render]'"
         ) from missing
-    folder = engine.folder.root / FOLDER
-    folder.mkdir(mode=0o700, exist_ok=True)
-    request = RenderRequest(engine, folder, base_model, executor)
-    return stack.enter_context(find_kind(RENDERER).open(request))
-
-
-def _worker(engine: Engine, renderer: Renderer) -> RenderWorker:
-    from composer.server.rendering import RenderWorker
-
-    return RenderWorker(engine, renderer)
+    at_once = MOST_AT_ONCE if options.executor else 1
+    return stack.enter_context(RenderWorker(engine, renderer, interrupt, at_once=at_once))
 
 
 def _faults(script: Path | None, log: Path | None) -> Faults:

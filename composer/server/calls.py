@@ -44,6 +44,9 @@ class ImageWorker(Protocol):
     def wake(self) -> None:
         """Tell it that there is a job."""
 
+    def end(self, job: str) -> None:
+        """Tell it that this job was canceled."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -175,6 +175,8 @@ def act_on_job(call: Call, id: str) -> Answer:
         raise Refusal("only jobs that make images can be canceled by this call")
     if not call.generations.cancel(id):
         raise Refusal(f"the job has ended already: {job['status']}")
+    if call.images:
+        call.images.end(id)
     return Answer({"job": _job(call, id)})
 
 

@@ -15,6 +15,7 @@ from support.painter import Painter
 from support.sizes import size
 
 from composer.errors import TargetError
+from composer.server.rendering import Interrupt
 from composer.targets.local.generations import Generations
 from composer.targets.local.service import Engine
 
@@ -40,6 +41,18 @@ class HeldPainter(Painter):
         self.reached.set()
         assert self.goes_on.wait(PATIENCE)
         super()._keep(cell, keep)
+
+
+@dataclass
+class PatientPainter(Painter):
+    """A painter that takes an hour for each image, unless it is interrupted."""
+
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    begun: threading.Event = field(default_factory=threading.Event)
+
+    def _keep(self, cell: Cell, keep: Keep) -> None:
+        self.begun.set()
+        self.interrupt.sleep(3600)
 
 
 class Scribbler(Painter):
@@ -87,6 +100,7 @@ def test_a_server_that_is_killed_goes_on_where_it_was_and_charges_nothing_twice(
         ids = [served.generate(**SMALL, seed=10 * n, numOutputs=n) for n in (1, 2, 1, 3)]
         until_painted(root, 2)  # the second image of the second job takes the server with it
         served.kill()
+        assert "images: canvas" in served.lines
         served.more_env = {**env, "PAINTER_DIES_AT": ""}
         served.start()
         jobs = [served.ended(id) for id in ids]
@@ -146,7 +160,7 @@ def test_a_server_that_stops_while_an_image_is_made(root: Path, monkeypatch: Any
     [
         (Painter(fails={2: TargetError("out of memory")}), "out of memory"),
         (Scribbler(), "it is not an image"),
-        (Idler(), "made no image for the seed 5"),
+        (Idler(), "made no image of seed 5"),
         (Crashing(), "unexpected ZeroDivisionError: division by zero"),
     ],
     ids=["an error", "no image", "nothing", "a bug"],
@@ -214,6 +228,54 @@ def test_a_job_that_is_canceled_leaves_nothing(root: Path) -> None:
         files = {file.stem for file in (root / "state" / "assets").iterdir()}
         assert files == set(last["metadata"]["assetIds"])
         assert len(held.made) == 2  # the one that waited was never begun
+
+
+def test_what_is_canceled_or_stopped_is_not_rendered_to_its_end(root: Path) -> None:
+    library, patient = root / "recipes" / "loras", PatientPainter()
+    with serving.thread(root, library, renderer=patient, interrupt=patient.interrupt) as served:
+        ids = [served.generate(**SMALL, seed=seed) for seed in range(2)]
+        for id in ids:
+            assert patient.begun.wait(PATIENCE)
+            patient.begun.clear()
+            if id == ids[0]:
+                served.ok("POST", f"/jobs/{id}/action", {"action": "cancel"})
+    with serving.thread(root, library) as served:
+        statuses = [served.ok("GET", f"/jobs/{id}")["job"]["status"] for id in ids]
+        assert statuses == ["canceled", "queued"]
+
+
+def test_several_jobs_at_once_end_one_by_one_each_as_it_went(root: Path) -> None:
+    """As with an executor: the renderer gets what waits, and each job ends when it has its images.
+    What two jobs ask for is made once."""
+    painter = HeldPainter(fails={2: TargetError("out of memory")})
+    with serving.thread(root, root / "recipes" / "loras", renderer=painter, at_once=32) as served:
+        painter.goes_on.set()
+        served.ended(served.generate(**SMALL))
+        painter.goes_on.clear()
+        painter.reached.clear()
+        held = served.generate(**SMALL)
+        assert painter.reached.wait(PATIENCE)
+        bad = {"loras": served.loras(), "lorasScale": [-1]}
+        queued: list[dict[str, Any]] = [{"seed": 1}, {"seed": 2}, bad, {"seed": 1}, {"seed": 3}]
+        ids = [served.generate(**SMALL, **inputs) for inputs in queued]
+        canceled = served.generate(**SMALL, seed=4)
+        served.ok("POST", f"/jobs/{canceled}/action", {"action": "cancel"})
+        painter.goes_on.set()
+        jobs = [served.ended(id) for id in (held, *ids, canceled)]
+        assert [job["status"] for job in jobs] == [
+            "success",
+            "success",
+            "failure",
+            "failure",
+            "success",
+            "success",
+            "canceled",
+        ]
+        assert "out of memory" in jobs[2]["metadata"]["error"]
+        assert "scales from 0 to 2" in jobs[3]["metadata"]["error"]
+        assert served.images(jobs[1]) == served.images(jobs[4])
+        assert [cell.seed for cell in painter.made][2:] == [1, 3]
+        assert len({job["statusHistory"][1]["date"][:-2] for job in jobs[1:3]}) == 1
 
 
 def test_progress_is_told_image_by_image(root: Path) -> None:

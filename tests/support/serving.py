@@ -28,7 +28,7 @@ from support.engine_files import PATIENCE, free
 
 from composer.server.asset_links import LIFE
 from composer.server.auth import Credentials
-from composer.server.rendering import RenderWorker
+from composer.server.rendering import Interrupt, RenderWorker
 from composer.server.running import DEFAULT_LIMITS, Server
 from composer.server.testing.fault_middleware import FaultInjection
 from composer.server.testing.fault_script import read_script
@@ -304,12 +304,14 @@ def thread(
     free_space: Callable[[Path], int] = free,
     limits: Limits = DEFAULT_LIMITS,
     renderer: Renderer | None = None,
+    interrupt: Interrupt | None = None,
+    at_once: int = 1,
     link_life: float = LIFE,
 ) -> Iterator[Served]:
     """The same in a thread of this process, on an engine with its state in `root/state`.
 
-    With a `renderer` it makes images, as with `--base-model`; links to them are good for
-    `link_life` seconds.
+    With a `renderer` it makes images, as with `--base-model`, for `at_once` jobs at a time;
+    `interrupt` is what ends it early. Links to images are good for `link_life` seconds.
     """
     log, lines = root / "faults.jsonl", list[str]()
     script = read_script(write_script(root, faults)) if faults else None
@@ -318,7 +320,10 @@ def thread(
         engine = stack.enter_context(
             Engine(state, library, poll_interval=0.02, free_space=free_space)
         )
-        images = stack.enter_context(RenderWorker(engine, renderer)) if renderer else None
+        images = None
+        if renderer:
+            worker = RenderWorker(engine, renderer, interrupt, at_once=at_once)
+            images = stack.enter_context(worker)
         server = Server(
             engine,
             Credentials(KEY, SECRET),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SEEDS = 2**31  # how many different seeds there are
 _WAITING = """SELECT id FROM generations WHERE status IN ('queued', 'in-progress')
-    ORDER BY created_at, rowid LIMIT 1"""
+    ORDER BY created_at, rowid LIMIT ?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,19 +127,18 @@ class Generations:
     def waiting(self) -> bool:
         """Whether a job is queued or in progress."""
         with self._store.reading() as db:
-            return db.execute(_WAITING).fetchone() is not None
+            return db.execute(_WAITING, (1,)).fetchone() is not None
 
-    def claim(self) -> Generation | None:
-        """Start the oldest job that waits, also one that another worker had begun; None without.
+    def claim(self, most: int = 1) -> list[Generation]:
+        """Start the oldest jobs that wait, also those that another worker had begun.
 
         Only the holder of the worker's lock may call it.
         """
         with self._store.writing() as db:
-            row = db.execute(_WAITING).fetchone()
-            if row is None:
-                return None
-            advance(db, row["id"], "in-progress", progress=0.0, table="generations")
-            return _generation(db, _row(db, row["id"]))
+            ids = [str(row["id"]) for row in db.execute(_WAITING, (most,)).fetchall()]
+            for id in ids:
+                advance(db, id, "in-progress", progress=0.0, table="generations")
+            return [_generation(db, _row(db, id)) for id in ids]
 
     def report(self, id: str, progress: float) -> None:
         """Record a running job's progress."""
