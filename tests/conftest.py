@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+from support.cli import compose, samples
 from support.serving import KEY, SECRET
 from support.sizes import soak_factor
 
@@ -48,6 +49,15 @@ def _state_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.setenv(VARIABLE, str(tmp_path_factory.mktemp("state")))
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="session")
+def applied_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample project, applied to the local target: for `copy_project`, never changed."""
+    project = samples(tmp_path_factory.mktemp("applied") / "project")
+    ran = compose("apply", "--target", "local", at=project)
+    assert ran.status == 0, ran
+    return project
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.cli import compose, samples
+from support.cli import samples
+from support.state import copy_project
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +18,5 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def applied(project: Path) -> Path:
-    assert compose("apply", at=project).status == 0
-    return project
+def applied(project: Path, applied_once: Path) -> Path:
+    return copy_project(applied_once, project)

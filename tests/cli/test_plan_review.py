@@ -13,6 +13,7 @@ import pytest
 from support.cli import compose, edit, samples, snapshot
 from support.documents import rendered
 from support.rights import closed
+from support.state import copy_project
 
 from composer.cli.options import TargetOptions
 from composer.errors import UsageError
@@ -29,11 +30,10 @@ URL = "https://api.cloud.scenario.com/v1"
 
 
 @pytest.fixture
-def applied(tmp_path: Path) -> Path:
-    project = samples(tmp_path)
+def applied(tmp_path: Path, applied_once: Path) -> Path:
+    project = copy_project(applied_once, tmp_path)
     (project / ".git").rmdir()
     git(project, "init", "--quiet", "--initial-branch", "main")
-    assert compose("apply", at=project).status == 0
     commit(project)
     return project
 

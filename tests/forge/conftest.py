@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.action_runner import Runner, ready_made
-from support.cli import compose, samples
 from support.github_api import GitHubApi
 from support.state import copy_project
 
@@ -26,19 +25,11 @@ def api() -> Iterator[GitHubApi]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose recipes have all been applied to the local target."""
-    project = samples(tmp_path_factory.mktemp("applied") / "project")
-    assert compose("apply", at=project).status == 0
-    return project
-
-
 @pytest.fixture
-def runner(tmp_path: Path, api: GitHubApi, venv: Path, applied: Path) -> Runner:
-    """A job on a copy of that project."""
+def runner(tmp_path: Path, api: GitHubApi, venv: Path, applied_once: Path) -> Runner:
+    """A job on a project whose recipes have all been applied to the local target."""
     temp, workspace = tmp_path / "temp", tmp_path / "workspace"
-    copy_project(applied, workspace)
+    copy_project(applied_once, workspace)
     temp.mkdir()
     (temp / "compose-venv-core").symlink_to(venv)
     return Runner(workspace, temp, env=api.env)

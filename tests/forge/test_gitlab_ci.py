@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from support.action_runner import ready_made
 from support.cli import REPO, compose, edit, samples
 from support.github_api import MERGE
 from support.gitlab_api import BOT, GitLabApi
+from support.state import copy_project
 
 from composer.files.state import VARIABLE
 
@@ -62,17 +62,22 @@ class Pipeline:
         self.api.plans[42] = (self.at / "plan.json").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def tool(venv: Path) -> Path:
+    """The virtual environment, with `compose` as a program."""
+    program = venv / "bin/compose"
+    text = f'#!/bin/sh\nexec {venv}/bin/python -I -m composer "$@"\n'
+    program.write_text(text, encoding="utf-8")
+    program.chmod(0o755)
+    return venv
+
+
 @pytest.fixture
-def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
-    project = samples(tmp_path / "project")
-    assert compose("apply", at=project).status == 0
+def pipeline(tmp_path: Path, applied_once: Path, tool: Path) -> Iterator[Pipeline]:
+    project = copy_project(applied_once, tmp_path / "project")
     (project / "base.lock").write_bytes((project / "compose.lock").read_bytes())
-    venv = ready_made(tmp_path)
-    tool = venv / "bin/compose"
-    tool.write_text(f'#!/bin/sh\nexec {venv}/bin/python -I -m composer "$@"\n', encoding="utf-8")
-    tool.chmod(0o755)
     with GitLabApi() as api:
-        yield Pipeline(project, api, venv)
+        yield Pipeline(project, api, tool)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="GitLab's jobs run in bash")

@@ -7,9 +7,9 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from support.cli import compose, samples
+from support.cli import compose
 from support.model_types import COMPOSITION, LORA
-from support.state import state_of
+from support.state import copy_project, state_of
 
 from composer.lock import LOCK_NAME, read_lock
 from composer.model import MARK, Concept
@@ -22,9 +22,8 @@ CASTLE = "recipes/castle-keep.yaml"
 
 
 @pytest.fixture
-def applied(tmp_path: Path) -> Path:
-    samples(tmp_path)
-    assert compose("apply", at=tmp_path).status == 0
+def applied(tmp_path: Path, applied_once: Path) -> Path:
+    copy_project(applied_once, tmp_path)
     (tmp_path / ".git").rmdir()
     git(tmp_path, "init", "--quiet")
     commit(tmp_path)

@@ -9,8 +9,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from support.cli import REPO, compose, edit, samples
+from support.cli import REPO, compose, edit
 from support.model_types import COMPOSITION
+from support.state import copy_project
 
 from composer.lock import LOCK_NAME, dump, parse, read_lock
 
@@ -38,11 +39,10 @@ def commit(at: Path, message: str) -> None:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path, applied_once: Path) -> Path:
     """The sample project, applied and committed, with this repository's `.gitattributes`."""
-    project = samples(tmp_path / "project")
+    project = copy_project(applied_once, tmp_path / "project")
     (project / ".gitattributes").write_bytes((REPO / ".gitattributes").read_bytes())
-    assert compose("apply", at=project).status == 0
     (project / ".git").rmdir()
     git(project, "init", "--quiet", "--initial-branch=main")
     commit(project, "base")

@@ -6,7 +6,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from composer.files.state import prepare_state, state_dir
+from composer.files.state import ROOT_FILE, prepare_state, state_dir
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,8 @@ def made_state(root: Path) -> Path:
 
 def copy_project(source: Path, to: Path) -> Path:
     """A copy of a project's folder, with a copy of its state as the copy's own."""
-    shutil.copytree(source, to)
+    shutil.copytree(source, to, dirs_exist_ok=True)
     if state_of(source).is_dir():
-        shutil.copytree(state_of(source), made_state(to), dirs_exist_ok=True)
+        not_its_own = shutil.ignore_patterns(ROOT_FILE)
+        shutil.copytree(state_of(source), made_state(to), ignore=not_its_own, dirs_exist_ok=True)
     return to

@@ -9,8 +9,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from support.cli import compose, edit, samples, snapshot
-from support.state import state_of
+from support.cli import edit, samples, snapshot
+from support.state import copy_project, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,10 +42,9 @@ def plan(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def applied(tmp_path: Path) -> Iterator[Path]:
+def applied(tmp_path: Path, applied_once: Path) -> Iterator[Path]:
     """An applied project with a changed recipe, whose state folder is read-only."""
-    root = samples(tmp_path / "project")
-    assert compose("apply", at=root).status == 0
+    root = copy_project(applied_once, tmp_path / "project")
     edit(root / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
     state = state_of(root)
     for path in (state, *state.rglob("*")):
