@@ -26,7 +26,7 @@ class Budget:
             if self._overrun:
                 raise self._overrun
             total = self.spent + self._reserved + price
-            if total > self.limit + _ROUNDING:
+            if not total <= self.limit + _ROUNDING:
                 raise Refused(
                     f"the image would bring the cost to {total:g}, above the limit {self.limit:g}",
                     hint="raise --max-cost; what is paid for is not paid for again",

@@ -21,7 +21,7 @@ _LOST = 3  # polls in a row that may fail
 
 
 class Polled(Protocol):
-    """What is known of a job that runs."""
+    """What is known of a job that runs: it was not created before this time, if there is one."""
 
     created_at: str
 
@@ -69,7 +69,7 @@ class JobPoller:
             if listed is None or (listed.is_done and not listed.assets):
                 found[id] = self._one(id)
         for id, job in found.items():
-            if job is not None:
+            if job is not None and job.created_at:
                 running[id].created_at = job.created_at
         return found
 

@@ -30,7 +30,7 @@ from composer.images.decoding import MAX_BYTES
 from composer.lock import latest_effect
 from composer.renderers.base import Rendered, Rendering
 from composer.renderers.scenario_polling import JobPoller
-from composer.renderers.scenario_starting import JobStarter
+from composer.renderers.scenario_starting import CLOCK_SKEW, JobStarter, iso_time
 from composer.targets.http.downloads import Expired
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class RunningJob:
     `cost` what it was booked with.
 
     `since` is when this run began to wait for it, `seen` when the target last knew it, and `ended`
-    when it was first seen to have ended.
+    when it was first seen to have ended. It was not created before `created_at`, which is a time of
+    the target's clock.
     """
 
     pending: Pending
@@ -120,6 +121,7 @@ class Run:
         self._prices: Mapping[Cell, float] = {}
         self._at_most: int | None = None  # how many jobs the target lets run, once it has refused
         self._may_start = 0.0  # when the next job may be started
+        self._has_told_limit = False
         self._last_end = time.monotonic()  # when a job of ours last ended
         self._stop = threading.Event()
         self._telling = threading.Lock()
@@ -171,7 +173,8 @@ class Run:
         from_earlier = self._journal.open
         for cell, pending in from_earlier.items():
             if pending.job is not None:
-                self._run(RunningJob(pending, time.monotonic()))
+                since = iso_time(pending.at - CLOCK_SKEW)
+                self._run(RunningJob(pending, time.monotonic(), created_at=since))
             else:
                 self._starting[starters.submit(self._recover, pending)] = cell
         if lost := len(self._starting):
@@ -256,6 +259,9 @@ class Run:
         self._at_most = max(1, len(self._running))
         if not self._running:
             self._may_start = time.monotonic() + self._options.poll_interval
+            if not self._has_told_limit:
+                log.warning("%s: waiting for jobs of others to end", full.message)
+                self._has_told_limit = True
         if time.monotonic() - self._last_end > _PATIENCE:
             self._fail_rest(full)
 
@@ -303,7 +309,7 @@ class Run:
             self._end(running, TargetError(f"the job {job.id} {why}{reason}", hint=_NEW))
         elif job.is_done:
             self._fetch(running, job, assets, fetchers)
-        elif time.monotonic() - running.since > _PATIENCE:
+        elif time.monotonic() - max(running.since, self._last_end) > _PATIENCE:
             minutes = _PATIENCE / 60
             late = f"the job {job.id} is still {job.status or 'running'} after {minutes:g} minutes"
             self._drop(running, StillRunning(late, hint=_AGAIN))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("composer.renderers")
 
 _POSTS = 3  # each only after the one before it has provably made nothing
-_SKEW = 900.0  # seconds that the target's clock may be behind ours
+CLOCK_SKEW = 900.0  # seconds that the target's clock may be behind ours
 _PAUSES = (0.02, 10.0)  # the least and the longest time between two looks, in seconds
 
 
@@ -127,7 +127,7 @@ class JobStarter:
         """The jobs since the request; those that are listed without their input are read last."""
         known = {other.job for other in self.journal.open.values()}
         unread = []
-        for page in self.generation.jobs_since(_iso(pending.at - _SKEW)):
+        for page in self.generation.jobs_since(iso_time(pending.at - CLOCK_SKEW)):
             for job in page:
                 if job.input is not None:
                     yield job
@@ -149,6 +149,7 @@ def _unsure(pending: Pending, journal: JobJournal) -> TargetError:
     )
 
 
-def _iso(seconds: float) -> str:
+def iso_time(seconds: float) -> str:
+    """ISO 8601, as the target writes times."""
     time = datetime.fromtimestamp(max(seconds, 0.0), UTC)
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -458,7 +458,11 @@ def test_a_target_that_is_not_there_is_asked_a_few_times_not_for_each_cell(tmp_p
     assert len(rendered.errors) == 20
 
 
-def test_a_stop_ends_it_and_the_next_run_goes_on(studio: Studio) -> None:
+@pytest.mark.parametrize("shows_input", [True, False])
+def test_a_stop_ends_it_and_the_next_run_goes_on(studio: Studio, *, shows_input: bool) -> None:
+    """The jobs' ids are in the journal: nothing is searched for."""
+    studio.server.shows_input = shows_input
+
     def stop(seconds: float) -> None:
         if len(studio.server.jobs) >= 2:
             raise Stopped

@@ -11,6 +11,7 @@ It keeps its jobs, counts what is paid for, and fails where a test tells it to:
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import threading
@@ -37,9 +38,10 @@ SIGNATURE = "Signature=c2VjcmV0-signature"  # a part of every signed URL; nothin
 class Fault:
     """What happens at a call instead: the connection breaks `before` or `after` it took effect, or
     in the middle of the answer's `body`; or another `reply` is sent, before or after the effect;
-    or `then` is called with the server, before the effect."""
+    or `then` is called with the server, before the effect. `delay` is that of the answer."""
 
     drop: str = ""
+    delay: float = 0.0
     reply: Reply | None = None
     after: bool = False
     then: Callable[[ImageServer], None] | None = None
@@ -127,6 +129,7 @@ class ImageServer:
         if fault.drop == "before" or (fault.reply and not fault.after):
             return replace(fault.reply or Reply(), drop="before" if fault.drop else "")
         reply = self._effect(seen, line)
+        reply = replace(reply, delay=fault.delay)
         if fault.drop:
             return replace(reply, drop="before" if fault.drop == "after" else fault.drop)
         return fault.reply or reply
@@ -235,12 +238,14 @@ def paint(input: dict[str, Any]) -> bytes:
 
 
 def hash_of(input: dict[str, Any]) -> str:
-    import hashlib
-
     return hashlib.sha256(json.dumps(input, sort_keys=True).encode()).hexdigest()
 
 
-def target_of(server: ImageServer, *, grace: float = 0.3, poll: float = 0.02) -> Scenario:
-    """A client of this server."""
+def target_of(server: ImageServer, **more: Any) -> Scenario:
+    """A client of this server; `more` goes to `Scenario`."""
+    return target_at(server.url, **more)
+
+
+def target_at(url: str, **more: Any) -> Scenario:
     auth = Credentials.basic("key_for-tests", "secret_for-tests")
-    return Scenario(server.url, auth=auth, grace=grace, poll_interval=poll)
+    return Scenario(url, auth=auth, **{"grace": 0.3, "poll_interval": 0.02, **more})
