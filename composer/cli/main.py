@@ -50,6 +50,7 @@ COMMANDS = {
         "Delete compositions that were replaced or whose recipe file was deleted.",
     ),
     "destroy": ("deletion", "Delete what recipes made on the target, earlier compositions too."),
+    "report": ("report", "Write web pages that show all compositions of the project."),
     "doctor": ("doctor", "Check the project, this machine and the target for problems."),
     "serve": ("serve", "Serve the local target as a Scenario API."),
     "schema": ("schema", "Print the JSON Schema of a recipe, the lock, or a command's output."),

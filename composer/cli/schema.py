@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SCHEMAS = (
     *("recipe", "lock", "plan", "outcomes", "status", "models", "inspect"),
     *("problems", "pins", "repair", "doctor", "merge", "import", "pull", "forget", "deletions"),
-    *("init", "settings"),
+    *("report", "init", "settings"),
 )
 
 
@@ -58,6 +58,7 @@ def schema_command(name: str, with_names: bool, library: Path | str | None) -> i
       pull       pull --output json
       forget     forget -o json
       deletions  prune -o json, and destroy -o json
+      report     report -o json
       init       init -o json
       settings   compose.toml
     """

@@ -11,7 +11,7 @@ BANDS = (0.7, 0.5, 0.3, 0.1)  # of the cosine's size, as colours
 NAME, CELL, NUMBER = 8, 3.6, 7  # rem: a name in a table, a cosine, and a cell of other numbers
 
 # Each band with the colour of its digits: the contrast is 4.5 at least, in light and in dark.
-_LIGHT = {
+LIGHT = {
     "none": ("#eef0f4", "#1d2433"),
     "a1": ("#fdd0bb", "#1d2433"),
     "a2": ("#fb8a5f", "#1d2433"),
@@ -22,7 +22,7 @@ _LIGHT = {
     "o3": ("#2171b5", "#ffffff"),
     "o4": ("#08427f", "#ffffff"),
 }
-_DARK = {
+DARK = {
     "none": ("#232833", "#e6e9ef"),
     "a1": ("#4a2620", "#ffffff"),
     "a2": ("#8c3226", "#ffffff"),
@@ -80,11 +80,11 @@ def style(matrices: Iterable[int], tables: Iterable[int]) -> str:
         (
             ":root { color-scheme: light dark; --ink: #1d2433; --dim: #566072; --paper: #fff;"
             " --line: #d5dae3; --bar: #3b6fb6; --bad: #c9211e; --none: #e3e7ee; }",
-            *_bands(_LIGHT),
+            *_bands(LIGHT),
             "@media (prefers-color-scheme: dark) {",
             ":root { --ink: #e6e9ef; --dim: #a3adbd; --paper: #14171d;"
             " --line: #343b48; --bar: #7aa7e6; --bad: #ec6a55; --none: #2a303c; }",
-            *_bands(_DARK),
+            *_bands(DARK),
             "}",
             _STYLE,
             *(_table("matrix", columns, CELL) for columns in sorted({*matrices})),

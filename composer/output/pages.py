@@ -21,6 +21,17 @@ def page(template: str, **values: object) -> str:
 
 
 @cache
+def templates_digest() -> str:
+    """The same while no template has changed, so that a page need not be made again."""
+    environment = _environment()
+    assert environment.loader
+    digest = hashlib.sha256(__version__.encode())
+    for name in environment.list_templates():
+        digest.update(environment.loader.get_source(environment, name)[0].encode())
+    return digest.hexdigest()
+
+
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("composer.output"),

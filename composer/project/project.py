@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from composer.files.delivery import Pulled
     from composer.lora import Inspection, Merged
     from composer.model import Entry, Imported, Lock, Recipe, Setup
+    from composer.output.gallery_view import WrittenReport
     from composer.planner import Forgotten, LeftOut, Plan, Report, Step
     from composer.previews.report import PreviewReport, Price
     from composer.previews.sweeping import Promoted
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         SweepOptions,
     )
     from composer.project.planning import ReviewedPlan
+    from composer.project.reporting import ProjectReport
     from composer.project.selection import Selection
     from composer.project.settings import Settings
     from composer.project.sources import Sources
@@ -369,6 +371,37 @@ class Project:
         changed on the target, though neither recipe nor lock did.
         """
         return self.plan(target, advise=False)
+
+    def report(self, target: Target | str | None = None, *, compare: bool = True) -> ProjectReport:
+        """The whole project as its pages show it: for each composition its state, its mix, the
+        images of it on this machine and the commits that changed its recipe, and its LoRAs.
+
+        A `target` is only read. With its key in the lock, or None for the lock's only one, no
+        target is asked: then recipes and lock alone are told. `compare` false leaves out how the
+        LoRAs of a mix interact, which only the local target can tell. Raises as `plan`.
+        """
+        from composer.project.reporting import report
+        from composer.project.sources import only_key
+
+        return report(self, only_key(self.root) if target is None else target, compare=compare)
+
+    def write_report(
+        self,
+        report: ProjectReport,
+        out: str | PathLike[str],
+        *,
+        dry_run: bool = False,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> WrittenReport:
+        """Write the pages of a report into the folder `out`, to be looked at without a server.
+
+        Only what has changed since the last time is written, and what no page needs any more is
+        removed. Raises `Refused` for a folder that has other files, `UsageError` for a place that
+        can't be one. `progress` is called with 0..1 and may raise to cancel.
+        """
+        from composer.project.publishing import write_report
+
+        return write_report(report, Path(out), dry_run=dry_run, progress=progress)
 
     def lock(
         self, target: Target, options: PlanOptions | None = None, *, dry_run: bool = False

@@ -118,7 +118,8 @@ class CheckRequest:
 class Trained:
     """A trained composition that somebody wants to use.
 
-    `key` is that of its target in the lock, `state` the folder of this machine's state.
+    `key` is that of its target in the lock, `state` the folder of this machine's state. `file` is
+    what the texts call its file where they are for others, who don't have that folder.
     """
 
     key: str
@@ -126,6 +127,7 @@ class Trained:
     name: str
     type: str
     state: Path
+    file: str = ""
 
 
 def _no_usage(composition: Trained) -> Mapping[str, str]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ["prune"],
         ["prune", "--local"],
         ["pull", "-o", "dist/"],
+        ["report", "--out", "site"],
     ],
     ids=" ".join,
 )
@@ -54,6 +55,7 @@ def test_a_dry_run_notes_nothing_of_the_files_that_it_reads(
         ["prune", "--local"],
         ["destroy", "Pixel Rogue"],
         ["pull", "-o", "dist/"],
+        ["report", "--out", "site"],
         ["lock"],
     ):
         assert compose(*arguments, "--dry-run", at=applied).status == 0
@@ -65,7 +67,13 @@ def test_a_dry_run_notes_nothing_of_the_files_that_it_reads(
 
 
 def test_a_dry_run_makes_no_state_folder(project: Path) -> None:
-    for arguments in (["apply"], ["prune"], ["prune", "--local"], ["import", "--all"]):
+    for arguments in (
+        ["apply"],
+        ["prune"],
+        ["prune", "--local"],
+        ["import", "--all"],
+        ["report", "--out", "site"],
+    ):
         compose(*arguments, "--dry-run", at=project)
     assert not state_of(project).exists()
 

@@ -28,6 +28,7 @@ SCHEMAS = {
     "destroy": "deletions",
     "pull": "pull",
     "forget": "forget",
+    "report": "report",
     **{name: name for name in ("plan", "status", "models", "inspect", "doctor", "import", "init")},
 }
 

@@ -151,7 +151,7 @@ def _usage(composition: Trained) -> dict[str, str]:
         words = trigger_phrase(file.header.metadata)
     prompt = f"{words}, {SAMPLE_PROMPT}" if words else SAMPLE_PROMPT
     values = {
-        "path": json.dumps(visible(str(path)), ensure_ascii=False),
+        "path": json.dumps(visible(composition.file or str(path)), ensure_ascii=False),
         "prompt": json.dumps(prompt, ensure_ascii=False),
         "text": prompt,
         "stem": slug(composition.name),

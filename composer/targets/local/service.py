@@ -7,6 +7,7 @@ store, LoRAs in the library; the worker carries training out.
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -17,8 +18,10 @@ from composer.files.delivery import free_space
 from composer.lora import families
 from composer.lora.analysis import lora_info
 from composer.lora.composition import check_together
+from composer.lora.errors import LoraFormatError
 from composer.lora.ids import composition_ids, job_id
 from composer.lora.inspection import Inspection
+from composer.lora.opening import read_metadata
 from composer.model import NOTHING_DESCRIBED, TRAINED, LibraryPlace, in_order
 from composer.targets.base import Closing
 from composer.targets.local.library import Library, lora_model
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from composer.lora.inspection import Advice
+    from composer.lora.inspection import Advice, Mix
     from composer.model import Concept, Content, Described, Job, Model, Parameters
     from composer.targets.local.executors import Executor
     from composer.targets.local.library import Catalog, Lora
@@ -260,6 +263,22 @@ class Engine(Closing):
             for part, _ in parts
         )
         return Inspection("", "", infos, Overlaps(self.store).mix(parts, progress))
+
+    def mix(
+        self, concepts: Iterable[Concept], progress: Callable[[float], None] = lambda share: None
+    ) -> Mix:
+        """How these LoRAs interact at their scales, without what their files hold; raises as
+        `inspect`."""
+        return Overlaps(self.store).mix(self._parts(concepts), progress)
+
+    def metadata(self, ids: Collection[str]) -> dict[str, Mapping[str, str]]:
+        """What the files of these LoRAs say of themselves, of those that can be read."""
+        found: dict[str, Mapping[str, str]] = {}
+        loras = self._catalog().loras
+        for id in loras.keys() & {*ids}:
+            with suppress(LoraFormatError):
+                found[id] = read_metadata(loras[id].fingerprint.path)
+        return found
 
     def changes_text_encoder(self, id: str) -> bool:
         """Whether this LoRA changes a text encoder besides the model.
