@@ -74,7 +74,8 @@ class RendererOptions:
     `renderer` is a kind's name; None: the one for the target. `base_model` is an id of the target,
     or the folder or id of a local pipeline; None: that of `compose.toml`, else the renderer's own.
     A `parallelism` of None is that of `compose.toml`, else 8. `sleep` takes seconds, and may raise
-    `Stopped` to end the work. With `dry_run` nothing is written, so nothing can be rendered.
+    `Stopped` to end the work. With `dry_run` nothing is written, so nothing can be rendered. A
+    local renderer makes `batch` seeds at once, and that is part of its version.
     """
 
     renderer: str | None = None
@@ -83,6 +84,7 @@ class RendererOptions:
     parallelism: int | None = None
     sleep: Callable[[float], None] = time.sleep
     dry_run: bool = False
+    batch: int = 1
 
 
 RENDERER_DEFAULTS = RendererOptions()

@@ -75,6 +75,7 @@ def open_renderer(project: Project, target: Target, options: RendererOptions) ->
             options.parallelism or settings.parallelism or DEFAULT_PARALLELISM,
             options.sleep,
             options.dry_run,
+            options.batch,
         )
     )
 

@@ -109,6 +109,7 @@ class RenderRequest:
     `base_model` is an id of the target, or the folder or id of a local pipeline, and may come from
     a stranger's `compose.toml`; None: the renderer's default. `executor` is as in `TargetOptions`.
     `sleep` takes seconds, and raises `Stopped` to end the work: call `sleep(0)` between images.
+    `batch` is how many seeds a local renderer makes at once; it is part of its version.
     """
 
     target: Target
@@ -118,6 +119,7 @@ class RenderRequest:
     parallelism: int = 8
     sleep: Callable[[float], None] = time.sleep
     dry_run: bool = False
+    batch: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 GROUP = "composer.renderers"
 # Name -> module, in the order in which they are asked whether they can show a target's LoRAs.
-BUILT_IN: dict[str, str] = {"scenario": "composer.renderers.scenario"}
+BUILT_IN: dict[str, str] = {
+    "scenario": "composer.renderers.scenario",
+    "diffusers": "composer.renderers.diffusers",
+}
 
 
 def kind_names() -> list[str]:

@@ -106,21 +106,25 @@ def tiny_lora(
     *,
     rank: int = 4,
     alpha: float | None = None,
-    layers: Iterable[str] = LAYERS,
+    stems: Iterable[str] = tuple(f"transformer.{name}" for name in LAYERS),
+    ends: tuple[str, str] = (".lora_A.weight", ".lora_B.weight"),
     dtype: str = "float32",
     title: str | None = None,
 ) -> Path:
-    """A LoRA in diffusers' form that shows in an image; with other seeds, other weights."""
-    widths = {module.path: module for module in tiny_files().modules}
+    """A LoRA that shows in an image, in diffusers' form; with other seeds, other weights.
+
+    With other `stems` and `ends` it is one of another format. Every third layer has a rank that is
+    one higher.
+    """
     random, tensors = np.random.default_rng(seed), {}
-    for name in layers:
-        module = widths[name]
-        down = random.standard_normal((rank, module.inputs)) * module.inputs**-0.5
-        up = random.standard_normal((module.outputs, rank)) * rank**-0.5
-        tensors[f"transformer.{name}.lora_A.weight"] = down.astype(dtype)
-        tensors[f"transformer.{name}.lora_B.weight"] = up.astype(dtype)
+    for number, stem in enumerate(stems):
+        layer, of = tiny_files().prefixes[stem][0].layer, rank + (number % 3 == 2)
+        down = random.standard_normal((of, layer.inputs)) * layer.inputs**-0.5
+        up = random.standard_normal((layer.outputs, of)) * of**-0.5
+        tensors[stem + ends[0]] = down.astype(dtype)
+        tensors[stem + ends[1]] = up.astype(dtype)
         if alpha is not None:
-            tensors[f"transformer.{name}.alpha"] = np.array(alpha, dtype)
+            tensors[f"{stem}.alpha"] = np.array(alpha, dtype)
     metadata: Mapping[str, str] = {"modelspec.title": title} if title else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, metadata={"format": "pt", **metadata})

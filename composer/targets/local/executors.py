@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from composer.errors import TargetError, Unreachable, UsageError
 from composer.targets.local.tasks import carry_out
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 ATTEMPTS = 3  # workers that a task may lose
 MOST = 256  # tasks at once
 INTERVAL = 0.2  # seconds between two looks at a task
@@ -55,17 +56,17 @@ STORE_INTERVAL = 2.0  # seconds between two reports by an object store, which ch
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """Loading its pickle calls `carry_out`.
+    """Loading its pickle calls the function.
 
     Dask's scheduler and workers load what is sent to them before they run it, and one that can't
     ends. A pickle within bytes is loaded by the task itself: without compose, that alone fails.
     """
 
-    task: Task
-    ticket: Ticket
+    function: Callable[..., object]
+    arguments: tuple[object, ...]
 
-    def __reduce__(self) -> tuple[Callable[..., Result], tuple[Task, Ticket]]:
-        return carry_out, (self.task, self.ticket)
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self.function, self.arguments
 
 
 class NoExecutor(TargetError):
@@ -110,17 +111,44 @@ class Executor(ABC):
         A task whose worker is lost runs again on another one. `watch` is called with the progress,
         0..1, and may raise to cancel. Raises what carrying it out raises, and `NoExecutor`.
         """
-        reason: Exception | None = None
         task = task.by_place(self.library) if self.library else task
+
+        def attempt(executor: futures.Executor) -> None:
+            with self._opened_ticket(out) as ticket:
+                call = pickle.dumps(_Call(carry_out, (task, ticket)))
+                result = _result(executor.submit(pickle.loads, call), ticket, watch)
+                _receive(result, ticket, out, watch)
+
+        self._try(attempt, task.id, watch)
+
+    def call(
+        self, function: Callable[..., T], *arguments: object, watch: Callable[[float], None]
+    ) -> T:
+        """What this function of a module returns, called by a worker; it may be called again.
+
+        `watch` is called now and then with 0, and may raise to leave. Raises what the function
+        raises, and `NoExecutor`.
+        """
+        call = pickle.dumps(_Call(function, arguments))
+
+        def attempt(executor: futures.Executor) -> T:
+            with _without_packages("render"):
+                future: futures.Future[T] = executor.submit(pickle.loads, call)
+                return _waited(future, lambda: watch(0.0))
+
+        return self._try(attempt, "a task", watch)
+
+    def _try(
+        self, attempt: Callable[[futures.Executor], T], name: str, watch: Callable[[float], None]
+    ) -> T:
+        """What the attempt returns, on another worker where one is lost."""
+        reason: Exception | None = None
         for _ in range(ATTEMPTS):
             try:
-                with self._lent(watch) as executor, self._opened_ticket(out) as ticket:
-                    call = pickle.dumps(_Call(task, ticket))
-                    result = _result(executor.submit(pickle.loads, call), ticket, watch)
-                    _receive(result, ticket, out, watch)
-                return
+                with self._lent(watch) as executor:
+                    return attempt(executor)
             except (BrokenExecutor, _Lost) as error:
-                log.info("%s runs again: %s", task.id, error)
+                log.info("%s runs again: %s", name, error)
                 reason = error
         raise TargetError(
             f"its worker was lost {ATTEMPTS} times, the last time so: {reason}",
@@ -153,21 +181,35 @@ def _result(
 ) -> Result:
     """What the task returns; meanwhile `watch` sees its progress."""
     try:
-        while not wait([future], INTERVAL).done:
-            watch(ticket.progress())
-        return future.result()
+        with _without_packages("local"):
+            return _waited(future, lambda: watch(ticket.progress()))
     except NotWanted as error:  # but the ticket is here
         raise TargetError(
             f"a worker does not see {ticket.place}: {error}",
             hint="the workers must see it under the same name (docs/cluster.md)",
         ) from None
+
+
+def _waited(future: futures.Future[T], look: Callable[[], None]) -> T:
+    """What comes of it; `look` is called now and then, and may raise to give it up."""
+    try:
+        while not wait([future], INTERVAL).done:
+            look()
+        return future.result()
+    finally:
+        future.cancel()
+
+
+@contextmanager
+def _without_packages(extra: str) -> Iterator[None]:
+    """A worker that lacks packages is told of in our words."""
+    try:
+        yield
     except ModuleNotFoundError as missing:
         raise TargetError(
             f"a worker has no {missing.name}",
-            hint=f"on the workers: pip install 'lora-compose[local]=={__version__}'",
+            hint=f"on the workers: pip install 'lora-compose[{extra}]=={__version__}'",
         ) from missing
-    finally:
-        future.cancel()
 
 
 def _receive(result: Result, ticket: Ticket, out: Path, watch: Callable[[float], None]) -> None:
@@ -295,7 +337,7 @@ class Dask(Executor):
             raise _Lost(f"the scheduler dask://{self._place} was lost: {error}") from error
         except self._distributed.KilledWorker as error:
             raise TargetError(
-                f"{error.allowed_failures + 1} Dask workers died while they composed it",
+                f"{error.allowed_failures + 1} Dask workers died while they worked on it",
                 hint="were they out of memory? the workers' logs say more",
             ) from error
 

@@ -110,6 +110,7 @@ class Library:
         scanning: Callable[[float], None] = lambda share: None,
     ) -> None:
         self._mirror = place if isinstance(place, Mirror) else None
+        self.url = place.objects.url if isinstance(place, Mirror) else ""
         self._folder = place.folder if isinstance(place, Mirror) else place
         self._notes = notes
         self._clock = clock

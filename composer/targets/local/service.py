@@ -143,6 +143,11 @@ class Engine(Closing):
         """Names of files in the library that can't be used, each with the reason."""
         return self._catalog().rejected
 
+    @property
+    def library_url(self) -> str:
+        """The URL of the object store that has the library; empty for a folder."""
+        return self._library.url
+
     def owner(self) -> str | None:
         return None
 
@@ -285,9 +290,13 @@ class Engine(Closing):
 
         Raises `TargetError` or `BadLora` as `inspect` does.
         """
+        return lora_file(self.lora(id).fingerprint).changes_text_encoder
+
+    def lora(self, id: str) -> Lora:
+        """This LoRA of the library, with its file. Raises `TargetError` if there is none."""
         if (lora := self._catalog().loras.get(id)) is None:
             raise no_such_lora(id)
-        return lora_file(lora.fingerprint).changes_text_encoder
+        return lora
 
     def advise(self, mixes: Mapping[str, Sequence[Concept]]) -> dict[str, Advice]:
         """Whether the LoRAs of each mix interfere, by its key; see `Overlaps.advise`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from composer.errors import BadLora, CredentialsError, TargetError, Unreachable, UsageError
@@ -67,7 +67,7 @@ class Task:
 
     def by_place(self, library: str) -> Task:
         """The same for workers that read the LoRAs from the library at this URL, not by path."""
-        loras = ((_stored(lora), scale) for lora, scale in self.loras)
+        loras = ((stored_lora(lora), scale) for lora, scale in self.loras)
         return replace(self, loras=tuple(loras), library=library)
 
 
@@ -76,7 +76,8 @@ def _absolute(lora: Fingerprint) -> Fingerprint:
     return replace(lora, path=lora.path.absolute(), root=root)
 
 
-def _stored(lora: Fingerprint | StoredLora) -> StoredLora:
+def stored_lora(lora: Fingerprint | StoredLora) -> StoredLora:
+    """The LoRA by its place in the library, for workers that don't see this machine's folders."""
     if isinstance(lora, StoredLora):
         return lora
     return StoredLora(lora.path.relative_to(lora.root or "").as_posix(), lora.hashes)
@@ -101,7 +102,8 @@ def carry_out(task: Task, ticket: Ticket) -> Result:
 
 def _carry_out(task: Task, ticket: Ticket) -> Result:
     report = _reporter(ticket)
-    parts = tuple(_part(task, lora, scale, report) for lora, scale in task.loras)
+    seen = partial(report, FETCHING)
+    parts = tuple(part_here(task.library, lora, scale, seen) for lora, scale in task.loras)
     out = ticket.output()
     try:
         spec = CompositionSpec(parts, task.id, task.options)
@@ -113,12 +115,18 @@ def _carry_out(task: Task, ticket: Ticket) -> Result:
         raise
 
 
-def _part(
-    task: Task, stored: Fingerprint | StoredLora, scale: float, report: Callable[[float], None]
+def part_here(
+    library: str,
+    stored: Fingerprint | StoredLora,
+    scale: float,
+    seen: Callable[[], None] = lambda: None,
 ) -> Part:
-    """The LoRA as this machine sees it. Raises `BadLora` if it is another file here."""
+    """The LoRA as this machine sees it, or a copy of it from the library at this URL.
+
+    `seen` is called now and then, and may raise. Raises `BadLora` if it is another file here.
+    """
     if isinstance(stored, StoredLora):
-        lora, hint = _copy(task.library, stored.place, lambda: report(FETCHING)), CHANGED_HINT
+        lora, hint = _copy(library, stored.place, seen), CHANGED_HINT
     elif stored.still_reliable():
         lora, hint = stored, ""
     else:
