@@ -24,7 +24,7 @@ LONGEST_TEXT = 600  # characters of a prompt
 MOST_LINES = 8  # of a column's heading
 
 NAME, TITLE = Lettering(46, bold=True), Lettering(27, bold=True)
-TEXT, STRONG = Lettering(23), Lettering(23, bold=True)
+TEXT, STRONG, SMALL = Lettering(23), Lettering(23, bold=True), Lettering(17)
 DIFFERENCE = Heading("difference", ("where before and after", "are not the same"))
 
 
@@ -65,7 +65,7 @@ class SheetLayout:
 
     @cached_property
     def is_preview(self) -> bool:
-        return self.result.grid.column(AFTER) is not None
+        return self.result.grid.is_preview
 
     @cached_property
     def compared(self) -> tuple[int, int] | None:
@@ -135,24 +135,34 @@ class SheetLayout:
     @cached_property
     def columns(self) -> list[Line]:
         """What stands above the columns: their titles on one line, the mixes below."""
-        return [line for n in range(len(self.headings)) for line in self._column(n)]
+        lines = [line for n in range(len(self.headings)) for line in self._column(n)]
+        return lines if self.is_preview else [*self._corner(), *lines]
 
     def _column(self, column: int) -> list[Line]:
         x, y, width = self.x(column), self._headings_top, self.cell[0]
         heading, lines = self.headings[column], []
         if not self.is_preview:
-            lines.append(Line(place_name(0, column)[0], x, y + TEXT.size, TEXT))
-            y += TEXT.size + BLANK
-        for text in TITLE.wrap(heading.title, width, 1 if self.is_preview else 3):
-            y += TITLE.size
-            lines.append(Line(text, x, y, TITLE, dim=False))
-            y += 8
+            lines.append(Line(place_name(0, column)[0], x, y))
+            y += TITLE.size + 8
+        lettering = next((one for one in (TITLE, TEXT) if one.width(heading.short) <= width), SMALL)
+        lines.append(Line(lettering.cut(heading.short, width), x, y, lettering, dim=False))
+        y += 10
         for text in heading.lines[:MOST_LINES]:
             changed = self._is_changed(column, text)
             lettering = STRONG if changed else TEXT
             y += TEXT.size + 5
             lines.append(Line(lettering.cut(text, width), x, y, lettering, dim=not changed))
         return lines
+
+    def _corner(self) -> list[Line]:
+        """What a sweep's columns and rows are scales of."""
+        across, down = self.result.grid.axes
+        texts = [f"{across} →" if across else "", f"{down} ↓" if down else ""]
+        y = self._headings_top
+        return [
+            Line(TEXT.cut(text, LEFT), MARGIN, y + n * (TITLE.size + 8))
+            for n, text in enumerate(texts)
+        ]
 
     def _is_changed(self, column: int, text: str) -> bool:
         if self.compared is None or column != self.compared[1]:
@@ -161,7 +171,7 @@ class SheetLayout:
 
     @cached_property
     def _headings_top(self) -> int:
-        return self.title[-1].baseline + 44
+        return self.title[-1].baseline + 72
 
     @cached_property
     def _top(self) -> int:
@@ -194,16 +204,21 @@ class SheetLayout:
         return "   ".join(facts)
 
     def _beside(self, row: int) -> list[Line]:
+        """A row's number and title, and lines below as far as the picture is high."""
         heading, y = self.result.grid.rows[row], self.y(row) + TITLE.size
-        x, width = MARGIN + 44, LEFT - 44
-        lines = [Line(str(row + 1), MARGIN, y)]
-        room = max(1, self.cell[1] // (TEXT.size + 5))
-        texts = [(text, TITLE, False) for text in TITLE.wrap(heading.title, width, min(3, room))]
-        for one in heading.lines:
-            texts += [(t, TEXT, True) for t in TEXT.wrap(shorten(one, LONGEST_TEXT), width, 4)]
-        for n, (text, lettering, dim) in enumerate(texts[:room]):
-            lines.append(Line(text, x, y + n * (TEXT.size + 7), lettering, dim))
-        return lines
+        x, width, step = MARGIN + 44, LEFT - 44, TEXT.size + 8
+        most = max(1, self.cell[1] // step)
+        title = TITLE.wrap(shorten(heading.short, LONGEST_TEXT), width, min(most, 5))
+        texts = [(text, TITLE, False) for text in title]
+        for one in self.result.grid.row_lines(row):
+            texts += [(t, TEXT, True) for t in TEXT.wrap(shorten(one, LONGEST_TEXT), width, 5)]
+        places = [y + n * step + (n >= len(title)) * 8 for n in range(len(texts))]
+        lines = [
+            Line(text, x, place, lettering, dim)
+            for place, (text, lettering, dim) in zip(places, texts, strict=True)
+            if place <= self.box(row, 0)[3] or place == y
+        ]
+        return [Line(str(row + 1), MARGIN, y), *lines]
 
     @cached_property
     def _bottoms(self) -> list[int]:

@@ -42,9 +42,10 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A prompt and seed of a preview, or one row of a sweep."""
+    """A prompt and seed of a preview, or one row of a sweep, with what it is a scale of."""
 
     title: str
+    axis: str
     facts: Sequence[str]
     shots: Sequence[Shot]
     difference: str = ""
@@ -65,11 +66,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's heading: the letter of a sweep's places, a title and a mix."""
+    """A column's heading: a title and a mix; in a sweep its letter and what it is a scale of."""
 
     letter: str
-    kind: str
     title: str
+    axis: str
     lines: Sequence[Line]
 
 
@@ -87,6 +88,7 @@ class Part:
     height: int
     difference: str
     command: str
+    axes: tuple[str, str]  # of a sweep: what columns and rows are scales of
 
 
 def preview_page(report: PreviewReport, images: Mapping[str, str]) -> str:
@@ -152,6 +154,7 @@ def _part(number: int, result: GridResult, images: Mapping[str, str]) -> Part:
         height=look.height,
         difference=_percent(max(known, default=None)),
         command=_promote(grid, "PLACE"),
+        axes=(_text(grid.axes[0]), _text(grid.axes[1])),
     )
 
 
@@ -161,8 +164,8 @@ def _column(grid: Grid, number: int, heading: Heading) -> Column:
     known = set(grid.columns[before].lines) if compares and before is not None else {*heading.lines}
     return Column(
         letter=place_name(0, number)[0] if not grid.is_preview else "",
-        kind=KINDS.get(heading.title, ""),
-        title=_text(heading.title),
+        title=_text(heading.short),
+        axis=_text(heading.axis),
         lines=[Line(_text(line), line not in known) for line in heading.lines],
     )
 
@@ -174,8 +177,8 @@ def _row(result: GridResult, row: int, images: Mapping[str, str]) -> Row:
     if pair and (uri := images.get(difference_key(*pair))):
         shots.append(Shot(DIFFERENCE, DIFFERENCE, uri))
     share = result.differences[row] if row < len(result.differences) else None
-    lines = [_text(line) for line in heading.lines]
-    return Row(_text(heading.title), lines, shots, _percent(share))
+    lines = [_text(line) for line in grid.row_lines(row)]
+    return Row(_text(heading.short), _text(heading.axis), lines, shots, _percent(share))
 
 
 def _shot(result: GridResult, row: int, column: int, images: Mapping[str, str]) -> Shot:

@@ -15,10 +15,19 @@ NO_LORA, BEFORE, AFTER = "no LoRA", "before", "after"  # titles of a preview's c
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """What stands at a row or a column: a title, and lines below it, as `0.70  Ink Lines`."""
+    """What stands at a row or a column: a title, and lines below it, as `0.70  Ink Lines`.
+
+    In a sweep the title may be a scale of an `axis`, as `Ink Lines 0.7` is one of `Ink Lines`.
+    """
 
     title: str
     lines: tuple[str, ...] = ()
+    axis: str = ""
+
+    @property
+    def short(self) -> str:
+        """The title where its axis is named elsewhere: `0.7`."""
+        return self.title.removeprefix(self.axis).strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,20 @@ class Grid:
     def is_preview(self) -> bool:
         """Whether its columns are those of a preview; else it is a sweep's."""
         return self.column(AFTER) is not None
+
+    def row_lines(self, row: int) -> tuple[str, ...]:
+        """The lines of a row's heading; none where scales go on and the row above has the same."""
+        heading = self.rows[row]
+        goes_on = heading.axis and row and self.rows[row - 1].lines == heading.lines
+        return () if goes_on else heading.lines
+
+    @property
+    def axes(self) -> tuple[str, str]:
+        """What columns and rows are scales of; empty where they are none."""
+        found = [
+            next((one.axis for one in side if one.axis), "") for side in (self.columns, self.rows)
+        ]
+        return found[0], found[1]
 
     def compared(self, row: int) -> tuple[Cell, Cell] | None:
         """The cells of *before* and *after* in a row, if it has both."""

@@ -98,9 +98,12 @@ def sweep_grid(sweep: Sweep, concepts: Sequence[Concept], shots: Sequence[Shot])
         )
         for row, (shot, _) in enumerate(rows)
     )
-    titles = (NO_LORA, *(axes[0].title(scale) for scale in axes[0].scales))
-    columns = tuple(Heading(title) for title in titles)
+    columns = (Heading(NO_LORA), *(_scale(axes[0], scale) for scale in axes[0].scales))
     return Grid(recipe.path, recipe.name, columns, tuple(heading for _, heading in rows), cells)
+
+
+def _scale(axis: Axis, scale: float, lines: tuple[str, ...] = ()) -> Heading:
+    return Heading(axis.title(scale), lines, axis.label)
 
 
 def _headings(shot: Shot, axes: tuple[Axis, ...]) -> list[Heading]:
@@ -108,7 +111,7 @@ def _headings(shot: Shot, axes: tuple[Axis, ...]) -> list[Heading]:
     if len(axes) < 2:
         return [shot.heading]
     lines = (shot.heading.title, *shot.heading.lines)
-    return [Heading(axes[1].title(scale), lines) for scale in axes[1].scales]
+    return [_scale(axes[1], scale, lines) for scale in axes[1].scales]
 
 
 def _at(concepts: Sequence[Concept], scales: dict[int, float]) -> list[Concept]:

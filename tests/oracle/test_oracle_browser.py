@@ -6,14 +6,12 @@ On screens of four widths, light and dark, axe-core looks for what keeps people 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from oracle.chromium import contrast, grave, opened
 from support.hostile import HOSTILE
 from support.inspections import inspection
 from support.lora_files import Spec, write
@@ -23,19 +21,10 @@ from composer.lora.inspection import Inspection
 from composer.output.inspect_html import page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 QUIET = ("disable-background-networking", "disable-component-update", "disable-sync")
 TO_Q = "transformer_blocks.0.attn.to_q"
-
-
-@pytest.fixture(scope="module")
-def browser() -> str:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    return found
 
 
 def shown(browser: str, text: str, folder: Path) -> tuple[str, list[str]]:
@@ -110,62 +99,6 @@ DIGITS = """[...document.querySelectorAll(".strip b[class], tbody td[class], .le
 STRIPS = """[...document.querySelectorAll(".strip")].filter(one => one.children.length > 10).map(
   one => (Math.max(...[...one.children].map(cell => cell.getBoundingClientRect().right))
     - one.getBoundingClientRect().left) / document.querySelector("main").clientWidth)"""
-OPEN = "document.querySelectorAll('details').forEach(one => { one.open = true; })"
-GRAVE = ("serious", "critical")
-
-
-@pytest.fixture(scope="module")
-def chromium(browser: str) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
-def axe() -> str:
-    places = map(Path, os.environ.get("NODE_PATH", "").split(os.pathsep))
-    found = next(
-        (p for place in places if (p := place / "axe-core" / "axe.min.js").is_file()), None
-    )
-    if found is None:
-        pytest.skip(
-            "no axe-core here: npm install --prefix DIR axe-core; NODE_PATH=DIR/node_modules"
-        )
-    return found.read_text("utf-8")
-
-
-def opened(chromium: Any, file: Path, width: int, scheme: str) -> tuple[Any, list[str]]:
-    """The page on such a screen, and what it asked for or complained about."""
-    context = chromium.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True
-    )
-    shown, said = context.new_page(), []
-    shown.on("console", lambda message: said.append(message.text))
-    shown.on("pageerror", lambda error: said.append(str(error)))
-    shown.on("request", lambda request: said.append(request.url))
-    shown.goto(file.as_uri())
-    return shown, said
-
-
-def grave(shown: Any, axe: str) -> list[str]:
-    """The rules that axe-core finds broken, with everything on the page unfolded."""
-    shown.evaluate(OPEN)
-    shown.evaluate(axe)
-    found = shown.evaluate("axe.run()")
-    assert found["passes"]
-    return [rule["id"] for rule in found["violations"] if rule["impact"] in GRAVE]
-
-
-def contrast(one: str, other: str) -> float:
-    """As the accessibility guidelines (WCAG) have it, of two colours as a browser writes them."""
-    light = []
-    for colour in (one, other):
-        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        light.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
-    return (max(light) + 0.05) / (min(light) + 0.05)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -208,6 +141,6 @@ def test_axe_finds_what_cannot_be_read(chromium: Any, axe: str, tmp_path: Path) 
     text = page([inspection(12, every=8)]).replace("--dim: #566072", "--dim: #c9ccd2")
     file = tmp_path / "page.html"
     file.write_text(text.replace(' tabindex="0"', ""), "utf-8")
-    shown, _ = opened(chromium, file, 400, "light")
+    shown, _ = opened(chromium, file, 400, "light", policy=False)
     assert set(grave(shown, axe)) == {"color-contrast", "scrollable-region-focusable"}
     shown.context.close()

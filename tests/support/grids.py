@@ -58,8 +58,8 @@ def sweep_grid(
     prompt: str = PROMPT,
 ) -> Grid:
     """Scales of one LoRA as columns, those of another one as rows."""
-    columns = (Heading(NO_LORA), *(Heading(f"{axis[0]} {scale:g}") for scale in axis[1]))
-    rows = tuple(Heading(f"{other[0]} {scale:g}", (prompt, "seed 7")) for scale in other[1])
+    columns = (Heading(NO_LORA), *(_scale(axis[0], scale) for scale in axis[1]))
+    rows = tuple(_scale(other[0], scale, (prompt, "seed 7")) for scale in other[1])
     cells = tuple(
         (
             cell({}, prompt, look=look),
@@ -68,6 +68,10 @@ def sweep_grid(
         for y in other[1]
     )
     return Grid("recipes/storybook-knight.yaml", "Storybook Knight", columns, rows, cells)
+
+
+def _scale(name: str, scale: float, lines: tuple[str, ...] = ()) -> Heading:
+    return Heading(f"{name} {scale:g}", lines, name)
 
 
 def rendered(

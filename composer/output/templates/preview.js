@@ -8,10 +8,17 @@ document.body.classList.add("js");
 
 for (const row of all(".row")) {
   const split = Object.assign(document.createElement("input"),
-    { type: "range", min: 0, max: 100, value: 50, step: 0.5, className: "split" });
+    { type: "range", min: 0, max: 100, value: 50, step: 0.1, className: "split" });
   const line = Object.assign(document.createElement("div"), { className: "line" });
   row.querySelector(".shots").append(line, split);
   split.addEventListener("input", () => place(row, split));
+  split.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -2, ArrowDown: -2, ArrowRight: 2, ArrowUp: 2 }[event.key];
+    if (!step) return; // Home, End and the page keys work by themselves
+    event.preventDefault();
+    split.value = Number(split.value) + step * (event.shiftKey ? 5 : 1);
+    place(row, split);
+  });
 }
 
 function place(row, split) {
