@@ -159,7 +159,8 @@ def _generation_jobs(call: Call, page: Page) -> Iterable[Json]:
     if wanted is None:
         return ()
     read = partial(call.generations.page, call.project)
-    return map(wire.generation_job, all_of(read, wanted))
+    jobs = (job for job in all_of(read, wanted) if not call.visibility.hides(job.id))
+    return map(wire.generation_job, jobs)
 
 
 def get_job(call: Call, id: str) -> Answer:
@@ -235,7 +236,8 @@ def _job(call: Call, id: str) -> Json:
         return wire.training_job(training, call.project)
     if download := call.engine.download(id):
         return _download_job(call, download)
-    if generation := call.generations.get(id, call.project):
+    generation = call.generations.get(id, call.project)
+    if generation and not call.visibility.hides(id):
         return wire.generation_job(generation)
     raise NotFound(f"no job has the id {id}")
 
