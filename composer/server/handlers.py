@@ -17,6 +17,7 @@ from composer.server import pages, wire
 from composer.server import request_fields as fields
 from composer.server.auth import LINK_LIFE, link_token
 from composer.server.calls import CONFLICT, DRY_RUN, Answer, Call
+from composer.server.generation_inputs import described_inputs
 from composer.server.request_fields import Refusal
 from composer.targets.local.paging import all_of
 from composer.targets.local.records import now_ms
@@ -220,6 +221,9 @@ def read_models(call: Call, ids: Iterable[str]) -> list[Json]:
             models.append(wire.composition(records[id]))
         elif id in rest and rest[id].type in families.lora_types():
             models.append(wire.lora(rest[id], call.project))
+        elif call.images and (family := families.of_base_model(id)):
+            inputs = described_inputs(family.types)
+            models.append({**wire.base_model(id, call.project), "inputs": inputs})
     return models
 
 

@@ -83,6 +83,9 @@ def fetched(client: Scenario, job: Any) -> list[bytes]:
 
 def test_a_mix_is_priced_made_and_fetched(served: Served, painter: Painter) -> None:
     with Scenario(**strict(served)) as client:
+        base = client.models.retrieve(BASE_MODEL).model
+        (prompt,) = (one for one in base.inputs or () if one.name == "prompt")
+        assert base.custom and prompt.required is not None and prompt.required.always
         loras = [lora.id for lora in client.models.list(type="flux.1-lora")]
         scales = [0.65, 0.8]
         body = {"prompt": "a knight", **SMALL, "seed": 7, "numOutputs": 2}
