@@ -126,6 +126,11 @@ def joined(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
+def amount(number: float) -> str:
+    """A price for people, and for a limit that allows it: at most 4 decimals, none at the end."""
+    return f"{number:.4f}".rstrip("0").rstrip(".")
+
+
 def counted(n: int, noun: str) -> str:
     """A number and its noun: `1 recipe`, `4 recipes`, `2 entries`."""
     if n == 1:

@@ -95,6 +95,12 @@ def _targets(context: click.Context) -> list[str]:
     return [*kind_names(), *(key for key in keys if "://" in key)]
 
 
+def _renderers(context: click.Context) -> list[str]:
+    from composer.renderers.registry import kind_names
+
+    return kind_names()
+
+
 def _executors(context: click.Context) -> list[str]:
     return [f"processes:{os.cpu_count() or 1}", "dask://"]
 
@@ -120,6 +126,7 @@ def _programs(context: click.Context) -> list[str]:
 
 lora_names = _suggesting(_lora_names)
 targets = _suggesting(_targets)
+renderers = _suggesting(_renderers)
 executors = _suggesting(_executors)
 model_types = _suggesting(_model_types)
 output_formats = _suggesting(_output_formats)

@@ -30,10 +30,10 @@ from composer.previews.report import (
     most_different_first,
 )
 from composer.project.options import DEFAULT_PARALLELISM, RENDER_DEFAULTS
-from composer.renderers.base import RenderRequest
+from composer.renderers.base import DONE, Rendering, RenderRequest
 from composer.renderers.cache import FOLDER, CellCache
 from composer.renderers.registry import choose
-from composer.text import SETTINGS_NAME, counted, visible
+from composer.text import SETTINGS_NAME, amount, counted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from composer.previews.grid import Grid
     from composer.project.options import RendererOptions, RenderOptions
     from composer.project.project import Project
-    from composer.renderers.base import Renderer, Rendering
+    from composer.renderers.base import Renderer
     from composer.targets.base import Target
 
 
@@ -154,20 +154,19 @@ def check_cost(price: Price, max_cost: float | None, *, charges: bool) -> None:
     """Raise `Refused` unless nothing is charged, or the price is known and allowed."""
     if not (charges and price.cells):
         return
-    images, total = counted(price.cells, "image"), price.total
-    if total is None:
+    images = counted(price.cells, "image")
+    if price.total is None:
         raise Refused(f"the price of {images} is not known, so that no limit would hold")
-    if total == 0:
-        return  # an interrupted run has paid for it
+    total = amount(price.total)
     if max_cost is None:
         raise Refused(
-            f"rendering {images} costs {total:g}, and no limit is given",
-            hint=f"allow it with --max-cost {total:g}",
+            f"rendering {images} costs {total}, and no limit is given",
+            hint=f"allow it with --max-cost {total}",
         )
-    if not total <= max_cost:
+    if not float(total) <= max_cost:
         raise Refused(
-            f"rendering {images} costs {total:g}, more than --max-cost {max_cost:g}",
-            hint=f"allow it with --max-cost {total:g}, or name fewer recipes, prompts or seeds",
+            f"rendering {images} costs {total}, more than --max-cost {amount(max_cost)}",
+            hint=f"allow it with --max-cost {total}, or name fewer recipes, prompts or seeds",
         )
 
 
@@ -201,6 +200,7 @@ def _render(
             cache.keep(cell, image)
         except OSError as error:
             raise unwritable(cache.path(cell), error) from error
+        watcher.on_rendering(Rendering(cell, DONE))
 
     try:
         rendered = renderer.render(missing, keep, max_cost=max_cost, tell=tell)

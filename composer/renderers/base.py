@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from composer.targets.base import Target
 
 
+DONE = "done"  # the state of a cell whose image is kept; it is told by who keeps it
+
+
 class Keep(Protocol):
     """Takes an image for good: when it returns, the image is on this machine's disk."""
 
@@ -31,7 +34,8 @@ class Keep(Protocol):
 class Rendering:
     """What is told while images are made: cells that are done or have failed, and the cost.
 
-    `state` says in a word or two what happens to the cell now, as `queued` or `downloading`.
+    `state` says in a word or two what happens to the cell now, as `queued` or `downloading`, and
+    `DONE` once its image is kept.
     """
 
     cell: Cell

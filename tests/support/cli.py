@@ -29,6 +29,7 @@ SCHEMAS = {
     "pull": "pull",
     "forget": "forget",
     "report": "report",
+    "preview": "preview",
     **{name: name for name in ("plan", "status", "models", "inspect", "doctor", "import", "init")},
 }
 

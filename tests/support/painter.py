@@ -117,7 +117,7 @@ class Painter:
             assert max_cost is None or spent + (self.each or 0) <= max_cost
             spent += self.each or 0
             self._keep(cell, keep)
-            tell(Rendering(cell, "done", cost=self.each))
+            tell(Rendering(cell, "painted", cost=self.each))
         return Rendered(errors, spent if self.charges else None)
 
     def _keep(self, cell: Cell, keep: Keep) -> None:
