@@ -42,7 +42,7 @@ ACROSS_MODULES = {
     "planner": {"offline", "plan_cases"},
     "project": {"at_once", "second_family"},
     "recipes": {"discovery", "hostile"},
-    "renderers": {"paid_once", "painter"},
+    "renderers": {"paid_once", "painter", "served"},
     "server": {"fuzz", "load"},
     "targets": {"contract"},
     "targets/local": {"projects", "read_only_state", "result_files"},

@@ -34,7 +34,8 @@ def test_the_calls_of_a_run(calls: list[str]) -> None:
 def test_every_call_with_every_fault(calls: list[str], tmp_path: Path, trouble: Trouble) -> None:
     met = [n for n, call in enumerate(calls, 1) if fnmatchcase(call, trouble.only or "*")]
     if trouble is LATE:
-        met = met[1 : size(3, len(calls))]  # each takes a second
+        some = met if size(0, 1) else [2, len(calls)]  # a job and a download: each takes seconds
+        met = [at for at in met if at in some]
     fired = [paid_once.suffer(trouble, at, tmp_path / str(at)) for at in met]
     assert len(met) >= 2
     assert fired.count(True) >= len(met) - 1, "too few faults fired"  # the polls vary by one

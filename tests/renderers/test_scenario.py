@@ -154,15 +154,6 @@ def test_cells_name_the_server(studio: Studio) -> None:
     assert choose(studio.target).name == "scenario"
 
 
-def test_many_jobs_are_polled_together(studio: Studio) -> None:
-    studio.server.looks = 5
-    cells = studio.cells(20)
-    studio.render(cells)
-    studio.check(cells)
-    asked = [line for line in studio.server.lines if line.startswith("GET /jobs")]
-    assert len(asked) < 20, asked
-
-
 # --- money -------------------------------------------------------------------------------
 
 

@@ -171,10 +171,13 @@ class ImageServer:
         if self.at_most is not None and len(running) >= self.at_most:
             details = {"actionName": "parallel-generation", "actionLimit": self.at_most}
             return Reply({"reason": "too many", "details": details}, 429)
-        number = len(self.jobs) + 1
-        job = _Job(f"job_{number}", seen.body)
+        return Reply({"job": self.add(seen.body), "creativeUnitsCost": self._charge()})
+
+    def add(self, input: dict[str, Any]) -> dict[str, Any]:
+        """A new job, as it is answered."""
+        job = _Job(f"job_{len(self.jobs) + 1}", input)
         self.jobs[job.id] = job
-        return Reply({"job": self._shown(job), "creativeUnitsCost": self._charge()})
+        return self._shown(job)
 
     def _charge(self) -> float | None:
         return self.price if self.cost is None else self.cost

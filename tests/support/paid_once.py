@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import wait
@@ -41,17 +42,21 @@ if TYPE_CHECKING:
 SEEDS = (1, 2)
 LIMIT = 18.0  # the price of both: a cell that is paid for twice passes it
 PATIENCE = 30.0  # seconds for a process
-DEADLINE = 1.0  # seconds for one answer
+DEADLINE, SHORT = 10.0, 1.5  # seconds for one answer: a busy machine may take some
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """What goes wrong at a call. `kill`: the program dies there. `only`: calls it can meet."""
+    """What goes wrong at a call. `kill`: the program dies there. `only`: calls it can meet.
+
+    `deadline` is how long the program waits for an answer.
+    """
 
     name: str
     fault: Fault
     kill: bool = False
     only: str = ""
+    deadline: float = DEADLINE
 
 
 def _reply(name: str, status: int, body: object = "", **headers: str) -> Trouble:
@@ -79,38 +84,37 @@ TROUBLES = (
     Trouble("killed before the effect", Fault(drop="before"), kill=True),
     Trouble("killed after the effect", Fault(drop="after"), kill=True),
 )
-LATE = Trouble("no answer in time", Fault(delay=DEADLINE + 0.3))
+LATE = Trouble("no answer in time", Fault(delay=SHORT + 0.3), deadline=SHORT)
 
 
 # --- runs --------------------------------------------------------------------------------
 
 
-def cells_of(url: str) -> list[Cell]:
+def cells_of(url: str, lora: str = "lora_ink") -> list[Cell]:
     with target_at(url) as target:
         info = KIND.open(RenderRequest(target, Path())).info
-    mix, look = [Concept("lora_ink", 0.65)], Look(width=128, height=128, steps=2)
+    mix, look = [Concept(lora, 0.65)], Look(width=128, height=128, steps=2)
     return [Cell.of(mix, "a knight", seed, look, info) for seed in SEEDS]
 
 
-def run(url: str, state: Path) -> Rendered:
+def run(url: str, state: Path, lora: str = "lora_ink", *, deadline: float = DEADLINE) -> Rendered:
     """Price and render what is missing, as a command does, one request at a time."""
     cache = CellCache(state)
-    options = SessionOptions(connections=1, deadline=DEADLINE)
-    with target_at(url, options=options, grace=0.2) as target:
+    options = SessionOptions(connections=1, deadline=deadline)
+    grace = 0.2 if deadline == DEADLINE else 2.0  # what is late may still take effect
+    with target_at(url, options=options, grace=grace) as target:
         renderer = KIND.open(RenderRequest(target, state, parallelism=1))
-        missing = [cell for cell in cells_of(url) if cell not in cache]
+        missing = [cell for cell in cells_of(url, lora) if cell not in cache]
         renderer.price(missing)
         return renderer.render(missing, cache.keep, max_cost=LIMIT)
 
 
-def run_quietly(url: str, state: Path) -> None:
-    """The same; what it raises is expected of it."""
-    try:
-        run(url, state)
-    except ComposeError as error:
-        assert error.message
-    else:
-        return
+def run_quietly(
+    url: str, state: Path, lora: str = "lora_ink", *, deadline: float = DEADLINE
+) -> None:
+    """The same; only what users are told in a line may end it."""
+    with suppress(ComposeError):
+        run(url, state, lora, deadline=deadline)
 
 
 def run_until(url: str, state: Path, dies_at: int) -> None:
@@ -167,7 +171,7 @@ def suffer(trouble: Trouble, at: int, state: Path) -> bool:
             _suffer_kill(server, trouble, at, state)
         else:
             server.fault("*", trouble.fault, nth=at)
-            run_quietly(server.url, state)
+            run_quietly(server.url, state, deadline=trouble.deadline)
         server.forget_faults()
         fired = bool(server.fired)
         plain_run(server, state)

@@ -15,7 +15,7 @@ from composer.targets.scenario import wire
 from composer.targets.scenario.wire import Unreadable, mapping, number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 SUCCESS = "success"
 _FAILED = frozenset({"failure", "canceled"})
@@ -163,9 +163,3 @@ def _same(one: object, other: object) -> bool:
     if first is not None and second is not None:
         return math.isclose(first, second, rel_tol=0.0, abs_tol=_TOLERANCE)
     return one == other
-
-
-def earliest(jobs: Iterable[ImageJob]) -> str:
-    """When the first of these jobs was created, by the server's clock; empty if one doesn't say."""
-    times = [job.created_at for job in jobs]
-    return min(times) if times and all(times) else ""
