@@ -273,17 +273,18 @@ def process(
     faults: Sequence[Mapping[str, Any]] = (),
     env: Mapping[str, str] = MappingProxyType({}),
     paints: bool = False,
+    program: str = "composer",
 ) -> Iterator[Process]:
     """`compose serve` in this project, with these faults; ended at the end.
 
     `options` are further ones of the command; of `env`, empty values are left out. One that
-    `paints` has the option `--base-model`, and a `Painter` in place of a pipeline.
+    `paints` has the option `--base-model`, and a `Painter` in place of a pipeline. `program` is the
+    module that is run.
     """
     log = root / "faults.jsonl"
     options = (*options, "--fault-log", str(log))
     if faults:
         options = (*options, "--fault-script", str(write_script(root, faults)))
-    program = "composer"
     if paints:
         program, options = "support.painting_server", (*options, "--base-model", "canvas")
     served = Process("", log, root=root, options=options, program=program, more_env=env)
