@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,11 @@ from composer.targets.local.kind import executor_for, find_library, open_library
 from composer.text import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from composer.project import Project
     from composer.server.auth import Credentials
+    from composer.server.page import Gallery
     from composer.server.rendering import RenderWorker
     from composer.server.running import Faults, Server
     from composer.targets.local.service import Engine
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
     metavar="FOLDER|ID",
     help="Also make images, with this base model: a pipeline's folder, or an id on Hugging Face.",
 )
+@click.option("--page", is_flag=True, help="Also show the gallery of compose report, live, at /.")
 @click.option(
     "--fault-script",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -72,6 +77,7 @@ def serve_command(
     library: Path | str | None,
     executor: str | None,
     base_model: str | None,
+    page: bool,
     fault_script: Path | None,
     fault_log: Path | None,
 ) -> int:
@@ -84,6 +90,9 @@ def serve_command(
 
     Prints the base URL to stdout. Uses SCENARIO_SDK_API_KEY and SCENARIO_SDK_API_SECRET if set.
     Otherwise creates a key and secret, and writes them to serve.json in the state folder.
+
+    The gallery of --page is for browsers on this machine, which need no key: other users of this
+    machine can read it, too.
     """
     try:
         from composer.server import auth, running
@@ -94,6 +103,7 @@ def serve_command(
         ) from missing
     if fault_script and not auth.is_loopback(host):
         raise UsageError("--fault-script works on loopback addresses only", hint="drop --host")
+    gallery = _gallery_of(host) if page else None
     faults = _faults(fault_script, fault_log) if fault_script or fault_log else None
     project = open_project(may_be_empty=True, check=False)
     paths = [relative(file, project.root) or "" for file in project.files]
@@ -112,9 +122,18 @@ def serve_command(
             options = RendererOptions("diffusers", base_model, executor)
             images = _open_images(stack, project, engine, options)
         server = running.Server(
-            engine, credentials, host=host, port=port, faults=faults, images=images, log=_say
+            engine,
+            credentials,
+            host=host,
+            port=port,
+            faults=faults,
+            images=images,
+            gallery=gallery and gallery(engine),
+            log=_say,
         )
         _introduce(server, credentials, loras, state)
+        if page:
+            _say(f"gallery: {server.url.removesuffix('v1')}")
         if base_model:
             _say(f"images: {visible(base_model)}")
         _run(server)
@@ -137,6 +156,18 @@ def _open_images(
         ) from missing
     at_once = MOST_AT_ONCE if options.executor else 1
     return stack.enter_context(RenderWorker(engine, renderer, interrupt, at_once=at_once))
+
+
+def _gallery_of(host: str) -> Callable[[Engine], Gallery]:
+    """What makes the gallery of an engine. Raises `UsageError`."""
+    try:
+        from composer.server.page import Gallery, check_loopback
+    except ModuleNotFoundError as missing:
+        raise UsageError(
+            f"--page needs {missing.name}", hint="pip install 'lora-compose[serve,preview]'"
+        ) from missing
+    check_loopback(host)
+    return partial(Gallery, partial(open_project, may_be_empty=True))
 
 
 def _faults(script: Path | None, log: Path | None) -> Faults:

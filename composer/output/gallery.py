@@ -203,6 +203,7 @@ class Pages:
             counted=counted,
             image_name=image_name,
             images="'self' file:",
+            connect="'self'" if self._jobs and name == INDEX else "",
             **values,
         )
 

@@ -40,6 +40,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        auto_reload=False,  # else it looks at the templates' files for each page
     )
     environment.filters["csp_hash"] = csp_hash
     environment.globals["version"] = __version__

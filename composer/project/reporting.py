@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -24,6 +25,7 @@ from composer.output.gallery_view import (
 )
 from composer.output.results import composition_of
 from composer.planner import Verb, is_stand_in
+from composer.previews.shots import prompts
 from composer.project.options import PLAN_DEFAULTS
 from composer.project.planning import build_plan, concepts_of
 from composer.recipes import slug
@@ -32,13 +34,14 @@ from composer.targets.kind import Trained
 from composer.targets.registry import kind_of_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from composer.files.history import Commit, History
     from composer.lora.inspection import Mix
     from composer.model import Concept
     from composer.planner import Action, Plan
+    from composer.previews.cells import PreviewSettings
     from composer.project.project import Project
     from composer.targets.base import Target
 
@@ -97,14 +100,16 @@ def report(project: Project, target: Target | str, *, compare: bool) -> ProjectR
         plan = build_plan(project, target, project.options(PLAN_DEFAULTS))
     paths = [action.path for action in plan.actions]
     found = history(project.root, paths)
-    cells = _Cells(project)
-    compositions = [_composition(action, found, cells) for action in plan.actions]
-    detailed = _Reader(project, key, {a.path: a for a in plan.actions}, reader, compare)
+    state = _state_folder(project)
+    cells = _Cells(state)
+    settings = project.settings.previews
+    compositions = [_composition(action, found, cells, settings) for action in plan.actions]
+    detailed = _Reader(key, {a.path: a for a in plan.actions}, reader, compare, state)
     return ProjectReport(
         project.root.name,
         key,
         reader is not None,
-        tuple(sorted(compositions, key=lambda one: (one.name.casefold(), one.path))),
+        tuple(sorted(compositions, key=lambda one: (*by_name(one.name), one.path))),
         _loras(plan, reader),
         tuple([f"no history: {found.problem}"] if found.problem else []),
         cells.files,
@@ -113,23 +118,35 @@ def report(project: Project, target: Target | str, *, compare: bool) -> ProjectR
     )
 
 
+def _state_folder(project: Project) -> Path | None:
+    try:
+        return project.state
+    except ComposeError:  # there is none, as without a home directory
+        return None
+
+
+def by_name(name: str) -> tuple[list[str | int], str]:
+    """Sort key: as people sort, without regard to case and with 2 before 10."""
+    parts = re.split("([0-9]{1,18})", name.casefold())
+    return [int(part) if n % 2 else part for n, part in enumerate(parts)], name
+
+
 # --- one composition ---------------------------------------------------------------------
 
 
 class _Cells:
     """The images that this machine has; `files` are those that were found, by digest."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, state: Path | None) -> None:
         self.files: dict[str, Path] = {}
-        try:
-            self._cache: CellCache | None = CellCache(project.state / FOLDER)
-        except ComposeError:  # there is no state folder
-            self._cache = None
+        self._cache = CellCache(state / FOLDER) if state else None
 
-    def of(self, concepts: Iterable[Concept]) -> tuple[Image, ...]:
-        """The newest image of each prompt and seed."""
+    def of(self, concepts: Iterable[Concept], prompts: Sequence[str]) -> tuple[Image, ...]:
+        """The newest image of each prompt and seed, those of these prompts before others."""
         found: dict[tuple[str, int], Image] = {}
-        for cell in self._cache.of_mix(concepts) if self._cache else ():
+        order = {prompt: place for place, prompt in enumerate(prompts)}
+        cells = self._cache.of_mix(concepts) if self._cache else []
+        for cell in sorted(cells, key=lambda cell: order.get(cell.prompt, len(order))):
             look, place = cell.look, (cell.prompt, cell.seed)
             if len(found) < MOST_IMAGES and place not in found:
                 assert self._cache
@@ -138,9 +155,11 @@ class _Cells:
         return tuple(found.values())
 
 
-def _composition(action: Action, found: History, cells: _Cells) -> Composition:
+def _composition(
+    action: Action, found: History, cells: _Cells, settings: PreviewSettings
+) -> Composition:
     recipe, entry, model = action.recipe, action.entry, action.model
-    concepts = _concepts(action)
+    concepts, wanted = _concepts(action), prompts(recipe, settings) if recipe else ()
     content = action.content or (entry.content if entry else None)
     return Composition(
         path=action.path,
@@ -155,7 +174,7 @@ def _composition(action: Action, found: History, cells: _Cells) -> Composition:
         training=tuple((key, str(value)) for key, value in content.training) if content else (),
         protect=bool(recipe.protect if recipe else entry and entry.protect),
         is_usable=model.trained if model else bool(entry and entry.composition),
-        images=cells.of(concepts) if concepts else (),
+        images=cells.of(concepts, wanted) if concepts else (),
         revisions=tuple(map(_revision, found.commits.get(action.path, ()))),
     )
 
@@ -219,7 +238,7 @@ def _loras(plan: Plan, target: Target | None) -> dict[str, GalleryLora]:
             triggers(said[key]) if key in said else (),
             notes(said[key]) if key in said else (),
         )
-        for key, name in sorted(names.items(), key=lambda item: (item[1].casefold(), item[0]))
+        for key, name in sorted(names.items(), key=lambda item: (*by_name(item[1]), item[0]))
     }
 
 
@@ -230,11 +249,11 @@ def _loras(plan: Plan, target: Target | None) -> dict[str, GalleryLora]:
 class _Reader:
     """Finds out what only the page on a composition shows, from the target that was looked at."""
 
-    project: Project
     key: str
     actions: Mapping[str, Action]
     target: Target | None
     compare: bool
+    state: Path | None
 
     def __call__(self, path: str) -> Details:
         action = self.actions[path]
@@ -243,11 +262,11 @@ class _Reader:
     def _usages(self, action: Action) -> Mapping[str, str]:
         id, entry = composition_of(action), action.entry
         type = (action.content.type if action.content else None) or (entry.type if entry else None)
-        if self.target is None or not id or not type:
+        if self.target is None or self.state is None or not id or not type:
             return {}
         file = f"{slug(action.name)}.safetensors"
         try:
-            made = Trained(self.key, id, action.name, type, self.project.state, file)
+            made = Trained(self.key, id, action.name, type, self.state, file)
             return kind_of_key(self.key).usage(made)
         except ComposeError:  # it is not trained, or its file is not here
             return {}

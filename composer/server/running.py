@@ -51,6 +51,13 @@ class Faults(Protocol):
         """Let all requests go on that a fault holds; called when the server stops."""
 
 
+class Gallery(Protocol):
+    """What `page` adds to a server: pages beside the API."""
+
+    def before(self, app: App, *, host: str, log: Callable[[str], None]) -> App:
+        """The app with the pages; `log` gets unexpected errors."""
+
+
 class Server:
     """The server of one engine, bound to a port. Run it in one thread, stop it from any."""
 
@@ -65,10 +72,12 @@ class Server:
         limits: Limits = DEFAULT_LIMITS,
         images: ImageWorker | None = None,
         link_life: float = LIFE,
+        gallery: Gallery | None = None,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Bind; port 0 takes any that is free. `log` is given a line for each request. Without
-        `images` clients can have none made. Links to images are good for `link_life` seconds.
+        `images` clients can have none made. Links to images are good for `link_life` seconds. With
+        a `gallery`, which needs a loopback address, its pages are at `/`.
 
         Raises `TargetError` if the address can't be bound or the fault log can't be written.
         """
@@ -81,6 +90,8 @@ class Server:
         app: App = create_app(backend, host=host, log=log)
         if faults:
             app = faults.wrap(app, engine, log)
+        if gallery:
+            app = gallery.before(app, host=host, log=log)
         self._map: dict[int, Any] = {}
         note_refused = partial(_note_refused, log)
         self._server = listen(logged(app, log), self._socket, self._map, limits, note_refused)

@@ -14,7 +14,7 @@ from composer import Project, open_target
 from composer.files import git as git_module
 from composer.output.gallery_view import Composition, State
 from composer.previews.cells import Cell, Look, RendererInfo
-from composer.project.reporting import MOST_IMAGES
+from composer.project.reporting import MOST_IMAGES, by_name
 from composer.renderers.cache import FOLDER, CellCache
 
 if TYPE_CHECKING:
@@ -155,6 +155,23 @@ def test_of_many_images_the_newest_are_shown(project: Path) -> None:
     images = by_path(reported(project))[KNIGHT].images
     assert len(images) == MOST_IMAGES
     assert images[0].seed == MOST_IMAGES + 2
+
+
+def test_images_of_the_prompts_of_previews_come_first(project: Path) -> None:
+    keep(project, KNIGHT, ("wanted", 7), ("of the recipe", 7), *(("other", n) for n in range(20)))
+    (project / "compose.toml").write_text('[previews]\nprompts = ["wanted"]\n', "utf-8")
+    edit(project / KNIGHT, "concepts:", 'preview: {prompts: ["of the recipe"]}\nconcepts:')
+    images = by_path(reported(project))[KNIGHT].images
+    assert [one.prompt for one in images[:3]] == ["wanted", "of the recipe", "other"]
+
+
+def test_names_are_in_the_order_in_which_people_sort(sample: Path) -> None:
+    names = ["Fox 10", "fox 2", "Fox", "fox", "9", "10", "Éclair", "²", "fox " + "9" * 30]
+    ordered = sorted(names, key=by_name)
+    assert ordered == sorted(reversed(names), key=by_name)
+    assert [name for name in ordered if name in ("Fox 10", "fox 2", "9", "10")] == [
+        *("9", "10", "fox 2", "Fox 10")
+    ]
 
 
 def test_it_says_why_there_is_no_history(sample: Path) -> None:

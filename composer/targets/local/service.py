@@ -24,6 +24,7 @@ from composer.lora.inspection import Inspection
 from composer.lora.opening import read_metadata
 from composer.model import NOTHING_DESCRIBED, TRAINED, LibraryPlace, in_order
 from composer.targets.base import Closing
+from composer.targets.local.activity import activity
 from composer.targets.local.library import Library, lora_model
 from composer.targets.local.mirror import Mirror
 from composer.targets.local.overlaps import Overlaps, lora_file
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
     from composer.lora.inspection import Advice, Mix
     from composer.model import Concept, Content, Described, Job, Model, Parameters
+    from composer.targets.local.activity import Activity
     from composer.targets.local.executors import Executor
     from composer.targets.local.library import Catalog, Lora
     from composer.targets.local.paging import Listing
@@ -205,6 +207,10 @@ class Engine(Closing):
         """The project's training jobs, as `records_of` gives compositions."""
         stored = self._stored(listing, {}, {"failure": {"queued", "in-progress"}})
         return map(self._current_job, all_of(partial(self.store.jobs_page, self._project), stored))
+
+    def activity(self, *, most: int) -> Activity:
+        """The jobs that are queued or in progress, of all projects; at most so many a kind."""
+        return activity(self.store, most=most)
 
     def download(self, id: str) -> Download | None:
         """A download of the project; None if it does not exist."""
