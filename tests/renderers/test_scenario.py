@@ -508,7 +508,7 @@ def test_a_signed_url_is_shown_nowhere(studio: Studio, caplog: pytest.LogCapture
     shown = [caplog.text, repr(rendered), repr(studio.told)]
     shown += [f"{e!r} {e} {e.hint}" for e in rendered.errors.values()]
     shown += [studio.journal.read_text()] if studio.journal.exists() else []
-    assert rendered.errors and "GET an image at 127.0.0.1" in shown[1]
+    assert rendered.errors and "the download at 127.0.0.1" in shown[1]
     assert SIGNATURE not in "".join(shown) and "/files/" not in "".join(shown)
     assert "generate/custom" in caplog.text
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import paid_once, serving
+from support.cli import Ran, compose
 from support.engine_files import PATIENCE, write_lora
 from support.image_server import target_at
 from support.painter import Painter
 from support.sizes import size
+from support.state import state_of
 
 from composer import Project, Refused
 from composer.images.decoding import as_png
@@ -180,3 +182,35 @@ def test_a_preview_that_is_killed_is_continued(tmp_path: Path, library: Path) ->
         assert report.spent == 9.0
         assert served.charged() == (4, 36.0)
         assert not (project.state / "previews" / JOURNAL).exists()
+
+
+# --- as a command ------------------------------------------------------------------------
+
+
+def command(folder: Path, served: Served, *arguments: str) -> Ran:
+    """`compose preview` in this process, with the server's credentials in the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in served.env.items():
+            patch.setenv(name, value)
+        return compose("preview", "--target", served.url, *arguments, at=folder)
+
+
+def test_the_command_shows_no_signed_link_and_names_what_failed(
+    tmp_path: Path, library: Path
+) -> None:
+    """A download fails for good; the next run fetches it and pays nothing."""
+    folder = tmp_path / "project"
+    project_of(folder)
+    gone = {"when": "GET /assets/*/content", "nth": 2, "status": 418}
+    with serving.thread(tmp_path, library, faults=[gone], renderer=Painter()) as served:
+        first = command(folder, served, "--max-cost", "36", "--out", "out", "--debug")
+        assert first.status == 1 and served.faults == [1]
+        assert "the download at 127.0.0.1" in first.out and "pays nothing" in first.out
+        second = command(folder, served, "--out", "out", "--debug", "--force")
+        assert second.status == 0, second.err
+        assert served.charged() == (4, 36.0)
+    said = [first.out, first.err, second.out, second.err]
+    files = [file for at in (folder, state_of(folder)) for file in at.rglob("*") if file.is_file()]
+    assert len(files) > 8
+    written = b"".join(file.read_bytes() for file in files) + "".join(said).encode()
+    assert b"signature=" not in written and b"expires=" not in written

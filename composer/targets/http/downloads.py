@@ -105,7 +105,7 @@ class Downloads:
             raise TargetError("an image's address is not an https URL: not downloaded") from None
         if parts.scheme.lower() == "http" and not self._loopback:
             raise TargetError(f"the image at {place.host} is offered without https: not downloaded")
-        return RequestInfo("GET", "an image", place.host, False, str, "")
+        return RequestInfo("the", "download", place.host, False, str, "")
 
     def _answer(self, url: str, info: RequestInfo, limit: int) -> Answer:
         look = partial(self._options.sleep, 0.0)

@@ -68,7 +68,7 @@ def test_what_may_pass_is_tried_again(
 
 def test_not_for_ever(server: WireServer, downloads: Downloads) -> None:
     server.say(*[Reply(b"", 500)] * 20)
-    with pytest.raises(Unreachable, match=r"GET an image at 127.0.0.1:.*the server failed: 500"):
+    with pytest.raises(Unreachable, match=r"the download at 127.0.0.1:.*the server failed: 500"):
         downloads.fetch(signed(server), limit=10)
     assert len(server.seen) == 5
 
