@@ -43,6 +43,7 @@ COMMANDS = {
     "inspect": ("inspect", "Show what LoRAs contain, and whether they interfere."),
     "merge": ("merge", "Merge LoRA files into one, without a recipe."),
     "preview": ("preview", "Show what recipes change, in images: before and after."),
+    "sweep": ("sweep", "Try a recipe with one or two LoRAs at several scales, in images."),
     "pull": ("pull", "Write the trained results of recipes to files."),
     "import": ("import_", "Write recipes for models on the target, or for ComfyUI workflows."),
     "forget": ("deletion", "Remove recipes or ids from the lock, without deleting anything."),

@@ -129,7 +129,8 @@ def merge_command(
     LoRA, that file is converted, reduced or scaled.
 
     SCALE may also be a range with a step, as 0.4..1.0/0.2: a file is written for each scale, or
-    for every combination, at most 100. Each is named by its LoRAs and scales.
+    for every combination, at most 100. (In compose sweep, the number after / is how many.) Each
+    is named by its LoRAs and scales.
 
     With --save-recipe, compose apply makes a model of the same weights.
     """

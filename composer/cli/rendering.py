@@ -7,6 +7,7 @@ the report. Whatever needs the extra `preview` is imported there.
 from __future__ import annotations
 
 import re
+import shlex
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -222,12 +223,19 @@ def _print(view: PreviewView, output_format: str) -> None:
 def _suggest(view: PreviewView, images: ImageOptions) -> None:
     report = view.report
     if view.folder and report.grids:
-        suggest(f"open {visible(view.folder)}index.html in a browser")
+        suggest(f"open {visible(view.folder)}index.html in a browser{_promote(report)}")
     elif view.dry_run and report.price.cells:
         out = images.out or "preview/"
         cost = report.price.total
         limit = "" if cost is None else f" --max-cost {amount(cost)}"
         suggest(f"the same with --out {visible(out)}{limit} instead of --dry-run renders them")
+
+
+def _promote(report: PreviewReport) -> str:
+    """What may follow a sweep, too."""
+    grid = report.grids[0].grid
+    path = shlex.quote(visible(grid.path))
+    return "" if grid.is_preview else f"; compose sweep {path} --promote PLACE"
 
 
 @contextmanager

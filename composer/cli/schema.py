@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SCHEMAS = (
     *("recipe", "lock", "plan", "outcomes", "status", "models", "inspect"),
     *("problems", "pins", "repair", "doctor", "merge", "import", "pull", "forget", "deletions"),
-    *("report", "init", "settings", "preview"),
+    *("report", "init", "settings", "preview", "promotion"),
 )
 
 
@@ -61,7 +61,8 @@ def schema_command(name: str, with_names: bool, library: Path | str | None) -> i
       report     report -o json
       init       init -o json
       settings   compose.toml
-      preview    preview -o json
+      preview    preview -o json, and sweep -o json
+      promotion  sweep --promote -o json
     """
     if with_names or library is not None:
         if name != "recipe" or not with_names:

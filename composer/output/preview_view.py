@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from composer.output.markdown import COMMENT, Budget
-from composer.previews.grid import AFTER, BEFORE
-from composer.text import amount, counted
+from composer.previews.grid import AFTER, BEFORE, place_name
+from composer.text import amount, counted, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from composer.previews.grid import Grid
     from composer.previews.report import GridResult, PreviewReport, Price
 
+_LONGEST = 60  # characters of a prompt
 PAGE, DATA, COMMENT_FILE = "index.html", "previews.json", "preview.md"
 
 
@@ -80,13 +81,27 @@ def greatest_difference(result: GridResult) -> float | None:
 
 
 def mix_lines(grid: Grid) -> Iterator[tuple[str, str]]:
-    """Each LoRA of a preview with its scale before and after: `0.60 -> 0.70` and `Pixel Dust`."""
+    """Each LoRA of a preview with its scale before and after: `0.60 -> 0.70` and `Pixel Dust`.
+
+    Of a sweep, what stands in each column and row: `B` and `Pixel Dust 0.6`, `2` and a prompt.
+    """
+    if not grid.is_preview:
+        yield from _places(grid)
+        return
     column = grid.column(BEFORE)
     before = _scales(grid, column)
     after = _scales(grid, grid.column(AFTER))
     for label in sorted({*before, *after}):
         old, new = before.get(label, "none"), after.get(label, "none")
         yield (new if column is None or old == new else f"{old} -> {new}"), label
+
+
+def _places(grid: Grid) -> Iterator[tuple[str, str]]:
+    for column, heading in enumerate(grid.columns):
+        yield place_name(0, column)[0], heading.title
+    for row, heading in enumerate(grid.rows, start=1):
+        texts = (heading.title, *grid.row_lines(row - 1))
+        yield str(row), ", ".join(shorten(text, _LONGEST) for text in texts)
 
 
 def _scales(grid: Grid, column: int | None) -> dict[str, str]:

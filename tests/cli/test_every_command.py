@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ["prune", "--local"],
         ["pull", "-o", "dist/"],
         ["report", "--out", "site"],
+        ["sweep", KNIGHT, "--axis", "Ink Lines=0.5", "--promote", "B1"],
     ],
     ids=" ".join,
 )

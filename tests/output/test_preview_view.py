@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from output.test_preview_markdown import result
+from support.grids import sweep_grid
 
 from composer.errors import TargetError
 from composer.output.preview_view import mix_lines, price_words, result_words, share
@@ -53,3 +54,14 @@ def test_what_differs_is_never_shown_as_nothing() -> None:
 
 def test_a_mix_as_a_plan_shows_it() -> None:
     assert [*mix_lines(result().grid)] == [("0.50 -> 0.70", "Knight Ink")]
+
+
+def test_a_sweep_tells_what_stands_in_its_columns_and_rows() -> None:
+    grid = sweep_grid(("Ink", [0.2, 0.5]), ("Stone", [0.1, 0.6]), prompt="a fox " * 20)
+    assert list(mix_lines(grid)) == [
+        ("A", "no LoRA"),
+        ("B", "Ink 0.2"),
+        ("C", "Ink 0.5"),
+        ("1", f"Stone 0.1, {('a fox ' * 20)[:59]}…, seed 7"),
+        ("2", "Stone 0.6"),
+    ]

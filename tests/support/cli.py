@@ -30,6 +30,7 @@ SCHEMAS = {
     "forget": "forget",
     "report": "report",
     "preview": "preview",
+    "sweep": "preview",
     **{name: name for name in ("plan", "status", "models", "inspect", "doctor", "import", "init")},
 }
 
@@ -79,6 +80,8 @@ def hold_to_its_schema(arguments: tuple[str, ...], ran: Ran) -> None:
 def schema_of(arguments: tuple[str, ...]) -> str | None:
     if "json" not in arguments or arguments[0] not in SCHEMAS:
         return None
+    if "--promote" in arguments:
+        return "promotion"
     if arguments[0] == "apply" and "--dry-run" in arguments:
         return "plan"
     return "repair" if "--repair" in arguments else SCHEMAS[arguments[0]]
