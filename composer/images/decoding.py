@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from typing import TypeAlias
 
 from PIL import Image, UnidentifiedImageError
 
@@ -13,12 +14,14 @@ MAX_BYTES = 64 * 1024 * 1024  # of a file: more than a PNG of MAX_SIDE x MAX_SID
 MAX_SIDE = 4096  # pixels
 FORMATS = ("PNG", "JPEG", "WEBP")  # what is decoded at all
 
+DecodedImage: TypeAlias = Image.Image
+
 
 class BadImage(TargetError):
     """Bytes that are no image, or one that is too large."""
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes) -> DecodedImage:
     """The image in these bytes as RGB, without any of its metadata. Raises `BadImage`.
 
     Its size is checked before its pixels are decoded; of an animation the first image counts.

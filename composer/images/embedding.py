@@ -6,10 +6,10 @@ They are WebP of high quality, about a tenth of a PNG; the PNG files stay as the
 from __future__ import annotations
 
 import base64
-import io
 from typing import TYPE_CHECKING
 
-from composer.images.decoding import BadImage, decode
+from composer.images.copies import narrowed, web_copies, webp
+from composer.images.decoding import BadImage
 from composer.images.difference import difference_picture
 from composer.previews.grid import difference_key
 
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from PIL import Image
-
     from composer.previews.report import GridResult, PreviewReport
 
-QUALITY, DIFFERENCE_QUALITY = 88, 70
+DIFFERENCE_QUALITY = 70
+# A page of so many pictures has them so many pixels wide, so that browsers can open it.
+WIDTHS = ((100, 1280), (300, 832), (1_000, 512))
+NARROWEST = 320
 
 
 def embedded(report: PreviewReport) -> dict[str, str]:
@@ -29,35 +30,35 @@ def embedded(report: PreviewReport) -> dict[str, str]:
 
     A picture whose file can't be read has none.
     """
+    count = sum(len(result.pictures) + len(result.differences) for result in report.grids)
+    width = next((width for most, width in WIDTHS if count <= most), NARROWEST)
     images: dict[str, str] = {}
     for result in report.grids:
         for digest, picture in result.pictures.items():
             if picture.file is not None and digest not in images:
-                images.update(_cell(digest, picture.file))
-        images.update(_differences(result))
+                images.update(_cell(digest, picture.file, width))
+        images.update(_differences(result, width))
     return images
 
 
-def _cell(digest: str, file: Path) -> Iterator[tuple[str, str]]:
+def _cell(digest: str, file: Path, width: int) -> Iterator[tuple[str, str]]:
     try:
-        yield digest, _uri(decode(file.read_bytes()), QUALITY)
+        yield digest, _uri(web_copies(file.read_bytes(), (width,))[0])
     except (BadImage, OSError):
         return
 
 
-def _differences(result: GridResult) -> Iterator[tuple[str, str]]:
+def _differences(result: GridResult, width: int) -> Iterator[tuple[str, str]]:
     for row in range(len(result.grid.rows)):
         pair = result.grid.compared(row)
         files = [result.pictures[cell.digest].file for cell in pair or ()]
         if pair and all(files):
             try:
-                image = difference_picture(*filter(None, files))
-                yield difference_key(*pair), _uri(image, DIFFERENCE_QUALITY)
+                image = narrowed(difference_picture(*filter(None, files)), width)
+                yield difference_key(*pair), _uri(webp(image, DIFFERENCE_QUALITY))
             except (BadImage, OSError):
                 continue
 
 
-def _uri(image: Image.Image, quality: int) -> str:
-    written = io.BytesIO()
-    image.save(written, "WEBP", quality=quality, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(written.getvalue()).decode()}"
+def _uri(data: bytes) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(data).decode()}"

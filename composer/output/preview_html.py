@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from composer.output.pages import page
 from composer.previews.cells import Look
 from composer.previews.grid import AFTER, BEFORE, NO_LORA, Heading, difference_key, place_name
+from composer.previews.sweeping import axis_arguments
 from composer.text import counted, shorten, visible
 
 if TYPE_CHECKING:
@@ -199,7 +200,9 @@ def _reason(result: GridResult, cell: Cell | None) -> str:
 
 
 def _promote(grid: Grid, place: str) -> str:
-    return f"compose sweep {shlex.quote(_text(grid.path))} --promote {place}"
+    """It names the axes: this sweep need not be the last one of the recipe."""
+    words = [grid.path, *(f"--axis={text}" for text in axis_arguments(grid))]
+    return f"compose sweep {shlex.join(map(_text, words))} --promote {place}"
 
 
 def _percent(share: float | None) -> str:

@@ -118,6 +118,15 @@ def _at(concepts: Sequence[Concept], scales: dict[int, float]) -> list[Concept]:
     return [replace(one, scale=scales.get(index, one.scale)) for index, one in enumerate(concepts)]
 
 
+def axis_arguments(grid: Grid) -> list[str]:
+    """The axes of a sweep's grid, as `parse_axes` reads them."""
+    texts = []
+    for label, headings in zip(grid.axes, (grid.columns, grid.rows), strict=True):
+        scales = dict.fromkeys(one.short for one in headings if one.axis)
+        texts += [f"{label}={','.join(scales)}"] * bool(scales)
+    return texts
+
+
 def check_size(grid: Grid, limit: int) -> None:
     """Raise `Refused` for more images than this; equal ones in several places count once."""
     if (count := len(set(grid))) > limit:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from composer.model import Recipe
+    from composer.previews.axes import Axis
     from composer.project.project import Project
 
 _FOLDER = "sweeps"  # in the state folder
@@ -41,7 +42,7 @@ _LONGEST = 64 * 1024  # characters of what is remembered of one sweep
 
 def remember_sweep(project: Project, recipe: Recipe, places: Places) -> None:
     """Keep what stands at the places of this recipe's last sweep."""
-    axes = {axis.label: axis.scales for axis in places.axes}
+    axes = _by_label(places.axes)
     plain = {
         "recipe": recipe.path,
         "axes": axes,
@@ -54,25 +55,51 @@ def remember_sweep(project: Project, recipe: Recipe, places: Places) -> None:
     write_atomically(file, json.dumps(plain).encode())
 
 
-def last_sweep(project: Project, recipe: Recipe) -> Places:
-    """Raises `UsageError` without one, `Refused` where the recipe's other concepts have changed."""
-    name = visible(recipe.path)
-    try:
-        with open(_file(project, recipe.path), encoding="utf-8", opener=no_link) as file:
-            plain: dict[str, Any] = json.loads(file.read(_LONGEST))
-        axes = {label: [float(one) for one in scales] for label, scales in plain["axes"].items()}
-        blocks, others = int(plain["blocks"]), plain["others"]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+def _places(
+    project: Project, recipe: Recipe, scales: Mapping[str, Sequence[float]] | None
+) -> Places:
+    """Those of the last sweep, or of one with these axes. Raises `UsageError` without either, and
+    `Refused` if it was the last one, and the recipe's other concepts have changed since.
+    """
+    last = _Swept.read(_file(project, recipe.path))
+    if scales:
+        axes, settings = axes_of(scales, recipe), project.settings.previews
+        if last is None or last.axes != _by_label(axes):
+            return Places(axes, len(prompts(recipe, settings)) * len(settings.seeds))
+    if last is None:
         raise UsageError(
-            f"no sweep of {name} was made on this machine",
+            f"no sweep of {visible(recipe.path)} was made on this machine",
             hint="sweep it first: compose sweep RECIPE --axis NAME=SCALES",
-        ) from None
-    if others != _others(recipe, axes):
+        )
+    if last.others != _others(recipe, last.axes):
         raise Refused(
-            f"{name} has other LoRAs or scales than when it was swept",
+            f"{visible(recipe.path)} has other LoRAs or scales than when it was swept",
             hint="sweep it again: an image that is there already is not made again",
         )
-    return Places(axes_of(axes, recipe), blocks)
+    return Places(axes_of(last.axes, recipe), last.blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Swept:
+    """What is remembered: scales by the concepts' names or ids, and the rest of the mix."""
+
+    axes: Mapping[str, list[float]]
+    blocks: int
+    others: object
+
+    @classmethod
+    def read(cls, file: Path) -> _Swept | None:
+        try:
+            with open(file, encoding="utf-8", opener=no_link) as stream:
+                plain: dict[str, Any] = json.loads(stream.read(_LONGEST))
+            axes = {name: [float(one) for one in axis] for name, axis in plain["axes"].items()}
+            return cls(axes, int(plain["blocks"]), plain["others"])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return None
+
+
+def _by_label(axes: Sequence[Axis]) -> dict[str, list[float]]:
+    return {axis.label: list(axis.scales) for axis in axes}
 
 
 def _file(project: Project, path: str) -> Path:
@@ -101,8 +128,7 @@ def promote(
     file = Path(os.path.realpath(project.root / path))  # where the path is a link, it stays one
     text = read_inside(file, project.root, limit=MAX_BYTES)
     recipe = _read(text, path)
-    places = _places(project, recipe, axes) if axes else last_sweep(project, recipe)
-    scales = places.named(place)
+    scales = _places(project, recipe, axes).named(place)
     changed = with_scales(text, scales)
     _check(changed, recipe, scales)
     if changed != text and not dry_run:
@@ -116,12 +142,6 @@ def promote(
         if scales.get(index, ref.scale) != ref.scale
     ]
     return Promoted(path, recipe.name, place.strip().upper(), tuple(changes))
-
-
-def _places(project: Project, recipe: Recipe, axes: Mapping[str, Sequence[float]]) -> Places:
-    """Those of a sweep with these axes, whether it was made or not."""
-    settings = project.settings.previews
-    return Places(axes_of(axes, recipe), len(prompts(recipe, settings)) * len(settings.seeds))
 
 
 def _read(text: bytes, path: str) -> Recipe:

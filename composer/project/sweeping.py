@@ -43,7 +43,7 @@ def sweep(
     grid = sweep_grid(asked, _concepts(project, target, asked.recipe), rows)
     check_size(grid, options.limit)
     report = render_grids(project, renderer, [grid], options, watcher)
-    if not options.dry_run:
+    if not (options.dry_run or report.interrupted):
         remember_sweep(project, asked.recipe, Places(asked.axes, len(rows)))
     return replace(report, target=target.key)
 

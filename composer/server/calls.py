@@ -34,7 +34,7 @@ class Visibility:
         return records
 
     def hides(self, id: str) -> bool:
-        """Whether a read must not see this model yet."""
+        """Whether a read must not see this model, or this job that makes images, yet."""
         return False
 
 

@@ -16,6 +16,8 @@ from composer.targets.local.generations import SEEDS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from composer.model import ModelTypes
+
 LONGEST_PROMPT = 2048
 MOST_LORAS = 6
 LARGEST_SCALE = 2
@@ -48,6 +50,11 @@ class NumberInput:
             raise Refusal(f"Input {self.name} must be a multiple of {self.step}")
         return int(number)
 
+    def described(self) -> dict[str, Any]:
+        """As the API describes it."""
+        limits = {"min": self.least, "max": self.most, "default": self.default}
+        return {"name": self.name, "type": "number", **limits, "step": self.step or 0.1}
+
 
 NUMBERS = (
     NumberInput("numOutputs", 1, 4, 1),
@@ -67,6 +74,20 @@ class Inputs:
     loras: tuple[str, ...]
     scales: tuple[float, ...]
     numbers: Mapping[str, float]
+
+
+def described_inputs(types: ModelTypes) -> list[dict[str, Any]]:
+    """All inputs of a family's base model, as the API describes them with it."""
+    both = [types.lora, types.composition]
+    longest, seed = {"maxLength": LONGEST_PROMPT}, {"min": 0, "max": SEEDS - 1, "step": 1}
+    return [
+        {"name": "prompt", "type": "string", "required": {"always": True}, **longest},
+        {"name": "modelId", "type": "model", "modelTypes": both},
+        {"name": "loras", "type": "model_array", "modelTypes": [types.lora], "max": MOST_LORAS},
+        {"name": "lorasScale", "type": "number_array", "min": 0, "max": LARGEST_SCALE},
+        *(one.described() for one in NUMBERS),
+        {"name": "seed", "type": "number", **seed},
+    ]
 
 
 def read_inputs(body: Mapping[str, Any]) -> Inputs:

@@ -17,6 +17,7 @@ from composer.server import pages, wire
 from composer.server import request_fields as fields
 from composer.server.auth import LINK_LIFE, link_token
 from composer.server.calls import CONFLICT, DRY_RUN, Answer, Call
+from composer.server.generation_inputs import described_inputs
 from composer.server.request_fields import Refusal
 from composer.targets.local.paging import all_of
 from composer.targets.local.records import now_ms
@@ -159,7 +160,8 @@ def _generation_jobs(call: Call, page: Page) -> Iterable[Json]:
     if wanted is None:
         return ()
     read = partial(call.generations.page, call.project)
-    return map(wire.generation_job, all_of(read, wanted))
+    jobs = (job for job in all_of(read, wanted) if not call.visibility.hides(job.id))
+    return map(wire.generation_job, jobs)
 
 
 def get_job(call: Call, id: str) -> Answer:
@@ -219,6 +221,9 @@ def read_models(call: Call, ids: Iterable[str]) -> list[Json]:
             models.append(wire.composition(records[id]))
         elif id in rest and rest[id].type in families.lora_types():
             models.append(wire.lora(rest[id], call.project))
+        elif call.images and (family := families.of_base_model(id)):
+            inputs = described_inputs(family.types)
+            models.append({**wire.base_model(id, call.project), "inputs": inputs})
     return models
 
 
@@ -235,7 +240,8 @@ def _job(call: Call, id: str) -> Json:
         return wire.training_job(training, call.project)
     if download := call.engine.download(id):
         return _download_job(call, download)
-    if generation := call.generations.get(id, call.project):
+    generation = call.generations.get(id, call.project)
+    if generation and not call.visibility.hides(id):
         return wire.generation_job(generation)
     raise NotFound(f"no job has the id {id}")
 

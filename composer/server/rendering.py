@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-    from PIL.Image import Image
-
+    from composer.images.decoding import DecodedImage
     from composer.previews.cells import RendererInfo
     from composer.renderers.base import Rendered, Renderer
     from composer.targets.local.generations import Generation
@@ -68,10 +67,10 @@ class Work:
 
     job: Generation
     cells: list[Cell]
-    images: dict[Cell, Image] = field(default_factory=dict)
+    images: dict[Cell, DecodedImage] = field(default_factory=dict)
     is_done: bool = False
 
-    def add(self, cell: Cell, image: Image) -> None:
+    def add(self, cell: Cell, image: DecodedImage) -> None:
         if cell in self.cells:
             self.images[cell] = image
 
@@ -243,7 +242,7 @@ class RenderWorker:
         work.is_done = True
 
 
-def _write(image: Image, file: Path) -> Picture:
+def _write(image: DecodedImage, file: Path) -> Picture:
     written = io.BytesIO()
     image.save(written, "PNG")
     write_atomically(file, written.getvalue())

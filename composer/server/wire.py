@@ -92,6 +92,20 @@ def composition(record: Record) -> Json:
     }
 
 
+def base_model(id: str, project: str) -> Json:
+    """A base model, with which images can be made; its `inputs` are added to it."""
+    made = iso(0)
+    return {
+        **_common(id, id, "custom", "trained", project),
+        "privacy": "public",
+        "custom": True,
+        "capabilities": ["txt2img"],
+        "tags": [],
+        "createdAt": made,
+        "updatedAt": made,
+    }
+
+
 def minimal(model: Json) -> Json:
     """What `minimal` leaves of a model."""
     return {key: model[key] for key in ("id", "name", "type")}

@@ -10,11 +10,11 @@ from support.sizes import size
 
 from composer.errors import ExitStatus, Refused, UsageError
 from composer.model import Concept, ConceptRef, Recipe
-from composer.previews.axes import Axis
+from composer.previews.axes import Axis, parse_axes
 from composer.previews.cells import Cell, Look, PreviewSettings, RendererInfo
 from composer.previews.grid import NO_LORA, Heading, place_name
 from composer.previews.shots import Shot, shots
-from composer.previews.sweeping import Places, Sweep, check_size, sweep_grid
+from composer.previews.sweeping import Places, Sweep, axis_arguments, check_size, sweep_grid
 
 INFO = RendererInfo("test", "1", "base")
 RECIPE = Recipe(
@@ -67,6 +67,13 @@ def test_rows_are_the_scales_of_the_second_axis_for_each_prompt_and_seed() -> No
     assert grid.cells[3] == (
         cell("a fox", 8, []), mix(8, 0.9, 0.2), mix(8, 0.9, 0.4), mix(8, 0.9, 0)
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("axes", [(INK,), (INK, PIXEL)])
+def test_the_axes_of_a_grid_as_arguments(axes: tuple[Axis, ...]) -> None:
+    grid = sweep_grid(Sweep(RECIPE, axes), CONCEPTS, fox(7, 8))
+    assert axis_arguments(grid) == ["Ink=0.2,0.4,0", "Pixel=1,0.9"][: len(axes)]
+    assert Sweep.of(RECIPE, parse_axes(axis_arguments(grid))).axes == axes
 
 
 @settings(max_examples=size(20, 1000), deadline=None)

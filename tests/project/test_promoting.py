@@ -114,6 +114,17 @@ def test_another_mix_than_was_swept(root: Path, old: str, new: str) -> None:
     assert (root / KNIGHT).read_bytes() == TEXT.replace(old, new).encode()
 
 
+def test_axes_that_are_given_again_are_those_of_the_last_sweep_or_of_another(root: Path) -> None:
+    swept(root, {"Ink Lines": [0.2, 0.4]})
+    write(root, TEXT.replace(".7", "0.75"))
+    with pytest.raises(Refused, match="other LoRAs or scales"):
+        Project(root).promote("Knight", "C1", {"Ink Lines": [0.2, 0.4]})
+    Project(root).promote("Knight", "C1", {"Ink Lines": [0.2, 0.6]})
+    assert (root / KNIGHT).read_bytes() == (
+        TEXT.replace(".7", "0.75").replace("0.50}", "0.6}").encode()
+    )
+
+
 def test_without_a_sweep_there_are_no_places(root: Path) -> None:
     with pytest.raises(UsageError, match=r"no sweep of recipes/knight\.yaml was made on this"):
         Project(root).promote("Knight", "B1")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.fake_target import FakeTarget, lora
 from support.painter import INFO, Painter, paint
 
 from composer import ComposeError, Project, Refused, UsageError
-from composer.errors import TargetError
+from composer.errors import Stopped, TargetError
 from composer.model import Concept
 from composer.previews.cells import Cell
 from composer.previews.grid import NO_LORA
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from composer.previews.report import PreviewReport
+    from composer.renderers.base import Rendered
 
 KNIGHT = "recipes/knight.yaml"
 TEXT = """\
@@ -177,6 +178,25 @@ def test_what_fails_is_in_the_report_and_the_places_are_remembered(
     assert (list(report.failures.values()), report.exit_status) == ([spilt], 1)
     project.promote("Knight", "C2")
     assert (project.root / KNIGHT).read_text() == TEXT.replace("0.5", "0.6")
+
+
+class _Interrupted(Painter):
+    """Is told to stop after an image."""
+
+    def render(self, *arguments: Any, **more: Any) -> Rendered:
+        cells, keep = arguments
+        super().render(cells[:1], keep, **more)
+        raise Stopped
+
+
+def test_an_interrupted_sweep_leaves_the_last_one_as_it_was(
+    project: Project, target: FakeTarget
+) -> None:
+    swept(project, target, Painter(), {INK: [0.2]})
+    report = swept(project, target, _Interrupted(), {INK: [0.3, 0.4]})
+    assert (report.interrupted, report.made) == (True, 1)
+    (change,) = project.promote("Knight", "B1").changes
+    assert change.after == 0.2
 
 
 def test_a_place_is_promoted_as_its_image_shows_it(project: Project, target: FakeTarget) -> None:

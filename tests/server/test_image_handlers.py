@@ -12,7 +12,7 @@ from support import serving
 from support.engine_files import PATIENCE, write_lora
 from support.painter import Painter, paint
 from support.serving import BASE_MODEL
-from support.shapes import check_answer, check_asset, check_job, refused
+from support.shapes import check_answer, check_asset, check_job, check_model, refused
 
 from composer.lora import families
 from composer.model import Concept
@@ -233,6 +233,30 @@ def test_without_a_base_model_it_says_so(served: Served, root: Path) -> None:
         assert refused(answer, 400) == "this server makes no images"
         assert "--base-model" in answer.json()["details"]["hint"]
         assert plain.charged() == (0, 0)
+
+
+def test_the_base_model_tells_its_inputs_and_every_one_of_them_is_taken(
+    served: Served, loras: list[str], root: Path
+) -> None:
+    model = served.ok("GET", f"/models/{BASE_MODEL}")["model"]
+    check_model(model)
+    inputs = {input["name"]: input for input in model["inputs"]}
+    taken = {"modelId": loras[0], "loras": loras, "lorasScale": [0.5], "prompt": "x" * 2048}
+    for side, towards, most in (("min", -1, "least"), ("max", 1, "most")):
+        numbers = {name: input[side] for name, input in inputs.items() if input["type"] == "number"}
+        assert generate(served, {**taken, **numbers}, dryRun="true").status_code == 269
+        for name, value in numbers.items():
+            beyond = {name: value + towards * inputs[name]["step"]}
+            words = refused(generate(served, beyond), 400)
+            assert words.startswith(f"Input {name} must be at {most} ")
+    filled = served.ended(served.generate())["metadata"]["input"]
+    for name, input in inputs.items():
+        assert filled.get(name) == input.get("default", filled.get(name))
+    assert inputs.keys() == {*filled, "modelId"}
+    bulk = served.ok("POST", "/models/get-bulk", {"modelIds": [BASE_MODEL]})["models"]
+    assert bulk == [model]
+    with serving.thread(root, root / "recipes" / "loras") as plain:
+        refused(plain.call("GET", f"/models/{BASE_MODEL}"), 404)
 
 
 def test_the_base_model_is_the_family_s() -> None:

@@ -278,6 +278,23 @@ def test_several_jobs_at_once_end_one_by_one_each_as_it_went(root: Path) -> None
         assert len({job["statusHistory"][1]["date"][:-2] for job in jobs[1:3]}) == 1
 
 
+def test_two_servers_of_one_folder_share_the_work_and_make_nothing_twice(root: Path) -> None:
+    library, painters = root / "recipes" / "loras", (Painter(), HeldPainter())
+    with serving.thread(root, library, renderer=painters[1]) as one:
+        first = one.generate(**SMALL, seed=0)
+        assert painters[1].reached.wait(PATIENCE)
+        with serving.thread(root, library, renderer=painters[0]) as other:
+            servers = (one, other)
+            ids = [servers[n % 2].generate(**SMALL, seed=n) for n in range(1, 7)]
+            assert other.charged() == (7, 63)
+            assert painters[0].made == []  # the other one has the lock
+            painters[1].goes_on.set()
+            for id in (first, *ids):
+                assert other.ended(id)["status"] == "success"
+    seeds = [cell.seed for painter in painters for cell in painter.made]
+    assert sorted(seeds) == list(range(7))
+
+
 def test_progress_is_told_image_by_image(root: Path) -> None:
     held = HeldPainter()
     with serving.thread(root, root / "recipes" / "loras", renderer=held) as served:

@@ -11,7 +11,7 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,23 +97,22 @@ class Scene:
 
 def paint(cell: Cell) -> bytes:
     """The cell as a PNG."""
-    name = f"{cell.prompt}\n{cell.seed}"
+    scene = Scene(f"{cell.prompt}\n{cell.seed}", (cell.look.width, cell.look.height))
     scales = {concept.model_id: concept.scale for concept in cell.concepts}
-    size = (cell.look.width, cell.look.height)
-    image = Scene(name, size).paint(scales.get("model_castle", 0.0))
-    for model, style in STYLES.items():
-        if scale := scales.get(model):
-            image = style(image, scale, name)
+    image = plain = scene.paint(scales.get("model_castle", 0.0))
+    if scale := scales.get("model_watercolour"):
+        image = watercolour(image, scale, scene.random)
+    if scale := scales.get("model_ink"):
+        image = ink(image, scale, plain)
     written = io.BytesIO()
     image.save(written, "PNG")
     return written.getvalue()
 
 
-def watercolour(image: Image.Image, scale: float, name: str) -> Image.Image:
+def watercolour(image: Image.Image, scale: float, random: np.random.Generator) -> Image.Image:
     """Soft areas, paper that shines through, edges where the colour dried."""
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[8:16], "big")
-    random, (width, height) = np.random.default_rng(seed), image.size
-    soft = image.filter(ImageFilter.MedianFilter(9)).filter(ImageFilter.GaussianBlur(2 + 5 * scale))
+    width, height = image.size
+    soft = image.filter(ImageFilter.MedianFilter(9)).filter(ImageFilter.GaussianBlur(2 + 4 * scale))
     clouds = np.zeros((height, width))
     for parts in (6, 14, 40, 160):
         noise = Image.fromarray((random.random((parts, parts)) * 255).astype(np.uint8))
@@ -122,25 +121,25 @@ def watercolour(image: Image.Image, scale: float, name: str) -> Image.Image:
     pixels = np.asarray(soft).astype(float)
     pixels += (255 - pixels) * 0.35 * scale
     pixels *= (1 + 0.5 * scale * clouds)[..., None]
-    edges = np.asarray(_edges(soft)) / 255
-    pixels *= (1 - np.minimum(0.5, 2.5 * scale * edges))[..., None]
+    pixels *= (1 - np.minimum(0.5, 2.5 * scale * np.asarray(_edges(soft)) / 255))[..., None]
     washed = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     return Image.blend(image, washed, min(1.0, 0.3 + scale))
 
 
-def ink(image: Image.Image, scale: float, name: str) -> Image.Image:
-    """Dark lines where areas meet, and hatching in the shadows."""
-    lines = _edges(image.filter(ImageFilter.GaussianBlur(1))).point(
-        lambda value: min(255, int(value * 9 * scale))
-    )
-    if (thick := int(1 + 3 * scale)) > 1:
-        lines = lines.filter(ImageFilter.MaxFilter(2 * (thick // 2) + 1))
+def ink(image: Image.Image, scale: float, plain: Image.Image) -> Image.Image:
+    """Dark lines where the areas of the plain picture meet, and hatching in its shadows."""
+    edges = _edges(plain.filter(ImageFilter.GaussianBlur(1)))
+    lines = edges.point([min(235, int(max(0, value - 5) * 16 * scale)) for value in range(256)])
+    if scale > 0.5:
+        lines = lines.filter(ImageFilter.MaxFilter(3))
     hatching = Image.new("L", image.size, 0)
     draw = ImageDraw.Draw(hatching)
-    for x in range(-image.height, image.width, 9):
-        draw.line((x, image.height, x + image.height, 0), fill=int(150 * scale), width=2)
-    dark = ImageOps.invert(image.convert("L")).point(lambda value: 255 if value > 170 else 0)
-    lines = ImageChops.lighter(lines, ImageChops.multiply(hatching, dark))
+    for x in range(-image.height, image.width, 8):
+        draw.line((x, image.height, x + image.height, 0), fill=int(120 * scale), width=2)
+    shadows = plain.convert("L").filter(ImageFilter.GaussianBlur(3))
+    shadows = shadows.point([255 if value < 75 else 0 for value in range(256)])
+    lines = ImageChops.lighter(lines, ImageChops.multiply(hatching, shadows))
+    lines = lines.filter(ImageFilter.GaussianBlur(0.7))
     result = image.copy()
     result.paste("#141822", mask=lines)
     return result
@@ -162,6 +161,3 @@ def _gradient(size: tuple[int, int], above: str, below: str) -> Image.Image:
 
 def _circle(x: float, y: float, radius: float) -> tuple[float, float, float, float]:
     return x - radius, y - radius, x + radius, y + radius
-
-
-STYLES = {"model_watercolour": watercolour, "model_ink": ink}

@@ -33,7 +33,7 @@ def is_number(value: object) -> bool:
 def check_model(model: dict[str, Any]) -> None:
     """A model with every field that is required, and the optional ones of the right type."""
     assert {type(model[name]) for name in ("id", "type", "name", "ownerId")} == {str}
-    assert model["type"] in ("flux.1-lora", "flux.1-composition")
+    assert model["type"] in ("flux.1-lora", "flux.1-composition", "custom")
     assert model["status"] in MODEL_STATUSES
     assert model["privacy"] in ("private", "public", "unlisted")
     assert model["source"] in ("civitai", "huggingface", "other", "scenario")

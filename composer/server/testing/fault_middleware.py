@@ -97,7 +97,7 @@ class ReplicaLag(Visibility):
             self._frozen = _Frozen(records, now_ms() + span, span)
 
     def hide(self, id: str, seconds: float) -> None:
-        """For so many seconds, reads do not see this model."""
+        """For so many seconds, reads do not see this model or job."""
         with self._lock:
             self._hidden[id] = now_ms() + round(seconds * 1000)
 
@@ -209,10 +209,11 @@ class FaultMiddleware:
         return reply
 
     def _hide(self, fault: Fault, call: Mapping[str, Any], reply: Reply) -> None:
-        """Hide the model that this call made, if it made one."""
+        """Hide the model that this call made, or the job that makes images, if it made one."""
         made = None
         if call["method"] == "POST" and reply.status.startswith("200"):
-            made = json.loads(reply.body).get("model", {}).get("id")
+            answer = json.loads(reply.body)
+            made = answer.get("model", {}).get("id") or answer.get("job", {}).get("jobId")
         if made is not None:
             self._visibility.hide(made, fault.late_replica)
         self._fault_log.write("hidden", n=call["n"], id=made)

@@ -7,15 +7,18 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 from support import serving
 from support.engine_files import PATIENCE, write_lora
+from support.painter import Painter
 from support.shapes import check_model
 
 from composer.errors import InvalidInput
+from composer.images.decoding import BadImage, decode
 from composer.server.testing.fault_script import read_script
 
 if TYPE_CHECKING:
@@ -35,6 +38,10 @@ def root(tmp_path: Path) -> Path:
 
 def faulty(root: Path, *faults: dict[str, Any]) -> AbstractContextManager[Served]:
     return serving.thread(root, root / "loras", faults=faults)
+
+
+def painting(root: Path, *faults: dict[str, Any]) -> AbstractContextManager[Served]:
+    return serving.thread(root, root / "loras", faults=faults, renderer=Painter())
 
 
 def compositions(served: Served) -> list[str]:
@@ -122,6 +129,61 @@ def test_a_body_may_be_unreadable_though_the_effect_took_place(root: Path, how: 
         assert len(compositions(served)) == 1
 
 
+@pytest.mark.parametrize(
+    ("fault", "jobs"),
+    [
+        ({"drop": "before"}, 0),
+        ({"error": "before"}, 0),
+        ({"status": 429}, 0),
+        ({"drop": "after"}, 1),
+        ({"error": "after"}, 1),
+        ({"body": "not-json"}, 1),
+        ({"duplicate": True}, 2),
+    ],
+    ids=str,
+)
+def test_a_job_that_makes_images_is_charged_if_the_effect_took_place(
+    root: Path, fault: dict[str, Any], jobs: int
+) -> None:
+    with painting(root, {"when": "POST /generate/custom/*", **fault}) as served:
+        body = {"prompt": "a knight", "width": 128, "height": 128}
+        with suppress(requests.ConnectionError):
+            served.call("POST", f"/generate/custom/{serving.BASE_MODEL}", body)
+        assert served.charged() == (jobs, 9 * jobs)
+        assert served.faults == [1]
+
+
+def test_the_bytes_of_an_image_suffer_too(root: Path) -> None:
+    html = {"headers": {"Content-Type": "text/html"}, "body": "<html>"}
+    faults: list[dict[str, Any]] = [
+        {"status": 403},
+        {"status": 200, **html},
+        {"body": "malformed"},
+        {"body": "truncated"},
+        {"drop": "after"},
+    ]
+    scripted = [
+        {"when": "GET /assets/*/content", "nth": number, **fault}
+        for number, fault in enumerate(faults, 1)
+    ]
+    with painting(root, *scripted) as served:
+        (asset,) = served.ended(served.generate(width=128, height=128))["metadata"]["assetIds"]
+        url = served.ok("GET", f"/assets/{asset}")["asset"]["url"]
+        assert requests.get(url, timeout=PATIENCE).status_code == 403
+        assert requests.get(url, timeout=PATIENCE).text == "<html>"
+        half = requests.get(url, timeout=PATIENCE)
+        for _ in range(2):
+            with pytest.raises(requests.RequestException):
+                requests.get(url, timeout=PATIENCE)
+        whole = requests.get(url, timeout=PATIENCE)
+        assert (half.status_code, half.headers["Content-Type"]) == (200, "image/png")
+        assert half.content == whole.content[: len(whole.content) // 2]
+        assert decode(whole.content).size == (128, 128)
+        with pytest.raises(BadImage):
+            decode(half.content)
+        assert served.faults == [1, 2, 3, 4, 5]
+
+
 def test_a_delay_is_one(root: Path) -> None:
     with faulty(root, {"when": "GET /models", "delay": 0.3}) as served:
         began = time.monotonic()
@@ -151,6 +213,16 @@ def test_a_late_replica_is_left_out_of_reads_for_a_while(root: Path) -> None:
         assert served.ok("GET", f"/models/{id}")["model"]["tags"] == ["x"]
         assert compositions(served) == [id]
         assert [event["id"] for event in served.events("hidden")] == [id]
+
+
+def test_a_late_job_is_left_out_of_reads_for_a_while(root: Path) -> None:
+    with painting(root, {"when": "POST /generate/custom/*", "late_replica": LATE}) as served:
+        late, there = (served.generate(width=128, height=128) for _ in range(2))
+        assert served.call("GET", f"/jobs/{late}").status_code == 404
+        assert [job["jobId"] for job in served.ok("GET", "/jobs")["jobs"]] == [there]
+        time.sleep(LATE)
+        assert served.ended(late)["status"] == "success"
+        assert served.charged() == (2, 18)
 
 
 def test_a_stale_list_answers_as_of_before_for_a_while(root: Path) -> None:
