@@ -27,7 +27,7 @@ from composer.renderers.cache import FOLDER
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from composer.previews.report import PreviewReport
     from composer.project.project import Project
@@ -63,7 +63,7 @@ def write_report(
     except OSError as error:
         raise unwritable(folder, error) from error
     shown = out if out.endswith(SLASHES) else f"{out}/"
-    view = PreviewView(report, _stems(report), shown, image_url)
+    view = PreviewView(report, _stems(project, report), shown, image_url)
     known = _Written(project, folder)
     if not force:
         for name in (*_FIXED, *_sheet_names(view)):
@@ -71,7 +71,7 @@ def write_report(
     for name, data in _files(view):
         known.remember(name, data)
         _write(folder / name, data)
-    known.keep_only(dict(_digests(folder, (*_FIXED, *_sheet_names(view)))))
+    known.settle(*_FIXED, *_sheet_names(view))
     return view
 
 
@@ -84,16 +84,20 @@ def _folder(out: str) -> Path:
     return folder
 
 
-def _stems(report: PreviewReport) -> dict[str, str]:
-    """The sheets' file names without an ending, by the recipes' paths: no two are alike."""
+def _stems(project: Project, report: PreviewReport) -> dict[str, str]:
+    """The sheets' file names without an ending, by the recipes' paths.
+
+    No two recipes of the project have the same one, whichever of them are in the report.
+    """
     stems: dict[str, str] = {}
-    for grid in sorted((one.grid for one in report.grids), key=lambda grid: grid.path):
-        stem, number = slug(grid.name), 1
-        while stem in stems.values():
+    for recipe in project.recipes:
+        stem, number = slug(recipe.name), 1
+        while stem in stems:
             number += 1
-            stem = f"{slug(grid.name)}-{number}"
-        stems[grid.path] = stem
-    return stems
+            stem = f"{slug(recipe.name)}-{number}"
+        stems[stem] = recipe.path
+    shown = {one.grid.path for one in report.grids}
+    return {path: stem for stem, path in stems.items() if path in shown}
 
 
 def _sheet_names(view: PreviewView) -> list[str]:
@@ -147,9 +151,14 @@ class _Written:
             self._digests[name].append(digest)
             self._store()
 
-    def keep_only(self, digests: Mapping[str, str]) -> None:
-        """That these are all."""
-        self._digests = {name: [digest] for name, digest in digests.items()}
+    def settle(self, *names: str) -> None:
+        """That these files have the bytes that they have now; those that are gone are forgotten."""
+        for name in {*names, *self._digests}:
+            digest = _digest(self._folder / name)
+            if not digest:
+                self._digests.pop(name, None)
+            elif name in names:
+                self._digests[name] = [digest]
         self._store()
 
     def _read(self) -> dict[str, list[str]]:
@@ -164,12 +173,6 @@ class _Written:
         self._project.prepare_state()
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(self._file, json.dumps(self._digests).encode())
-
-
-def _digests(folder: Path, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    for name in names:
-        if digest := _digest(folder / name):
-            yield name, digest
 
 
 def _digest(file: Path) -> str:

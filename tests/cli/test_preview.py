@@ -185,6 +185,17 @@ def test_own_files_are_replaced_unless_somebody_changed_them(root: Path, painter
     assert (root / "out/notes.txt").read_text() == "mine"
 
 
+def test_a_sheet_of_an_earlier_run_is_no_stranger(root: Path, painter: Painter) -> None:
+    text = "name: Ink\nconcepts: [{name: Ink Lines, scale: 1}]\n"
+    (root / "recipes/ink.yaml").write_text(text)
+    assert preview(root, "--out", "out").status == 0
+    assert preview(root, "--out", "out", ROGUE).status == 0
+    edit(root / "recipes/ink.yaml", "scale: 1", "scale: 0.5")
+    (root / "out/pixel-rogue.webp").unlink()
+    assert preview(root, "--out", "out").status == 0
+    assert "ink.png" in listed(root / "out")
+
+
 def test_a_run_that_was_killed_while_it_wrote_is_no_stranger(
     root: Path, painter: Painter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
