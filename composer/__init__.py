@@ -39,8 +39,11 @@ if TYPE_CHECKING:
     )
     from composer.model import Concept, Content, Entry, Job, Lock, Model, Recipe
     from composer.planner import Action, Outcome, Plan, Report, Step, Verb
+    from composer.previews.report import PreviewReport
     from composer.project import ApplyOptions, PlanOptions, Project, ReviewedPlan, Selection
+    from composer.project.options import PreviewOptions, RendererOptions, SweepOptions
     from composer.project.sources import open_target
+    from composer.renderers.base import Renderer
     from composer.targets.base import Target
     from composer.targets.kind import TargetOptions
 
@@ -63,8 +66,11 @@ _NAMES = {
     ),
     "model": ("Concept", "Content", "Entry", "Job", "Lock", "Model", "Recipe"),
     "planner": ("Action", "Outcome", "Plan", "Report", "Step", "Verb"),
+    "previews.report": ("PreviewReport",),
     "project": ("ApplyOptions", "PlanOptions", "Project", "ReviewedPlan", "Selection"),
+    "project.options": ("PreviewOptions", "RendererOptions", "SweepOptions"),
     "project.sources": ("open_target",),
+    "renderers.base": ("Renderer",),
     "targets.base": ("Target",),
     "targets.kind": ("TargetOptions",),
 }
@@ -90,14 +96,19 @@ __all__ = [
     "Outcome",
     "Plan",
     "PlanOptions",
+    "PreviewOptions",
+    "PreviewReport",
     "Problem",
     "Project",
     "Recipe",
     "Refused",
+    "Renderer",
+    "RendererOptions",
     "Report",
     "ReviewedPlan",
     "Selection",
     "Step",
+    "SweepOptions",
     "Target",
     "TargetError",
     "TargetOptions",

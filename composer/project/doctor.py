@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 EXTRAS = {
     "local": ("numpy", "ml_dtypes", "threadpoolctl"),
     "serve": ("flask", "werkzeug", "jinja2", "waitress"),
+    "preview": ("PIL", "jinja2"),
 }
 ENVIRONMENT, PROJECT = "environment", "project"
 TARGET, ORPHANS = "lock against target", "orphans"

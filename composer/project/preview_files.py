@@ -66,12 +66,12 @@ def write_report(
     view = PreviewView(report, _stems(project, report), shown, image_url)
     known = _Written(project, folder)
     if not force:
-        for name in (*_FIXED, *_sheet_names(view)):
+        for name in file_names(view):
             known.check(name)
     for name, data in _files(view):
         known.remember(name, data)
         _write(folder / name, data)
-    known.settle(*_FIXED, *_sheet_names(view))
+    known.settle(*file_names(view))
     return view
 
 
@@ -100,8 +100,10 @@ def _stems(project: Project, report: PreviewReport) -> dict[str, str]:
     return {path: stem for stem, path in stems.items() if path in shown}
 
 
-def _sheet_names(view: PreviewView) -> list[str]:
-    return [f"{stem}.{ending}" for stem in view.sheets.values() for ending in ("png", "webp")]
+def file_names(view: PreviewView) -> list[str]:
+    """All files of a preview in its folder."""
+    sheets = [f"{stem}.{ending}" for stem in view.sheets.values() for ending in ("png", "webp")]
+    return [*sheets, *_FIXED]
 
 
 def _files(view: PreviewView) -> Iterator[tuple[str, bytes]]:

@@ -500,6 +500,20 @@ class Project:
         watcher = RenderWatcher(on_price, on_rendering)
         return preview(self, target, renderer, options or PREVIEW_DEFAULTS, watcher)
 
+    def write_preview(
+        self, report: PreviewReport, out: str | Path, *, force: bool = False, image_url: str = ""
+    ) -> list[Path]:
+        """Write a preview or a sweep into a folder: a contact sheet of each recipe as PNG and WebP,
+        `index.html`, `previews.json` and `preview.md`. The paths of all files.
+
+        Files that an earlier call wrote there on this machine are replaced. Raises `Refused` for
+        others, unless `force` is set. `image_url` stands before the sheets' names in Markdown.
+        """
+        from composer.project.preview_files import file_names, write_report
+
+        view = write_report(self, report, str(out), force=force, image_url=image_url)
+        return [Path(out) / name for name in file_names(view)]
+
     def entries(self, target: Target | str) -> dict[str, Entry]:
         """The lock's entries for a target, by recipe path, as lock and journal have them now."""
         from composer.lock import remember

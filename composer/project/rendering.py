@@ -61,6 +61,10 @@ NOBODY = RenderWatcher()
 def open_renderer(project: Project, target: Target, options: RendererOptions) -> Renderer:
     """See `Project.open_renderer`."""
     kind = choose(target, options.renderer)
+    if options.executor and not kind.takes_executor:
+        raise UsageError(
+            f"the renderer {kind.name} makes no images by an executor", hint="leave out --executor"
+        )
     state = project.state / FOLDER
     if not options.dry_run:
         project.prepare_state()

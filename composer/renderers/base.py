@@ -130,9 +130,11 @@ class RenderRequest:
 class RendererKind:
     """A kind of renderer. `open(request)` raises `UsageError` where it can't work.
 
-    `renders_for(target)` tells whether it can show the LoRAs of this target.
+    `renders_for(target)` tells whether it can show the LoRAs of this target, `takes_executor`
+    whether an executor's workers can make the images; else no request has one.
     """
 
     name: str
     open: Callable[[RenderRequest], Renderer]
     renders_for: Callable[[Target], bool]
+    takes_executor: bool = False

@@ -39,4 +39,4 @@ def renders_for(target: Target) -> bool:
     return target.key == "local"
 
 
-KIND = RendererKind(NAME, open_renderer, renders_for)
+KIND = RendererKind(NAME, open_renderer, renders_for, takes_executor=True)

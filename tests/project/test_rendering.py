@@ -263,6 +263,8 @@ def test_a_renderer_is_opened_with_a_folder_of_its_own(
     as_plugin(monkeypatch, Painter())
     assert opened(project, base_model="mine").info.base_model == "mine"
     assert (project.state / FOLDER).is_dir()
+    with pytest.raises(UsageError, match="the renderer painter makes no images by an executor"):
+        opened(project, executor="processes:2")
     with pytest.raises(UsageError, match="unknown renderer paintr"):
         project.open_renderer(FakeTarget(), RendererOptions("paintr"))
 

@@ -71,7 +71,7 @@ STATUSES = [
     (
         "130, 143",
         "interrupted by Ctrl-C or by SIGTERM",
-        "Run `compose apply` again; it continues.",
+        "Run `compose apply` or `compose preview` again; it continues.",
     ),
 ]
 
@@ -148,6 +148,16 @@ NEXT_STEPS = [
         "`merge -o`, `pull -o`: not a `.safetensors` file",
         "64",
         "write that ending; `pull` also takes a folder",
+    ),
+    (
+        "`preview`, where images cost something, without `--max-cost` or above it",
+        "3, and nothing is rendered",
+        "the message says how many images there are, and the price that allows them",
+    ),
+    (
+        "`preview --out DIR`, and DIR has a file that compose did not write there",
+        "3",
+        "`--force` replaces it; images that were made are kept, so this costs nothing again",
     ),
     (
         "a stored result was changed, as by editing a pulled file",
