@@ -81,7 +81,8 @@ class ScenarioRenderer(Closing):
                 if cell in self._cache:  # the run was killed after the image was kept
                     journal.close(pending)
             wanted = dict.fromkeys(cell for cell in cells if cell not in self._cache)
-            todo = [cell for cell in wanted if cell not in journal.open]
+            from_earlier = journal.open
+            todo = [cell for cell in wanted if cell not in from_earlier]
             run = Run(
                 self._service.generation,
                 journal,
@@ -94,7 +95,7 @@ class ScenarioRenderer(Closing):
                     self._request.sleep,
                 ),
             )
-            started = {cell for cell, pending in journal.open.items() if pending.job}
+            started = {cell for cell, pending in from_earlier.items() if pending.job}
             prices = {c: 0.0 if c in started else self._known_price(c) for c in wanted}
             rendered = run.render(prices, todo)
             journal.fold()

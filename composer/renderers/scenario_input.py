@@ -5,7 +5,7 @@ fewer scales than LoRAs. So all limits are checked here, before anything is sent
 that the base model `model_bfl-flux-1-dev` names in its `inputs`.
 
 Its scales have the step 0.05. Whether it rounds others, and how, is not known: nobody has seen one
-refused. They are sent as the recipe has them, so that an image may show the nearest step.
+refused. They are sent as the recipe has them; if the job tells others, the run says so.
 """
 
 from __future__ import annotations

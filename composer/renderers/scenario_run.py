@@ -32,6 +32,8 @@ from composer.renderers.base import Rendered, Rendering
 from composer.renderers.scenario_polling import JobPoller
 from composer.renderers.scenario_starting import CLOCK_SKEW, JobStarter, iso_time
 from composer.targets.http.downloads import Expired
+from composer.targets.scenario.image_wire import different_inputs
+from composer.text import counted, shorten, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -121,7 +123,7 @@ class Run:
         self._prices: Mapping[Cell, float] = {}
         self._at_most: int | None = None  # how many jobs the target lets run, once it has refused
         self._may_start = 0.0  # when the next job may be started
-        self._has_told_limit = False
+        self._has_told_limit = self._has_told_input = False
         self._last_end = time.monotonic()  # when a job of ours last ended
         self._stop = threading.Event()
         self._telling = threading.Lock()
@@ -179,7 +181,8 @@ class Run:
                 self._starting[starters.submit(self._recover, pending)] = cell
         if lost := len(self._starting):
             log.warning(
-                "an interrupted run may have asked for %d images: looking for their jobs", lost
+                "an interrupted run may have asked for %s: looking for the jobs",
+                counted(lost, "image"),
             )
 
     def _recover(self, pending: Pending) -> RunningJob | None:
@@ -190,7 +193,7 @@ class Run:
         if job is None:
             self._journal.close(pending)
             return None
-        found = self._journal.started(pending, job.id)
+        found = self._starter.record(pending, job)
         return RunningJob(found, time.monotonic(), created_at=job.created_at)
 
     # --- starting ------------------------------------------------------------------------
@@ -308,6 +311,7 @@ class Run:
             reason = f": {job.error}" if job.error else ""
             self._end(running, TargetError(f"the job {job.id} {why}{reason}", hint=_NEW))
         elif job.is_done:
+            self._compare_input(running, job)
             self._fetch(running, job, assets, fetchers)
         elif time.monotonic() - max(running.since, self._last_end) > _PATIENCE:
             minutes = _PATIENCE / 60
@@ -316,6 +320,18 @@ class Run:
         elif job.status != running.status:
             running.status = job.status
             self._tell(Rendering(running.cell, job.status))
+
+    def _compare_input(self, running: RunningJob, job: ImageJob) -> None:
+        """Say so, once, if the target made another image than the one that was asked for."""
+        sent, kept = running.pending.input, job.input or {}
+        different = kept and different_inputs(sent, kept, running.cell.renderer.base_model)
+        if different and not self._has_told_input:
+            self._has_told_input = True
+            parts = [f"{name} {kept.get(name)} instead of {sent.get(name)}" for name in different]
+            log.warning(
+                "the target changed what it was asked for, perhaps in more images than this: %s",
+                shorten(visible("; ".join(parts)), 300),
+            )
 
     def _is_overdue(self, since: float) -> bool:
         """Whether what is missing since then can't be a late replica any more."""

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from composer.errors import Ambiguous, NotFound, TargetError, Unreachable
 from composer.renderers.scenario_input import image_input
-from composer.targets.scenario.image_wire import same_input
+from composer.targets.scenario.image_wire import are_in_steps, different_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from composer.previews.cells import Cell
     from composer.renderers.job_journal import JobJournal, Pending
@@ -34,11 +34,20 @@ _PAUSES = (0.02, 10.0)  # the least and the longest time between two looks, in s
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What the target's jobs say of one request. `unsure`: some don't tell their input."""
+    """What the target's jobs say of one request.
+
+    `stepped` has the same input but for scales that may be those sent, brought to the API's steps.
+    `unsure` is how many don't tell their input.
+    """
 
     live: ImageJob | None = None
+    stepped: ImageJob | None = None
     failed: ImageJob | None = None
     unsure: int = 0
+
+    @property
+    def best(self) -> ImageJob | None:
+        return self.live or self.stepped or self.failed
 
 
 @dataclass(slots=True)
@@ -47,7 +56,7 @@ class JobStarter:
 
     `grace` is how long a job may be missing from the target's list, in seconds; `pause` waits so
     many seconds, and may raise to end the search. `failed` are ids of jobs that are known to have
-    failed.
+    failed, `started` those of jobs that this run started or found.
     """
 
     generation: Generation
@@ -55,6 +64,7 @@ class JobStarter:
     grace: float
     pause: Callable[[float], None]
     failed: set[str] = field(default_factory=set)
+    started: set[str] = field(default_factory=set)
 
     def start(self, cell: Cell) -> tuple[Pending, ImageJob]:
         """Start the job of this cell; its id is in the journal when this returns.
@@ -80,18 +90,24 @@ class JobStarter:
                 self.journal.close(pending)
                 raise
             if job is not None:
-                return self.journal.started(pending, job.id), job
+                return self.record(pending, job), job
             self.journal.close(pending)
         raise Unreachable(
             f"{_POSTS} requests for an image were lost, and none took effect",
             hint="run the command again",
         )
 
+    def record(self, pending: Pending, job: ImageJob) -> Pending:
+        """Record the job of this request."""
+        self.started.add(job.id)
+        return self.journal.started(pending, job.id)
+
     def search(self, pending: Pending, *, until: float) -> ImageJob | None:
         """The job that a request without an answer made; None if there is none at the time `until`.
 
-        A failed one counts only then: it may be that of an earlier request. Raises `Unreachable`
-        if the target can't be asked, and `TargetError` if it doesn't say what its jobs make.
+        One that has failed, or whose scales differ by less than a step, counts only then: it may
+        be that of another request. Raises `Unreachable` if the target can't be asked, and
+        `TargetError` if it doesn't say what its jobs make.
         """
         wait = _PAUSES[0]
         while True:
@@ -105,27 +121,32 @@ class JobStarter:
             if look.live:
                 return look.live
             if is_last:
-                if look.unsure and not look.failed:
+                if look.unsure and not look.best:
                     raise _unsure(pending, self.journal)
-                return look.failed
+                return look.best
             self.pause(min(wait, max(until - self.journal.clock(), 0.0)))
             wait = min(wait * 2, self.grace / 10, _PAUSES[1])
 
     def _look(self, pending: Pending) -> _Look:
-        failed, unsure = None, 0
-        for job in self._with_input(pending):
+        stepped = failed = None
+        unsure = 0
+        known = {other.job for other in self.journal.open.values()} | self.started
+        for job in self._with_input(pending, known):
             if job.input is None:
                 unsure += 1
-            elif same_input(pending.input, job.input, pending.cell.renderer.base_model):
-                if not job.has_failed:
-                    return _Look(live=job)
-                if job.id not in self.failed:
-                    failed = failed or job
-        return _Look(failed=failed, unsure=unsure)
+                continue
+            different = different_inputs(pending.input, job.input, pending.cell.renderer.base_model)
+            if not different and not job.has_failed:
+                return _Look(live=job)
+            if not different and job.id not in self.failed:
+                failed = failed or job
+            if different == ["lorasScale"] and job.id not in known and not job.has_failed:
+                kept, sent = job.input.get("lorasScale"), pending.input.get("lorasScale")
+                stepped = stepped or (job if are_in_steps(kept, sent) else None)
+        return _Look(None, stepped, failed, unsure)
 
-    def _with_input(self, pending: Pending) -> Iterator[ImageJob]:
+    def _with_input(self, pending: Pending, known: Collection[str | None]) -> Iterator[ImageJob]:
         """The jobs since the request; those that are listed without their input are read last."""
-        known = {other.job for other in self.journal.open.values()}
         unread = []
         for page in self.generation.jobs_since(iso_time(pending.at - CLOCK_SKEW)):
             for job in page:

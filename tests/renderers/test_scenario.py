@@ -284,6 +284,30 @@ def test_scales_with_float_noise_are_the_same(studio: Studio) -> None:
     studio.check(cells)
 
 
+def test_scales_that_the_target_brings_to_its_steps_are_told_and_paid_once(
+    studio: Studio, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An answer is lost, and the job has 0.65 instead of 0.6543."""
+
+    def round_scales(server: ImageServer) -> None:
+        for job in server.jobs.values():
+            job.input = {**job.input, "lorasScale": [0.65]}
+
+    info = studio.renderer().info
+    on_step, off_step = (
+        Cell.of([Concept("lora_ink", scale)], "a knight", 0, SMALL, info)
+        for scale in (0.65, 0.6543)
+    )
+    studio.render([on_step])
+    assert "changed" not in caplog.text
+    studio.server.fault(POST, Fault(drop="after"), nth=2)
+    studio.server.fault("GET /jobs*", Fault(then=round_scales))
+    assert studio.render([off_step]) == Rendered({}, 9.0)
+    assert len(studio.server.jobs) == 2 and len(studio.server.fired) == 2
+    assert "lorasScale [0.65] instead of [0.6543]" in caplog.text
+    assert on_step in studio.cache and off_step in studio.cache
+
+
 def test_where_the_target_does_not_tell_inputs_nothing_is_paid_twice(studio: Studio) -> None:
     studio.server.shows_input = False
     studio.server.fault(POST, Fault(drop="after"), nth=2)

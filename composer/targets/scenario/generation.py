@@ -67,8 +67,14 @@ class Generation:
 
     def job(self, id: str) -> ImageJob:
         """One job. Raises `NotFound`."""
-        ask = get(f"/jobs/{_checked(id, 'job')}")
-        return self._job(ask, image_wire.one_job)
+
+        def read(body: object) -> ImageJob:
+            job = image_wire.one_job(body)
+            if job.id != id:
+                raise Unreadable(f"about {job.id} instead of {id}")
+            return job
+
+        return self._job(get(f"/jobs/{_checked(id, 'job')}"), read)
 
     def jobs_since(self, time: str) -> Iterator[list[ImageJob]]:
         """Pages of the project's jobs that were created after this time, the newest first.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SUCCESS = "success"
 _FAILED = frozenset({"failure", "canceled"})
+SCALE_STEP = 0.05  # of `lorasScale`
 _TOLERANCE = 1e-4  # of numbers that come back: a scale may carry float noise
 # The base model's inputs that decide what an image looks like. What else comes back is ignored.
 _INPUTS = (
@@ -137,12 +138,15 @@ def _read_asset(raw: Mapping[str, Any]) -> Asset:
     return Asset(raw["id"], status, SignedUrl(str(url)) if is_ready else None)
 
 
-def same_input(ours: Mapping[str, object], theirs: Mapping[str, object], base_model: str) -> bool:
-    """Whether a job's input makes the same image as the one that was sent to this base model.
+def different_inputs(
+    ours: Mapping[str, object], theirs: Mapping[str, object], base_model: str
+) -> list[str]:
+    """The names of the inputs of a job that differ from what was sent to this base model.
 
-    Numbers may carry float noise. An absent input equals an empty one, and a `modelId` that names
-    the base model itself says nothing.
+    Without any, the job makes the same image. Numbers may carry float noise. An absent input equals
+    an empty one, and a `modelId` that names the base model itself says nothing.
     """
+    different = []
     for name in _INPUTS:
         sent, kept = ours.get(name), theirs.get(name)
         if name == "modelId" and kept == base_model:
@@ -152,8 +156,22 @@ def same_input(ours: Mapping[str, object], theirs: Mapping[str, object], base_mo
         if name == "numOutputs" and kept is None:
             continue  # 1 is its default, and all that is ever asked for
         if not _same(sent, kept):
-            return False
-    return True
+            different.append(name)
+    return different
+
+
+def are_in_steps(kept: object, sent: object) -> bool:
+    """Whether these scales of a job may be those that were sent, brought to the API's steps."""
+    if not (isinstance(kept, list) and isinstance(sent, list) and len(kept) == len(sent)):
+        return False
+    pairs = [(number(one), number(other)) for one, other in zip(kept, sent, strict=True)]
+    return all(
+        one is not None
+        and other is not None
+        and abs(one - other) < SCALE_STEP - _TOLERANCE
+        and _same(round(one / SCALE_STEP) * SCALE_STEP, one)
+        for one, other in pairs
+    )
 
 
 def _same(one: object, other: object) -> bool:

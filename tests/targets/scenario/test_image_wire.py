@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 from support.sizes import size
 
 from composer.targets.scenario import image_wire
-from composer.targets.scenario.image_wire import ImageJob, same_input
+from composer.targets.scenario.image_wire import ImageJob, are_in_steps, different_inputs
 from composer.targets.scenario.wire import Unreadable
+
+
+def same_input(ours: dict[str, Any], theirs: dict[str, Any], base: str) -> bool:
+    return not different_inputs(ours, theirs, base)
+
 
 BASE = "model_bfl-flux-1-dev"
 SENT: dict[str, Any] = {
@@ -75,6 +80,23 @@ def test_an_input_that_lacks_something_is_another_one(name: str) -> None:
 def test_no_loras_equal_an_empty_list_and_nothing_else() -> None:
     assert same_input(PLAIN, {**PLAIN, "loras": [], "lorasScale": None}, BASE)
     assert not same_input(PLAIN, SENT, BASE)
+
+
+@pytest.mark.parametrize(
+    ("kept", "are"),
+    [
+        ([0.65, 0.8], True),
+        ([0.7, 0.8], True),
+        ([0.66, 0.8], False),  # not a step
+        ([0.75, 0.8], False),  # a whole step away
+        ([0.65], False),
+        ([0.65, None], False),
+        (None, False),
+    ],
+)
+def test_scales_that_may_have_been_brought_to_steps(kept: object, *, are: bool) -> None:
+    assert are_in_steps(kept, [0.6543, 0.8]) == are
+    assert not are_in_steps([0.7, 0.8], [0.65, 0.8])  # that is on a step itself
 
 
 ANY = st.recursive(
