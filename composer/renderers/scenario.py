@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from composer.errors import Refused, UsageError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from composer.previews.cells import Cell, Look
     from composer.renderers.base import Keep, Rendering, RenderRequest
+    from composer.renderers.scenario_run import Run
     from composer.targets.base import Target
     from composer.targets.scenario.service import Scenario
 
@@ -73,8 +75,6 @@ class ScenarioRenderer(Closing):
         What earlier runs paid for is fetched, too, whether it is among `cells` or not: `keep` gets
         it. A failed job counts as spent, though the vendor usually refunds it.
         """
-        from composer.renderers.scenario_run import Outlet, Run, RunOptions
-
         journal = self._journal()
         try:
             for cell, pending in journal.open.items():
@@ -83,25 +83,30 @@ class ScenarioRenderer(Closing):
             wanted = dict.fromkeys(cell for cell in cells if cell not in self._cache)
             from_earlier = journal.open
             todo = [cell for cell in wanted if cell not in from_earlier]
-            run = Run(
-                self._service.generation,
-                journal,
-                Budget(max_cost or 0.0),
-                Outlet(keep, tell),
-                RunOptions(
-                    self._service.grace,
-                    self._service.poll_interval,
-                    self._request.parallelism,
-                    self._request.sleep,
-                ),
-            )
+            run = self._run(journal, Budget(max_cost or 0.0), keep, tell)
             started = {cell for cell, pending in from_earlier.items() if pending.job}
             prices = {c: 0.0 if c in started else self._known_price(c) for c in wanted}
             rendered = run.render(prices, todo)
             journal.fold()
         except OSError as error:
-            raise unwritable(journal.path, error) from error
+            raise unwritable(Path(error.filename or journal.path), error) from error
         return rendered
+
+    def _run(
+        self,
+        journal: JobJournal,
+        budget: Budget,
+        keep: Keep,
+        tell: Callable[[Rendering], None],
+    ) -> Run:
+        from composer.renderers.scenario_fetching import Outlet
+        from composer.renderers.scenario_run import Run, RunOptions
+
+        service, request = self._service, self._request
+        options = RunOptions(
+            service.grace, service.poll_interval, request.parallelism, request.sleep
+        )
+        return Run(service.generation, journal, budget, Outlet(keep, tell), options)
 
     def close(self) -> None:
         """The target is closed by who opened it."""

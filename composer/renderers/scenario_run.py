@@ -13,7 +13,6 @@ from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from composer.errors import (
@@ -26,12 +25,11 @@ from composer.errors import (
     TargetError,
     Unreachable,
 )
-from composer.images.decoding import MAX_BYTES
 from composer.lock import latest_effect
 from composer.renderers.base import Rendered, Rendering
+from composer.renderers.scenario_fetching import AGAIN, ImageFetcher
 from composer.renderers.scenario_polling import JobPoller
 from composer.renderers.scenario_starting import CLOCK_SKEW, JobStarter, iso_time
-from composer.targets.http.downloads import Expired
 from composer.targets.scenario.image_wire import different_inputs
 from composer.text import counted, shorten, visible
 
@@ -39,9 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from composer.previews.cells import Cell
-    from composer.renderers.base import Keep
     from composer.renderers.budget import Budget
     from composer.renderers.job_journal import JobJournal, Pending
+    from composer.renderers.scenario_fetching import Outlet
     from composer.targets.scenario.generation import Generation
     from composer.targets.scenario.image_wire import Asset, ImageJob
 
@@ -49,7 +47,6 @@ log = logging.getLogger("composer.renderers")
 
 _SLICE = 0.1  # seconds between two looks whether to stop
 _PATIENCE = 900.0  # seconds that a job may run, or that the target lets none start
-_AGAIN = "run the command again: it fetches the image and pays nothing"
 _NEW = "run the command again: it asks for this image alone"
 
 
@@ -61,14 +58,6 @@ class RunOptions:
     poll_interval: float
     parallelism: int
     sleep: Callable[[float], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Outlet:
-    """Where images go, and who is told."""
-
-    keep: Keep
-    tell: Callable[[Rendering], None]
 
 
 @dataclass(slots=True)
@@ -115,6 +104,7 @@ class Run:
         self._outlet, self._options = outlet, options
         self._starter = JobStarter(generation, journal, options.grace, self._pause)
         self._poller = JobPoller(generation, options.poll_interval)
+        self._fetcher = ImageFetcher(generation, journal, outlet)
         self._todo: deque[Cell] = deque()
         self._starting: dict[Future[RunningJob | None], Cell] = {}
         self._running: dict[str, RunningJob] = {}
@@ -126,7 +116,6 @@ class Run:
         self._has_told_limit = self._has_told_input = False
         self._last_end = time.monotonic()  # when a job of ours last ended
         self._stop = threading.Event()
-        self._telling = threading.Lock()
 
     def render(self, prices: Mapping[Cell, float], todo: Sequence[Cell]) -> Rendered:
         """Make these images, each at its price; what is open in the journal is fetched first.
@@ -226,7 +215,7 @@ class Run:
             raise
         cost = price if job.cost is None else job.cost
         self._budget.book(price, cost)
-        self._tell(Rendering(cell, job.status or "started", cost=cost))
+        self._outlet.tell(Rendering(cell, job.status or "started", cost=cost))
         return RunningJob(
             pending, time.monotonic(), price, cost, job.status, created_at=job.created_at
         )
@@ -316,10 +305,10 @@ class Run:
         elif time.monotonic() - max(running.since, self._last_end) > _PATIENCE:
             minutes = _PATIENCE / 60
             late = f"the job {job.id} is still {job.status or 'running'} after {minutes:g} minutes"
-            self._drop(running, StillRunning(late, hint=_AGAIN))
+            self._drop(running, StillRunning(late, hint=AGAIN))
         elif job.status != running.status:
             running.status = job.status
-            self._tell(Rendering(running.cell, job.status))
+            self._outlet.tell(Rendering(running.cell, job.status))
 
     def _compare_input(self, running: RunningJob, job: ImageJob) -> None:
         """Say so, once, if the target made another image than the one that was asked for."""
@@ -343,7 +332,7 @@ class Run:
             return
         before, running.cost = running.cost, job.cost
         self._budget.correct(running.price, before, job.cost)
-        self._tell(Rendering(running.cell, job.status, cost=job.cost - before))
+        self._outlet.tell(Rendering(running.cell, job.status, cost=job.cost - before))
 
     def _fail_running(self, error: ComposeError) -> None:
         """The target can't be asked: what runs stays in the journal."""
@@ -364,39 +353,15 @@ class Run:
         if asset and asset.url:
             del self._running[running.id]
             self._last_end = time.monotonic()
-            self._fetching[fetchers.submit(self._download, running, asset)] = running
+            self._fetching[fetchers.submit(self._fetcher.fetch, running.pending, asset)] = running
         elif asset and asset.status == "error":
             self._end(running, TargetError(f"the image of the job {job.id} failed", hint=_NEW))
         elif asset and time.monotonic() - running.ended > _PATIENCE:
             late = f"the image of the job {job.id} is still {asset.status}"
-            self._drop(running, StillRunning(late, hint=_AGAIN))
+            self._drop(running, StillRunning(late, hint=AGAIN))
         elif not asset and self._is_overdue(running.ended):
             why = "is no longer there" if job.assets else "was never made"
             self._end(running, TargetError(f"the image of the job {job.id} {why}", hint=_NEW))
-
-    def _download(self, running: RunningJob, asset: Asset) -> None:
-        """In a thread of its own: the image is kept, and only then the job closed."""
-        self._tell(Rendering(running.cell, "downloading"))
-        try:
-            data = self._bytes(asset)
-            self._outlet.keep(running.cell, data)
-        except TargetError as error:
-            kind = Unreachable if isinstance(error, Unreachable) else TargetError
-            message = f"the image of the job {running.id}: {error.message}"
-            raise kind(message, hint=error.hint or _AGAIN) from error
-        self._journal.close(running.pending)
-        self._tell(Rendering(running.cell, "done"))
-
-    def _bytes(self, asset: Asset) -> bytes:
-        assert asset.url is not None
-        download = partial(self._generation.download, limit=MAX_BYTES)
-        try:
-            return download(asset.url)
-        except Expired:
-            fresh = self._generation.assets([asset.id]).get(asset.id)
-            if fresh is None or fresh.url is None:
-                raise
-            return download(fresh.url)
 
     def _collect_fetched(self) -> None:
         for future in [future for future in self._fetching if future.done()]:
@@ -422,13 +387,9 @@ class Run:
     def _fail(self, cell: Cell, error: ComposeError) -> None:
         if cell in self._prices:
             self._errors[cell] = error
-            self._tell(Rendering(cell, "failed", error=error))
+            self._outlet.tell(Rendering(cell, "failed", error=error))
         else:
             log.warning("an image that an earlier run asked for: %s", error)
-
-    def _tell(self, rendering: Rendering) -> None:
-        with self._telling:
-            self._outlet.tell(rendering)
 
     def _pause(self, seconds: float) -> None:
         if self._stop.wait(seconds):

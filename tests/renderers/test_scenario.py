@@ -572,7 +572,7 @@ def test_redirects_lead_to_no_other_scheme(
 
 
 def test_a_download_has_a_limit(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("composer.renderers.scenario_run.MAX_BYTES", 20)
+    monkeypatch.setattr("composer.renderers.scenario_fetching.MAX_BYTES", 20)
     (error,) = studio.render(studio.cells(1)).errors.values()
     assert "it has more than 20 bytes" in error.message
     assert studio.server.lines.count("GET /files/asset_1") == 1
