@@ -106,44 +106,36 @@ def serve_command(
     gallery = _gallery_of(host) if page else None
     faults = _faults(fault_script, fault_log) if fault_script or fault_log else None
     project = open_project(may_be_empty=True, check=False)
-    paths = [relative(file, project.root) or "" for file in project.files]
-    loras = find_library(
-        project.root, paths, given=library, env=os.environ, defaults=project.target_defaults
-    )
-    loras = loras.absolute() if isinstance(loras, Path) else loras
+    loras = _library(project, library)
     open_executor = executor_for(executor, loras, os.environ)
     state = project.prepare_state()
     credentials = auth.credentials(os.environ, state)
+    _say(f"serving {loras} from {state}")
     with ExitStack() as stack:
-        library_now = open_library(loras, state)
-        engine = stack.enter_context(Engine(state, library_now, executor=open_executor()))
-        images = None
-        if base_model:
-            options = RendererOptions("diffusers", base_model, executor)
-            images = _open_images(stack, project, engine, options)
-        server = running.Server(
-            engine,
-            credentials,
-            host=host,
-            port=port,
-            faults=faults,
-            images=images,
-            gallery=gallery and gallery(engine),
-            log=_say,
-        )
-        _introduce(server, credentials, loras, state)
-        if page:
-            _say(f"gallery: {server.url.removesuffix('v1')}")
-        if base_model:
-            _say(f"images: {visible(base_model)}")
+        opened = open_library(loras, state)
+        engine = stack.enter_context(Engine(state, opened, executor=open_executor()))
+        renderer = RendererOptions("diffusers", base_model, executor)
+        images = _open_images(stack, project, engine, renderer) if base_model else None
+        more = running.Additions(images, gallery and gallery(engine), faults)
+        server = running.Server(engine, credentials, host=host, port=port, additions=more, log=_say)
+        _introduce(server, credentials, has_gallery=page)
         _run(server)
     return 0
+
+
+def _library(project: Project, given: Path | str | None) -> Path | str:
+    paths = [relative(file, project.root) or "" for file in project.files]
+    found = find_library(
+        project.root, paths, given=given, env=os.environ, defaults=project.target_defaults
+    )
+    return found.absolute() if isinstance(found, Path) else found
 
 
 def _open_images(
     stack: ExitStack, project: Project, engine: Engine, options: RendererOptions
 ) -> RenderWorker:
     """What makes images, until the stack ends. Raises `UsageError`."""
+    _say(f"images: {visible(options.base_model or '')}")  # loading it may take a while
     try:
         from composer.server.rendering import MOST_AT_ONCE, Interrupt, RenderWorker
 
@@ -177,8 +169,7 @@ def _faults(script: Path | None, log: Path | None) -> Faults:
     return FaultInjection(read_script(script) if script else None, log)
 
 
-def _introduce(server: Server, credentials: Credentials, library: Path | str, state: Path) -> None:
-    _say(f"serving {library} from {state}")
+def _introduce(server: Server, credentials: Credentials, *, has_gallery: bool) -> None:
     if credentials.file is None:
         _say("key and secret: from the environment")
     elif credentials.made and sys.stderr.isatty():
@@ -187,6 +178,8 @@ def _introduce(server: Server, credentials: Credentials, library: Path | str, st
         _say(f"key and secret: in {credentials.file}")
     if not server.is_private:
         _say("warning: other machines can reach this address, and HTTP is not encrypted")
+    if has_gallery:
+        _say(f"gallery: {server.url.removesuffix('v1')}")
     click.echo(server.url)
     sys.stdout.flush()
 

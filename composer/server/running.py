@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -58,6 +59,24 @@ class Gallery(Protocol):
         """The app with the pages; `log` gets unexpected errors."""
 
 
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """What a server has beside the API of its engine.
+
+    Without `images` clients can have none made; links to those that were are good for `link_life`
+    seconds. A `gallery`, which needs a loopback address, has its pages at `/`. `faults` are for
+    tests.
+    """
+
+    images: ImageWorker | None = None
+    gallery: Gallery | None = None
+    faults: Faults | None = None
+    link_life: float = LIFE
+
+
+NO_ADDITIONS = Additions()
+
+
 class Server:
     """The server of one engine, bound to a port. Run it in one thread, stop it from any."""
 
@@ -68,30 +87,25 @@ class Server:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        faults: Faults | None = None,
+        additions: Additions = NO_ADDITIONS,
         limits: Limits = DEFAULT_LIMITS,
-        images: ImageWorker | None = None,
-        link_life: float = LIFE,
-        gallery: Gallery | None = None,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Bind; port 0 takes any that is free. `log` is given a line for each request. Without
-        `images` clients can have none made. Links to images are good for `link_life` seconds. With
-        a `gallery`, which needs a loopback address, its pages are at `/`.
+        """Bind; port 0 takes any that is free. `log` is given a line for each request.
 
         Raises `TargetError` if the address can't be bound or the fault log can't be written.
         """
         self._socket = _bind(host, port)
         self.host, self.port = host, int(self._socket.getsockname()[1])
-        self._faults = faults
+        self._faults = faults = additions.faults
         visibility = faults.visibility if faults else Visibility()
-        links = AssetLinks(link_key(engine.folder.root), link_life)
-        backend = Backend(engine, credentials, links, visibility, images)
+        links = AssetLinks(link_key(engine.folder.root), additions.link_life)
+        backend = Backend(engine, credentials, links, visibility, additions.images)
         app: App = create_app(backend, host=host, log=log)
         if faults:
             app = faults.wrap(app, engine, log)
-        if gallery:
-            app = gallery.before(app, host=host, log=log)
+        if additions.gallery:
+            app = additions.gallery.before(app, host=host, log=log)
         self._map: dict[int, Any] = {}
         note_refused = partial(_note_refused, log)
         self._server = listen(logged(app, log), self._socket, self._map, limits, note_refused)

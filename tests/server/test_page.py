@@ -23,7 +23,7 @@ from composer.renderers.cache import FOLDER, CellCache
 from composer.server import page as module
 from composer.server.auth import Credentials
 from composer.server.page import Gallery, check_loopback
-from composer.server.running import Server
+from composer.server.running import Additions, Server
 from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def served(root: Path, free_space: Callable[[Path], int] = free) -> Iterator[tup
     library = root / "recipes" / "loras"
     with Engine(state, library, poll_interval=0.02, free_space=free_space) as engine:
         gallery = Gallery(project, engine)
-        server = Server(engine, Credentials(KEY, SECRET), gallery=gallery, log=lines.append)
+        server = Server(
+            engine, Credentials(KEY, SECRET), additions=Additions(gallery=gallery), log=lines.append
+        )
         running = threading.Thread(target=server.run, name="compose-serve")
         running.start()
         try:

@@ -29,7 +29,7 @@ from support.engine_files import PATIENCE, free
 from composer.server.asset_links import LIFE
 from composer.server.auth import Credentials
 from composer.server.rendering import Interrupt, RenderWorker
-from composer.server.running import DEFAULT_LIMITS, Server
+from composer.server.running import DEFAULT_LIMITS, Additions, Server
 from composer.server.testing.fault_middleware import FaultInjection
 from composer.server.testing.fault_script import read_script
 from composer.targets.local.service import Engine
@@ -328,10 +328,10 @@ def thread(
         server = Server(
             engine,
             Credentials(KEY, SECRET),
-            faults=FaultInjection(script, log),
+            additions=Additions(
+                images=images, link_life=link_life, faults=FaultInjection(script, log)
+            ),
             limits=limits,
-            images=images,
-            link_life=link_life,
             log=lines.append,
         )
         running = threading.Thread(target=server.run, name="compose-serve")
