@@ -238,15 +238,16 @@ DRIPS = {
 def test_an_answer_has_one_deadline_whatever_is_sent(
     drip: tuple[bytes, bytes], server: WireServer, clock: Clock
 ) -> None:
-    options = replace(clock.options, deadline=1.0, connections=1)
+    options = replace(clock.options, deadline=0.2, connections=1)
     server.say(Reply(drip=drip), Reply(drip=drip), MADE)
     began = time.monotonic()
     with Scenario(server.url, auth=AUTH, options=options) as target:
-        with pytest.raises(Unreachable, match=r"not complete after 1 s") as error:
+        with pytest.raises(Unreachable, match=r"not complete after 0\.2 s") as error:
             target.list_models()
         assert not isinstance(error.value, Ambiguous)
-        with pytest.raises(Ambiguous, match=r"not complete after 1 s"):
+        with pytest.raises(Ambiguous, match=r"not complete after 0\.2 s"):
             target.create("Knight", CONCEPTS, type=COMPOSITION)
+        target._client._options = replace(options, deadline=30.0)  # for a busy machine
         assert target.create("Knight", CONCEPTS, type=COMPOSITION).id == "m1"
     assert time.monotonic() - began < 10
     assert len(server.seen) == 3
@@ -286,14 +287,15 @@ def test_a_stop_ends_the_wait_for_an_answer_that_is_only_read(
         if stop.wait(seconds):
             raise Stop
 
-    server.answer = lambda seen: Reply(drip=drip) if drip else Reply({"models": []}, delay=3)
-    options = SessionOptions(sleep=sleep, pace=clock.pace, deadline=1.0)
+    server.answer = lambda seen: Reply(drip=drip) if drip else Reply({"models": []}, delay=30)
+    options = SessionOptions(sleep=sleep, pace=clock.pace, deadline=20.0)
     with Scenario(server.url, auth=AUTH, options=options) as target:
         threading.Timer(0.2, stop.set).start()
         began = time.monotonic()
         with pytest.raises(Stop):
             target.list_models()
-        assert time.monotonic() - began < 0.9
+        assert time.monotonic() - began < 5
+        target._client._options = replace(options, deadline=0.5)
         with pytest.raises(Ambiguous):  # but the answer to a write is waited for: it has the id
             target.create("Knight", CONCEPTS, type=COMPOSITION)
     assert server.lines == ["GET /v1/models", "POST /v1/models"]

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from support.sizes import size
 from support.wire_server import Reply, Seen, WireServer
 
 from composer.lock import read_lock
+from composer.targets.scenario import service
 from composer.targets.scenario.credentials import Credentials
 from composer.targets.scenario.service import Scenario
 
@@ -128,6 +130,7 @@ def run(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Ho
     """Run every command against a target that answers so: all that was printed and written."""
     monkeypatch.setenv("SCENARIO_SDK_API_KEY", "k" * 20)
     monkeypatch.setenv("SCENARIO_SDK_API_SECRET", "s" * 20)
+    monkeypatch.setattr(service, "_GRACE_LOOPBACK", 0.2)  # seconds, for what is never seen
     with WireServer() as server:
 
         def everything(answer: Hostile) -> list[str]:
@@ -188,7 +191,11 @@ def large_pages(n: int) -> Reply:
     return Reply(page.encode())
 
 
-GZIPPED = gzip.compress(b" " * 300 * MB, 1)
+@cache
+def gzipped() -> bytes:
+    return gzip.compress(b" " * 300 * MB, 1)
+
+
 LARGE: dict[str, Callable[[int], Reply]] = {
     "empty objects": lambda n: Reply(filled(b"{},")),
     "nested lists": lambda n: Reply(filled(b"[[[[]]]],")),
@@ -198,9 +205,7 @@ LARGE: dict[str, Callable[[int], Reply]] = {
         filled(b"", last='{"name": "\U0001f600'.encode() + b"a" * 7 * MB + b'"}')
     ),
     "too long": lambda n: Reply(b" " * 300 * MB),
-    "compressed": lambda n: Reply(
-        gzip.compress(b" " * 300 * MB, 9), headers={"Content-Encoding": "gzip"}
-    ),
+    "compressed": lambda n: Reply(gzipped(), headers={"Content-Encoding": "gzip"}),
     "pages without end": pages,
     "large pages without end": large_pages,
     "a token that fills a page": lambda n: Reply(
