@@ -16,6 +16,7 @@ from support.serving import KEY, SECRET
 from support.sizes import soak_factor
 
 from composer.files.state import VARIABLE
+from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,37 @@ settings.load_profile("compose")
 _LOOPBACK = ("127.", "::1", "localhost")
 _OURS = ("COMPOSE_", "SCENARIO_")
 _KEPT = ("COMPOSE_SOAK", "COMPOSE_NO_SKIPS", VARIABLE)
+
+
+# The files that take longest, which begin first: at the end no process waits long for the other.
+SLOWEST = (
+    "forge/test_action.py",
+    "executor/test_scenarios.py",
+    "targets/scenario/test_hostile_answers.py",
+    "executor/test_exactly_once.py",
+    "executor/test_disk_faults.py",
+    "executor/test_races.py",
+    "cli/test_signals.py",
+    "cli/test_remote.py",
+    "server/test_fuzz.py",
+    "forge/test_gitlab_ci.py",
+    "forge/test_run.py",
+    "forge/test_build_workflow.py",
+    "targets/local/test_worker.py",
+    "targets/local/test_executors.py",
+    "lock/test_git.py",
+    "cli/test_plan_review.py",
+    "cli/test_output_streams.py",
+    "cli/test_environments.py",
+    "server/test_load.py",
+    "lora/test_container.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    places = {tests / name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +103,15 @@ def _signals_of_a_terminal() -> Iterator[None]:
     yield
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_polls() -> Iterator[None]:
+    """An apply in this process looks for the end of a composition more often than for people."""
+    patch = pytest.MonkeyPatch()
+    patch.setitem(Engine.__init__.__kwdefaults__, "poll_interval", 0.02)
+    yield
+    patch.undo()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -127,22 +168,29 @@ def _files_that_tell(config: pytest.Config) -> list[str]:
 
 
 def _bytes(file: Path) -> bytes:
+    """The whole file; of weights, which are most of all bytes, what may be the header."""
     try:
-        return file.read_bytes() if file.stat().st_size < _LARGEST else b""
+        with file.open("rb") as opened:
+            if file.suffix == ".safetensors":
+                return opened.read(_HEADER)
+            return opened.read() if file.stat().st_size < _LARGEST else b""
     except OSError:
         return b""
 
 
 _LARGEST = 64 * 1024 * 1024  # what is larger is a sparse file of a test on sizes
+_HEADER = 1024 * 1024
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """What is true of the whole run: no secret was written or printed, no test was skipped."""
+    reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:  # a process of several: the first one looks at all of them
+        return
     found = [*_shown, *_files_that_tell(session.config)]
     found += _skipped(session.config) if os.environ.get("COMPOSE_NO_SKIPS") else []
-    reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
-    if found and session.exitstatus == 0 and reporter is not None:
+    if found and session.exitstatus == 0:
         reporter.write_line("\n".join(["", "failed for the whole run:", *found]))
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -83,12 +83,23 @@ def run(*command: str, at: Path, **env: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=at, env=known, capture_output=True, text=True, check=False)
 
 
-def wheel_of(source: Path, into: Path, **env: str) -> set[str]:
-    """The names in the wheel that pip builds, by their paths in the repository."""
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(into)]
-    ran = run(*pip, str(source), at=into, **env)
+@pytest.fixture(scope="module")
+def wheel(clone: Path) -> Iterator[Path]:
+    """The wheel that pip builds of the clone, with a backend that it installs for it."""
+    with TemporaryDirectory() as folder:
+        yield built(sys.executable, clone, Path(folder))
+
+
+def built(python: str, source: Path, into: Path, *options: str, **env: str) -> Path:
+    pip = [python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(into)]
+    ran = run(*pip, *options, str(source), at=into, **env)
     assert ran.returncode == 0, ran.stderr
     (wheel,) = into.glob("*.whl")
+    return wheel
+
+
+def files_of(wheel: Path) -> set[str]:
+    """The names in a wheel, by their paths in the repository."""
     names = zipfile.ZipFile(wheel).namelist()
     assert len(names) == len({*names})
     files = {name for name in names if ".dist-info/" not in name and ".data/" not in name}
@@ -102,28 +113,20 @@ def in_wheel(names: set[str]) -> set[str]:
     return {name for name in names if name.startswith(places)}
 
 
-def source_archive_of(source: Path, into: Path) -> tuple[int, str]:
+def source_archive_of(source: Path, into: Path, python: str) -> tuple[int, str]:
     """Build it as pip would, by the backend's own hook; the status and the messages."""
     shutil.copytree(source, into / "tree", symlinks=True)
-    requires = [sys.executable, "-m", "venv", str(into / "venv")]
-    assert run(*requires, at=into).returncode == 0
-    python = str(into / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python")
-    assert (
-        run(python, "-m", "pip", "install", "--quiet", "hatchling>=1.25", at=into).returncode == 0
-    )
     build = "import sys; from hatchling.build import build_sdist; build_sdist(sys.argv[1])"
     ran = run(python, "-c", build, str(into), at=into / "tree")
     return ran.returncode, ran.stderr
 
 
-def test_a_wheel_has_what_git_tracks(clone: Path, work: Path) -> None:
-    assert wheel_of(clone, work) == in_wheel(tracked(clone))
+def test_a_wheel_has_what_git_tracks(clone: Path, wheel: Path) -> None:
+    assert files_of(wheel) == in_wheel(tracked(clone))
 
 
-def test_a_wheel_brings_a_man_page_for_each_command(clone: Path, work: Path) -> None:
+def test_a_wheel_brings_a_man_page_for_each_command(wheel: Path) -> None:
     """Where `man` finds it beside the program, with the examples of the help."""
-    wheel_of(clone, work)
-    (wheel,) = work.glob("*.whl")
     with zipfile.ZipFile(wheel) as opened:
         pages = {Path(n).name: opened.read(n) for n in opened.namelist() if "/man/man1/" in n}
         places = {n.partition(".data/")[2] for n in opened.namelist() if ".data/" in n}
@@ -137,8 +140,8 @@ def test_a_wheel_brings_a_man_page_for_each_command(clone: Path, work: Path) -> 
         assert f"compose-{command}(1)" in pages["compose.1"].decode()
 
 
-def test_an_editable_installation_runs_the_sources(clone: Path, work: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--ignore-installed"]
+def test_an_editable_installation_runs_the_sources(clone: Path, work: Path, backend: str) -> None:
+    pip = [backend, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     ran = run(*pip, "--target", str(work), "--editable", str(clone), at=work)
     assert ran.returncode == 0, ran.stderr
     assert not (work / "composer").exists()
@@ -146,17 +149,19 @@ def test_an_editable_installation_runs_the_sources(clone: Path, work: Path) -> N
     assert [Path(path).resolve() for path in paths] == [clone.resolve()]
 
 
-def test_another_repositorys_index_in_the_environment_is_not_asked(clone: Path, work: Path) -> None:
+def test_another_repositorys_index_in_the_environment_is_not_asked(
+    clone: Path, work: Path, backend: str
+) -> None:
     """git sets these while it runs a hook, as pre-commit's."""
-    index = str(work / "index")
-    built = wheel_of(clone, work, GIT_INDEX_FILE=index, GIT_DIR=str(work / "none"))
-    assert built == in_wheel(tracked(clone))
+    git = {"GIT_INDEX_FILE": str(work / "index"), "GIT_DIR": str(work / "none")}
+    wheel = built(backend, clone, work, "--no-build-isolation", **git)
+    assert files_of(wheel) == in_wheel(tracked(clone))
 
 
 def test_a_source_archive_has_what_git_tracks_and_makes_the_same_wheel(
-    clone: Path, work: Path
+    clone: Path, work: Path, backend: str
 ) -> None:
-    status, said = source_archive_of(clone, work)
+    status, said = source_archive_of(clone, work, backend)
     assert status == 0, said
     (archive,) = work.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
@@ -165,12 +170,13 @@ def test_a_source_archive_has_what_git_tracks_and_makes_the_same_wheel(
     assert sorted(names) == sorted(tracked(clone) | MADE)
     (unpacked,) = (work / "unpacked").iterdir()
     (work / "wheel").mkdir()
-    assert wheel_of(unpacked, work / "wheel") == in_wheel(tracked(clone))
+    wheel = built(backend, unpacked, work / "wheel", "--no-build-isolation")
+    assert files_of(wheel) == in_wheel(tracked(clone))
 
 
-def test_a_source_archive_needs_git(clone: Path, work: Path) -> None:
+def test_a_source_archive_needs_git(clone: Path, work: Path, backend: str) -> None:
     bare = work / "bare"
     shutil.copytree(clone, bare, ignore=shutil.ignore_patterns(".git"))
     (work / "built").mkdir()
-    status, said = source_archive_of(bare, work / "built")
+    status, said = source_archive_of(bare, work / "built", backend)
     assert (status, "build it in a git clone" in said) == (1, True), said

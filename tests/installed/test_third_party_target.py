@@ -24,7 +24,7 @@ BIN = "Scripts" if os.name == "nt" else "bin"
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def python(tmp_path_factory: pytest.TempPathFactory, backend: str) -> Path:
     """The interpreter of an environment with both distributions; the dependencies are ours."""
     root = tmp_path_factory.mktemp("fresh")
     venv.create(root / "venv", with_pip=True)
@@ -37,10 +37,11 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy = shutil.copytree if (REPO / name).is_dir() else shutil.copy
         copy(REPO / name, root / "composer" / name)
     shutil.copytree(REPO / "tests/support/third_party_target", root / "memory")
+    made, sources = str(root / "made"), [str(root / "composer"), str(root / "memory")]
+    wheel = [backend, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*wheel, "--wheel-dir", made, *sources], check=True, env=environment())
     install = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--ignore-installed"]
-    subprocess.run(
-        [*install, str(root / "composer"), str(root / "memory")], check=True, env=environment()
-    )
+    subprocess.run([*install, *map(str, (root / "made").iterdir())], check=True, env=environment())
     return python
 
 
