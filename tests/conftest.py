@@ -16,7 +16,6 @@ from support.serving import KEY, SECRET
 from support.sizes import soak_factor
 
 from composer.files.state import VARIABLE
-from composer.targets.local.service import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,15 +102,6 @@ def _signals_of_a_terminal() -> Iterator[None]:
     yield
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _short_polls() -> Iterator[None]:
-    """An apply in this process looks for the end of a composition more often than for people."""
-    patch = pytest.MonkeyPatch()
-    patch.setitem(Engine.__init__.__kwdefaults__, "poll_interval", 0.02)
-    yield
-    patch.undo()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -19,6 +19,7 @@ import pytest
 from support import serving
 from support.cli import compose, samples, spawned
 from support.engine_files import PATIENCE
+from support.sizes import soak_factor
 from support.state import state_of
 from support.wire_server import Reply, WireServer, listed, raw
 
@@ -152,10 +153,18 @@ def until(ready: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("reply", [ENDLESS, HEADERS, Reply({"models": []}, delay=20)])
-@pytest.mark.parametrize(
-    "command", [("apply",), ("plan",), ("status",), ("models",), ("prune",), ("lock",), ("doctor",)]
-)
+NEVER = (ENDLESS, HEADERS, Reply({"models": []}, delay=20))
+READING = (("apply",), ("plan",), ("status",), ("models",), ("prune",), ("lock",), ("doctor",))
+# Each command with one of the replies, and the first with all; in the long run each with all.
+PAIRS = [
+    (command, reply)
+    for number, command in enumerate(READING)
+    for place, reply in enumerate(NEVER)
+    if soak_factor() or number == 0 or number % 3 == place
+]
+
+
+@pytest.mark.parametrize(("command", "reply"), PAIRS)
 def test_the_first_signal_ends_a_wait_for_what_is_only_read(
     command: tuple[str, ...], reply: Reply, project: Path
 ) -> None:

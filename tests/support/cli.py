@@ -12,12 +12,14 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import jsonschema
 from support.state import state_of
 
 from composer.cli.main import guarded
 from composer.files.schemas import schema
+from composer.targets.local.service import Engine
 
 # Which published schema describes what a command prints with `-o json`; `output`'s is a plain map.
 SCHEMAS = {
@@ -48,13 +50,17 @@ class Ran:
 
 
 def compose(*arguments: str, at: Path) -> Ran:
-    """Run a command in this process, with `at` as the working directory."""
+    """Run a command in this process, with `at` as the working directory.
+
+    An apply looks ten times as often as usual whether a composition is done.
+    """
     out, err = io.StringIO(), io.StringIO()
     arguments = without_asking(arguments)
     with (
         contextlib.chdir(at),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
+        patch.dict(Engine.__init__.__kwdefaults__, poll_interval=0.02),
     ):
         status = guarded(arguments)
     ran = Ran(status, out.getvalue(), err.getvalue())
