@@ -19,13 +19,13 @@ ROW_GAP = 44  # between a row of a preview and the next one
 LEFT = 300  # of a sweep's row headings
 WIDEST, NARROWEST = 512, 64  # pixels of a picture's longer side
 LONGEST_SIDE = 16_000  # of a sheet; WebP has 16,383 at most
-MOST_PIXELS = 64_000_000
+MOST_PIXELS = 24_000_000
 LONGEST_TEXT = 600  # characters of a prompt
 MOST_LINES = 8  # of a column's heading
 
 NAME, TITLE = Lettering(46, bold=True), Lettering(27, bold=True)
 TEXT, STRONG, SMALL = Lettering(23), Lettering(23, bold=True), Lettering(17)
-DIFFERENCE = Heading("difference", ("where before and after", "are not the same"))
+DIFFERENCE = Heading("difference", ("where before", "and after differ"))
 
 
 @dataclass(frozen=True, slots=True)

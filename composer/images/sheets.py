@@ -45,10 +45,17 @@ def draw_sheet(layout: SheetLayout) -> Image.Image:
     image = Image.new("RGB", layout.size, PAPER)
     draw = ImageDraw.Draw(image)
     _write(draw, [*layout.title, *layout.columns, *layout.rest])
+    drawn: dict[Cell, Box] = {}
     for row in range(layout.rows):
         _write(draw, layout.row(row))
         for column, cell in enumerate(layout.result.grid.cells[row]):
-            _place(image, layout.box(row, column), cell, layout.result)
+            box = layout.box(row, column)
+            if cell in drawn:
+                image.paste(image.crop(drawn[cell]), box)
+            else:
+                _place(image, box, cell, layout.result)
+            if cell is not None:
+                drawn[cell] = box
         if layout.compared:
             _place_difference(image, layout, row)
     return image

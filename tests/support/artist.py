@@ -137,7 +137,7 @@ def ink(image: Image.Image, scale: float, plain: Image.Image) -> Image.Image:
     for x in range(-image.height, image.width, 8):
         draw.line((x, image.height, x + image.height, 0), fill=int(120 * scale), width=2)
     shadows = plain.convert("L").filter(ImageFilter.GaussianBlur(3))
-    shadows = shadows.point([255 if value < 75 else 0 for value in range(256)])
+    shadows = shadows.point([255 if value < 58 else 0 for value in range(256)])
     lines = ImageChops.lighter(lines, ImageChops.multiply(hatching, shadows))
     lines = lines.filter(ImageFilter.GaussianBlur(0.7))
     result = image.copy()
