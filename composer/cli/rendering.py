@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -124,6 +125,7 @@ class Watcher:
     def __init__(self, *, dry_run: bool) -> None:
         self._meter = LateMeter("rendering images")
         self._dry_run = dry_run  # then the price is all that is printed
+        self._guard = threading.Lock()
         self._total = 0
         self._done: set[str] = set()
 
@@ -131,16 +133,17 @@ class Watcher:
         from composer.output.preview_view import price_words
 
         self._total = price.cells
-        if price.cells + price.reused and not self._dry_run:
+        if price.cells and not self._dry_run:
             tell(f"{price_words(price)}.", err=True)
 
     def on_rendering(self, rendering: Rendering) -> None:
         """May be called by any thread."""
         from composer.renderers.base import DONE
 
-        if rendering.state == DONE or rendering.error is not None:
-            self._done.add(rendering.cell.digest)
-        self._meter.say(min(len(self._done) / max(self._total, 1), 0.999))
+        with self._guard:
+            if rendering.state == DONE or rendering.error is not None:
+                self._done.add(rendering.cell.digest)
+            self._meter.say(min(len(self._done) / max(self._total, 1), 0.999))
 
     def end(self) -> None:
         self._meter.say(1)

@@ -25,11 +25,15 @@ NOTHING = "No recipe changed its mix: there is nothing to show."
 
 
 def text(view: PreviewView) -> str:
-    """Each recipe with its sheet and how much it differs, its LoRAs, then what came of it."""
+    """Each recipe with its sheet and how much it differs, its LoRAs, then what came of it.
+
+    Of an interrupted run only what came of it.
+    """
     report = view.report
-    heads = aligned([_head(result, view) for result in report.grids])
+    grids = () if report.interrupted else report.grids
+    heads = aligned([_head(result, view) for result in grids])
     lines: list[str] = []
-    for result, head in zip(report.grids, heads, strict=True):
+    for result, head in zip(grids, heads, strict=True):
         lines.append(painted(head, "bold", color=view.color))
         lines += [f"    {line}" for line in _mix(result)]
     lines += [""] if lines else []

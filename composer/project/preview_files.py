@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from composer.errors import Refused, UsageError
 from composer.files.atomic import no_link, write_atomically
 from composer.files.delivery import SLASHES, check_output_link, replacing, unwritable
+from composer.files.state import why_unwritable
 from composer.images.embedding import embedded
 from composer.images.sheets import sheet
 from composer.output.preview_html import preview_page
@@ -43,6 +44,10 @@ def check_folder(project: Project, out: str, *, force: bool) -> None:
     What is only known once there are images, as the names of the sheets, `write_report` checks.
     """
     folder = _folder(out)
+    if why := why_unwritable(Path(os.path.abspath(folder))):
+        raise UsageError(
+            f"{visible(out)} can't be written: {why}", hint="name a folder that you may write to"
+        )
     if folder.is_dir() and not force:
         known = _Written(project, folder)
         for name in _FIXED:

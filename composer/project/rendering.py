@@ -13,6 +13,7 @@ puts target and notes into the report.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from composer.errors import ComposeError, Refused, Stopped, TargetError, UsageEr
 from composer.files.delivery import unwritable
 from composer.files.exclusive import only_one_rendering
 from composer.files.repository import is_inside
+from composer.images.decoding import BadImage
 from composer.images.difference import mean_difference
 from composer.previews.grid import AFTER, BEFORE
 from composer.previews.report import (
@@ -244,4 +246,6 @@ def _difference(
     one, other = pictures[before.digest].file, pictures[after.digest].file
     if one is None or other is None:
         return None
-    return mean_difference(one, other)
+    with suppress(BadImage, OSError):  # sheets and pages say so of a file that can't be read
+        return mean_difference(one, other)
+    return None

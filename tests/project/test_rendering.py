@@ -237,6 +237,16 @@ def test_the_rows_that_differ_most_come_first(project: Project) -> None:
         assert before and after and difference == mean_difference(before, after)
 
 
+def test_a_kept_image_that_got_broken_is_not_compared(project: Project) -> None:
+    report = rendered(project, Painter(), grid())
+    row = report.grids[0].grid.cells[0]
+    file = report.grids[0].pictures[row[1].digest].file if row[1] else None
+    assert file is not None
+    file.write_bytes(b"broken")
+    again = rendered(project, Painter(), grid())
+    assert again.grids[0].differences.count(None) == 1 and again.exit_status == 0
+
+
 def test_a_full_disk_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
