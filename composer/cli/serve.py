@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from composer.targets.local.kind import executor_for, find_library, open_library
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from composer.project import Project
     from composer.server.auth import Credentials
@@ -94,17 +94,11 @@ def serve_command(
     The gallery of --page is for browsers on this machine, which need no key: other users of this
     machine can read it, too.
     """
-    try:
+    with _needing("the server", "serve"):
         from composer.server import auth, running
         from composer.targets.local.service import Engine
-    except ModuleNotFoundError as missing:
-        raise UsageError(
-            f"the server needs {missing.name}", hint="pip install 'lora-compose[serve]'"
-        ) from missing
-    if fault_script and not auth.is_loopback(host):
-        raise UsageError("--fault-script works on loopback addresses only", hint="drop --host")
     gallery = _gallery_of(host) if page else None
-    faults = _faults(fault_script, fault_log) if fault_script or fault_log else None
+    faults = _faults(host, fault_script, fault_log)
     project = open_project(may_be_empty=True, check=False)
     loras = _library(project, library)
     open_executor = executor_for(executor, loras, os.environ)
@@ -123,6 +117,16 @@ def serve_command(
     return 0
 
 
+@contextmanager
+def _needing(what: str, extras: str) -> Iterator[None]:
+    """Raise `UsageError` if one of the packages that these extras bring is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        hint = f"pip install 'lora-compose[{extras}]'"
+        raise UsageError(f"{what} needs {missing.name}", hint=hint) from missing
+
+
 def _library(project: Project, given: Path | str | None) -> Path | str:
     paths = [relative(file, project.root) or "" for file in project.files]
     found = find_library(
@@ -136,36 +140,33 @@ def _open_images(
 ) -> RenderWorker:
     """What makes images, until the stack ends. Raises `UsageError`."""
     _say(f"images: {visible(options.base_model or '')}")  # loading it may take a while
-    try:
+    with _needing("--base-model", "serve,render"):
         from composer.server.rendering import MOST_AT_ONCE, Interrupt, RenderWorker
 
         interrupt = Interrupt()
         options = replace(options, sleep=interrupt.sleep)
         renderer = stack.enter_context(project.open_renderer(engine, options))
-    except ModuleNotFoundError as missing:
-        raise UsageError(
-            f"--base-model needs {missing.name}", hint="pip install 'lora-compose[serve,render]'"
-        ) from missing
     at_once = MOST_AT_ONCE if options.executor else 1
     return stack.enter_context(RenderWorker(engine, renderer, interrupt, at_once=at_once))
 
 
 def _gallery_of(host: str) -> Callable[[Engine], Gallery]:
     """What makes the gallery of an engine. Raises `UsageError`."""
-    try:
+    with _needing("--page", "serve,preview"):
         from composer.server.page import Gallery, check_loopback
-    except ModuleNotFoundError as missing:
-        raise UsageError(
-            f"--page needs {missing.name}", hint="pip install 'lora-compose[serve,preview]'"
-        ) from missing
     check_loopback(host)
     return partial(Gallery, partial(open_project, may_be_empty=True))
 
 
-def _faults(script: Path | None, log: Path | None) -> Faults:
+def _faults(host: str, script: Path | None, log: Path | None) -> Faults | None:
+    if script is None and log is None:
+        return None
+    from composer.server.auth import is_loopback
     from composer.server.testing.fault_middleware import FaultInjection
     from composer.server.testing.fault_script import read_script
 
+    if script and not is_loopback(host):
+        raise UsageError("--fault-script works on loopback addresses only", hint="drop --host")
     return FaultInjection(read_script(script) if script else None, log)
 
 
