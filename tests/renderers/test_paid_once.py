@@ -41,6 +41,12 @@ def test_every_call_with_every_fault(calls: list[str], tmp_path: Path, trouble: 
     assert fired.count(True) >= len(met) - 1, "too few faults fired"  # the polls vary by one
 
 
+def test_several_faults_in_several_runs(tmp_path: Path) -> None:
+    count = size(8, 400)
+    fired = [paid_once.suffer_several(seed, tmp_path / str(seed)) for seed in range(count)]
+    assert sum(fired) > 2 * count, "too few faults fired"
+
+
 def test_a_program_that_dies_before_any_change_of_the_disk(tmp_path: Path) -> None:
     changes = changes_of_the_disk(tmp_path)
     step = size(9, 1) if size(0, 1) == 0 else 1

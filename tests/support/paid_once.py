@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -176,6 +177,21 @@ def suffer(trouble: Trouble, at: int, state: Path) -> bool:
         fired = bool(server.fired)
         plain_run(server, state)
         return fired
+
+
+def suffer_several(seed: int, state: Path) -> int:
+    """A few runs with several troubles in each, then a plain one. How many fired."""
+    random = Random(seed)
+    state.mkdir()
+    with ImageServer() as server:
+        for _ in range(random.randint(1, 3)):
+            for _ in range(random.randint(1, 4)):
+                trouble = random.choice([one for one in TROUBLES if not one.kill])
+                server.fault(trouble.only or "*", trouble.fault, nth=random.randint(1, 8))
+            run_quietly(server.url, state)
+            server.forget_faults()
+        plain_run(server, state)
+        return len(server.fired)
 
 
 def _suffer_kill(server: ImageServer, trouble: Trouble, at: int, state: Path) -> None:

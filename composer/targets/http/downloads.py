@@ -65,8 +65,8 @@ class Downloads:
         self._options = options
         self._pace = options.pace or Pace()
         self._backoff = 0.05 if place.loopback else 0.5
-        self._session = new_session(place, None, options.connections)
-        self._session.proxies.clear()  # each URL has its own
+        self._new_session = partial(_session, place, options.connections)
+        self._session = self._new_session()
 
     def fetch(self, url: SignedUrl, *, limit: int) -> bytes:
         """The file, of at most `limit` bytes. Raises `Expired`, `Unreachable`, `TargetError`."""
@@ -110,18 +110,20 @@ class Downloads:
     def _answer(self, url: str, info: RequestInfo, limit: int) -> Answer:
         look = partial(self._options.sleep, 0.0)
         try:
-            return in_time(partial(self._send, url, limit), self._options.deadline, look)
+            sending = partial(self._send, self._session, url, limit)
+            return in_time(sending, self._options.deadline, look)
         except Late as late:
+            self._session = self._new_session()  # the thread keeps the old one's connection
             raise Failed(info.lost(str(late)), tries=TRIES_LOST) from None
         except TooLarge:
             raise TargetError(f"{info}: it has more than {limit:,} bytes") from None
         except (requests.RequestException, HTTPError, OSError) as error:
             raise unanswered(info, error) from None
 
-    def _send(self, url: str, limit: int) -> Answer:
+    def _send(self, session: requests.Session, url: str, limit: int) -> Answer:
         _is_quiet.set(True)  # of this thread, which does nothing else
         proxies = {} if self._loopback else get_environ_proxies(url)
-        with self._session.get(
+        with session.get(
             url,
             headers=_ACCEPT,
             proxies=proxies,
@@ -130,6 +132,12 @@ class Downloads:
             stream=True,
         ) as response:
             return Answer(response.status_code, response.headers, content(response, limit))
+
+
+def _session(place: Address, connections: int) -> requests.Session:
+    session = new_session(place, None, connections)
+    session.proxies.clear()  # each URL has its own
+    return session
 
 
 def _file(answer: Answer, info: RequestInfo) -> bytes:

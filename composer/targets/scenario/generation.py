@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 BULK = 200  # assets in one request, the API's limit
 _PAGE = 100  # jobs in one answer, the API's limit
 _PAGES = 200
-_DRY_RUN = 269
 
 
 class StartedInstead(TargetError):
@@ -135,10 +134,10 @@ def _checked(id: str, what: str) -> str:
 
 
 def _read_price(answer: Answer) -> tuple[float | None, ImageJob | None]:
-    """The price of a dry run, usually with status 269; a job, if one was started instead."""
+    """The price of a dry run; a job, if one was started instead."""
     body = mapping(answer.json(), "JSON object")
     cost = number(body.get("creativeUnitsCost"))
-    if answer.status != _DRY_RUN and body.get("job"):
+    if body.get("job"):
         return cost, image_wire.started(body)
     if cost is not None and cost < 0:
         raise Unreadable("no usable price")
