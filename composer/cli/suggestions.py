@@ -78,7 +78,8 @@ def axes(
     if equals:
         return _offered((f"{name}={scales}" for scales in _SWEPT), incomplete)
     names: list[str] = []
-    if recipe := context.params.get("recipe"):
+    # click leaves an argument unread where the option that is being typed has no value yet
+    if recipe := context.params.get("recipe") or next(iter(context.args), None):
         from composer.project.known_names import concept_labels
 
         with suppress(Exception):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,7 @@ def _places(
     """Those of the last sweep, or of one with these axes. Raises `UsageError` without either, and
     `Refused` if it was the last one, and the recipe's other concepts have changed since.
     """
+    name = visible(recipe.path)
     last = _Swept.read(_file(project, recipe.path))
     if scales:
         axes, settings = axes_of(scales, recipe), project.settings.previews
@@ -68,12 +70,12 @@ def _places(
             return Places(axes, len(prompts(recipe, settings)) * len(settings.seeds))
     if last is None:
         raise UsageError(
-            f"no sweep of {visible(recipe.path)} was made on this machine",
-            hint="sweep it first: compose sweep RECIPE --axis NAME=SCALES",
+            f"no sweep of {name} was made on this machine",
+            hint=f"sweep it first: compose sweep {shlex.quote(name)} --axis NAME=SCALES --out DIR",
         )
     if last.others != _others(recipe, last.axes):
         raise Refused(
-            f"{visible(recipe.path)} has other LoRAs or scales than when it was swept",
+            f"{name} has other LoRAs or scales than when it was swept",
             hint="sweep it again: an image that is there already is not made again",
         )
     return Places(axes_of(last.axes, recipe), last.blocks)

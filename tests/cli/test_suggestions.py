@@ -66,6 +66,21 @@ def test_a_scale_follows_a_lora_file(project: Path, monkeypatch: pytest.MonkeyPa
     ]
 
 
+def test_an_axis_is_a_lora_of_the_recipe_and_scales(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (item, *others) = offered(project, monkeypatch, "sweep", KNIGHT, "--axis", "")
+    assert (item.value, item.type, len(others)) == ("Storybook Watercolour=", "open", 1)
+    assert values(project, monkeypatch, "sweep", "Storybook Knight", "--axis", "I") == [
+        "Ink Lines="
+    ]
+    named = values(project, monkeypatch, "sweep", "Zebra", "--axis", "")
+    assert {"Castle Stone=", "Ink Lines="} <= {*named}  # of no recipe: all of the library
+    scales = values(project, monkeypatch, "sweep", KNIGHT, "--axis", "Ink Lines=0.2")
+    assert scales == ["Ink Lines=0.2..0.8/4"]
+    assert KNIGHT in values(project, monkeypatch, "sweep", "recipes/")
+
+
 @pytest.mark.parametrize(
     ("words", "some"),
     [

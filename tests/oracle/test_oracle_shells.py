@@ -75,6 +75,15 @@ def test_a_name_arrives_as_it_is(letters: str, quote: str, terminal: Terminal) -
             "compose merge recipes/loras/pixel-dust.safetensors:1",
             ["merge", "recipes/loras/pixel-dust.safetensors:1"],
         ),
+        ("compose sweep Hero", ["sweep", NAMES["Her"]]),
+        (
+            "compose sweep recipes/pixel-rogue.yaml --axis Ink",
+            ["sweep", "recipes/pixel-rogue.yaml", "--axis", "Ink Lines="],
+        ),
+        (
+            "compose sweep recipes/pixel-rogue.yaml --axis 'Ink Lines=0.2",
+            ["sweep", "recipes/pixel-rogue.yaml", "--axis", "Ink Lines=0.2..0.8/4"],
+        ),
         ("compose validate recipes/pix", ["validate", "recipes/pixel-rogue.yaml"]),
     ],
 )
