@@ -17,11 +17,13 @@ for candidate in python3 python; do
 done
 [ -n "$base" ] || fail "no Python 3.11 or newer found; run actions/setup-python first"
 case "$INPUT_EXTRA" in
-  '' | local | serve) ;;
-  *) fail "extra: it must be local, serve, or empty" ;;
+  '' | local | serve | preview | render) extra=$INPUT_EXTRA ;;
+  *) fail "extra: it must be local, serve, preview, render, or empty" ;;
 esac
+[ "${INPUT_PREVIEWS:-}" != true ] || extra=${extra:+$extra,}preview
 
-kind=${INPUT_EXTRA:-core} pip=
+kind=${extra:-core} pip=
+kind=${kind//,/-}
 [ "$INPUT_COMMAND" != comment ] || kind=comment pip=--without-pip
 venv="$RUNNER_TEMP/compose-venv-$kind"
 # Installed once for all steps of a job that use the action.
@@ -35,7 +37,7 @@ elif [ "$kind" = comment ]; then
   printf '%s\n' "$GITHUB_ACTION_PATH" >"$site/compose.pth"
 else
   "$python" -I -m pip install --quiet --disable-pip-version-check \
-    "$GITHUB_ACTION_PATH${INPUT_EXTRA:+[$INPUT_EXTRA]}"
+    "$GITHUB_ACTION_PATH${extra:+[$extra]}"
 fi
 touch "$venv/complete"
 echo "python=$python" >>"$GITHUB_OUTPUT"

@@ -53,16 +53,21 @@ def artifact_name(name: str) -> str:
 
 def read_plan(file: Path) -> dict[str, Any] | None:
     """A plan's JSON; None if there is no such file. Raises `ForgeError`."""
+    return read_json(file, "a plan")
+
+
+def read_json(file: Path, what: str) -> dict[str, Any] | None:
+    """The JSON of `what` in a file; None if there is no such file. Raises `ForgeError`."""
     if not file.is_file():
         return None
     if file.stat().st_size > MAX_PLAN:
-        raise ForgeError(f"{file.name} is too large to be a plan")
+        raise ForgeError(f"{file.name} is too large to be {what}")
     try:
         parsed = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as bad:
-        raise ForgeError(f"{file.name} does not contain the JSON of a plan") from bad
+        raise ForgeError(f"{file.name} does not contain the JSON of {what}") from bad
     if not isinstance(parsed, dict):
-        raise ForgeError(f"{file.name} does not contain the JSON of a plan")
+        raise ForgeError(f"{file.name} does not contain the JSON of {what}")
     return parsed
 
 
@@ -112,6 +117,7 @@ class Forge:
     closing: ClassVar[Mapping[str, str]]  # what closes an issue
     status_name_field: ClassVar[str]
     failure_state: ClassVar[str]
+    raw_path: ClassVar[str]  # from `web` to a file of a branch, before the branch's name
 
     def me(self) -> str:
         """The user name of the token: the author of what compose writes."""

@@ -54,6 +54,7 @@ class GitHub(Forge):
     closing: ClassVar[Mapping[str, str]] = {"state": "closed", "state_reason": "completed"}
     status_name_field = "context"
     failure_state = "failure"
+    raw_path = "/raw"
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> GitHub:
@@ -192,6 +193,7 @@ class GitLab(Forge):
     closing: ClassVar[Mapping[str, str]] = {"state_event": "close"}
     status_name_field = "name"
     failure_state = "failed"
+    raw_path = "/-/raw"
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> GitLab:

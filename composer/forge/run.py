@@ -65,6 +65,10 @@ class Files:
     def document(self) -> Path:
         return self.folder / "plan.md"
 
+    @property
+    def previews(self) -> Path:
+        return self.folder / "previews"
+
 
 @dataclass(frozen=True, slots=True)
 class Completed:
@@ -94,7 +98,7 @@ def run(env: Mapping[str, str]) -> int:
     except ValueError as bad:
         return _refuse(files, f"arguments: {bad}")
     with commands_stopped():
-        completed = _compose(_arguments(command, files, env, arguments), folder)
+        completed = compose(_arguments(command, files, env, arguments), folder)
     status = _report(command, completed, files)
     return 0 if status == CHANGES else status
 
@@ -110,27 +114,32 @@ def _arguments(
     command: str, files: Files, env: Mapping[str, str], more: Sequence[str]
 ) -> list[str]:
     """The command line of `compose`; empty inputs are left out."""
-
-    def given(*names: str) -> list[str]:
-        values = ((f"--{name}", env.get(f"INPUT_{name.upper()}", "")) for name in names)
-        return [part for flag, value in values if value for part in (flag, value)]
-
     offline = ["--offline"] if env.get("INPUT_OFFLINE") == "true" else []
     into = ["--json-into", str(files.plan), "--markdown-into", str(files.document)]
     into += ["--summary-into", str(files.summary)]
+    base = given(env, "base")
     arguments = {
         "validate": ["validate", "-o", "github"],
-        "plan": ["plan", "-o", "github", "--detailed-exitcode", *into, *offline, *given("base")],
+        "plan": ["plan", "-o", "github", "--detailed-exitcode", *into, *offline, *base],
         "drift": ["plan", "-o", "github", *into],
-        "apply": ["apply", "-o", "json", *given("expect", "digest")],
+        "apply": ["apply", "-o", "json", *given(env, "expect", "digest")],
     }[command]
-    arguments += [] if command == "validate" else given("target", "project", "library")
-    arguments += more
-    paths = [line.strip() for line in env.get("INPUT_PATHS", "").splitlines() if line.strip()]
-    return [*arguments, "--", *paths]
+    arguments += [] if command == "validate" else given(env, "target", "project", "library")
+    return [*arguments, *more, "--", *paths(env)]
 
 
-def _compose(arguments: list[str], folder: str) -> Completed:
+def given(env: Mapping[str, str], *names: str) -> list[str]:
+    """Those of the action's inputs that are not empty, as options of these names."""
+    values = ((f"--{name}", env.get(f"INPUT_{name.upper()}", "")) for name in names)
+    return [part for flag, value in values if value for part in (flag, value)]
+
+
+def paths(env: Mapping[str, str]) -> list[str]:
+    """The action's input `paths`: one per line."""
+    return [line.strip() for line in env.get("INPUT_PATHS", "").splitlines() if line.strip()]
+
+
+def compose(arguments: Sequence[str], folder: str) -> Completed:
     """Run it; stderr goes to the log line by line, stdout is returned."""
     last = deque[str](maxlen=_LAST_LINES)
     say(shlex.join(["compose", *arguments]))

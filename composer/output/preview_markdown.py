@@ -15,7 +15,6 @@ from composer.output.preview_view import (
     greatest_difference,
     mix_lines,
     price_words,
-    result_words,
     share,
 )
 from composer.text import counted
@@ -56,9 +55,9 @@ def _images(report: PreviewReport) -> str:
 
 
 def _outcome(view: PreviewView) -> str:
-    report = view.report
-    words = price_words(report.price) if view.dry_run else result_words(report)
-    return f"{words}. Target: {code(report.target)}\n"
+    """How many images were made now is left out: a comment stays as it is if nothing changed."""
+    target = f"Target: {code(view.report.target)}\n"
+    return f"{price_words(view.report.price)}. {target}" if view.dry_run else target
 
 
 def _row(result: GridResult) -> str:

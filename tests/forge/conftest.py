@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.action_runner import Runner, ready_made
-from support.github_api import GitHubApi
+from support.cli import REPO
+from support.git_server import TOKEN, GitServer
+from support.github_api import REPOSITORY, GitHubApi
 from support.state import copy_project
 
 if TYPE_CHECKING:
@@ -33,3 +35,23 @@ def runner(tmp_path: Path, api: GitHubApi, venv: Path, applied_once: Path) -> Ru
     temp.mkdir()
     (temp / "compose-venv-core").symlink_to(venv)
     return Runner(workspace, temp, env=api.env)
+
+
+@pytest.fixture(scope="session")
+def painting(venv: Path) -> Path:
+    """The virtual environment, in which the tests' renderer is installed too."""
+    (site,) = venv.glob("lib/python*/site-packages")
+    (site / "tests.pth").write_text(f"{REPO / 'tests'}\n", encoding="utf-8")
+    info = site / "painter-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: painter\nVersion: 1\n", encoding="utf-8")
+    points = "[composer.renderers]\npainter = support.painter:KIND\n"
+    (info / "entry_points.txt").write_text(points, encoding="utf-8")
+    return venv
+
+
+@pytest.fixture
+def forge(tmp_path: Path) -> Iterator[GitServer]:
+    """Where the repository is pushed to."""
+    with GitServer(tmp_path / "forge", REPOSITORY, TOKEN) as server:
+        yield server

@@ -41,7 +41,8 @@ def test_expressions_stand_in_no_script() -> None:
 
 def test_only_steps_that_talk_to_github_get_the_token() -> None:
     steps = action()["runs"]["steps"]
-    assert [s["id"] for s in steps if "TOKEN" in s["env"]] == ["comment", "approve", "report"]
+    with_token = [step["id"] for step in steps if "TOKEN" in step["env"]]
+    assert with_token == ["comment", "approve", "report", "show"]
 
 
 def test_every_input_is_used() -> None:

@@ -10,15 +10,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from support.cli import REPO, compose, edit, samples
-from support.github_api import MERGE
+from support.git_server import TOKEN, run_git
+from support.github_api import MERGE, REPOSITORY
 from support.gitlab_api import BOT, GitLabApi
+from support.painter import SMALL_IMAGES
 from support.state import copy_project
 
 from composer.files.state import VARIABLE
+from composer.forge.sheet_branch import BRANCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from support.git_server import GitServer
 
 ROGUE = "recipes/pixel-rogue.yaml"
 
@@ -185,3 +190,29 @@ def test_a_digest_is_whole_and_belongs_to_a_file(digest: str, tmp_path: Path) ->
     expect = [] if len(digest) == 64 else ["--expect", "plan.json"]
     ran = compose("apply", *expect, "--digest", digest, at=samples(tmp_path))
     assert (ran.status, "takes 64 hex digits" in ran.err) == (64, True), ran.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="GitLab's jobs run in bash")
+def test_a_merge_request_shows_what_it_changes_in_pictures(
+    pipeline: Pipeline, painting: Path, forge: GitServer
+) -> None:
+    (pipeline.at / "compose.toml").write_text(SMALL_IMAGES, encoding="utf-8")
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "before"]):
+        run_git(pipeline.at, "-c", "user.name=a", "-c", "user.email=a@b", *command)
+    edit(pipeline.at / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
+    job = {
+        "CI_MERGE_REQUEST_DIFF_BASE_SHA": "HEAD",
+        "CI_PROJECT_URL": f"{forge.url}/{REPOSITORY}",
+        "COMPOSE_GITLAB_TOKEN": TOKEN,
+        "COMPOSE_PREVIEW_ARGUMENTS": "--renderer painter",
+    }
+    status, log = pipeline.run("compose-preview", **job)
+    assert status == 0, log
+    (sheet,) = forge.branch(BRANCH)
+    (note,) = pipeline.api.notes
+    assert note["body"].startswith("<!-- compose:preview: -->\n## compose preview: 1 recipe")
+    assert f"({job['CI_PROJECT_URL']}/-/raw/{BRANCH}/{sheet})" in note["body"]
+    assert (pipeline.at / "previews/index.html").is_file()
+    assert "the comment is up to date" in pipeline.run("compose-preview", **job)[1]
+    status, log = pipeline.run("compose-preview", **{**job, "COMPOSE_PREVIEW_ARGUMENTS": "--nope"})
+    assert (status, "No such option '--nope'" in log) == (1, True), log

@@ -31,6 +31,7 @@ def test_outputs_summary_and_annotations(runner: Runner) -> None:
         "plan": str(runner.temp / "compose-files-" / "plan.json"),
         "document": str(runner.temp / "compose-files-" / "plan.md"),
         "artifact": "compose-plan",
+        "previews": "",
     }
     assert rendered(done.summary).outline[0] == "h2 compose plan: 1 change"
     (notice,) = done.commands
@@ -97,7 +98,7 @@ def test_inputs_that_cannot_be_meant_are_a_line(
 
 def test_an_unknown_extra_is_refused(runner: Runner) -> None:
     log = failed(runner.use(PULL, command="plan", extra="local]; touch x #"))
-    assert "extra: it must be local, serve, or empty" in log
+    assert "extra: it must be local, serve, preview, render, or empty" in log
 
 
 # --- nobody's text is obeyed --------------------------------------------------------------

@@ -20,6 +20,8 @@ OWN = [*(REPO / ".github/workflows").glob("*.yml")]
 WORKFLOWS = [*(REPO / "docs/workflows").glob("*.yml"), *OWN]
 PINNED = r"[\w-]+/[\w./-]+@[0-9a-f]{40}  # v[0-9.]+"
 PIPELINE = REPO / "docs/gitlab-ci.yml"
+PLANS = [REPO / "docs/workflows/plan.yml", REPO / "docs/workflows/previews.yml"]
+each_plan = pytest.mark.parametrize("file", PLANS, ids=lambda file: file.name)
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -73,17 +75,20 @@ def test_no_workflow_runs_a_strangers_files_with_rights(file: Path) -> None:
         assert "head_repository.full_name" in text
 
 
-def test_a_fork_has_no_secret_and_writes_nothing() -> None:
-    fork = read(REPO / "docs/workflows/plan.yml")["jobs"]["fork"]
+@each_plan
+def test_a_fork_has_no_secret_and_writes_nothing(file: Path) -> None:
+    fork = read(file)["jobs"]["fork"]
     assert fork["permissions"] == {"contents": "read"}
     assert "secrets." not in json.dumps(fork)
+    assert "previews" not in json.dumps(fork)
     ours = [step for step in fork["steps"] if "compose@" in step["uses"]]
     assert [step["with"]["token"] for step in ours] == ["", ""]
     assert uses(REPO / "docs/workflows/comment.yml", "actions/checkout") == []
 
 
-def test_dependabot_has_no_secrets_and_takes_the_forks_job(tmp_path: Path) -> None:
-    runner, plan = Runner(tmp_path, tmp_path), read(REPO / "docs/workflows/plan.yml")["jobs"]
+@each_plan
+def test_dependabot_has_no_secrets_and_takes_the_forks_job(file: Path, tmp_path: Path) -> None:
+    runner, plan = Runner(tmp_path, tmp_path), read(file)["jobs"]
     for actor, repo, job in (
         ("amy", "studio/models", "plan"),
         ("amy", "stranger/models", "fork"),
@@ -98,10 +103,21 @@ def test_dependabot_has_no_secrets_and_takes_the_forks_job(tmp_path: Path) -> No
     assert [s["with"].get("report") for s in plan["fork"]["steps"] if s.get("id")] == ["false"]
 
 
-def test_a_plans_artifact_has_the_name_that_an_approval_looks_for() -> None:
-    uploads = uses(REPO / "docs/workflows/plan.yml", "actions/upload-artifact")
+@each_plan
+def test_a_plans_artifact_has_the_name_that_an_approval_looks_for(file: Path) -> None:
+    uploads = uses(file, "actions/upload-artifact")
+    names = [upload["with"]["name"] for upload in uploads if "previews" not in str(upload)]
     wanted = "${{ steps.plan.outputs.artifact }}"
-    assert [upload["with"]["name"] for upload in uploads] == [wanted, wanted]
+    assert names == [wanted, wanted]
+
+
+def test_images_that_were_paid_for_are_kept_after_a_failure_too() -> None:
+    steps = read(REPO / "docs/workflows/previews.yml")["jobs"]["plan"]["steps"]
+    (state,) = {step["env"]["COMPOSE_STATE_DIR"] for step in steps if "env" in step}
+    restored, saved = (s for s in steps if s.get("uses", "").startswith("actions/cache/"))
+    assert {restored["with"]["path"], saved["with"]["path"]} == {state}
+    assert restored["with"]["key"] == saved["with"]["key"]
+    assert saved["if"] == "always()"
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def view(*results: GridResult, budget: Budget = COMMENT) -> PreviewView:
 def test_a_change_reads_well() -> None:
     assert markdown(view(result())) == (
         "## compose preview: 1 recipe, 4 images\n\n"
-        "4 images: 3 made, 1 already there; cost 27. Target: `local`\n\n"
+        "Target: `local`\n\n"
         "| recipe | file | mix | differs by |\n|---|---|---|---:|\n"
         "| `Knight` | `a.yaml` | 0.50 -> 0.70 `Knight Ink` | 4.2 % |\n\n"
         "### Contact sheets\n\n#### `Knight`\n\n![sheet-0](sheet-0.webp)\n"

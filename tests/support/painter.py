@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 INFO = RendererInfo("painter", "1", "canvas")
 MAX_PROMPT = 2048
+# A compose.toml for images that are made in no time.
+SMALL_IMAGES = '[previews]\nprompts = ["a fox"]\nwidth = 128\nheight = 128\n'
 
 
 def paint(cell: Cell) -> bytes:
