@@ -20,6 +20,7 @@ from support.state import state_of
 from composer.cli.main import guarded
 from composer.files.schemas import schema
 from composer.targets.local.service import Engine
+from composer.targets.scenario import service
 
 # Which published schema describes what a command prints with `-o json`; `output`'s is a plain map.
 SCHEMAS = {
@@ -52,7 +53,8 @@ class Ran:
 def compose(*arguments: str, at: Path) -> Ran:
     """Run a command in this process, with `at` as the working directory.
 
-    An apply looks ten times as often as usual whether a composition is done.
+    It waits a tenth as long as usual for compositions, and for models that a server on this machine
+    may show late: what is gone is gone in these tests.
     """
     out, err = io.StringIO(), io.StringIO()
     arguments = without_asking(arguments)
@@ -61,6 +63,7 @@ def compose(*arguments: str, at: Path) -> Ran:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         patch.dict(Engine.__init__.__kwdefaults__, poll_interval=0.02),
+        patch.multiple(service, _GRACE_LOOPBACK=0.2, _POLL_LOOPBACK=0.02),
     ):
         status = guarded(arguments)
     ran = Ran(status, out.getvalue(), err.getvalue())

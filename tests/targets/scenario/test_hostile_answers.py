@@ -18,7 +18,6 @@ from support.sizes import size
 from support.wire_server import Reply, Seen, WireServer
 
 from composer.lock import read_lock
-from composer.targets.scenario import service
 from composer.targets.scenario.credentials import Credentials
 from composer.targets.scenario.service import Scenario
 
@@ -130,7 +129,6 @@ def run(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Ho
     """Run every command against a target that answers so: all that was printed and written."""
     monkeypatch.setenv("SCENARIO_SDK_API_KEY", "k" * 20)
     monkeypatch.setenv("SCENARIO_SDK_API_SECRET", "s" * 20)
-    monkeypatch.setattr(service, "_GRACE_LOOPBACK", 0.2)  # seconds, for what is never seen
     with WireServer() as server:
 
         def everything(answer: Hostile) -> list[str]:
