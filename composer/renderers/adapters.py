@@ -66,7 +66,6 @@ class Adapters:
     pipeline: Any
     component: str
     runtime: Runtime
-    most_bytes: int = MOST_BYTES
     _sizes: OrderedDict[str, int] = field(default_factory=OrderedDict)
 
     def use(self, mix: Sequence[Part]) -> None:
@@ -90,7 +89,7 @@ class Adapters:
             return
         size = part.file.path.stat().st_size
         for other in [*self._sizes]:
-            if sum(self._sizes.values()) + size > self.most_bytes and other not in needed:
+            if sum(self._sizes.values()) + size > MOST_BYTES and other not in needed:
                 self._remove(other)
         load_checked(self, part)
         self._sizes[part.id] = size
@@ -108,17 +107,16 @@ class Adapters:
 
     def load(self, path: Path, name: str) -> None:
         """Let diffusers load this file. Raises whatever it raises."""
-        pipeline = self.pipeline
-        options = {"use_safetensors": True, "local_files_only": True}
-        if self.component == TRANSFORMER:
-            pipeline.load_lora_weights(str(path), adapter_name=name, **options)
-            return
-        state, alphas, metadata = pipeline.lora_state_dict(
-            str(path), return_alphas=True, return_lora_metadata=True, **options
+        state, alphas, metadata = self.pipeline.lora_state_dict(
+            str(path),
+            return_alphas=True,
+            return_lora_metadata=True,
+            use_safetensors=True,
+            local_files_only=True,
         )
-        pipeline.load_lora_into_text_encoder(
-            state, alphas, self.model, adapter_name=name, metadata=metadata
-        )
+        load = getattr(self.pipeline, f"load_lora_into_{self.component}")
+        options = {"adapter_name": name, "metadata": metadata, "low_cpu_mem_usage": True}
+        load(state, alphas, self.model, **options, _pipeline=self.pipeline)
 
     def unload(self, name: str) -> None:
         """Take out what is left of an adapter, if anything is."""

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from composer.errors import ComposeError, UsageError
-from composer.renderers.base_models import HINT
+from composer.renderers.base_models import ENCODERS, HINT
 from composer.renderers.runtime import quiet
 from composer.text import counted, shorten, visible
 
@@ -40,7 +40,8 @@ def load_pipeline(base_model: BaseModel, runtime: Runtime, parts: Collection[str
 
 
 def _load(base_model: BaseModel, runtime: Runtime, parts: Collection[str]) -> Any:
-    given: dict[str, Any] = dict.fromkeys(base_model.parts.keys() - {*parts, "scheduler"})
+    others = {*base_model.parts, *ENCODERS} - {*parts, "scheduler"}
+    given: dict[str, Any] = dict.fromkeys(others)
     for part in parts:
         kind = getattr(import_module(base_model.parts[part][0]), base_model.parts[part][1])
         if issubclass(kind, runtime.torch.nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from math import isfinite
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from composer.errors import ComposeError, TargetError, UsageError
@@ -238,7 +239,10 @@ class _There:
 
     def carry_out(self, task: RenderTask, watch: Watch) -> list[bytes] | ComposeError:
         task = task.by_place() if self.library else task
-        return self._executor.call(carry_out_there, task, watch=watch)
+        if not self._executor.shares_files:
+            return self._executor.call(carry_out_there, task, watch=watch)
+        with NamedTemporaryFile(prefix="compose-") as ticket:
+            return self._executor.call(carry_out_there, task, ticket.name, watch=watch)
 
     def close(self) -> None:
         self._executor.close()

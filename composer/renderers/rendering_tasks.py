@@ -8,6 +8,7 @@ them, as a worker without torch, is raised.
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import threading
 from contextlib import suppress
@@ -22,6 +23,7 @@ from composer.renderers.pipeline import ImageSet, Pipeline
 from composer.renderers.prompts import Wording
 from composer.renderers.runtime import Runtime, check_installed
 from composer.targets.local.tasks import part_here, stored_lora
+from composer.targets.local.tickets import NotWanted
 from composer.version import __version__
 
 if TYPE_CHECKING:
@@ -159,10 +161,18 @@ def describe_there(studio: Studio) -> RendererInfo:
         return _worker.describe(studio)
 
 
-def carry_out_there(task: RenderTask) -> list[bytes] | ComposeError:
-    """As `Worker.carry_out`. Raises `TargetError`, which names the machine."""
+def carry_out_there(task: RenderTask, ticket: str | None = None) -> list[bytes] | ComposeError:
+    """As `Worker.carry_out`; it ends once the file `ticket` is gone.
+
+    Raises `TargetError`, which names the machine.
+    """
+
+    def watch(step: int) -> None:
+        if ticket and not os.path.exists(ticket):
+            raise NotWanted
+
     with _NamingMachine(task.studio):
-        return _worker.carry_out(task)
+        return _worker.carry_out(task, watch)
 
 
 @dataclass(frozen=True, slots=True)

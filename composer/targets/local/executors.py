@@ -89,6 +89,7 @@ class Executor(ABC):
 
     library = ""
     results = ""
+    shares_files = False  # whether its workers certainly see temporary files of this process
 
     @abstractmethod
     def slots(self) -> int:
@@ -229,6 +230,8 @@ def _receive(result: Result, ticket: Ticket, out: Path, watch: Callable[[float],
 
 class Processes(Executor):
     """So many processes, each in a pool of its own: one that dies takes no other with it."""
+
+    shares_files = True
 
     def __init__(self, count: int) -> None:
         self._count = count
