@@ -5,6 +5,7 @@ Slow, and pip has to find the packages; asked for by name: pytest tests/installe
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -56,8 +57,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hook(name: str, *files: str, source: Path, at: Path, cache: Path) -> tuple[int, str]:
-    """Run one hook on these files, else on all; its exit status and what it printed."""
-    command = [sys.executable, "-m", "pre_commit", "try-repo", str(source), name, "--verbose"]
+    """Run one hook on these files, else on all; its exit status and what it printed.
+
+    As a user configures it: it is installed at its first run, into the cache.
+    """
+    rev = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=source, text=True).strip()
+    repo = {"repo": str(source), "rev": rev, "hooks": [{"id": name}]}
+    (at / ".pre-commit-config.yaml").write_text(json.dumps({"repos": [repo]}), encoding="utf-8")
+    command = [sys.executable, "-m", "pre_commit", "run", name, "--verbose"]
     ran = subprocess.run(
         [*command, *(["--files", *files] if files else ["--all-files"])],
         cwd=at,
