@@ -9,32 +9,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from composer.model import Concept, in_order
+from composer.previews.look import NO_PREVIEW_SETTINGS as NO_PREVIEW_SETTINGS
+from composer.previews.look import Look as Look
+from composer.previews.look import PreviewSettings as PreviewSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How an image is made, whatever it shows: pixels, steps of the sampler, guidance."""
-
-    width: int = 1104
-    height: int = 832
-    steps: int = 28
-    guidance: float = 3.5
-
-
-@dataclass(frozen=True, slots=True)
-class PreviewSettings:
-    """The table `[previews]` of `compose.toml`."""
-
-    prompts: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (7,)
-    look: Look = Look()
-    base_model: str | None = None
-
-
-NO_PREVIEW_SETTINGS = PreviewSettings()
 
 
 @dataclass(frozen=True, slots=True)

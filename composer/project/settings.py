@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from composer.previews.cells import NO_PREVIEW_SETTINGS, PreviewSettings
+from composer.previews.look import NO_PREVIEW_SETTINGS, PreviewSettings
 
 if TYPE_CHECKING:
     from composer.errors import Problem

@@ -18,16 +18,16 @@ from fastjsonschema import JsonSchemaValueException
 
 from composer.files.repository import NotRegularError, OutsideError, is_inside, read_inside
 from composer.files.schemas import schema
-from composer.previews.cells import NO_PREVIEW_SETTINGS, Look, PreviewSettings
+from composer.previews.look import NO_PREVIEW_SETTINGS, Look, PreviewSettings
 from composer.project.settings import ReadSettings, Settings
 from composer.project.toml_places import tree
 from composer.recipes.problems import Place, Report, at_path, quoted
-from composer.recipes.schema import SENTENCES, add_findings, compiled
+from composer.recipes.schema import SENTENCES, absent, add_findings, compiled_without
 from composer.recipes.yaml_tree import decode, place_of
 from composer.text import SETTINGS_NAME, did_you_mean, is_invisible, one_line, shorten, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from jsonschema import Draft7Validator
@@ -82,10 +82,15 @@ def _previews(given: Mapping[str, Any]) -> PreviewSettings:
 def is_right(value: object) -> bool:
     """Whether the schema allows these settings."""
     try:
-        compiled(_schema())(value)
+        _quick_check(absent(value, "previews"))(value)
     except JsonSchemaValueException:
         return False
     return True
+
+
+@cache
+def _quick_check(without: tuple[str, ...]) -> Callable[[object], object]:
+    return compiled_without(_schema(), without)
 
 
 @cache

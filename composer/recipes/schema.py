@@ -59,16 +59,21 @@ def _of_types(types: tuple[str, ...]) -> dict[str, Any]:
 
 
 @cache
-def _quick_check(types: tuple[str, ...], *, training: bool) -> Callable[[object], object]:
-    """The schema compiled. That takes longer than checking hundreds of recipes, so what few need is
-    left out: the many training parameters, unless they are asked for.
+def _quick_check(types: tuple[str, ...], without: tuple[str, ...]) -> Callable[[object], object]:
+    """The schema compiled. That takes longer than checking hundreds of recipes, so some keys that
+    a recipe does not have are left out.
     """
-    schema = _of_types(types)
-    if not training:
-        properties = {**schema["properties"]}
-        del properties["training"]
-        schema["properties"] = properties
-    return compiled(schema)
+    return compiled(_without(_of_types(types), without))
+
+
+def _without(schema: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    known = schema["properties"]
+    return {**schema, "properties": {key: known[key] for key in known if key not in keys}}
+
+
+def compiled_without(schema: Mapping[str, Any], keys: Iterable[str]) -> Callable[[object], object]:
+    """As `compiled`, for values that have none of these keys."""
+    return compiled(_without(schema, keys))
 
 
 def compiled(schema: Mapping[str, Any]) -> Callable[[object], object]:
@@ -83,12 +88,17 @@ def compiled(schema: Mapping[str, Any]) -> Callable[[object], object]:
 
 def _is_right(value: object, types: tuple[str, ...]) -> bool:
     """Whether the schema allows this value."""
-    training = isinstance(value, dict) and "training" in value
+    without = absent(value, "training", "preview")  # few recipes have them
     try:
-        _quick_check(types, training=training)(value)
+        _quick_check(types, without)(value)
     except fastjsonschema.JsonSchemaValueException:
         return False
     return True
+
+
+def absent(value: object, *keys: str) -> tuple[str, ...]:
+    """Which of these keys a mapping does not have."""
+    return tuple(key for key in keys if not (isinstance(value, dict) and key in value))
 
 
 _WORDS = frozenset({"title", "description", "$comment", "default", "examples"})
