@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SIDE, STEPS, GUIDANCE = 128, 2, 3.5
 INPUTS = {"width": SIDE, "height": SIDE, "numInferenceSteps": STEPS, "guidance": GUIDANCE}
+ENV = {"OMP_NUM_THREADS": "1"}
 PAUSE = 0.05  # seconds between two looks: the server computes meanwhile
 COMPOSITION: Any = "flux.1-composition"
 
@@ -53,8 +54,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def served(root: Path) -> Iterator[Process]:
     options = ("--base-model", str(root / "tiny"))
-    env = {"OMP_NUM_THREADS": "1"}
-    with serving.process(root, *options, program="support.tiny_server", env=env) as served:
+    with serving.process(root, *options, program="support.tiny_server", env=ENV) as served:
         yield served
 
 
@@ -153,6 +153,24 @@ def test_a_job_that_a_kill_interrupts_gives_the_same_images(
     job = client.jobs.retrieve(served.ended(id)["jobId"]).job
     assert pixels(client, job) == wanted
     assert served.charged() == (before[0] + 1, before[1] + 36)
+
+
+def test_processes_make_the_same_images(
+    root: Path, client: Scenario, ids: dict[str, str], tmp_path: Path
+) -> None:
+    bodies = [
+        {**INPUTS, "prompt": "a knight", "seed": seed, "loras": list(ids.values())}
+        for seed in range(4)
+    ]
+    wanted = [pixels(client, ended(client, body)) for body in bodies]
+    options = ("--port", "0", "--base-model", str(root / "tiny"), "--executor", "processes:2")
+    env = {**ENV, "COMPOSE_STATE_DIR": str(tmp_path)}
+    with serving.process(root, *options, program="support.tiny_server", env=env) as there:
+        path = f"/generate/custom/{BASE_MODEL}"
+        started = [there.ok("POST", path, body)["job"]["jobId"] for body in bodies]
+        jobs = [there.ended(id) for id in started]
+        made = [[decode(file).tobytes() for file in there.images(job)] for job in jobs]
+    assert made == wanted
 
 
 def test_a_job_that_is_canceled_ends_between_two_images(served: Process) -> None:
