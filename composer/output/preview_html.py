@@ -201,8 +201,8 @@ def _reason(result: GridResult, cell: Cell | None) -> str:
 
 def _promote(grid: Grid, place: str) -> str:
     """It names the axes: this sweep need not be the last one of the recipe."""
-    words = [grid.path, *(f"--axis={text}" for text in axis_arguments(grid))]
-    return f"compose sweep {shlex.join(map(_text, words))} --promote {place}"
+    axes = [word for text in axis_arguments(grid) for word in ("--axis", text)]
+    return f"compose sweep {shlex.join(map(_text, [grid.path, *axes]))} --promote {place}"
 
 
 def _percent(share: float | None) -> str:

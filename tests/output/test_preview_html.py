@@ -51,7 +51,7 @@ def test_a_sweep_names_its_places(tmp_path: Path) -> None:
     text = shown(PreviewReport("local", (result,)))
     assert "<title>Sweep: Storybook Knight</title>" in text
     for place in ("B1", "C1", "B2", "C2"):
-        axes = "--axis=Ink=0.2,0.5 --axis=Stone=0.1,0.6"
+        axes = "--axis Ink=0.2,0.5 --axis Stone=0.1,0.6"
         command = f"compose sweep recipes/storybook-knight.yaml {axes} --promote {place}"
         assert f'data-command="{command}"' in text
     assert text.count('data-command=""') == 2  # without LoRA there is nothing to take
