@@ -13,12 +13,14 @@ from composer.model import is_id
 from composer.targets.http.downloads import SignedUrl
 from composer.targets.scenario import wire
 from composer.targets.scenario.wire import Unreadable, mapping, number
+from composer.text import shorten, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SUCCESS = "success"
 _FAILED = frozenset({"failure", "canceled"})
+_LONGEST_STATUS = 40  # characters; it is shown
 SCALE_STEP = 0.05  # of `lorasScale`
 _TOLERANCE = 1e-4  # of numbers that come back: a scale may carry float noise
 # The base model's inputs that decide what an image looks like. What else comes back is ignored.
@@ -100,7 +102,7 @@ def _read_job(raw: Mapping[str, Any], answered: float | None = None) -> ImageJob
     costs = [cost for cost in (answered, charged) if cost is not None]
     return ImageJob(
         job.id,
-        job.status,
+        shorten(visible(job.status), _LONGEST_STATUS),
         tuple(id for id in assets if is_id(id)) if isinstance(assets, list) else (),
         max(max(costs), 0.0) if costs else None,
         job.error,
@@ -133,9 +135,11 @@ def assets(body: object) -> dict[str, Asset]:
 
 
 def _read_asset(raw: Mapping[str, Any]) -> Asset:
-    status, url = wire.text(raw, "status") or SUCCESS, raw.get("url")
+    status, url = visible(wire.text(raw, "status")) or SUCCESS, raw.get("url")
     is_ready = status == SUCCESS and isinstance(url, str) and url
-    return Asset(raw["id"], status, SignedUrl(str(url)) if is_ready else None)
+    return Asset(
+        raw["id"], shorten(status, _LONGEST_STATUS), SignedUrl(str(url)) if is_ready else None
+    )
 
 
 def different_inputs(

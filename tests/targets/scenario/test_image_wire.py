@@ -147,6 +147,16 @@ def test_what_a_job_says() -> None:
     assert [job.id for job in listed] == ["job_1"] and token == "t"
 
 
+def test_a_status_is_safe_to_show() -> None:
+    status = "\x1b[2J" + "x" * 99
+    job = image_wire.one_job({"job": {"jobId": "job_1", "status": status}})
+    raw = {"id": "asset_1", "status": status, "url": "https://example.com/"}
+    asset = image_wire.assets({"assets": [raw]})["asset_1"]
+    for shown in (job.status, asset.status):
+        assert shown.startswith("\\x1b[2Jxxx") and len(shown) <= 40
+    assert asset.url is None
+
+
 def test_a_signed_url_is_not_shown() -> None:
     raw = {"id": "asset_1", "status": "success", "url": "https://example.com/?Signature=secret"}
     asset = image_wire.assets({"assets": [raw]})["asset_1"]
