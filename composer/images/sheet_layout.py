@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 MARGIN, GAP, BLANK = 56, 24, 12  # around all, between columns, between words and pictures
 ROW_GAP = 44  # between a row of a preview and the next one
 LEFT = 300  # of a sweep's row headings
-WIDEST, NARROWEST = 512, 64  # pixels of a picture's longer side
+# Pixels of a picture's longer side, the largest first; those of sweeps go on below previews'.
+PREVIEW_SIDES = (512, 384, 256)
+SWEEP_SIDES = (*PREVIEW_SIDES, 192, 128, 96, 64)
+PREVIEW_COLUMN, SWEEP_COLUMN = 260, 84  # pixels that words need above a narrow picture
 LONGEST_SIDE = 16_000  # of a sheet; WebP has 16,383 at most
 MOST_PIXELS = 24_000_000
 LONGEST_TEXT = 600  # characters of a prompt
@@ -52,7 +55,7 @@ class SheetLayout:
         """Pictures as large as the limits of a sheet allow, and never larger than they are."""
         look = next((cell.look for cell in result.grid), Look())
         longer = max(look.width, look.height)
-        for side in (WIDEST, 384, 256, 192, 128, 96, NARROWEST):
+        for side in PREVIEW_SIDES if result.grid.is_preview else SWEEP_SIDES:
             share = min(1.0, side / longer)
             cell = (max(1, round(look.width * share)), max(1, round(look.height * share)))
             layout = cls(result, cell)
@@ -91,7 +94,7 @@ class SheetLayout:
         return MARGIN + (0 if self.is_preview else LEFT + GAP)
 
     def x(self, column: int) -> int:
-        return self.left + column * (self.cell[0] + GAP)
+        return self.left + column * (self._column_width + GAP)
 
     def y(self, row: int) -> int:
         """The upper edge of a row's pictures."""
@@ -113,6 +116,10 @@ class SheetLayout:
         left_out = self.rows < len(self._bottoms)
         bottom = self._bottoms[self.rows - 1] if self.rows else self._top
         return self._width, bottom + MARGIN + left_out * (TEXT.size + BLANK)
+
+    @cached_property
+    def _column_width(self) -> int:
+        return max(self.cell[0], PREVIEW_COLUMN if self.is_preview else SWEEP_COLUMN)
 
     @cached_property
     def _width(self) -> int:
@@ -139,7 +146,7 @@ class SheetLayout:
         return lines if self.is_preview else [*self._corner(), *lines]
 
     def _column(self, column: int) -> list[Line]:
-        x, y, width = self.x(column), self._headings_top, self.cell[0]
+        x, y, width = self.x(column), self._headings_top, self._column_width
         heading, lines = self.headings[column], []
         if not self.is_preview:
             lines.append(Line(place_name(0, column)[0], x, y))
@@ -208,8 +215,9 @@ class SheetLayout:
         heading, y = self.result.grid.rows[row], self.y(row) + TITLE.size
         x, width, step = MARGIN + 44, LEFT - 44, TEXT.size + 8
         most = max(1, self.cell[1] // step)
-        title = TITLE.wrap(shorten(heading.short, LONGEST_TEXT), width, min(most, 5))
-        texts = [(text, TITLE, False) for text in title]
+        lettering = TITLE if heading.axis else TEXT
+        title = lettering.wrap(shorten(heading.short, LONGEST_TEXT), width, min(most, 6))
+        texts = [(text, lettering, False) for text in title]
         for one in self.result.grid.row_lines(row):
             texts += [(t, TEXT, True) for t in TEXT.wrap(shorten(one, LONGEST_TEXT), width, 5)]
         places = [y + n * step + (n >= len(title)) * 8 for n in range(len(texts))]

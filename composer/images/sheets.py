@@ -32,7 +32,17 @@ LONGEST_REASON = 200  # characters
 
 def sheet(result: GridResult, file_format: Format) -> bytes:
     """The contact sheet of a grid as a file; equal results are equal bytes."""
-    image, written = draw_sheet(SheetLayout.of(result)), io.BytesIO()
+    return _written(draw_sheet(SheetLayout.of(result)), file_format)
+
+
+def sheet_files(result: GridResult) -> dict[Format, bytes]:
+    """The contact sheet in every format."""
+    image = draw_sheet(SheetLayout.of(result))
+    return {"png": _written(image, "png"), "webp": _written(image, "webp")}
+
+
+def _written(image: Image.Image, file_format: Format) -> bytes:
+    written = io.BytesIO()
     if file_format == "webp":
         image.save(written, "WEBP", quality=90, method=4)
     else:

@@ -18,7 +18,7 @@ from composer.files.atomic import no_link, write_atomically
 from composer.files.delivery import SLASHES, check_output_link, replacing, unwritable
 from composer.files.state import why_unwritable
 from composer.images.embedding import embedded
-from composer.images.sheets import sheet
+from composer.images.sheets import sheet_files
 from composer.output.preview_html import preview_page
 from composer.output.preview_json import as_json
 from composer.output.preview_markdown import markdown
@@ -115,8 +115,8 @@ def _files(view: PreviewView) -> Iterator[tuple[str, bytes]]:
     """All files, the sheets first: one after the other, as they are large."""
     for result in view.report.grids:
         stem = view.sheets[result.grid.path]
-        yield f"{stem}.png", sheet(result, "png")
-        yield f"{stem}.webp", sheet(result, "webp")
+        for file_format, data in sheet_files(result).items():
+            yield f"{stem}.{file_format}", data
     yield PAGE, preview_page(view.report, embedded(view.report)).encode()
     yield COMMENT_FILE, markdown(view).encode()
     yield DATA, as_json(view).encode()

@@ -11,7 +11,7 @@ from support.grids import SMALL, cell, preview_grid, rendered, sweep_grid
 
 from composer.errors import TargetError
 from composer.images.sheet_layout import SheetLayout
-from composer.images.sheets import MAT, sheet
+from composer.images.sheets import MAT, sheet, sheet_files
 from composer.previews.cells import Look
 
 if TYPE_CHECKING:
@@ -133,3 +133,17 @@ def test_without_before_nothing_is_compared(tmp_path: Path) -> None:
     layout = SheetLayout.of(result)
     assert [heading.title for heading in layout.headings] == ["no LoRA", "after"]
     assert opened(sheet(result, "png")).size == layout.size
+
+
+def test_both_formats_at_once(preview: GridResult) -> None:
+    both = sheet_files(preview)
+    assert both == {"png": sheet(preview, "png"), "webp": sheet(preview, "webp")}
+
+
+def test_a_cell_that_stands_in_several_places_is_the_same_everywhere(sweep: GridResult) -> None:
+    first, second = (sweep.grid.cells[row][0] for row in (0, 1))
+    assert first is not None
+    assert first == second
+    image, layout = opened(sheet(sweep, "png")), SheetLayout.of(sweep)
+    boxes = [layout.box(row, 0) for row in range(3)]
+    assert len({image.crop(box).tobytes() for box in boxes}) == 1

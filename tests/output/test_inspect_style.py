@@ -8,6 +8,7 @@ import pytest
 from support.colours import contrast
 
 from composer.output.inspect_style import style
+from composer.output.pages import page
 
 LIGHT, DARK = style({2}, {3}).split("@media (prefers-color-scheme: dark)", 1)
 DARK = DARK.partition("body {")[0]
@@ -34,3 +35,13 @@ def test_only_a_table_that_does_not_fit_has_a_cue() -> None:
     limits = re.findall(r"max-width: ([\d.]+)rem\) \{ \.(\w+-\d+) > \.cue", rules)
     assert limits == [("15.2", "matrix-2"), ("51.2", "matrix-12"), ("29", "numbers-3")]
     assert ".cue { display: none;" in rules
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_has_the_colours_of_all_pages(scheme: str) -> None:
+    """One family: what both name has the same colour."""
+    other = page("base.html", title="").partition("@media (prefers-color-scheme: dark)")
+    sheets = {"light": (LIGHT, other[0]), "dark": (DARK, other[2].partition("@media print")[0])}
+    own, shared = (dict(re.findall(r"--(\w+): (#\w+);", sheet)) for sheet in sheets[scheme])
+    assert len({*own} & {*shared}) >= 6
+    assert {name: own[name] for name in own if name in shared and own[name] != shared[name]} == {}

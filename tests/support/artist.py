@@ -129,7 +129,7 @@ def watercolour(image: Image.Image, scale: float, random: np.random.Generator) -
 def ink(image: Image.Image, scale: float, plain: Image.Image) -> Image.Image:
     """Dark lines where the areas of the plain picture meet, and hatching in its shadows."""
     edges = _edges(plain.filter(ImageFilter.GaussianBlur(1)))
-    lines = edges.point([min(235, int(max(0, value - 5) * 16 * scale)) for value in range(256)])
+    lines = edges.point([min(235, int(max(0, value - 8) * 18 * scale)) for value in range(256)])
     if scale > 0.5:
         lines = lines.filter(ImageFilter.MaxFilter(3))
     hatching = Image.new("L", image.size, 0)
