@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from composer.cli import suggestions
 from composer.cli.arguments import NumberOption
 from composer.cli.options import executor
 from composer.cli.options import library as library_option
@@ -55,8 +56,9 @@ if TYPE_CHECKING:
 @executor
 @click.option(
     "--base-model",
-    metavar="FOLDER|ID",
-    help="Also make images, with this base model: a pipeline's folder, or an id on Hugging Face.",
+    metavar="MODEL",
+    shell_complete=suggestions.any_file,
+    help="Also make images, with this base model: the folder or id of a local pipeline.",
 )
 @click.option("--page", is_flag=True, help="Also show the gallery of compose report, live, at /.")
 @click.option(
