@@ -22,6 +22,7 @@ from composer.files.atomic import write_atomically
 from composer.images.decoding import decode
 from composer.model import Concept
 from composer.previews.cells import Cell, Look
+from composer.targets.local.executors import NoExecutor
 from composer.targets.local.generations import Generations, Picture, asset_id, image_seed
 from composer.text import visible
 
@@ -106,6 +107,7 @@ class RenderWorker:
         self._awake = True  # an earlier server may have left jobs
         self._stopping = False
         self._running: frozenset[str] = frozenset()
+        self._trouble = ""
         self._thread = threading.Thread(target=self._run, name="compose-rendering", daemon=True)
         self._prepare()
 
@@ -149,14 +151,21 @@ class RenderWorker:
         while not self._stopping:
             try:
                 self._work()
+                self._trouble = ""
             except Unreachable:
                 pass  # the store is busy: it is tried again
-            except Exception as error:  # what can't even be recorded; the jobs stay in the queue
-                if not self._stopping:
-                    log.warning("images can't be made now: %s", visible(_unexpected(error)))
+            except Exception as error:  # the jobs stay in the queue
+                self._warn(error)
             with self._condition:
                 self._condition.wait_for(lambda: self._awake or self._stopping, self._poll)
                 self._awake = False
+
+    def _warn(self, error: Exception) -> None:
+        """Tell the operator why no image can be made now, once until that is over."""
+        words = _words(error)
+        if words != self._trouble and not self._stopping:
+            log.warning("images can't be made now: %s", visible(words))
+        self._trouble = words
 
     def _work(self) -> None:
         """Carry out all queued jobs, unless another process does."""
@@ -177,16 +186,20 @@ class RenderWorker:
             rendered = self._renderer.render(list(cells), partial(self._keep, possible))
             for work in possible:
                 self._settle(work, rendered)
-        except (Stopped, Unreachable) as error:
-            for work in works:
-                self._generations.put_back(work.job.id)
-            if isinstance(error, Unreachable):
-                raise
+        except Stopped:
+            self._put_back(works)
+        except (Unreachable, NoExecutor):
+            self._put_back(works)
+            raise
         except Exception as error:  # it ends the jobs, not the worker
             for work in works:
                 self._fail(work, error)
         finally:
             self._begin(())
+
+    def _put_back(self, works: Sequence[Work]) -> None:
+        for work in works:
+            self._generations.put_back(work.job.id)
 
     def _begin(self, works: Sequence[Work]) -> None:
         """Note what is carried out now, and may be canceled."""
@@ -225,8 +238,7 @@ class RenderWorker:
             self._finish(work)
 
     def _fail(self, work: Work, error: Exception) -> None:
-        words = error.message if isinstance(error, ComposeError) else _unexpected(error)
-        self._generations.fail(work.job.id, words)
+        self._generations.fail(work.job.id, _words(error))
 
     def _finish(self, work: Work) -> None:
         """Write the images, and end the job; if it was canceled meanwhile, remove them."""
@@ -249,7 +261,9 @@ def _write(image: DecodedImage, file: Path) -> Picture:
     return Picture(*image.size, written.tell())
 
 
-def _unexpected(error: Exception) -> str:
+def _words(error: Exception) -> str:
+    if isinstance(error, ComposeError):
+        return error.message
     return f"unexpected {type(error).__name__}: {error}"
 
 

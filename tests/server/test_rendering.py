@@ -16,6 +16,7 @@ from support.sizes import size
 
 from composer.errors import TargetError
 from composer.server.rendering import Interrupt
+from composer.targets.local.executors import NoExecutor
 from composer.targets.local.generations import Generations
 from composer.targets.local.service import Engine
 
@@ -177,6 +178,30 @@ def test_a_job_that_fails_has_no_asset_and_stops_no_other(
         if painter.fails:
             assert served.ended(served.generate(**SMALL))["status"] == "success"
         assert "Traceback" not in "\n".join(served.lines)
+
+
+@dataclass
+class Lonely(Painter):
+    """A painter whose workers are away at first."""
+
+    away: int = 3
+
+    def _keep(self, cell: Cell, keep: Keep) -> None:
+        if self.away:
+            self.away -= 1
+            raise NoExecutor("nobody answers at dask://nowhere:1")
+        super()._keep(cell, keep)
+
+
+def test_a_job_waits_until_there_are_workers_and_that_is_said_once(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving.thread(root, root / "recipes" / "loras", renderer=Lonely()) as served:
+        job = served.ended(served.generate(**SMALL))
+        assert (job["status"], served.charged()) == ("success", (1, 9))
+        assert len(job["statusHistory"]) == 9  # queued and in progress, four times
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["images can't be made now: nobody answers at dask://nowhere:1"]
 
 
 def test_what_the_renderer_can_t_make_fails(root: Path) -> None:
