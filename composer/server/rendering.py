@@ -152,9 +152,7 @@ class RenderWorker:
             try:
                 self._work()
                 self._trouble = ""
-            except Unreachable:
-                pass  # the store is busy: it is tried again
-            except Exception as error:  # the jobs stay in the queue
+            except Exception as error:  # the jobs stay in the queue, and are tried again
                 self._warn(error)
             with self._condition:
                 self._condition.wait_for(lambda: self._awake or self._stopping, self._poll)
@@ -182,10 +180,10 @@ class RenderWorker:
         self._begin(works)
         try:
             possible = [work for work in works if self._can_be_made(work)]
-            cells = dict.fromkeys(cell for work in possible for cell in work.cells)
-            rendered = self._renderer.render(list(cells), partial(self._keep, possible))
-            for work in possible:
-                self._settle(work, rendered)
+            if cells := list(dict.fromkeys(cell for work in possible for cell in work.cells)):
+                rendered = self._renderer.render(cells, partial(self._keep, possible))
+                for work in possible:
+                    self._settle(work, rendered)
         except Stopped:
             self._put_back(works)
         except (Unreachable, NoExecutor):
