@@ -69,8 +69,8 @@ def result(grid: Grid, folder: str) -> GridResult:
 
 def pages(browser: Any, folder: Path, place: str, preview: GridResult, sweep: GridResult) -> None:
     for one, scheme, name, height in [
-        (preview, "light", "preview-page", 900),
-        (sweep, "dark", "sweep-page", 860),
+        (preview, "light", "preview-page", 1040),
+        (sweep, "dark", "sweep-page", 900),
     ]:
         report = PreviewReport("local", (one,), len(one.pictures))
         file = Path(place) / f"{name}.html"
