@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from support import artist
+from support.exhibition import exhibition
 from support.grids import preview_grid, rendered, sweep_grid
 
 from composer.images.embedding import embedded
@@ -76,6 +77,9 @@ def pages(browser: Any, folder: Path, place: str, preview: GridResult, sweep: Gr
         file = Path(place) / f"{name}.html"
         file.write_text(preview_page(report, embedded(report)), "utf-8")
         save(folder / f"{name}.webp", screenshot(browser, file, scheme, height))
+    site = Path(place) / "site"
+    site.mkdir()
+    save(folder / "gallery-page.webp", screenshot(browser, exhibition(site), "light", 900))
 
 
 def screenshot(browser: Any, file: Path, scheme: str, height: int) -> bytes:
