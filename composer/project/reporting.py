@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from composer.files.history import Commit, History
     from composer.lora.inspection import Mix
-    from composer.model import Concept
+    from composer.model import Concept, Model
     from composer.planner import Action, Plan
     from composer.previews.cells import PreviewSettings
     from composer.project.project import Project
@@ -225,10 +225,10 @@ def _loras(plan: Plan, target: Target | None) -> dict[str, GalleryLora]:
             label = action.explanation.labels.get(part.lora)
             names.setdefault(part.lora, label or part.lora.removeprefix(_NAMED))
     ids = [key for key in names if not key.startswith(_NAMED)]
-    models = target.get_models(ids) if target else {}
     said: Mapping[str, Mapping[str, str]] = {}
-    if isinstance(target, ReadsLoras):
-        said = target.metadata(ids)
+    models: Mapping[str, Model] = {}
+    if target and isinstance(target, ReadsLoras):
+        said, models = target.metadata(ids), target.get_models(ids)
     return {
         key: GalleryLora(
             key,
