@@ -84,7 +84,6 @@ class LocalRenderer:
                     tell(Rendering(cell, "failed", error=image))
                 else:
                     keep(cell, image)
-                    tell(Rendering(cell, "done"))
 
         self._each(make, list(groups(cells, self._studio.batch)))
         return Rendered(errors)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from composer.lora.fingerprint import Part
     from composer.renderers.base_models import BaseModel
 
+log = logging.getLogger(__name__)
 KEPT = 64  # prompts whose embeddings are kept, each 4 MB in bfloat16
 _HINT = "composer.renderers.prompts.encode_prompts adds it (docs/rendering.md)"
 
@@ -132,7 +134,11 @@ def _encoders(base_model: BaseModel, runtime: Runtime) -> Iterator[tuple[Any, Ad
 
 def _encode(pipeline: Any, prompt: str) -> Embedded:
     with quiet():  # of a prompt that is longer than CLIP reads
+        length = len(pipeline.tokenizer_2(prompt)["input_ids"])
         tokens, pooled, _ = pipeline.encode_prompt(prompt, None)
+    if length > tokens.shape[1]:
+        start = visible(shorten(prompt, 40))
+        log.warning("the model reads %d of the %d tokens of %r", tokens.shape[1], length, start)
     return Embedded(tokens.cpu(), pooled.cpu())
 
 

@@ -113,10 +113,10 @@ class Worker:
             self._forget()
 
     def _forget(self) -> None:
-        runtime = self._pipeline.runtime if self._pipeline else None
-        self._name = self._pipeline = None
-        gc.collect()
-        if runtime:
+        if self._pipeline is not None:
+            runtime = self._pipeline.runtime
+            self._name = self._pipeline = None
+            gc.collect()
             runtime.free()
 
     def _fitting(self, task: RenderTask) -> Pipeline:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.cli import Ran, compose, edit, samples, snapshot
-from support.painter import Painter, as_plugin
+from support.painter import Painter, as_plugin, kind_of
 from support.repositories import commit, git
 from support.rights import closed
 from support.state import state_of
 
-from composer.cli.signals import Interruption
 from composer.errors import Stopped, TargetError
 from composer.images.decoding import decode
 from composer.previews.cells import Look
@@ -24,7 +23,7 @@ from composer.previews.cells import Look
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from composer.renderers.base import Rendered
+    from composer.renderers.base import Rendered, RenderRequest
 
 SETTINGS = '[previews]\nprompts = ["a fox", "a cat"]\nwidth = 128\nheight = 128\n'
 ROGUE = "recipes/pixel-rogue.yaml"
@@ -54,6 +53,20 @@ def preview(root: Path, *arguments: str) -> Ran:
 
 def listed(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
+
+
+def test_options_reach_the_renderer(
+    root: Path, painter: Painter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[RenderRequest] = []
+    kind = kind_of(painter)
+    opening = replace(kind, open=lambda request: (seen.append(request), kind.open(request))[1])
+    monkeypatch.setattr("support.painter.KIND", opening)
+    options = ("--batch", "4", "--base-model", "folder")
+    assert preview(root, "--dry-run", *options).status == 0
+    assert (seen[0].batch, seen[0].base_model) == (4, "folder")
+    ran = preview(root, "--batch", "17")
+    assert ran.status == 64 and "17 must be 1 to 16" in ran.err
 
 
 # --- what comes out ----------------------------------------------------------------------
@@ -329,24 +342,6 @@ def test_an_interruption_writes_nothing_and_keeps_the_images(
     assert not (root / "out").exists()
     monkeypatch.setattr(Painter, "render", render)
     assert preview(root, "--out", "out").out.endswith("4 images: 1 made, 3 already there.\n")
-
-
-def test_an_interruption_while_files_are_written_leaves_nothing_unknown(
-    root: Path, painter: Painter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[float] = []
-
-    def stopping(self: Interruption, seconds: float) -> None:
-        written.append(seconds)
-        if len(written) == 2:
-            raise Stopped
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Interruption, "sleep", stopping)
-        ran = preview(root, "--out", "out")
-    assert (ran.status, ran.out, ran.err.splitlines()[-1]) == (130, "", "interrupted")
-    assert listed(root / "out") == ["pixel-rogue.png", "pixel-rogue.webp"]
-    assert preview(root, "--out", "out").out.endswith("4 images: 4 already there.\n")
 
 
 def test_an_installation_without_pillow_says_what_to_install(root: Path) -> None:

@@ -382,6 +382,17 @@ def test_embeddings_take_the_place_of_the_text_encoders(tmp_path: Path, folder: 
         )
 
 
+def test_a_prompt_that_is_too_long_is_told_of(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """CLIP reads 77 tokens of any prompt, and T5 512: only what neither reads is lost."""
+    with studio(tmp_path, folder) as at:
+        at.images(at.cell({}, "knight " * 20))
+        assert not caplog.text
+        at.images(at.cell({}, "knight " * 100))
+        assert "the model reads 512 of the 701 tokens of 'knight knight" in caplog.text
+
+
 # --- what can't be shown -----------------------------------------------------------------
 
 

@@ -119,15 +119,16 @@ def test_processes_make_the_same_bits_and_one_is_killed(engine: Engine) -> None:
     assert not spawned() and other not in made
 
 
-def test_who_ends_it_waits_for_no_image(engine: Engine) -> None:
-    """Each image would take minutes; the processes leave at their next step."""
+@pytest.mark.parametrize("executor", [None, "processes:1"])
+def test_who_ends_it_waits_for_no_image(engine: Engine, executor: str | None) -> None:
+    """Each image would take minutes; whoever makes it leaves at the next step."""
     began: list[float] = []
 
     def sleep(seconds: float) -> None:
         if began and time.monotonic() - began[0] > 3:
             raise Stopped
 
-    with opened(engine, "processes:1", sleep=sleep) as renderer:
+    with opened(engine, executor, sleep=sleep) as renderer:
         cells = cells_of(engine, renderer, Look(256, 256, 1000))
         began.append(time.monotonic())
         with pytest.raises(Stopped):

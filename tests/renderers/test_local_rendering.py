@@ -145,10 +145,10 @@ def test_what_fails_for_one_cell_is_told_and_the_others_go_on(
     assert "model_unknown" in done.errors[cells[2]].message and len(done.errors) == 2
     states = {one: [r.state for r in told if r.cell == one] for one in cells}
     assert [*states.values()] == [
-        ["rendering", "done"],
+        ["rendering"],
         ["rendering", "failed"],
         ["rendering", "failed"],
-        ["rendering", "done"],
+        ["rendering"],
     ]
     (task, *_) = [task for task in maker.tasks if task.prompt == "y"]
     assert task.loras[0][0].path.name == "ink.safetensors" and task.loras[0][1] == 0.5
