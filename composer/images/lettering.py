@@ -145,8 +145,14 @@ def _system_fonts(size: int) -> tuple[ImageFont.FreeTypeFont, ...]:
 
 @cache
 def _has(font: ImageFont.FreeTypeFont, character: str) -> bool:
-    """Whether the font has a picture of its own for the character."""
-    return character.isspace() or _pixels(font, character) != _pixels(font, _MISSING)
+    """Whether the font has a picture of its own for the character.
+
+    That is asked without shaping, which puts other signs around what is missing.
+    """
+    if character.isspace():
+        return True
+    plain = ImageFont.truetype(font.path, font.size, layout_engine=ImageFont.Layout.BASIC)
+    return _pixels(plain, character) != _pixels(plain, _MISSING)
 
 
 def _pixels(font: ImageFont.FreeTypeFont, character: str) -> tuple[object, ...]:

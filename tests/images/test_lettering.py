@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from composer.images import lettering
 from composer.images.lettering import Lettering
@@ -57,6 +57,20 @@ def test_a_font_of_the_machine_is_used_where_it_is_needed(monkeypatch: pytest.Mo
     runs = TEXT._runs("aQa")
     assert [part for part, _ in runs] == ["a", "Q", "a"]
     assert [font.getname()[1] for _, font in runs] == ["Regular", "SemiBold", "Regular"]
+    lettering._system_fonts.cache_clear()
+
+
+def test_a_mark_that_a_shaping_font_lacks_is_its_code_point(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Shaped text shows a missing mark as a dotted circle with a box, not as the box alone."""
+    try:
+        ImageFont.truetype("DejaVuSans.ttf")
+    except OSError:
+        pytest.skip("no font here has a dotted circle, and no Devanagari: DejaVuSans.ttf")
+    monkeypatch.setattr(lettering, "SYSTEM_FONTS", ("DejaVuSans.ttf",))
+    lettering._system_fonts.cache_clear()
+    assert drawn("हि") == drawn("\\u0939\\u093f")
     lettering._system_fonts.cache_clear()
 
 
