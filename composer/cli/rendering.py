@@ -131,11 +131,17 @@ image_options = gathered(
 
 
 class Watcher:
-    """Says the price before anything is rendered, and then how much of it is done."""
+    """Says the price before anything is rendered, and then how much of it is done.
 
-    def __init__(self, *, dry_run: bool) -> None:
+    In a dry run the price is all that is printed, at the end. `sleep` raises `Stopped` once a
+    signal asks to end.
+    """
+
+    def __init__(
+        self, *, dry_run: bool, sleep: Callable[[float], None] = lambda seconds: None
+    ) -> None:
+        self.dry_run, self.sleep = dry_run, sleep
         self._meter = LateMeter("rendering images")
-        self._dry_run = dry_run  # then the price is all that is printed
         self._guard = threading.Lock()
         self._total = 0
         self._done: set[str] = set()
@@ -144,7 +150,7 @@ class Watcher:
         from composer.output.preview_view import price_words
 
         self._total = price.cells
-        if price.cells and not self._dry_run:
+        if price.cells and not self.dry_run:
             tell(f"{price_words(price)}.", err=True)
 
     def on_rendering(self, rendering: Rendering) -> None:
@@ -171,42 +177,39 @@ def rendered(
 ) -> int:
     """Open target and renderer, let `make` make the report, write and print it; the exit status."""
     with _extra(), graceful() as interruption:
-        from composer.project.preview_files import check_folder
-
-        if images.out is not None:
-            check_folder(project, images.out, force=images.force)
-        elif not dry_run:
-            raise UsageError("Missing option '--out'", hint="name a folder, as --out preview/")
-        watcher = Watcher(dry_run=dry_run)
+        _check_out(project, images, dry_run=dry_run)
+        watcher = Watcher(dry_run=dry_run, sleep=interruption.sleep)
         try:
-            with (
-                open_target(
-                    project,
-                    target_options,
-                    run_jobs=False,
-                    dry_run=dry_run,
-                    sleep=interruption.sleep,
-                ) as target,
-                project.open_renderer(
-                    target, _renderer_options(images, interruption.sleep, dry_run=dry_run)
-                ) as renderer,
-            ):
-                report = make(target, renderer, watcher)
+            report = _made(project, target_options, images, make, watcher)
+            view = _written(project, report, images, watcher)
         except Stopped:
             click.echo("interrupted", err=True)
             return interruption.status(ExitStatus.INTERRUPTED)
-        finally:
-            watcher.end()
-        view = _written(project, report, images, dry_run=dry_run)
         _print(view, output_format)
         _suggest(view, images)
         return interruption.status(report.exit_status)
 
 
-def _renderer_options(
-    images: ImageOptions, sleep: Callable[[float], None], *, dry_run: bool
-) -> RendererOptions:
-    return RendererOptions(
+def _check_out(project: Project, images: ImageOptions, *, dry_run: bool) -> None:
+    """Raise `UsageError` or `Refused` before anything is paid for."""
+    from composer.project.preview_files import check_folder
+
+    if images.out is not None:
+        check_folder(project, images.out, force=images.force)
+    elif not dry_run:
+        raise UsageError("Missing option '--out'", hint="name a folder, as --out preview/")
+
+
+def _made(
+    project: Project,
+    target_options: TargetOptions,
+    images: ImageOptions,
+    make: Make,
+    watcher: Watcher,
+) -> PreviewReport:
+    """What `make` makes, with an open target and renderer."""
+    sleep, dry_run = watcher.sleep, watcher.dry_run
+    options = RendererOptions(
         images.renderer,
         images.base_model,
         images.image_executor,
@@ -214,18 +217,44 @@ def _renderer_options(
         dry_run=dry_run,
         batch=images.batch,
     )
+    try:
+        with (
+            open_target(
+                project, target_options, run_jobs=False, dry_run=dry_run, sleep=sleep
+            ) as target,
+            project.open_renderer(target, options) as renderer,
+        ):
+            return make(target, renderer, watcher)
+    finally:
+        watcher.end()
 
 
 def _written(
-    project: Project, report: PreviewReport, images: ImageOptions, *, dry_run: bool
+    project: Project, report: PreviewReport, images: ImageOptions, watcher: Watcher
 ) -> PreviewView:
     """The files are written unless it is a dry run, or only a part of the images is there."""
     from composer.output.preview_view import PreviewView
     from composer.project.preview_files import write_report
 
-    if dry_run or report.interrupted or images.out is None:
-        return PreviewView(report, image_url=images.image_url, dry_run=dry_run)
-    return write_report(project, report, images.out, force=images.force, image_url=images.image_url)
+    if watcher.dry_run or report.interrupted or images.out is None:
+        return PreviewView(report, image_url=images.image_url, dry_run=watcher.dry_run)
+    meter = LateMeter("writing the contact sheets")
+
+    def progress(share: float) -> None:
+        meter.say(share)
+        watcher.sleep(0)
+
+    try:
+        return write_report(
+            project,
+            report,
+            images.out,
+            force=images.force,
+            image_url=images.image_url,
+            progress=progress,
+        )
+    finally:
+        meter.say(1)
 
 
 def _print(view: PreviewView, output_format: str) -> None:

@@ -28,7 +28,7 @@ from composer.renderers.cache import FOLDER
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from composer.previews.report import PreviewReport
     from composer.project.project import Project
@@ -55,12 +55,18 @@ def check_folder(project: Project, out: str, *, force: bool) -> None:
 
 
 def write_report(
-    project: Project, report: PreviewReport, out: str, *, force: bool = False, image_url: str = ""
+    project: Project,
+    report: PreviewReport,
+    out: str,
+    *,
+    force: bool = False,
+    image_url: str = "",
+    progress: Callable[[float], None] = lambda share: None,
 ) -> PreviewView:
     """Write all files; what they show, as formats take it.
 
-    `image_url` stands before the sheets' names in Markdown. Raises as `check_folder`, and
-    `TargetError` for a file that can't be written.
+    `image_url` stands before the sheets' names in Markdown, `progress` is told 0..1. Raises as
+    `check_folder`, and `TargetError` for a file that can't be written.
     """
     folder = _folder(out)
     try:
@@ -73,9 +79,10 @@ def write_report(
     if not force:
         for name in file_names(view):
             known.check(name)
-    for name, data in _files(view):
+    for number, (name, data) in enumerate(_files(view), 1):
         known.remember(name, data)
         _write(folder / name, data)
+        progress(number / len(file_names(view)))
     known.settle(*file_names(view))
     return view
 

@@ -16,6 +16,7 @@ from support.repositories import commit, git
 from support.rights import closed
 from support.state import state_of
 
+from composer.cli.signals import Interruption
 from composer.errors import Stopped, TargetError
 from composer.images.decoding import decode
 from composer.previews.cells import Look
@@ -342,6 +343,24 @@ def test_an_interruption_writes_nothing_and_keeps_the_images(
     assert not (root / "out").exists()
     monkeypatch.setattr(Painter, "render", render)
     assert preview(root, "--out", "out").out.endswith("4 images: 1 made, 3 already there.\n")
+
+
+def test_an_interruption_while_files_are_written_leaves_nothing_unknown(
+    root: Path, painter: Painter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[float] = []
+
+    def stopping(self: Interruption, seconds: float) -> None:
+        written.append(seconds)
+        if len(written) == 2:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Interruption, "sleep", stopping)
+        ran = preview(root, "--out", "out")
+    assert (ran.status, ran.out, ran.err.splitlines()[-1]) == (130, "", "interrupted")
+    assert listed(root / "out") == ["pixel-rogue.png", "pixel-rogue.webp"]
+    assert preview(root, "--out", "out").out.endswith("4 images: 4 already there.\n")
 
 
 def test_an_installation_without_pillow_says_what_to_install(root: Path) -> None:

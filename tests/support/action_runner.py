@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-TIMEOUT = 120  # seconds, of a step
+TIMEOUT = 600  # seconds, of a step, which may install packages on a busy machine
 _TOKEN = re.compile(
     r"\s*('(?:[^']|'')*'|&&|\|\||==|!=|!|,|\(|\)|format(?=\()|[a-z]+\(\)|[A-Za-z][\w.-]*)"
 )
