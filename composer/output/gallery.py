@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from composer.output.gallery_view import Composition, Details, Gallery, GalleryLora, Image, Part
 
-HUES, STRIDE = 24, 7  # colours of LoRAs, and how far away the next one is that is tried
+HUES, DISTANT, STRIDE = 24, 8, 3  # colours of LoRAs; as many are tried at first, in such steps
 ROWS = 500  # of a page of the list
 LONGEST = 400  # characters of other people's text
 WIDTHS = {"": 1280, "-small": 560}  # of the two copies of an image, by the end of their names
@@ -110,15 +110,16 @@ class Pages:
     @cached_property
     def hues(self) -> Mapping[str, int]:
         """The number of each LoRA's colour, by its key: the one that its key asks for, else the
-        next that no other has, so that a new LoRA changes few of the others."""
-        wanted = {key: _number(key) % HUES for key in self.gallery.loras}
+        next that is free. The first `DISTANT` are far from each other, and so are the next."""
         found: dict[str, int] = {}
         free: set[int] = set()
-        for key in sorted(wanted, key=lambda key: (wanted[key], key)):
-            free = free or {*range(HUES)}
-            steps = ((wanted[key] + step * STRIDE) % HUES for step in range(HUES))
-            found[key] = next(hue for hue in steps if hue in free)
-            free.remove(found[key])
+        for number, key in sorted((_number(key), key) for key in self.gallery.loras):
+            free = free or {*range(DISTANT)}
+            places = ((number + step * STRIDE) % DISTANT for step in range(DISTANT))
+            place = next(place for place in places if place in free)
+            free.remove(place)
+            between = HUES // DISTANT
+            found[key] = place * between + len(found) // DISTANT % between
         return found
 
     # --- pages ---------------------------------------------------------------------------

@@ -111,7 +111,7 @@ class Gallery:
             "jobs": [
                 {
                     "name": visible(job.name),
-                    "state": f"{job.kind} {job.status}",
+                    "state": f"{job.kind}, {job.status.replace('-', ' ')}",
                     "progress": job.progress,
                 }
                 for job in now.jobs

@@ -7,6 +7,7 @@ import posixpath
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,7 +17,7 @@ from support.galleries import USAGES, details, gallery
 from support.hostile import HOSTILE, texts
 from support.sizes import size
 
-from composer.output.gallery import HUES, INDEX, ROWS, Pages, image_name, in_script
+from composer.output.gallery import DISTANT, HUES, INDEX, ROWS, Pages, image_name, in_script
 from composer.output.gallery_view import Composition, Details, Gallery, State
 
 NAME = re.compile(r"(c|l|images)/[a-z0-9-]{1,90}\.(html|webp)|[a-z0-9-]+\.(html|css)")
@@ -224,6 +225,8 @@ def test_colours_are_stable_and_differ_as_long_as_there_are_any() -> None:
     few, more = (Pages(gallery(4, loras=n), details).hues for n in (HUES, HUES + 3))
     assert sorted(few.values()) == [*range(HUES)]
     assert sorted(set(more.values())) == [*range(HUES)]
+    eight = sorted(Pages(gallery(4, loras=DISTANT), details).hues.values())
+    assert [b - a for a, b in pairwise(eight)] == [HUES // DISTANT] * (DISTANT - 1)
     one = Pages(gallery(4, loras=6), details).hues
     other = Pages(gallery(4, loras=7), details).hues
     assert sum(other[key] != hue for key, hue in one.items()) <= 1

@@ -150,7 +150,7 @@ def test_jobs_that_run_now_are_told(root: Path) -> None:
         told: dict[str, Any] = get(f"{url}/jobs.json").json()
         assert told["jobs"][0] == {
             "name": "<b>Fox</b> \\x1b[31m",
-            "state": "training in-progress",
+            "state": "training, in progress",
             "progress": told["jobs"][0]["progress"],
         }
         assert (len(told["jobs"]), told["more"]) == (module.MOST_JOBS, 2)
