@@ -9,6 +9,7 @@ import os
 import subprocess
 import tomllib
 import venv
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,14 +32,16 @@ VULNERABLE = {
     "werkzeug": ("3.1.5", "3.1.8"),
     "jinja2": ("3.1.5",),
     "waitress": ("3.0.0",),
+    "pillow": ("12.1.1", "12.2.0", "12.3.0"),
 }
 
 
 def bounds() -> dict[str, Requirement]:
-    """What a user installs: the dependencies, and those of the extra `serve`."""
+    """What a user installs: the dependencies, and those of the extras `serve` and `preview`."""
     project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    every = [*project["dependencies"], *extras["local"], *extras["serve"]]
+    chosen = (extras[name] for name in ("local", "serve", "preview"))
+    every = [*project["dependencies"], *chain.from_iterable(chosen)]
     parsed = [Requirement(text) for text in every]
     return {one.name: one for one in parsed if one.name != project["name"]}
 
@@ -74,3 +77,4 @@ def test_compose_works_with_the_lowest_versions(tmp_path: Path) -> None:
     assert run("-m", "composer", "apply").startswith("No changes")
     run("-m", "composer", "serve", "--help")
     run("-c", "import composer.server.app, composer.targets.scenario.service")
+    run("-m", "composer", "report", "--out", "site")
