@@ -10,6 +10,7 @@ from oracle.chromium import SCHEMES, WIDTHS, grave, opened
 from PIL import Image
 from support.grids import cell, preview_grid, rendered, sweep_grid
 from support.hostile import HOSTILE
+from support.painter import paint
 
 from composer.errors import TargetError
 from composer.images.embedding import embedded
@@ -135,17 +136,23 @@ def test_the_slider_by_touch(page: Any) -> None:
     assert split(page) == pytest.approx(0.25, abs=0.01)
 
 
-def test_before_is_at_its_left_and_after_at_its_right(page: Any, preview: Path) -> None:
-    """The LoRA's ellipse grows: at a quarter of the width it is there in one of them only."""
-    place = page.locator(".row").first.locator(".right .picture").bounding_box()
-    x, y = place["x"] + place["width"] * 0.5, place["y"] + place["height"] / 2
+def test_before_is_at_its_left_and_after_at_its_right(page: Any) -> None:
+    """The ellipse of Ink Lines has its middle at a quarter of the width, and grows."""
+    page.evaluate("Promise.all([...document.images].map(one => one.decode()))")
     slider, colours = page.get_by_role("slider").first, []
     for key in ("Home", "End"):
         slider.press(key)
+        page.wait_for_timeout(100)  # it may scroll
+        place = page.locator(".row").first.locator(".right .picture").bounding_box()
+        x, y = place["x"] + place["width"] * 0.35, place["y"] + place["height"] / 2
         image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
         colours.append(image.getpixel((int(x), int(y))))
     after, before = colours
-    assert sum(abs(a - b) for a, b in zip(after, before, strict=True)) > 30
+    cells = [cell(mix, *ROWS[0], LOOK) for mix in (AFTER, BEFORE)]
+    for found, one in zip((after, before), cells, strict=True):
+        painted = Image.open(io.BytesIO(paint(one))).convert("RGB")
+        assert found == pytest.approx(painted.getpixel((int(640 * 0.35), 240)), abs=12)
+    assert after != pytest.approx(before, abs=12)
 
 
 # --- views -------------------------------------------------------------------------------
