@@ -68,7 +68,7 @@ allow_large_change = click.option(
     "--allow-large-change",
     is_flag=True,
     help="Without this flag, a run is refused if it replaces or deletes at least 3 models and "
-    "over 30 % of the lock's, or if none of the lock's models is on the target.",
+    "over 30% of the lock's, or if none of the lock's models is on the target.",
 )
 list_all = click.option(
     "--all", "list_all", is_flag=True, help="Also list the recipes that don't change."

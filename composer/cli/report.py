@@ -68,8 +68,8 @@ def report_command(
       compose report --out site
       compose report --out site --offline
 
-    A gallery with search, a page for each composition (its pictures, its mix, how to use it, the
-    commits that changed its recipe) and a page for each LoRA. Pictures are those that compose
+    A gallery with search, a page for each composition (its images, its mix, how to use it, the
+    commits that changed its recipe) and a page for each LoRA. Images are those that compose
     preview has made. The pages need no server and load nothing from the network. A later run
     writes only what has changed.
     """

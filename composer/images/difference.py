@@ -16,7 +16,7 @@ HEAT = (209, 21, 107)  # as --heat in the pages' style
 UNSEEN = 8  # of 255: less than that is not marked
 FULL = 110  # of 255: that much and more is marked most
 STRONGEST = 215  # of 255: how opaque a mark becomes
-PALE = 0.6  # how much white is mixed into the picture under the marks
+PALE = 0.6  # how much white is mixed into the image under the marks
 
 
 def mean_difference(before: Path, after: Path) -> float:

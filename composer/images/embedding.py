@@ -1,4 +1,4 @@
-"""The pictures of a report for a page: data URIs that stand in it, so that it needs no other file.
+"""The images of a report for a page: data URIs that stand in it, so that it needs no other file.
 
 They are WebP of high quality, about a tenth of a PNG; the PNG files stay as they are.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from composer.previews.report import GridResult, PreviewReport
 
 DIFFERENCE_QUALITY = 70
-# A page of so many pictures has them so many pixels wide, so that browsers can open it.
+# A page of so many images has them so many pixels wide, so that browsers can open it.
 WIDTHS = ((100, 1280), (300, 832), (1_000, 512))
 NARROWEST = 320
 
@@ -28,15 +28,15 @@ NARROWEST = 320
 def embedded(report: PreviewReport) -> dict[str, str]:
     """Data URIs by the cells' digests, and those of the differences by `difference_key`.
 
-    A picture whose file can't be read has none.
+    An image whose file can't be read has none.
     """
-    count = sum(len(result.pictures) + len(result.differences) for result in report.grids)
+    count = sum(len(result.images) + len(result.differences) for result in report.grids)
     width = next((width for most, width in WIDTHS if count <= most), NARROWEST)
     images: dict[str, str] = {}
     for result in report.grids:
-        for digest, picture in result.pictures.items():
-            if picture.file is not None and digest not in images:
-                images.update(_cell(digest, picture.file, width))
+        for digest, image in result.images.items():
+            if image.file is not None and digest not in images:
+                images.update(_cell(digest, image.file, width))
         images.update(_differences(result, width))
     return images
 
@@ -51,7 +51,7 @@ def _cell(digest: str, file: Path, width: int) -> Iterator[tuple[str, str]]:
 def _differences(result: GridResult, width: int) -> Iterator[tuple[str, str]]:
     for row in range(len(result.grid.rows)):
         pair = result.grid.compared(row)
-        files = [result.pictures[cell.digest].file for cell in pair or ()]
+        files = [result.images[cell.digest].file for cell in pair or ()]
         if pair and all(files):
             try:
                 image = narrowed(difference_picture(*filter(None, files)), width)

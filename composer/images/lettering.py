@@ -1,4 +1,4 @@
-"""Text in pictures: letters of every script, or an escape where no font here has one.
+"""Text in images: letters of every script, or an escape where no font here has one.
 
 Inter, which lies beside this file, has Latin, Greek and Cyrillic; with it the same text is the same
 pixels everywhere. For other scripts the machine's own fonts are asked by name. What none of them
@@ -145,7 +145,7 @@ def _system_fonts(size: int) -> tuple[ImageFont.FreeTypeFont, ...]:
 
 @cache
 def _has(font: ImageFont.FreeTypeFont, character: str) -> bool:
-    """Whether the font has a picture of its own for the character.
+    """Whether the font has a glyph of its own for the character.
 
     That is asked without shaping, which puts other signs around what is missing.
     """

@@ -1,4 +1,4 @@
-"""Where everything of a contact sheet stands: pictures in columns and rows, words beside them."""
+"""Where everything of a contact sheet stands: images in columns and rows, words beside them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from composer.text import shorten
 if TYPE_CHECKING:
     from composer.previews.report import GridResult
 
-MARGIN, GAP, BLANK = 56, 24, 12  # around all, between columns, between words and pictures
+MARGIN, GAP, BLANK = 56, 24, 12  # around all, between columns, between words and images
 ROW_GAP = 44  # between a row of a preview and the next one
 LEFT = 300  # of a sweep's row headings
-# Pixels of a picture's longer side, the largest first; those of sweeps go on below previews'.
+# Pixels of an image's longer side, the largest first; those of sweeps go on below previews'.
 PREVIEW_SIDES = (512, 384, 256)
 SWEEP_SIDES = (*PREVIEW_SIDES, 192, 128, 96, 64)
-PREVIEW_COLUMN, SWEEP_COLUMN = 260, 84  # pixels that words need above a narrow picture
+PREVIEW_COLUMN, SWEEP_COLUMN = 260, 84  # pixels that words need above a narrow image
 LONGEST_SIDE = 16_000  # of a sheet; WebP has 16,383 at most
 MOST_PIXELS = 24_000_000
 LONGEST_TEXT = 600  # characters of a prompt
@@ -45,14 +45,14 @@ class Line:
 
 @dataclass(frozen=True)
 class SheetLayout:
-    """The places of one sheet; its pictures have the size `cell`."""
+    """The places of one sheet; its images have the size `cell`."""
 
     result: GridResult
     cell: tuple[int, int]
 
     @classmethod
     def of(cls, result: GridResult) -> SheetLayout:
-        """Pictures as large as the limits of a sheet allow, and never larger than they are."""
+        """Images as large as the limits of a sheet allow, and never larger than they are."""
         look = next((cell.look for cell in result.grid), Look())
         longer = max(look.width, look.height)
         for side in PREVIEW_SIDES if result.grid.is_preview else SWEEP_SIDES:
@@ -97,11 +97,11 @@ class SheetLayout:
         return self.left + column * (self._column_width + GAP)
 
     def y(self, row: int) -> int:
-        """The upper edge of a row's pictures."""
+        """The upper edge of a row's images."""
         return self._bottoms[row] - self.cell[1]
 
     def box(self, row: int, column: int) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom of a picture."""
+        """Left, top, right, bottom of an image."""
         x, y = self.x(column), self.y(row)
         return x, y, x + self.cell[0], y + self.cell[1]
 
@@ -211,7 +211,7 @@ class SheetLayout:
         return "   ".join(facts)
 
     def _beside(self, row: int) -> list[Line]:
-        """A row's number and title, and lines below as far as the picture is high."""
+        """A row's number and title, and lines below as far as the image is high."""
         heading, y = self.result.grid.rows[row], self.y(row) + TITLE.size
         x, width, step = MARGIN + 44, LEFT - 44, TEXT.size + 8
         most = max(1, self.cell[1] // step)
@@ -230,7 +230,7 @@ class SheetLayout:
 
     @cached_property
     def _bottoms(self) -> list[int]:
-        """The lower edge of each row's pictures."""
+        """The lower edge of each row's images."""
         bottoms, y = [], self._top
         for row in range(len(self.result.grid.rows)):
             if self.is_preview:

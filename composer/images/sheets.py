@@ -1,6 +1,6 @@
-"""Contact sheets: all pictures of one recipe in a grid, with words beside them, never on them.
+"""Contact sheets: all images of one recipe in a grid, with words beside them, never on them.
 
-A preview's rows have their heading above them, and end with a picture of where *before* and *after*
+A preview's rows have their heading above them, and end with an image of where *before* and *after*
 differ. A sweep's rows, which may be scales too, have it at their left. Sheets are light, so that
 they are the same in both themes of a forge.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from composer.previews.cells import Cell
-    from composer.previews.report import GridResult, Picture
+    from composer.previews.report import CellImage, GridResult
 
     Format = Literal["png", "webp"]
     Box = tuple[int, int, int, int]
@@ -78,29 +78,29 @@ def _write(draw: ImageDraw.ImageDraw, lines: Iterable[Line]) -> None:
 
 
 def _place(image: Image.Image, box: Box, cell: Cell | None, result: GridResult) -> None:
-    """A picture in its place, or why there is none."""
+    """An image in its place, or why there is none."""
     if cell is None:
         return _explain(image, box, "no image to make")
-    found = _opened(result.pictures.get(cell.digest))
+    found = _opened(result.images.get(cell.digest))
     if isinstance(found, str):
         return _explain(image, box, found)
     _paste(image, box, found)
     return None
 
 
-def _opened(picture: Picture | None) -> Image.Image | str:
-    """The picture, or the reason why there is none."""
-    if picture is None or picture.file is None:
-        error = picture and picture.error
+def _opened(found: CellImage | None) -> Image.Image | str:
+    """The image, or the reason why there is none."""
+    if found is None or found.file is None:
+        error = found and found.error
         return error.message if error else "not rendered"
     try:
-        return decode(picture.file.read_bytes())
+        return decode(found.file.read_bytes())
     except (BadImage, OSError) as error:
         return f"its file can't be read: {error}"
 
 
 def _paste(image: Image.Image, box: Box, picture: Image.Image) -> None:
-    """The whole picture in the middle of its place, smaller where it has to be."""
+    """The whole image in the middle of its place, smaller where it has to be."""
     x, y, right, bottom = box
     size = (right - x, bottom - y)
     if picture.width > size[0] or picture.height > size[1]:
@@ -125,12 +125,12 @@ def _explain(image: Image.Image, box: Box, reason: str) -> None:
 
 
 def _place_difference(image: Image.Image, layout: SheetLayout, row: int) -> None:
-    """The picture of *after*, pale and grey, with the places marked that *before* has not."""
+    """The image of *after*, pale and grey, with the places marked that *before* has not."""
     assert layout.compared
     box, files = layout.box(row, len(layout.headings) - 1), []
     for column in layout.compared:
         cell = layout.result.grid.cells[row][column]
-        picture = layout.result.pictures.get(cell.digest) if cell else None
+        picture = layout.result.images.get(cell.digest) if cell else None
         files.append(picture.file if picture else None)
     before, after = files
     if before is None or after is None:

@@ -21,11 +21,11 @@ def text(gallery: Gallery, written: WrittenReport, *, dry_run: bool, color: bool
 
 
 def _lines(gallery: Gallery, written: WrittenReport, dry_run: bool, color: bool) -> Iterator[str]:
-    pictured = sum(bool(one.images) for one in gallery.compositions)
+    with_images = sum(bool(one.images) for one in gallery.compositions)
     shown = (
         counted(len(gallery.compositions), "composition"),
         counted(len(gallery.loras), "LoRA"),
-        f"{pictured:,} with pictures",
+        f"{with_images:,} with images",
     )
     yield ", ".join(shown)
     yield from (painted(visible(note), "yellow", color=color) for note in gallery.notes)
@@ -44,7 +44,7 @@ def as_json(gallery: Gallery, written: WrittenReport, *, dry_run: bool) -> str:
             "state": str(one.state),
             **({"composition": one.id} if one.id else {}),
             "page": written.pages[one.path],
-            "pictures": len(one.images),
+            "images": len(one.images),
         }
         for one in gallery.compositions
     ]

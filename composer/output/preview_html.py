@@ -1,6 +1,6 @@
 """Previews and sweeps as one page, for a browser without a network: see `templates/preview.html`.
 
-A preview's pictures are compared with a slider, side by side, or by where they differ. A place of a
+A preview's images are compared with a slider, side by side, or by where they differ. A place of a
 sweep opens large, with the command that writes its scales into the recipe. Without JavaScript
 everything is shown side by side. Needs the extra `preview`.
 """
@@ -31,7 +31,7 @@ KINDS = {NO_LORA: "none", BEFORE: "before", AFTER: "after"}
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One picture, or the reason why there is none."""
+    """One image, or the reason why there is none."""
 
     kind: str  # none, before, after or difference
     label: str
@@ -53,7 +53,7 @@ class Row:
 
     @property
     def kinds(self) -> set[str]:
-        """Which pictures there are."""
+        """Which images there are."""
         return {shot.kind for shot in self.shots if shot.uri}
 
 
@@ -126,18 +126,18 @@ def _title(report: PreviewReport) -> str:
 
 
 def _summary(report: PreviewReport) -> str:
-    cells = {digest for one in report.grids for digest in one.pictures}
-    words = [counted(len(cells), "picture"), f"{report.made:,} new"]
+    cells = {digest for one in report.grids for digest in one.images}
+    words = [counted(len(cells), "image"), f"{report.made:,} new"]
     return ", ".join(words) + (f", cost {report.spent:g}" if report.spent is not None else "")
 
 
 def _failures(report: PreviewReport) -> list[str]:
-    """The reasons why pictures are missing, each once."""
+    """The reasons why images are missing, each once."""
     counts: dict[str, int] = {}
     for error in report.failures.values():
         reason = _text(str(error))
         counts[reason] = counts.get(reason, 0) + 1
-    return [f"{counted(n, 'picture')} missing: {reason}" for reason, n in counts.items()]
+    return [f"{counted(n, 'image')} missing: {reason}" for reason, n in counts.items()]
 
 
 def _part(number: int, result: GridResult, images: Mapping[str, str]) -> Part:
@@ -195,8 +195,8 @@ def _shot(result: GridResult, row: int, column: int, images: Mapping[str, str]) 
 def _reason(result: GridResult, cell: Cell | None) -> str:
     if cell is None:
         return "no image to make"
-    picture = result.pictures.get(cell.digest)
-    return _text(picture.error.message) if picture and picture.error else "not rendered"
+    image = result.images.get(cell.digest)
+    return _text(image.error.message) if image and image.error else "not rendered"
 
 
 def _promote(grid: Grid, place: str) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from composer.output.preview_view import PreviewView
     from composer.previews.cells import Cell
     from composer.previews.grid import Heading
-    from composer.previews.report import GridResult, Picture, PreviewReport
+    from composer.previews.report import CellImage, GridResult, PreviewReport
 
 FORMAT_VERSION = 1
 Plain: TypeAlias = "dict[str, Any]"
@@ -60,7 +60,7 @@ def _grid(result: GridResult, view: PreviewView) -> Plain:
                 **_heading(heading),
                 "difference": difference,
                 "cells": [
-                    _cell(cell, place_name(row, column), result.pictures[cell.digest])
+                    _cell(cell, place_name(row, column), result.images[cell.digest])
                     for column, cell in enumerate(cells)
                     if cell is not None
                 ],
@@ -76,12 +76,12 @@ def _heading(heading: Heading) -> Plain:
     return {"title": heading.title, "lines": list(heading.lines)}
 
 
-def _cell(cell: Cell, place: str, picture: Picture) -> Plain:
+def _cell(cell: Cell, place: str, image: CellImage) -> Plain:
     return {
         "place": place,
         "digest": cell.digest,
-        "state": "there" if picture.file else "failed" if picture.error else "missing",
-        "error": str(picture.error) if picture.error else None,
+        "state": "there" if image.file else "failed" if image.error else "missing",
+        "error": str(image.error) if image.error else None,
         "prompt": cell.prompt,
         "seed": cell.seed,
         "width": cell.look.width,

@@ -68,10 +68,10 @@ def failure_words(report: PreviewReport) -> list[str]:
 
 
 def share(difference: float) -> str:
-    """`4.2 %`, of 0..1; what is not nothing is never shown as nothing."""
+    """`4.2%`, of 0..1; what is not nothing is never shown as nothing."""
     if 0 < difference < 0.001:
-        return "under 0.1 %"
-    return f"{100 * difference:.1f} %"
+        return "under 0.1%"
+    return f"{100 * difference:.1f}%"
 
 
 def greatest_difference(result: GridResult) -> float | None:

@@ -88,5 +88,5 @@ def place_name(row: int, column: int) -> str:
 
 
 def difference_key(before: Cell, after: Cell) -> str:
-    """The name of the picture of where these two differ, as a cell's digest is that of its own."""
+    """The name of the image of where these two differ, as a cell's digest is that of its own."""
     return f"{before.digest}-{after.digest}"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class CellImage:
     """A cell's image: a PNG in the cache of this machine, or the reason why there is none."""
 
     file: Path | None = None
@@ -25,14 +25,14 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class GridResult:
-    """A grid with its pictures, by the cells' digests.
+    """A grid with its images, by the cells' digests.
 
     `differences` are how much *before* and *after* differ in each row: the mean over all pixels
     and channels, 0..1; None where one of them is missing.
     """
 
     grid: Grid
-    pictures: Mapping[str, Picture]
+    images: Mapping[str, CellImage]
     differences: tuple[float | None, ...] = ()
 
 
@@ -55,7 +55,7 @@ class PreviewReport:
 
     `price` was said before, `spent` is what was charged; None where nothing is charged. `notes`
     are about recipes without a grid, as one that is blocked. After a dry run, or if it was
-    interrupted, some pictures have neither a file nor an error.
+    interrupted, some images have neither a file nor an error.
     """
 
     target: str = ""
@@ -69,8 +69,8 @@ class PreviewReport:
     @property
     def failures(self) -> dict[str, ComposeError]:
         """The errors by the cells' digests."""
-        pictures = {d: p for grid in self.grids for d, p in grid.pictures.items()}
-        return {digest: p.error for digest, p in pictures.items() if p.error is not None}
+        images = {d: image for grid in self.grids for d, image in grid.images.items()}
+        return {d: image.error for d, image in images.items() if image.error is not None}
 
     @property
     def exit_status(self) -> int:
@@ -95,7 +95,7 @@ def _rows_ordered(result: GridResult) -> GridResult:
     rows = tuple(grid.rows[row] for row in order_of_rows)
     cells = tuple(grid.cells[row] for row in order_of_rows)
     differences = tuple(result.differences[row] for row in order_of_rows)
-    return GridResult(replace(grid, rows=rows, cells=cells), result.pictures, differences)
+    return GridResult(replace(grid, rows=rows, cells=cells), result.images, differences)
 
 
 def _size(difference: float | None) -> float:

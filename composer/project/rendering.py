@@ -25,8 +25,8 @@ from composer.images.decoding import BadImage
 from composer.images.difference import mean_difference
 from composer.previews.grid import AFTER, BEFORE
 from composer.previews.report import (
+    CellImage,
     GridResult,
-    Picture,
     PreviewReport,
     Price,
     most_different_first,
@@ -222,28 +222,28 @@ def _render(
 def _results(
     grids: Iterable[Grid], cache: CellCache, errors: Mapping[Cell, ComposeError]
 ) -> tuple[GridResult, ...]:
-    """The grids with their pictures, those that differ most first."""
+    """The grids with their images, those that differ most first."""
     return most_different_first(_result(grid, cache, errors) for grid in grids)
 
 
 def _result(grid: Grid, cache: CellCache, errors: Mapping[Cell, ComposeError]) -> GridResult:
-    pictures = {
-        cell.digest: Picture(cache.path(cell) if cell in cache else None, errors.get(cell))
+    images = {
+        cell.digest: CellImage(cache.path(cell) if cell in cache else None, errors.get(cell))
         for cell in grid
     }
     before, after = grid.column(BEFORE), grid.column(AFTER)
     if before is None or after is None:
-        return GridResult(grid, pictures)
-    differences = tuple(_difference(row[before], row[after], pictures) for row in grid.cells)
-    return GridResult(grid, pictures, differences)
+        return GridResult(grid, images)
+    differences = tuple(_difference(row[before], row[after], images) for row in grid.cells)
+    return GridResult(grid, images, differences)
 
 
 def _difference(
-    before: Cell | None, after: Cell | None, pictures: Mapping[str, Picture]
+    before: Cell | None, after: Cell | None, images: Mapping[str, CellImage]
 ) -> float | None:
     if before is None or after is None:
         return None
-    one, other = pictures[before.digest].file, pictures[after.digest].file
+    one, other = images[before.digest].file, images[after.digest].file
     if one is None or other is None:
         return None
     with suppress(BadImage, OSError):  # sheets and pages say so of a file that can't be read

@@ -1,4 +1,4 @@
-"""A project as its pages show it: every composition, its pictures, its history, and its LoRAs.
+"""A project as its pages show it: every composition, its images, its history, and its LoRAs.
 
 `Project.report` returns it. What takes time for each composition is found out when it is asked for.
 """

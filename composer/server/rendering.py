@@ -23,7 +23,7 @@ from composer.images.decoding import decode
 from composer.model import Concept
 from composer.previews.cells import Cell, Look
 from composer.targets.local.executors import NoExecutor
-from composer.targets.local.generations import Generations, Picture, asset_id, image_seed
+from composer.targets.local.generations import Generations, ImageSize, asset_id, image_seed
 from composer.text import visible
 
 if TYPE_CHECKING:
@@ -243,20 +243,20 @@ class RenderWorker:
         ids = [asset_id(work.job.id, number) for number in range(len(work.cells))]
         files = [self._folder.asset(id) for id in ids]
         try:
-            pictures = [_write(work.images[c], f) for c, f in zip(work.cells, files, strict=True)]
+            sizes = [_write(work.images[c], f) for c, f in zip(work.cells, files, strict=True)]
         except OSError as error:
             raise TargetError(f"{self._folder.assets}: {error.strerror or error}") from error
-        if not self._generations.succeed(work.job.id, pictures):
+        if not self._generations.succeed(work.job.id, sizes):
             for file in files:
                 file.unlink(missing_ok=True)
         work.is_done = True
 
 
-def _write(image: DecodedImage, file: Path) -> Picture:
+def _write(image: DecodedImage, file: Path) -> ImageSize:
     written = io.BytesIO()
     image.save(written, "PNG")
     write_atomically(file, written.getvalue())
-    return Picture(*image.size, written.tell())
+    return ImageSize(*image.size, written.tell())
 
 
 def _words(error: Exception) -> str:

@@ -19,7 +19,7 @@ def test_it_writes_pages_and_says_which_to_open(applied: Path) -> None:
     ran = compose("report", "--out", "site", at=applied)
     assert ran.status == 0
     shows, counts = ran.out.splitlines()[0], ran.out.splitlines()[-1]
-    assert shows == "4 compositions, 4 LoRAs, 0 with pictures"
+    assert shows == "4 compositions, 4 LoRAs, 0 with images"
     assert counts == "12 files written to site, 0 unchanged"
     assert "Next: open site/index.html in a browser" in ran.err
     assert (applied / "site/index.html").is_file()

@@ -33,14 +33,14 @@ def test_every_cell_and_every_difference(tmp_path: Path) -> None:
     result = rendered(preview_grid(BEFORE, AFTER, [("a road", 1), ("a road", 2)]), tmp_path)
     images = embedded(PreviewReport(grids=(result,)))
     pairs = [difference_key(*(one for one in row[1:] if one)) for row in result.grid.cells]
-    assert {*images} == {*result.pictures, *pairs}
+    assert {*images} == {*result.images, *pairs}
     assert {opened(uri).size for uri in images.values()} == {(128, 96)}
 
 
 def test_what_has_no_picture_has_none(tmp_path: Path) -> None:
     failed = {cell(BEFORE): TargetError("out of memory")}
     result = rendered(preview_grid(BEFORE, AFTER), tmp_path, errors=failed)
-    broken = result.pictures[cell(AFTER).digest].file
+    broken = result.images[cell(AFTER).digest].file
     assert broken is not None
     broken.write_bytes(b"no image")
     assert {*embedded(PreviewReport(grids=(result,)))} == {cell({}).digest}
@@ -48,7 +48,7 @@ def test_what_has_no_picture_has_none(tmp_path: Path) -> None:
 
 def test_a_sweep_has_no_differences(tmp_path: Path) -> None:
     result = rendered(sweep_grid(("Ink", [0.2]), ("Stone", [0.5])), tmp_path)
-    assert {*embedded(PreviewReport(grids=(result,)))} == {*result.pictures}
+    assert {*embedded(PreviewReport(grids=(result,)))} == {*result.images}
 
 
 def test_many_pictures_are_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ def opened(data: bytes) -> Image.Image:
 def picture(result: GridResult, row: int, column: int) -> Image.Image:
     one = result.grid.cells[row][column]
     assert one is not None
-    file = result.pictures[one.digest].file
+    file = result.images[one.digest].file
     assert file is not None
     return Image.open(file).convert("RGB")
 
@@ -99,7 +99,7 @@ def test_a_missing_picture_is_a_quiet_frame(tmp_path: Path) -> None:
 def test_a_file_that_is_no_image_is_a_quiet_frame(preview: GridResult) -> None:
     one = preview.grid.cells[0][2]
     assert one is not None
-    file = preview.pictures[one.digest].file
+    file = preview.images[one.digest].file
     assert file is not None
     file.write_bytes(b"not a PNG")
     image, layout = opened(sheet(preview, "png")), SheetLayout.of(preview)

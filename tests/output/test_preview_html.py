@@ -28,7 +28,7 @@ def test_a_preview(tmp_path: Path) -> None:
     result = rendered(preview_grid(BEFORE, AFTER, [("a road", 3), ("a hill", 4)]), tmp_path)
     text = shown(PreviewReport("local", (result,), 6))
     assert "<title>Preview: Storybook Knight</title>" in text
-    assert "6 pictures, 6 new, on local" in text
+    assert "6 images, 6 new, on local" in text
     assert text.count("<img ") == 8  # no LoRA, before, after and the difference, twice
     assert text.count("data:image/webp;base64,") == 8
     assert "<li><b>0.75  Ink Lines</b></li>" in text
@@ -40,7 +40,7 @@ def test_a_preview(tmp_path: Path) -> None:
 
 def test_files_beside_the_page(tmp_path: Path) -> None:
     result = rendered(preview_grid(None, AFTER), tmp_path)
-    images = {digest: f"cells/{digest}.png" for digest in result.pictures}
+    images = {digest: f"cells/{digest}.png" for digest in result.images}
     text = preview_page(PreviewReport("local", (result,)), images)
     assert text.count('<img src="cells/') == 2
     assert "img-src data: file: " in text
@@ -62,7 +62,7 @@ def test_failures_and_notes_are_shown(tmp_path: Path) -> None:
     error = TargetError("the job failed", hint="try again")
     result = rendered(preview_grid(BEFORE, AFTER), tmp_path, errors={cell(BEFORE): error})
     text = shown(PreviewReport("local", (result,), notes=("recipes/a.yaml is blocked",)))
-    assert "1 picture missing: the job failed (try again)" in text
+    assert "1 image missing: the job failed (try again)" in text
     assert '<div class="missing"><p>the job failed</p></div>' in text
     assert '<p class="note">recipes/a.yaml is blocked</p>' in text
     assert 'data-kinds="after none"' in text

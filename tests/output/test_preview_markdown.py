@@ -19,7 +19,7 @@ from composer.output.preview_text import text
 from composer.output.preview_view import PreviewView
 from composer.previews.cells import PreviewSettings, RendererInfo
 from composer.previews.comparison import Mix, preview_grid
-from composer.previews.report import GridResult, Picture, PreviewReport, Price
+from composer.previews.report import CellImage, GridResult, PreviewReport, Price
 from composer.previews.shots import shots
 
 INFO = RendererInfo("test", "1", "base", "https://api.example.com/v1")
@@ -31,7 +31,7 @@ def result(name: str = "Knight", path: str = "a.yaml", prompt: str = "a fox") ->
         Mix((Concept("lora_ink", scale),), (f"{scale:.2f}  {name} Ink",)) for scale in (0.5, 0.7)
     )
     grid = preview_grid(recipe, shots(recipe, PreviewSettings((prompt,)), INFO), before, after)
-    return GridResult(grid, {cell.digest: Picture() for cell in grid}, (0.0421,))
+    return GridResult(grid, {cell.digest: CellImage() for cell in grid}, (0.0421,))
 
 
 def view(*results: GridResult, budget: Budget = COMMENT) -> PreviewView:
@@ -45,15 +45,15 @@ def test_a_change_reads_well() -> None:
         "## compose preview: 1 recipe, 4 images\n\n"
         "Target: `local`\n\n"
         "| recipe | file | mix | differs by |\n|---|---|---|---:|\n"
-        "| `Knight` | `a.yaml` | 0.50 -> 0.70 `Knight Ink` | 4.2 % |\n\n"
+        "| `Knight` | `a.yaml` | 0.50 -> 0.70 `Knight Ink` | 4.2% |\n\n"
         "### Contact sheets\n\n#### `Knight`\n\n![sheet-0](sheet-0.webp)\n"
     )
 
 
 def test_failures_come_first_and_notes_last() -> None:
     one = result()
-    pictures = {digest: Picture(error=TargetError("spilt |x|")) for digest in one.pictures}
-    shown = view(replace(one, pictures=pictures))
+    pictures = {digest: CellImage(error=TargetError("spilt |x|")) for digest in one.images}
+    shown = view(replace(one, images=pictures))
     report = replace(shown.report, made=0, notes=("Fox is left out: <b>",))
     document = markdown(replace(shown, report=report))
     assert document.index("- `3 images failed: spilt |x|`") < document.index("| `Knight`")

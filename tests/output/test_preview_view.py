@@ -8,7 +8,7 @@ from support.grids import sweep_grid
 
 from composer.errors import TargetError
 from composer.output.preview_view import mix_lines, price_words, result_words, share
-from composer.previews.report import GridResult, Picture, PreviewReport, Price
+from composer.previews.report import CellImage, GridResult, PreviewReport, Price
 from composer.text import amount
 
 
@@ -27,8 +27,8 @@ def test_prices(price: Price, words: str) -> None:
 
 def test_results() -> None:
     one = result()
-    failed = {digest: Picture(error=TargetError("spilt")) for digest in [*one.pictures][:1]}
-    pictures = {**one.pictures, **failed}
+    failed = {digest: CellImage(error=TargetError("spilt")) for digest in [*one.images][:1]}
+    pictures = {**one.images, **failed}
     report = PreviewReport("t", (GridResult(one.grid, pictures),), 1, Price(5, 2, 10), 2.0)
     assert result_words(report) == (
         "7 images: 1 made, 2 already there, 1 failed, 3 not made; cost 2"
@@ -45,10 +45,10 @@ def test_amounts_are_never_in_powers_of_ten(number: float, words: str) -> None:
 
 def test_what_differs_is_never_shown_as_nothing() -> None:
     assert [share(x) for x in (0.0, 0.0001, 0.0421, 1.0)] == [
-        "0.0 %",
-        "under 0.1 %",
-        "4.2 %",
-        "100.0 %",
+        "0.0%",
+        "under 0.1%",
+        "4.2%",
+        "100.0%",
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from composer.errors import TargetError, Unreachable
 from composer.previews.cells import Cell, Look, RendererInfo
 from composer.previews.grid import Grid, Heading
-from composer.previews.report import GridResult, Picture, PreviewReport, most_different_first
+from composer.previews.report import CellImage, GridResult, PreviewReport, most_different_first
 
 CELL = Cell.of([], "a fox", 7, Look(), RendererInfo("test", "1", "base"))
 OTHER = Cell.of([], "a cat", 7, Look(), RendererInfo("test", "1", "base"))
@@ -15,7 +15,7 @@ GRID = Grid("a.yaml", "A", (Heading("no LoRA"),), (Heading("1"), Heading("2")), 
 
 
 def report(**errors: TargetError) -> PreviewReport:
-    pictures = {CELL.digest: Picture(error=errors.get("fox")), OTHER.digest: Picture()}
+    pictures = {CELL.digest: CellImage(error=errors.get("fox")), OTHER.digest: CellImage()}
     return PreviewReport("local", (GridResult(GRID, pictures),))
 
 

@@ -80,7 +80,7 @@ def test_each_cell_is_made_once_and_never_again(project: Project) -> None:
     assert (report.made, report.price, report.spent) == (12, Price(12, 0), None)
     assert told.prices == [Price(12, 0)] and painter.asked == []  # nothing is charged
     assert {one.cell for one in told.renderings if one.state == "done"} == set(painter.made)
-    files = [picture.file for one in report.grids for picture in one.pictures.values()]
+    files = [picture.file for one in report.grids for picture in one.images.values()]
     assert all(file and file.is_file() for file in files)
     again = rendered(project, painter, *grids)
     assert (len(painter.made), again.made, again.price) == (12, 0, Price(0, 12))
@@ -233,14 +233,14 @@ def test_the_rows_that_differ_most_come_first(project: Project) -> None:
     assert most.grid.path == "b.yaml" and least.differences == (0, 0, 0)
     assert list(most.differences) == sorted(most.differences, reverse=True, key=lambda d: d or 0)
     for row, difference in zip(most.grid.cells, most.differences, strict=True):
-        _, before, after = (most.pictures[cell.digest].file for cell in row if cell)
+        _, before, after = (most.images[cell.digest].file for cell in row if cell)
         assert before and after and difference == mean_difference(before, after)
 
 
 def test_a_kept_image_that_got_broken_is_not_compared(project: Project) -> None:
     report = rendered(project, Painter(), grid())
     row = report.grids[0].grid.cells[0]
-    file = report.grids[0].pictures[row[1].digest].file if row[1] else None
+    file = report.grids[0].images[row[1].digest].file if row[1] else None
     assert file is not None
     file.write_bytes(b"broken")
     again = rendered(project, Painter(), grid())

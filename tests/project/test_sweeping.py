@@ -81,7 +81,7 @@ def test_an_image_for_each_scale_and_one_without_lora(project: Project, target: 
     assert [one.title for one in grid.columns] == [NO_LORA, "Ink Lines 0.2", "Ink Lines 0.5"]
     assert (report.target, report.made, report.exit_status) == (target.key, 6, 0)
     assert set(painter.made) == set(grid) and prices == [Price(6, 0)]
-    pictures = report.grids[0].pictures
+    pictures = report.grids[0].images
     assert all(picture.file and picture.file.is_file() for picture in pictures.values())
 
 
@@ -153,7 +153,7 @@ def test_the_column_without_lora_is_one_image_where_a_scale_is_zero(
     report = swept(project, target, painter, {INK: [0, 0.2], DUST: [0, 0.5]})
     (result,) = report.grids
     assert result.grid.cells[0][0] == result.grid.cells[0][1]
-    assert len(painter.made) == len(result.pictures) == 2 * 4
+    assert len(painter.made) == len(result.images) == 2 * 4
 
 
 def test_what_a_target_does_not_take(project: Project, target: FakeTarget) -> None:

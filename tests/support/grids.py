@@ -11,7 +11,7 @@ from composer.images.difference import mean_difference
 from composer.model import Concept
 from composer.previews.cells import Cell, Look
 from composer.previews.grid import AFTER, BEFORE, NO_LORA, Grid, Heading
-from composer.previews.report import GridResult, Picture
+from composer.previews.report import CellImage, GridResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -89,18 +89,18 @@ def rendered(
     return replace(result, differences=tuple(_difference(result, row) for row in rows))
 
 
-def _picture(cell: Cell, folder: Path, paint: Paint, error: ComposeError | None) -> Picture:
+def _picture(cell: Cell, folder: Path, paint: Paint, error: ComposeError | None) -> CellImage:
     if error is not None:
-        return Picture(error=error)
+        return CellImage(error=error)
     file = folder / f"{cell.digest}.png"
     if not file.exists():
         file.write_bytes(paint(cell))
-    return Picture(file)
+    return CellImage(file)
 
 
 def _difference(result: GridResult, row: int) -> float | None:
     pair = result.grid.compared(row)
-    files = [result.pictures[one.digest].file for one in pair or ()]
+    files = [result.images[one.digest].file for one in pair or ()]
     return mean_difference(*filter(None, files)) if files and all(files) else None
 
 

@@ -73,7 +73,7 @@ def pages(browser: Any, folder: Path, place: str, preview: GridResult, sweep: Gr
         (preview, "light", "preview-page", 1040),
         (sweep, "dark", "sweep-page", 900),
     ]:
-        report = PreviewReport("local", (one,), len(one.pictures))
+        report = PreviewReport("local", (one,), len(one.images))
         file = Path(place) / f"{name}.html"
         file.write_text(preview_page(report, embedded(report)), "utf-8")
         save(folder / f"{name}.webp", screenshot(browser, file, scheme, height))

@@ -60,7 +60,7 @@ class Asset:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ImageSize:
     """An image's size in pixels, and of its file in bytes."""
 
     width: int
@@ -160,13 +160,13 @@ class Generations:
             if running(db, id, "generations"):
                 advance(db, id, status, error=error, table="generations")
 
-    def succeed(self, id: str, pictures: Sequence[Picture]) -> bool:
+    def succeed(self, id: str, sizes: Sequence[ImageSize]) -> bool:
         """End a running job as done, with these images, whose files are in place; False if it was
         canceled."""
         with self._store.writing() as db:
             if not running(db, id, "generations"):
                 return False
-            for number, one in enumerate(pictures):
+            for number, one in enumerate(sizes):
                 row = asset_id(id, number), id, number, one.width, one.height, one.size, now_ms()
                 db.execute("INSERT INTO assets VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             advance(db, id, "success", progress=1.0, table="generations")
