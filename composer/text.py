@@ -131,6 +131,11 @@ def amount(number: float) -> str:
     return f"{number:.4f}".rstrip("0").rstrip(".")
 
 
+def percent(share: float) -> str:
+    """`4.2%`, of 0..1; what is not nothing is never shown as nothing."""
+    return "under 0.1%" if 0 < share < 0.001 else f"{share:.1%}"
+
+
 def counted(n: int, noun: str) -> str:
     """A number and its noun: `1 recipe`, `4 recipes`, `2 entries`."""
     if n == 1:

@@ -20,6 +20,7 @@ from composer.cli.arguments import (
     refuse_other_files,
     skipping,
 )
+from composer.cli.extras import needing
 from composer.cli.output_files import check_page, write_copy
 from composer.cli.project import open_local, open_project
 from composer.cli.selection import output_option
@@ -154,12 +155,8 @@ def _of_files(
     paths: Sequence[tuple[Path, float]], skip_text_encoder: bool
 ) -> tuple[Listing, tuple[Inspection, ...]]:
     """Files and folders of them, as one mix; raises `BadLora` if none can be used."""
-    try:
+    with needing("inspecting needs", "local"):
         from composer.lora.listing import list_loras
-    except ModuleNotFoundError as missing:
-        raise UsageError(
-            f"inspecting needs {missing.name}", hint="pip install 'lora-compose[local]'"
-        ) from missing
     with Meter("reading LoRA files") as meter:
         listing = list_loras(
             paths,

@@ -18,6 +18,7 @@ from composer.cli.arguments import (
     skipping,
     swept_argument,
 )
+from composer.cli.extras import needing
 from composer.cli.output_files import check_report, write_copy
 from composer.cli.signals import terminable
 from composer.cli.terminal import Meter
@@ -224,12 +225,8 @@ def _saving(
 
 def _function(name: str) -> Callable[..., Any]:
     """One of the weights library. Raises `UsageError` where what it needs is not installed."""
-    try:
+    with needing("merging needs", "local"):
         from composer import lora
 
         function: Callable[..., Any] = getattr(lora, name)
-    except ModuleNotFoundError as missing:
-        raise UsageError(
-            f"merging needs {missing.name}", hint="pip install 'lora-compose[local]'"
-        ) from missing
     return function

@@ -14,6 +14,7 @@ from composer.cli.arguments import (
     may_follow,
     refuse_other_files,
 )
+from composer.cli.extras import needing
 from composer.cli.project import files_of, open_project, open_target
 from composer.cli.selection import output_option, path_argument
 from composer.cli.terminal import Meter, emit
@@ -108,13 +109,9 @@ def _list_files(
             hint="name either LoRAs or recipes",
         )
     opt.refuse_all_but("a list of LoRA files", "paths", "type_", "output_format")
-    try:
+    with needing("listing LoRA files needs", "local"):
         from composer.lora.listing import list_loras
         from composer.output import listing as output
-    except ModuleNotFoundError as missing:
-        raise UsageError(
-            f"listing LoRA files needs {missing.name}", hint="pip install 'lora-compose[local]'"
-        ) from missing
     refuse_other_files(path for path in files if not path.is_dir())
     for path in files:
         check_input_link(path)

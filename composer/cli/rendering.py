@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shlex
 import threading
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import click
 
 from composer.cli import suggestions
 from composer.cli.arguments import NumberOption
+from composer.cli.extras import needing
 from composer.cli.options import lock_timeout
 from composer.cli.project import open_target
 from composer.cli.selection import gathered
@@ -27,7 +27,7 @@ from composer.project.options import RendererOptions
 from composer.text import amount, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from composer.output.preview_view import PreviewView
     from composer.previews.report import PreviewReport, Price
@@ -176,7 +176,7 @@ def rendered(
     dry_run: bool,
 ) -> int:
     """Open target and renderer, let `make` make the report, write and print it; the exit status."""
-    with _extra(), graceful() as interruption:
+    with graceful() as interruption:
         _check_out(project, images, dry_run=dry_run)
         watcher = Watcher(dry_run=dry_run, sleep=interruption.sleep)
         try:
@@ -192,7 +192,8 @@ def rendered(
 
 def _check_out(project: Project, images: ImageOptions, *, dry_run: bool) -> None:
     """Raise `UsageError` or `Refused` before anything is paid for."""
-    from composer.project.preview_files import check_folder
+    with needing("previews need", "preview"):  # and so does all that follows
+        from composer.project.preview_files import check_folder
 
     if images.out is not None:
         check_folder(project, images.out, force=images.force)
@@ -284,16 +285,3 @@ def _promote(report: PreviewReport) -> str:
     grid = report.grids[0].grid
     path = shlex.quote(visible(grid.path))
     return "" if grid.is_preview else f"; compose sweep {path} --promote PLACE"
-
-
-@contextmanager
-def _extra() -> Iterator[None]:
-    """Raise `UsageError` where the extra is missing that images and pages need."""
-    try:
-        yield
-    except ModuleNotFoundError as missing:
-        if missing.name not in ("PIL", "jinja2"):
-            raise
-        raise UsageError(
-            f"previews need {missing.name}", hint="pip install 'lora-compose[preview]'"
-        ) from missing

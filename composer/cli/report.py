@@ -10,9 +10,9 @@ import click
 
 from composer.cli import options as opt
 from composer.cli import suggestions
+from composer.cli.extras import needing
 from composer.cli.project import offline_target, open_project, open_target
 from composer.cli.terminal import Meter, emit, suggest
-from composer.errors import UsageError
 from composer.output import gallery_summary as render
 from composer.text import visible
 
@@ -73,12 +73,8 @@ def report_command(
     preview has made. The pages need no server and load nothing from the network. A later run
     writes only what has changed.
     """
-    try:
+    with needing("the pages need", "preview"):
         from composer.project import publishing as publishing
-    except ModuleNotFoundError as missing:
-        raise UsageError(
-            f"the pages need {missing.name}", hint="pip install 'lora-compose[preview]'"
-        ) from missing
     project = open_project()
     opened: AbstractContextManager[Target | str]
     if offline:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import click
 
 from composer.cli import suggestions
 from composer.cli.arguments import NumberOption
+from composer.cli.extras import needing
 from composer.cli.options import executor
 from composer.cli.options import library as library_option
 from composer.cli.project import open_project
@@ -25,7 +26,7 @@ from composer.targets.local.kind import executor_for, find_library, open_library
 from composer.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from composer.project import Project
     from composer.server.auth import Credentials
@@ -96,7 +97,7 @@ def serve_command(
     The gallery of --page is for browsers on this machine, which need no key: other users of this
     machine can read it, too.
     """
-    with _needing("the server", "serve"):
+    with needing("the server needs", "serve"):
         from composer.server import auth, running
         from composer.targets.local.service import Engine
     gallery = _gallery_of(host) if page else None
@@ -119,16 +120,6 @@ def serve_command(
     return 0
 
 
-@contextmanager
-def _needing(what: str, extras: str) -> Iterator[None]:
-    """Raise `UsageError` if one of the packages that these extras bring is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as missing:
-        hint = f"pip install 'lora-compose[{extras}]'"
-        raise UsageError(f"{what} needs {missing.name}", hint=hint) from missing
-
-
 def _library(project: Project, given: Path | str | None) -> Path | str:
     paths = [relative(file, project.root) or "" for file in project.files]
     found = find_library(
@@ -142,7 +133,7 @@ def _open_images(
 ) -> RenderWorker:
     """What makes images, until the stack ends. Raises `UsageError`."""
     _say(f"images: {visible(options.base_model or '')}")  # loading it may take a while
-    with _needing("--base-model", "serve,render"):
+    with needing("--base-model needs", "serve,render"):
         from composer.server.rendering import MOST_AT_ONCE, Interrupt, RenderWorker
 
         interrupt = Interrupt()
@@ -154,7 +145,7 @@ def _open_images(
 
 def _gallery_of(host: str) -> Callable[[Engine], Gallery]:
     """What makes the gallery of an engine. Raises `UsageError`."""
-    with _needing("--page", "serve,preview"):
+    with needing("--page needs", "serve,preview"):
         from composer.server.page import Gallery, check_loopback
     check_loopback(host)
     return partial(Gallery, partial(open_project, may_be_empty=True))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from composer.images.lettering import Lettering
 from composer.previews.cells import Look
 from composer.previews.grid import AFTER, BEFORE, Heading, place_name
+from composer.previews.report import difference_words
 from composer.text import shorten
 
 if TYPE_CHECKING:
@@ -206,8 +207,12 @@ class SheetLayout:
         """The seed, and how much differs."""
         facts = [*self.result.grid.rows[row].lines]
         differences = self.result.differences
-        if self.compared and row < len(differences) and (share := differences[row]) is not None:
-            facts.append(f"{share:.1%} different" if share else "no difference")
+        if (
+            self.compared
+            and row < len(differences)
+            and (words := difference_words(differences[row]))
+        ):
+            facts.append(words)
         return "   ".join(facts)
 
     def _beside(self, row: int) -> list[Line]:

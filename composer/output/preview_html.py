@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from composer.output.pages import page
+from composer.output.preview_view import failure_words, greatest_difference
 from composer.previews.cells import Look
 from composer.previews.grid import AFTER, BEFORE, NO_LORA, Heading, difference_key, place_name
+from composer.previews.report import difference_words
 from composer.previews.sweeping import axis_arguments
-from composer.text import counted, shorten, visible
+from composer.text import amount, counted, shorten, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,7 +109,7 @@ def preview_page(report: PreviewReport, images: Mapping[str, str]) -> str:
         target=_text(report.target),
         parts=parts,
         notes=[_text(note) for note in report.notes],
-        failures=_failures(report),
+        failures=[_text(words) for words in failure_words(report)],
         summary=_summary(report),
     )
 
@@ -128,22 +130,13 @@ def _title(report: PreviewReport) -> str:
 def _summary(report: PreviewReport) -> str:
     cells = {digest for one in report.grids for digest in one.images}
     words = [counted(len(cells), "image"), f"{report.made:,} new"]
-    return ", ".join(words) + (f", cost {report.spent:g}" if report.spent is not None else "")
-
-
-def _failures(report: PreviewReport) -> list[str]:
-    """The reasons why images are missing, each once."""
-    counts: dict[str, int] = {}
-    for error in report.failures.values():
-        reason = _text(str(error))
-        counts[reason] = counts.get(reason, 0) + 1
-    return [f"{counted(n, 'image')} missing: {reason}" for reason, n in counts.items()]
+    words += [] if report.spent is None else [f"cost {amount(report.spent)}"]
+    return ", ".join(words)
 
 
 def _part(number: int, result: GridResult, images: Mapping[str, str]) -> Part:
     grid = result.grid
     look = next((cell.look for cell in grid), Look())
-    known = [one for one in result.differences if one is not None]
     return Part(
         anchor=f"recipe-{number}",
         name=_text(grid.name),
@@ -153,7 +146,7 @@ def _part(number: int, result: GridResult, images: Mapping[str, str]) -> Part:
         rows=[_row(result, row, images) for row in range(len(grid.rows))],
         width=look.width,
         height=look.height,
-        difference=_percent(max(known, default=None)),
+        difference=difference_words(greatest_difference(result)),
         command=_promote(grid, "PLACE"),
         axes=(_text(grid.axes[0]), _text(grid.axes[1])),
     )
@@ -179,7 +172,7 @@ def _row(result: GridResult, row: int, images: Mapping[str, str]) -> Row:
         shots.append(Shot(DIFFERENCE, DIFFERENCE, uri))
     share = result.differences[row] if row < len(result.differences) else None
     lines = [_text(line) for line in grid.row_lines(row)]
-    return Row(_text(heading.short), _text(heading.axis), lines, shots, _percent(share))
+    return Row(_text(heading.short), _text(heading.axis), lines, shots, difference_words(share))
 
 
 def _shot(result: GridResult, row: int, column: int, images: Mapping[str, str]) -> Shot:
@@ -203,10 +196,3 @@ def _promote(grid: Grid, place: str) -> str:
     """It names the axes: this sweep need not be the last one of the recipe."""
     axes = [word for text in axis_arguments(grid) for word in ("--axis", text)]
     return f"compose sweep {shlex.join(map(_text, [grid.path, *axes]))} --promote {place}"
-
-
-def _percent(share: float | None) -> str:
-    """How much differs, as people read it."""
-    if share is None:
-        return ""
-    return f"{share:.1%} different" if share else "no difference"

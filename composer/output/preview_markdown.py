@@ -15,9 +15,8 @@ from composer.output.preview_view import (
     greatest_difference,
     mix_lines,
     price_words,
-    share,
 )
-from composer.text import counted
+from composer.text import counted, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +62,7 @@ def _outcome(view: PreviewView) -> str:
 def _row(result: GridResult) -> str:
     grid, difference = result.grid, greatest_difference(result)
     mix = "<br>".join(f"{scales} {cell(label)}" for scales, label in mix_lines(grid))
-    differs = "" if difference is None else share(difference)
+    differs = "" if difference is None else percent(difference)
     return f"| {cell(grid.name)} | {cell(grid.path)} | {mix} | {differs} |"
 
 

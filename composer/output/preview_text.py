@@ -10,10 +10,9 @@ from composer.output.preview_view import (
     mix_lines,
     price_words,
     result_words,
-    share,
 )
 from composer.output.style import aligned, painted
-from composer.text import visible
+from composer.text import percent, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +46,7 @@ def _head(result: GridResult, view: PreviewView) -> tuple[str, ...]:
     grid, difference = result.grid, greatest_difference(result)
     stem = view.sheets.get(grid.path)
     sheet = visible(f"{view.folder}{stem}.png") if stem else ""
-    differs = "" if difference is None else f"differs by {share(difference)}"
+    differs = "" if difference is None else f"differs by {percent(difference)}"
     return (visible(grid.name), visible(grid.path), sheet, differs)
 
 

@@ -67,13 +67,6 @@ def failure_words(report: PreviewReport) -> list[str]:
     return [f"{counted(n, 'image')} failed: {reason}" for reason, n in counts.items()]
 
 
-def share(difference: float) -> str:
-    """`4.2%`, of 0..1; what is not nothing is never shown as nothing."""
-    if 0 < difference < 0.001:
-        return "under 0.1%"
-    return f"{100 * difference:.1f}%"
-
-
 def greatest_difference(result: GridResult) -> float | None:
     """How much *before* and *after* differ in the row where they do most."""
     known = [one for one in result.differences if one is not None]

@@ -51,7 +51,7 @@ class Cell:
         renderer: RendererInfo,
     ) -> Cell:
         """Concepts are brought in order, and those that change nothing are left out."""
-        return cls(_effective(concepts), prompt, seed, look, renderer)
+        return cls(effective(concepts), prompt, seed, look, renderer)
 
     @cached_property
     def digest(self) -> str:
@@ -87,9 +87,10 @@ class Cell:
 
 def mix_digest(concepts: Iterable[Concept]) -> str:
     """64 hex digits: the same for concepts that make the same model."""
-    plain = [asdict(one) for one in _effective(concepts)]
+    plain = [asdict(one) for one in effective(concepts)]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def _effective(concepts: Iterable[Concept]) -> tuple[Concept, ...]:
+def effective(concepts: Iterable[Concept]) -> tuple[Concept, ...]:
+    """In order, without those that change nothing."""
     return tuple(one for one in in_order(concepts) if one.scale != 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from composer.model import in_order
+from composer.previews.cells import effective
 from composer.previews.grid import AFTER, BEFORE, NO_LORA, Grid, Heading
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ class Mix:
 
 def look_alike(one: Iterable[Concept], other: Iterable[Concept]) -> bool:
     """Whether images of both mixes are the same: a LoRA with the scale 0 changes none."""
-    effective = [[c for c in in_order(concepts) if c.scale != 0] for concepts in (one, other)]
-    return effective[0] == effective[1]
+    return effective(one) == effective(other)
 
 
 def preview_grid(recipe: Recipe, shots: Sequence[Shot], before: Mix | None, after: Mix) -> Grid:

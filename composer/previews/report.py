@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from composer.errors import ExitStatus, gravest
+from composer.text import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -77,6 +78,13 @@ class PreviewReport:
         """0 if no cell failed. A signal's own status is the caller's."""
         statuses = {error.exit_status for error in self.failures.values()}
         return gravest([*statuses, *([ExitStatus.INTERRUPTED] if self.interrupted else [])])
+
+
+def difference_words(share: float | None) -> str:
+    """How much two images differ; empty if that is not known."""
+    if share is None:
+        return ""
+    return f"{percent(share)} different" if share else "no difference"
 
 
 def most_different_first(results: Iterable[GridResult]) -> tuple[GridResult, ...]:

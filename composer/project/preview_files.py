@@ -83,7 +83,7 @@ def write_report(
         known.remember(name, data)
         _write(folder / name, data)
         progress(number / len(file_names(view)))
-    known.settle(*file_names(view))
+    known.remember_current(*file_names(view))
     return view
 
 
@@ -165,7 +165,7 @@ class _Written:
             self._digests[name].append(digest)
             self._store()
 
-    def settle(self, *names: str) -> None:
+    def remember_current(self, *names: str) -> None:
         """That these files have the bytes that they have now; those that are gone are forgotten."""
         for name in {*names, *self._digests}:
             digest = _digest(self._folder / name)

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from composer.errors import UsageError
 from composer.renderers.base import RendererKind
+from composer.renderers.runtime import EXTRA, NAME
 
 if TYPE_CHECKING:
     from composer.renderers.base import Renderer, RenderRequest
     from composer.targets.base import Target
-
-NAME = "diffusers"
 
 
 def open_renderer(request: RenderRequest) -> Renderer:
@@ -27,7 +26,7 @@ def open_renderer(request: RenderRequest) -> Renderer:
     except ModuleNotFoundError as missing:
         raise UsageError(
             f"rendering on this machine needs {missing.name}",
-            hint="pip install 'lora-compose[render]'",
+            hint=EXTRA,
         ) from missing
     folder = Path(request.base_model).expanduser()
     name = str(folder.resolve()) if folder.exists() else request.base_model

@@ -15,8 +15,8 @@ from composer.errors import ComposeError, TargetError, UsageError
 from composer.renderers.base import Rendered, Rendering
 from composer.renderers.prompts import KEPT
 from composer.renderers.rendering_tasks import (
+    RenderSetup,
     RenderTask,
-    Studio,
     Worker,
     carry_out_there,
     describe_there,
@@ -49,9 +49,9 @@ class LocalRenderer:
         self._request = request
         self._maker: Maker = _maker(request)
         notes = None if request.dry_run else request.state
-        self._studio = Studio(base_model, max(1, request.batch), notes, self._maker.library)
+        self._setup = RenderSetup(base_model, max(1, request.batch), notes, self._maker.library)
         try:
-            self.info: RendererInfo = self._maker.describe(self._studio, self._watch)
+            self.info: RendererInfo = self._maker.describe(self._setup, self._watch)
         except BaseException:
             self._maker.close()
             raise
@@ -85,7 +85,7 @@ class LocalRenderer:
                 else:
                     keep(cell, image)
 
-        self._each(make, list(groups(cells, self._studio.batch)))
+        self._each(make, list(groups(cells, self._setup.batch)))
         return Rendered(errors)
 
     def _each(self, make: Callable[[Group], None], all_groups: Sequence[Group]) -> None:
@@ -111,9 +111,7 @@ class LocalRenderer:
         except TargetError as error:
             return [error] * len(group.cells)
         seeds = tuple(cell.seed for cell in group.cells)
-        task = RenderTask(
-            self._studio, self.info, loras, cell.prompt, seeds, cell.look, group.ahead
-        )
+        task = RenderTask(self._setup, self.info, loras, cell.prompt, seeds, cell.look, group.ahead)
         images = self._maker.carry_out(task, self._watch)
         return [images] * len(seeds) if isinstance(images, ComposeError) else images
 
@@ -183,7 +181,7 @@ class Maker(Protocol):
     def slots(self) -> int:
         """How many tasks can be carried out at once."""
 
-    def describe(self, studio: Studio, watch: Watch) -> RendererInfo: ...
+    def describe(self, setup: RenderSetup, watch: Watch) -> RendererInfo: ...
 
     def carry_out(self, task: RenderTask, watch: Watch) -> list[bytes] | ComposeError: ...
 
@@ -214,8 +212,8 @@ class _Here:
     def slots(self) -> int:
         return 1
 
-    def describe(self, studio: Studio, watch: Watch) -> RendererInfo:
-        return self._worker.describe(studio)
+    def describe(self, setup: RenderSetup, watch: Watch) -> RendererInfo:
+        return self._worker.describe(setup)
 
     def carry_out(self, task: RenderTask, watch: Watch) -> list[bytes] | ComposeError:
         return self._worker.carry_out(task, watch)
@@ -233,8 +231,8 @@ class _There:
     def slots(self) -> int:
         return self._executor.slots()
 
-    def describe(self, studio: Studio, watch: Watch) -> RendererInfo:
-        return self._executor.call(describe_there, studio, watch=watch)
+    def describe(self, setup: RenderSetup, watch: Watch) -> RendererInfo:
+        return self._executor.call(describe_there, setup, watch=watch)
 
     def carry_out(self, task: RenderTask, watch: Watch) -> list[bytes] | ComposeError:
         task = task.by_place() if self.library else task

@@ -21,7 +21,7 @@ from composer.renderers.base_models import find_base_model
 from composer.renderers.hash_notes import HashNotes
 from composer.renderers.pipeline import ImageSet, Pipeline
 from composer.renderers.prompts import Wording
-from composer.renderers.runtime import Runtime, check_installed
+from composer.renderers.runtime import NAME, Runtime, check_installed
 from composer.targets.local.tasks import part_here, stored_lora
 from composer.targets.local.tickets import NotWanted
 from composer.version import __version__
@@ -34,12 +34,10 @@ if TYPE_CHECKING:
     from composer.previews.cells import Look
     from composer.targets.local.tasks import StoredLora
 
-NAME = "diffusers"
-
 
 @dataclass(frozen=True, slots=True)
-class Studio:
-    """With what images are made: the base model's name, and how many at a time.
+class RenderSetup:
+    """What images are made with: the base model's name, and how many at a time.
 
     `notes` is the folder where hashes of the base model's files are noted. `library` is the URL of
     the object store that has the LoRAs; without one they have paths.
@@ -59,7 +57,7 @@ class RenderTask:
     `info` is what the cells say of the renderer.
     """
 
-    studio: Studio
+    setup: RenderSetup
     info: RendererInfo
     loras: tuple[tuple[Fingerprint | StoredLora, float], ...]
     prompt: str
@@ -81,10 +79,10 @@ class Worker:
         self._name: str | None = None
         self._pipeline: Pipeline | None = None
 
-    def describe(self, studio: Studio) -> RendererInfo:
+    def describe(self, setup: RenderSetup) -> RendererInfo:
         """What it would render with. Raises `UsageError`."""
         with self._lock:
-            return self._info(studio)
+            return self._info(setup)
 
     def carry_out(
         self, task: RenderTask, watch: Callable[[int], None] = lambda step: None
@@ -96,9 +94,9 @@ class Worker:
         with self._lock:
             pipeline = self._fitting(task)
             try:
-                parts = (part_here(task.studio.library, *lora) for lora in task.loras)
+                parts = (part_here(task.setup.library, *lora) for lora in task.loras)
                 wanted = ImageSet(
-                    tuple(parts), task.prompt, task.seeds, task.look, task.studio.batch
+                    tuple(parts), task.prompt, task.seeds, task.look, task.setup.batch
                 )
                 with suppress(BadLora, TargetError):  # of another prompt, or told again
                     prompts = (task.prompt, *task.ahead)
@@ -121,31 +119,31 @@ class Worker:
 
     def _fitting(self, task: RenderTask) -> Pipeline:
         """The pipeline that the cells name. Raises `TargetError` if it can't be had here."""
-        if self._info(task.studio) != task.info:
+        if self._info(task.setup) != task.info:
             self._forget()  # was the folder replaced since it was read?
-        found = self._info(task.studio)
+        found = self._info(task.setup)
         if found != task.info:
             wanted = f"{task.info.version} and {task.info.base_model}"
             raise TargetError(
                 f"renders with {found.version} and {found.base_model}, not with {wanted}",
                 hint="packages, devices and base model must be the same everywhere, and stay so",
             )
-        return self._opened(task.studio)
+        return self._opened(task.setup)
 
-    def _info(self, studio: Studio) -> RendererInfo:
-        pipeline = self._opened(studio)
-        batches = f", batches of {studio.batch}" if studio.batch > 1 else ""
+    def _info(self, setup: RenderSetup) -> RendererInfo:
+        pipeline = self._opened(setup)
+        batches = f", batches of {setup.batch}" if setup.batch > 1 else ""
         version = pipeline.runtime.version + batches
         return RendererInfo(NAME, version, pipeline.base_model.identity)
 
-    def _opened(self, studio: Studio) -> Pipeline:
-        if self._pipeline is None or self._name != studio.base_model:
+    def _opened(self, setup: RenderSetup) -> Pipeline:
+        if self._pipeline is None or self._name != setup.base_model:
             self._forget()  # two pipelines rarely fit
             check_installed()
-            notes = HashNotes(studio.notes)
-            base_model = find_base_model(studio.base_model, notes)
+            notes = HashNotes(setup.notes)
+            base_model = find_base_model(setup.base_model, notes)
             self._pipeline = Pipeline(base_model, Runtime.find())
-            self._name = studio.base_model
+            self._name = setup.base_model
             notes.save()
         return self._pipeline
 
@@ -155,10 +153,10 @@ class Worker:
 _worker = Worker()  # of this process
 
 
-def describe_there(studio: Studio) -> RendererInfo:
+def describe_there(setup: RenderSetup) -> RendererInfo:
     """What this process would render with. Raises `TargetError`, which names the machine."""
-    with _NamingMachine(studio):
-        return _worker.describe(studio)
+    with _NamingMachine(setup):
+        return _worker.describe(setup)
 
 
 def carry_out_there(task: RenderTask, ticket: str | None = None) -> list[bytes] | ComposeError:
@@ -171,7 +169,7 @@ def carry_out_there(task: RenderTask, ticket: str | None = None) -> list[bytes] 
         if ticket and not os.path.exists(ticket):
             raise NotWanted
 
-    with _NamingMachine(task.studio):
+    with _NamingMachine(task.setup):
         return _worker.carry_out(task, watch)
 
 
@@ -179,13 +177,13 @@ def carry_out_there(task: RenderTask, ticket: str | None = None) -> list[bytes] 
 class _NamingMachine:
     """What concerns this machine names it, and another version of compose is refused."""
 
-    studio: Studio
+    setup: RenderSetup
 
     def __enter__(self) -> None:
-        if self.studio.version != __version__:
+        if self.setup.version != __version__:
             raise TargetError(
-                f"{socket.gethostname()} has compose {__version__}, not {self.studio.version}",
-                hint=f"on the workers: pip install 'lora-compose[render]=={self.studio.version}'",
+                f"{socket.gethostname()} has compose {__version__}, not {self.setup.version}",
+                hint=f"on the workers: pip install 'lora-compose[render]=={self.setup.version}'",
             )
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:

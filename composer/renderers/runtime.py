@@ -20,6 +20,7 @@ from composer.errors import TargetError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+NAME = "diffusers"  # of the kind of renderer
 EXTRA = "pip install 'lora-compose[render]'"
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 _OLDEST = (0, 40)  # of diffusers: earlier ones load LoRAs of mixed ranks at wrong strengths

@@ -58,7 +58,6 @@ class ImageFetcher:
             hint = AGAIN if is_lost else error.hint or AGAIN
             raise kind(f"the image of the job {pending.job}: {error.message}", hint=hint) from error
         self.journal.close(pending)
-        self.outlet.tell(Rendering(pending.cell, "done"))
 
     def _bytes(self, asset: Asset) -> bytes:
         """Its bytes; once more with a fresh URL, if this one has expired."""

@@ -33,7 +33,7 @@ _PAUSES = (0.02, 10.0)  # the least and the longest time between two looks, in s
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Found:
     """What the target's jobs say of one request.
 
     `stepped` has the same input but for scales that may be those sent, brought to the API's steps.
@@ -117,7 +117,7 @@ class JobStarter:
             except Unreachable:
                 if is_last:
                     raise
-                look = _Look()
+                look = _Found()
             if look.live:
                 return look.live
             if is_last:
@@ -127,7 +127,7 @@ class JobStarter:
             self.pause(min(wait, max(until - self.journal.clock(), 0.0)))
             wait = min(wait * 2, self.grace / 10, _PAUSES[1])
 
-    def _look(self, pending: Pending) -> _Look:
+    def _look(self, pending: Pending) -> _Found:
         stepped = failed = None
         unsure = 0
         known = {other.job for other in self.journal.open.values()} | self.started
@@ -137,13 +137,13 @@ class JobStarter:
                 continue
             different = different_inputs(pending.input, job.input, pending.cell.renderer.base_model)
             if not different and not job.has_failed:
-                return _Look(live=job)
+                return _Found(live=job)
             if not different and job.id not in self.failed:
                 failed = failed or job
             if different == ["lorasScale"] and job.id not in known and not job.has_failed:
                 kept, sent = job.input.get("lorasScale"), pending.input.get("lorasScale")
                 stepped = stepped or (job if are_in_steps(kept, sent) else None)
-        return _Look(None, stepped, failed, unsure)
+        return _Found(None, stepped, failed, unsure)
 
     def _with_input(self, pending: Pending, known: Collection[str | None]) -> Iterator[ImageJob]:
         """The jobs since the request; those that are listed without their input are read last."""

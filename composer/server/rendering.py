@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LAST = 5.0  # seconds for the image that is being made when the server stops
+STOP_TIMEOUT = 5.0  # seconds for the image that is being made when the server stops
 MOST_AT_ONCE = 32  # jobs that an executor gets together
 
 
@@ -131,7 +131,7 @@ class RenderWorker:
             self._stopping = True
             self._interrupt.set()
             self._condition.notify()
-        self._thread.join(LAST)
+        self._thread.join(STOP_TIMEOUT)
 
     def wake(self) -> None:
         """Tell the thread that there is a job."""
@@ -183,7 +183,7 @@ class RenderWorker:
             if cells := list(dict.fromkeys(cell for work in possible for cell in work.cells)):
                 rendered = self._renderer.render(cells, partial(self._keep, possible))
                 for work in possible:
-                    self._settle(work, rendered)
+                    self._end_rendered(work, rendered)
         except Stopped:
             self._put_back(works)
         except (Unreachable, NoExecutor):
@@ -214,7 +214,7 @@ class RenderWorker:
         return True
 
     def _keep(self, works: Sequence[Work], cell: Cell, file: bytes) -> None:
-        """Take an image; where the store is busy, `_settle` ends the job."""
+        """Take an image; where the store is busy, `_end_rendered` ends the job."""
         image = decode(file)
         with self._keeping, suppress(Unreachable):
             for work in works:
@@ -224,7 +224,7 @@ class RenderWorker:
                 elif not work.is_done:
                     self._finish(work)
 
-    def _settle(self, work: Work, rendered: Rendered) -> None:
+    def _end_rendered(self, work: Work, rendered: Rendered) -> None:
         """End a job that the renderer is through with."""
         errors = [rendered.errors[cell] for cell in work.cells if cell in rendered.errors]
         missing = [cell for cell in work.cells if cell not in work.images]

@@ -62,7 +62,7 @@ def test_failures_and_notes_are_shown(tmp_path: Path) -> None:
     error = TargetError("the job failed", hint="try again")
     result = rendered(preview_grid(BEFORE, AFTER), tmp_path, errors={cell(BEFORE): error})
     text = shown(PreviewReport("local", (result,), notes=("recipes/a.yaml is blocked",)))
-    assert "1 image missing: the job failed (try again)" in text
+    assert "1 image failed: the job failed (try again)" in text
     assert '<div class="missing"><p>the job failed</p></div>' in text
     assert '<p class="note">recipes/a.yaml is blocked</p>' in text
     assert 'data-kinds="after none"' in text

@@ -7,9 +7,9 @@ from output.test_preview_markdown import result
 from support.grids import sweep_grid
 
 from composer.errors import TargetError
-from composer.output.preview_view import mix_lines, price_words, result_words, share
+from composer.output.preview_view import mix_lines, price_words, result_words
 from composer.previews.report import CellImage, GridResult, PreviewReport, Price
-from composer.text import amount
+from composer.text import amount, percent
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_amounts_are_never_in_powers_of_ten(number: float, words: str) -> None:
 
 
 def test_what_differs_is_never_shown_as_nothing() -> None:
-    assert [share(x) for x in (0.0, 0.0001, 0.0421, 1.0)] == [
+    assert [percent(x) for x in (0.0, 0.0001, 0.0421, 1.0)] == [
         "0.0%",
         "under 0.1%",
         "4.2%",

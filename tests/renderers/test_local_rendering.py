@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from composer.renderers.rendering_tasks import RenderTask, Studio
+    from composer.renderers.rendering_tasks import RenderSetup, RenderTask
 
 INFO = RendererInfo("diffusers", "1", "base")
 LOOK = Look(128, 128, 2, 3.5)
@@ -48,8 +48,8 @@ class FakeMaker:
     def slots(self) -> int:
         return self.number
 
-    def describe(self, studio: Studio, watch: Any) -> RendererInfo:
-        return replace(INFO, base_model=studio.base_model)
+    def describe(self, setup: RenderSetup, watch: Any) -> RendererInfo:
+        return replace(INFO, base_model=setup.base_model)
 
     def carry_out(self, task: RenderTask, watch: Any) -> list[bytes] | ComposeError:
         self.tasks.append(task)
@@ -186,7 +186,7 @@ def test_a_batch_is_one_task(engine: Engine, maker: FakeMaker) -> None:
     with opened(engine, batch=3) as renderer:
         renderer.render([cell(seed=n) for n in range(4)], kept.__setitem__)
     assert [task.seeds for task in maker.tasks] == [(0, 1, 2), (3,)]
-    assert maker.tasks[0].studio.batch == 3
+    assert maker.tasks[0].setup.batch == 3
     assert {one.seed: image for one, image in kept.items()} == {
         n: f"a knight {n}".encode() for n in range(4)
     }

@@ -137,7 +137,7 @@ def test_jobs_wait_for_a_server_that_makes_images(root: Path) -> None:
 
 
 def test_a_server_that_stops_while_an_image_is_made(root: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("composer.server.rendering.LAST", 0.05)
+    monkeypatch.setattr("composer.server.rendering.STOP_TIMEOUT", 0.05)
     library = root / "recipes" / "loras"
     held = HeldPainter()
     with serving.thread(root, library, renderer=held) as served:
@@ -200,7 +200,7 @@ def test_a_job_waits_until_there_are_workers_and_that_is_said_once(
         job = served.ended(served.generate(**SMALL))
         assert (job["status"], served.charged()) == ("success", (1, 9))
         assert len(job["statusHistory"]) == 9  # queued and in progress, four times
-    said = [record.getMessage() for record in caplog.records]
+    said = [one.getMessage() for one in caplog.records if one.name == "composer.server.rendering"]
     assert said == ["images can't be made now: nobody answers at dask://nowhere:1"]
 
 
