@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -14,11 +15,8 @@ from composer.project.options import PreviewOptions
 
 if TYPE_CHECKING:
     from composer.cli.options import TargetOptions
-    from composer.cli.rendering import ImageOptions, Watcher
-    from composer.previews.report import PreviewReport
+    from composer.cli.rendering import ImageOptions
     from composer.project import Selection
-    from composer.renderers.base import Renderer
-    from composer.targets.base import Target
 
 
 @click.command("preview")
@@ -56,14 +54,5 @@ def preview_command(
     """
     project = open_project(selection)
     options = PreviewOptions(images.max_cost, dry_run, images.lock_timeout, base)
-
-    def make(target: Target, renderer: Renderer, watcher: Watcher) -> PreviewReport:
-        return project.preview(
-            target,
-            renderer,
-            options,
-            on_price=watcher.on_price,
-            on_rendering=watcher.on_rendering,
-        )
-
+    make = partial(project.preview, options=options)
     return rendered(project, target_options, images, output_format, make, dry_run=dry_run)

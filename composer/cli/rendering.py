@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     from composer.output.preview_view import PreviewView
     from composer.previews.report import PreviewReport, Price
     from composer.project import Project
-    from composer.renderers.base import Renderer, Rendering
-    from composer.targets.base import Target
+    from composer.renderers.base import Rendering
     from composer.targets.kind import TargetOptions
 
-    Make = Callable[[Target, Renderer, "Watcher"], PreviewReport]
+    Make = Callable[..., PreviewReport]  # of a target, a renderer, `on_price` and `on_rendering`
 
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.:-]+(?:/[A-Za-z0-9._~%-]*)*", re.ASCII)
 
@@ -225,7 +224,9 @@ def _made(
             ) as target,
             project.open_renderer(target, options) as renderer,
         ):
-            return make(target, renderer, watcher)
+            return make(
+                target, renderer, on_price=watcher.on_price, on_rendering=watcher.on_rendering
+            )
     finally:
         watcher.end()
 

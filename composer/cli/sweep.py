@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,9 @@ from composer.recipes import relative
 
 if TYPE_CHECKING:
     from composer.cli.options import TargetOptions
-    from composer.cli.rendering import ImageOptions, Watcher
-    from composer.previews.report import PreviewReport
+    from composer.cli.rendering import ImageOptions
     from composer.previews.sweeping import Promoted
     from composer.project import Project
-    from composer.renderers.base import Renderer
-    from composer.targets.base import Target
 
 
 @click.command("sweep")
@@ -101,18 +99,7 @@ def sweep_command(
         raise UsageError("Missing option '--axis', or '--promote'", hint=f"write {EXAMPLE}")
     Sweep.of(find_recipe(project.recipes, name), scales)  # wrong words are told first
     options = SweepOptions(images.max_cost, dry_run, images.lock_timeout, limit)
-
-    def make(target: Target, renderer: Renderer, watcher: Watcher) -> PreviewReport:
-        return project.sweep(
-            target,
-            renderer,
-            name,
-            scales,
-            options,
-            on_price=watcher.on_price,
-            on_rendering=watcher.on_rendering,
-        )
-
+    make = partial(project.sweep, recipe=name, axes=scales, options=options)
     return rendered(project, target_options, images, output_format, make, dry_run=dry_run)
 
 

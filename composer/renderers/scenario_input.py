@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from composer.model import Concept
     from composer.previews.cells import Cell
 
+NAME = "scenario"  # of the kind of renderer
 MAX_LORAS = 6
 MAX_SCALE = 2
 MAX_PROMPT = 2048  # characters

@@ -16,7 +16,6 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from concurrent.futures import BrokenExecutor, CancelledError, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -148,7 +147,7 @@ class Executor(ABC):
             try:
                 with self._lent(watch) as executor:
                     return attempt(executor)
-            except (BrokenExecutor, _Lost) as error:
+            except (futures.BrokenExecutor, _Lost) as error:
                 log.info("%s runs again: %s", name, error)
                 reason = error
         raise TargetError(
@@ -194,7 +193,7 @@ def _result(
 def _waited(future: futures.Future[T], look: Callable[[], None]) -> T:
     """What comes of it; `look` is called now and then, and may raise to give it up."""
     try:
-        while not wait([future], INTERVAL).done:
+        while not futures.wait([future], INTERVAL).done:
             look()
         return future.result()
     finally:
@@ -251,7 +250,7 @@ class Processes(Executor):
         pool = self._idle.get()
         try:
             yield pool
-        except BrokenExecutor:
+        except futures.BrokenExecutor:
             pool.shutdown(wait=False)
             pool = _one_process()
             raise
@@ -332,7 +331,7 @@ class Dask(Executor):
         client = self._connected(watch)
         try:
             yield client.get_executor(pure=False)
-        except (CancelledError, self._distributed.client.ClosedClientError) as error:
+        except (futures.CancelledError, self._distributed.client.ClosedClientError) as error:
             with self._lock, suppress(OSError):  # of closing
                 if self._client is client:
                     self._client = None

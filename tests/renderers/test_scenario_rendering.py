@@ -27,7 +27,7 @@ from composer.renderers.base import Rendered, Rendering, RenderRequest
 from composer.renderers.cache import CellCache
 from composer.renderers.job_journal import NAME as JOURNAL
 from composer.renderers.registry import choose, find_kind
-from composer.renderers.scenario import ScenarioRenderer
+from composer.renderers.scenario_rendering import ScenarioRenderer
 from composer.targets.scenario.generation import StartedInstead
 
 if TYPE_CHECKING:
