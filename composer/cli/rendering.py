@@ -236,7 +236,7 @@ def _written(
 ) -> PreviewView:
     """The files are written unless it is a dry run, or only a part of the images is there."""
     from composer.output.preview_view import PreviewView
-    from composer.project.preview_files import write_report
+    from composer.project.preview_files import write_preview
 
     if watcher.dry_run or report.interrupted or images.out is None:
         return PreviewView(report, image_url=images.image_url, dry_run=watcher.dry_run)
@@ -247,7 +247,7 @@ def _written(
         watcher.sleep(0)
 
     try:
-        return write_report(
+        return write_preview(
             project,
             report,
             images.out,

@@ -41,7 +41,7 @@ _HINT = "--force replaces it; or name another folder"
 def check_folder(project: Project, out: str, *, force: bool) -> None:
     """Raise `UsageError` for what can't be the folder, `Refused` for files that would be lost.
 
-    What is only known once there are images, as the names of the sheets, `write_report` checks.
+    What is only known once there are images, as the names of the sheets, `write_preview` checks.
     """
     folder = _folder(out)
     if why := why_unwritable(Path(os.path.abspath(folder))):
@@ -54,7 +54,7 @@ def check_folder(project: Project, out: str, *, force: bool) -> None:
             known.check(name)
 
 
-def write_report(
+def write_preview(
     project: Project,
     report: PreviewReport,
     out: str,

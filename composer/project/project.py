@@ -509,9 +509,9 @@ class Project:
         Files that an earlier call wrote there on this machine are replaced. Raises `Refused` for
         others, unless `force` is set. `image_url` stands before the sheets' names in Markdown.
         """
-        from composer.project.preview_files import file_names, write_report
+        from composer.project.preview_files import file_names, write_preview
 
-        view = write_report(self, report, str(out), force=force, image_url=image_url)
+        view = write_preview(self, report, str(out), force=force, image_url=image_url)
         return [Path(out) / name for name in file_names(view)]
 
     def entries(self, target: Target | str) -> dict[str, Entry]:

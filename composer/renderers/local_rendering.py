@@ -47,13 +47,13 @@ class LocalRenderer:
 
     def __init__(self, request: RenderRequest, base_model: str) -> None:
         self._request = request
-        self._maker: Maker = _maker(request)
+        self._runner: TaskRunner = _runner_for(request)
         notes = None if request.dry_run else request.state
-        self._setup = RenderSetup(base_model, max(1, request.batch), notes, self._maker.library)
+        self._setup = RenderSetup(base_model, max(1, request.batch), notes, self._runner.library)
         try:
-            self.info: RendererInfo = self._maker.describe(self._setup, self._watch)
+            self.info: RendererInfo = self._runner.describe(self._setup, self._watch)
         except BaseException:
-            self._maker.close()
+            self._runner.close()
             raise
 
     def check(self, cells: Sequence[Cell]) -> None:
@@ -90,11 +90,11 @@ class LocalRenderer:
 
     def _each(self, make: Callable[[Group], None], all_groups: Sequence[Group]) -> None:
         """As many at once as there are slots; the first exception ends it."""
-        if self._maker.slots() == 1:
+        if self._runner.slots() == 1:
             for group in all_groups:
                 make(group)
             return
-        pool = ThreadPoolExecutor(self._maker.slots(), "compose-render")
+        pool = ThreadPoolExecutor(self._runner.slots(), "compose-render")
         try:
             futures = [pool.submit(make, group) for group in all_groups]
             for future in wait(futures, return_when=FIRST_EXCEPTION).done:
@@ -112,14 +112,14 @@ class LocalRenderer:
             return [error] * len(group.cells)
         seeds = tuple(cell.seed for cell in group.cells)
         task = RenderTask(self._setup, self.info, loras, cell.prompt, seeds, cell.look, group.ahead)
-        images = self._maker.carry_out(task, self._watch)
+        images = self._runner.carry_out(task, self._watch)
         return [images] * len(seeds) if isinstance(images, ComposeError) else images
 
     def _watch(self, progress: float) -> None:
         self._request.sleep(0)
 
     def close(self) -> None:
-        self._maker.close()
+        self._runner.close()
 
     def __enter__(self) -> Self:
         return self
@@ -173,7 +173,7 @@ def _problem(cell: Cell) -> str:
 # --- who makes the images ----------------------------------------------------------------
 
 
-class Maker(Protocol):
+class TaskRunner(Protocol):
     """This process, or an executor's workers. `watch` may raise to end the work."""
 
     library: str
@@ -188,12 +188,12 @@ class Maker(Protocol):
     def close(self) -> None: ...
 
 
-def _maker(request: RenderRequest) -> Maker:
+def _runner_for(request: RenderRequest) -> TaskRunner:
     """Raises `UsageError` for another executor, `Unreachable` for one that does not answer."""
     if request.executor is None:
-        return _Here()
+        return _ThisProcess()
     library = _engine(request.target).library_url
-    return _There(find_executor(request.executor, library=library)())
+    return _Workers(find_executor(request.executor, library=library)())
 
 
 def _engine(target: Target) -> Engine:
@@ -201,7 +201,7 @@ def _engine(target: Target) -> Engine:
     return target
 
 
-class _Here:
+class _ThisProcess:
     """This process."""
 
     library = ""
@@ -222,7 +222,7 @@ class _Here:
         self._worker.close()
 
 
-class _There:
+class _Workers:
     """The workers of an executor."""
 
     def __init__(self, executor: Executor) -> None:

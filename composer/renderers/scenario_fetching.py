@@ -24,7 +24,7 @@ AGAIN = "run the command again: it fetches the image and pays nothing"
 
 
 @dataclass(frozen=True, slots=True)
-class Outlet:
+class ImageReceiver:
     """Where images go, and who is told, by one thread at a time."""
 
     keep: Keep
@@ -42,16 +42,16 @@ class ImageFetcher:
 
     generation: Generation
     journal: JobJournal
-    outlet: Outlet
+    receiver: ImageReceiver
 
     def fetch(self, pending: Pending, asset: Asset) -> None:
         """Fetch this image, which is that of the job. Where that fails, the job stays open.
 
         Raises `TargetError`, also if it is no image or the disk is full.
         """
-        self.outlet.tell(Rendering(pending.cell, "downloading"))
+        self.receiver.tell(Rendering(pending.cell, "downloading"))
         try:
-            self.outlet.keep(pending.cell, self._bytes(asset))
+            self.receiver.keep(pending.cell, self._bytes(asset))
         except TargetError as error:
             is_lost = isinstance(error, Unreachable)
             kind = Unreachable if is_lost else TargetError

@@ -20,7 +20,7 @@ from composer.previews.cells import RendererInfo
 from composer.renderers.budget import Budget
 from composer.renderers.cache import CellCache
 from composer.renderers.job_journal import JobJournal
-from composer.renderers.scenario_fetching import Outlet
+from composer.renderers.scenario_fetching import ImageReceiver
 from composer.renderers.scenario_input import NAME, check_cells, image_input
 from composer.renderers.scenario_run import Run, RunOptions
 from composer.targets.base import Closing
@@ -102,7 +102,7 @@ class ScenarioRenderer(Closing):
         options = RunOptions(
             service.grace, service.poll_interval, request.parallelism, request.sleep
         )
-        return Run(service.generation, journal, budget, Outlet(keep, tell), options)
+        return Run(service.generation, journal, budget, ImageReceiver(keep, tell), options)
 
     def close(self) -> None:
         """The target is closed by who opened it."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from composer.previews.cells import Cell
     from composer.renderers.budget import Budget
     from composer.renderers.job_journal import JobJournal, Pending
-    from composer.renderers.scenario_fetching import Outlet
+    from composer.renderers.scenario_fetching import ImageReceiver
     from composer.targets.scenario.generation import Generation
     from composer.targets.scenario.image_wire import Asset, ImageJob
 
@@ -97,14 +97,14 @@ class Run:
         generation: Generation,
         journal: JobJournal,
         budget: Budget,
-        outlet: Outlet,
+        receiver: ImageReceiver,
         options: RunOptions,
     ) -> None:
         self._generation, self._journal, self._budget = generation, journal, budget
-        self._outlet, self._options = outlet, options
+        self._receiver, self._options = receiver, options
         self._starter = JobStarter(generation, journal, options.grace, self._pause)
         self._poller = JobPoller(generation, options.poll_interval)
-        self._fetcher = ImageFetcher(generation, journal, outlet)
+        self._fetcher = ImageFetcher(generation, journal, receiver)
         self._todo: deque[Cell] = deque()
         self._starting: dict[Future[RunningJob | None], Cell] = {}
         self._running: dict[str, RunningJob] = {}
@@ -215,7 +215,7 @@ class Run:
             raise
         cost = price if job.cost is None else job.cost
         self._budget.book(price, cost)
-        self._outlet.tell(Rendering(cell, job.status or "started", cost=cost))
+        self._receiver.tell(Rendering(cell, job.status or "started", cost=cost))
         return RunningJob(
             pending, time.monotonic(), price, cost, job.status, created_at=job.created_at
         )
@@ -308,7 +308,7 @@ class Run:
             self._drop(running, StillRunning(late, hint=AGAIN))
         elif job.status != running.status:
             running.status = job.status
-            self._outlet.tell(Rendering(running.cell, job.status))
+            self._receiver.tell(Rendering(running.cell, job.status))
 
     def _compare_input(self, running: RunningJob, job: ImageJob) -> None:
         """Say so, once, if the target made another image than the one that was asked for."""
@@ -332,7 +332,7 @@ class Run:
             return
         before, running.cost = running.cost, job.cost
         self._budget.correct(running.price, before, job.cost)
-        self._outlet.tell(Rendering(running.cell, job.status, cost=job.cost - before))
+        self._receiver.tell(Rendering(running.cell, job.status, cost=job.cost - before))
 
     def _fail_running(self, error: ComposeError) -> None:
         """The target can't be asked: what runs stays in the journal."""
@@ -387,7 +387,7 @@ class Run:
     def _fail(self, cell: Cell, error: ComposeError) -> None:
         if cell in self._prices:
             self._errors[cell] = error
-            self._outlet.tell(Rendering(cell, "failed", error=error))
+            self._receiver.tell(Rendering(cell, "failed", error=error))
         else:
             log.warning("an image that an earlier run asked for: %s", error)
 

@@ -34,7 +34,7 @@ def cell(*ids: str, prompt: str = "a knight", seed: int = 7, look: Look = LOOK) 
 
 
 @dataclass
-class FakeMaker:
+class FakeRunner:
     """Makes bytes of what the task says, as many at once as it has slots."""
 
     number: int = 1
@@ -71,10 +71,10 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def maker(monkeypatch: pytest.MonkeyPatch) -> FakeMaker:
-    maker = FakeMaker()
-    monkeypatch.setattr(local_rendering, "_maker", lambda request: maker)
-    return maker
+def runner(monkeypatch: pytest.MonkeyPatch) -> FakeRunner:
+    runner = FakeRunner()
+    monkeypatch.setattr(local_rendering, "_runner_for", lambda request: runner)
+    return runner
 
 
 def opened(engine: Engine, **options: Any) -> Any:
@@ -116,21 +116,23 @@ def test_many_prompts_come_in_runs_that_are_encoded_together() -> None:
         (Cell.of([Concept("a", 1.0, "0001")], "x", 7, LOOK, INFO), "the epoch 0001"),
     ],
 )
-def test_cells_that_can_t_be_made(engine: Engine, maker: FakeMaker, bad: Cell, words: str) -> None:
+def test_cells_that_can_t_be_made(
+    engine: Engine, runner: FakeRunner, bad: Cell, words: str
+) -> None:
     with opened(engine) as renderer:
         renderer.check([cell(), cell("a", seed=2**63 - 1)])
         with pytest.raises(UsageError, match=words):
             renderer.check([cell(), bad])
         assert renderer.price([cell()]) is None and not renderer.charges
-    assert maker.closed and not maker.tasks
+    assert runner.closed and not runner.tasks
 
 
 @pytest.mark.parametrize("slots", [1, 4])
 def test_what_fails_for_one_cell_is_told_and_the_others_go_on(
-    engine: Engine, maker: FakeMaker, slots: int
+    engine: Engine, runner: FakeRunner, slots: int
 ) -> None:
-    maker.number = slots
-    maker.fails["bad"] = BadLora("a bad file")
+    runner.number = slots
+    runner.fails["bad"] = BadLora("a bad file")
     id = engine.list_models("flux.1-lora")[0].id
     cells = [cell(id), cell(id, prompt="bad"), cell("model_unknown"), cell(id, prompt="y")]
     kept: dict[Cell, bytes] = {}
@@ -150,14 +152,14 @@ def test_what_fails_for_one_cell_is_told_and_the_others_go_on(
         ["rendering", "failed"],
         ["rendering"],
     ]
-    (task, *_) = [task for task in maker.tasks if task.prompt == "y"]
+    (task, *_) = [task for task in runner.tasks if task.prompt == "y"]
     assert task.loras[0][0].path.name == "ink.safetensors" and task.loras[0][1] == 0.5
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-def test_what_concerns_all_cells_ends_it(engine: Engine, maker: FakeMaker, slots: int) -> None:
-    maker.number = slots
-    maker.raises["bad"] = TargetError("no torch here")
+def test_what_concerns_all_cells_ends_it(engine: Engine, runner: FakeRunner, slots: int) -> None:
+    runner.number = slots
+    runner.raises["bad"] = TargetError("no torch here")
     cells = [cell(prompt="x"), cell(prompt="bad"), *(cell(prompt=f"{n}") for n in range(50))]
     kept: dict[Cell, bytes] = {}
     with opened(engine) as renderer, pytest.raises(TargetError, match="no torch here"):
@@ -166,8 +168,8 @@ def test_what_concerns_all_cells_ends_it(engine: Engine, maker: FakeMaker, slots
 
 
 @pytest.mark.parametrize("slots", [1, 3])
-def test_sleep_ends_it_between_images(engine: Engine, maker: FakeMaker, slots: int) -> None:
-    maker.number = slots
+def test_sleep_ends_it_between_images(engine: Engine, runner: FakeRunner, slots: int) -> None:
+    runner.number = slots
     asked, lock = [0.0], threading.Lock()
 
     def sleep(seconds: float) -> None:
@@ -178,15 +180,15 @@ def test_sleep_ends_it_between_images(engine: Engine, maker: FakeMaker, slots: i
 
     with opened(engine, sleep=sleep) as renderer, pytest.raises(Stopped):
         renderer.render([cell(prompt=f"{n}") for n in range(50)], lambda cell, image: None)
-    assert {*asked} == {0.0} and 0 < len(maker.tasks) <= 5
+    assert {*asked} == {0.0} and 0 < len(runner.tasks) <= 5
 
 
-def test_a_batch_is_one_task(engine: Engine, maker: FakeMaker) -> None:
+def test_a_batch_is_one_task(engine: Engine, runner: FakeRunner) -> None:
     kept: dict[Cell, bytes] = {}
     with opened(engine, batch=3) as renderer:
         renderer.render([cell(seed=n) for n in range(4)], kept.__setitem__)
-    assert [task.seeds for task in maker.tasks] == [(0, 1, 2), (3,)]
-    assert maker.tasks[0].setup.batch == 3
+    assert [task.seeds for task in runner.tasks] == [(0, 1, 2), (3,)]
+    assert runner.tasks[0].setup.batch == 3
     assert {one.seed: image for one, image in kept.items()} == {
         n: f"a knight {n}".encode() for n in range(4)
     }
