@@ -12,6 +12,7 @@ from composer.cli import options as opt
 from composer.cli import suggestions
 from composer.cli.extras import needing
 from composer.cli.project import offline_target, open_project, open_target
+from composer.cli.selection import output_option
 from composer.cli.terminal import Meter, emit, suggest
 from composer.output import gallery_summary as render
 from composer.text import visible
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--offline",
     is_flag=True,
-    help="Show what recipes and lock say only. Don't contact the target.",
+    help="Show only what recipes and lock say. Don't contact the target.",
 )
 @click.option(
     "--no-compare",
@@ -43,15 +44,7 @@ if TYPE_CHECKING:
     help="Leave out how the LoRAs of each mix interact, which takes long the first time.",
 )
 @opt.target_options
-@click.option(
-    "-o",
-    "--output",
-    "output_format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Output format.",
-)
+@output_option("text", "json")
 @opt.dry_running
 def report_command(
     out: Path,
@@ -70,8 +63,8 @@ def report_command(
 
     A gallery with search, a page for each composition (its images, its mix, how to use it, the
     commits that changed its recipe) and a page for each LoRA. Images are those that compose
-    preview has made. The pages need no server and load nothing from the network. A later run
-    writes only what has changed.
+    preview and compose sweep have made. The pages need no server and load nothing from the
+    network. A later run writes only what has changed.
     """
     with needing("the pages need", "preview"):
         from composer.project import publishing as publishing
