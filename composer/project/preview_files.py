@@ -89,6 +89,8 @@ def write_preview(
 
 def _folder(out: str) -> Path:
     """Raises `UsageError` for what can't be one."""
+    if not out:  # a variable of a script that is not set, and no wish for the working folder
+        raise UsageError("the name of the folder is empty", hint="name a folder, as preview/")
     folder = Path(out)
     check_output_link(folder)
     if os.path.lexists(folder) and not folder.is_dir():

@@ -234,7 +234,7 @@ def test_a_run_that_was_killed_while_it_wrote_is_no_stranger(
     assert preview(root, "--out", "out").status == 0
 
 
-@pytest.mark.parametrize("out", ["link", "link/deeper", "file", "file/x"])
+@pytest.mark.parametrize("out", ["link", "link/deeper", "file", "file/x", ""])
 def test_what_can_be_no_folder(root: Path, painter: Painter, out: str) -> None:
     outside = root.parent / "outside"
     outside.mkdir(exist_ok=True)
