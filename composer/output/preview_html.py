@@ -108,6 +108,7 @@ def preview_page(report: PreviewReport, images: Mapping[str, str]) -> str:
         images="file: 'self'" if relative else "",
         target=_text(report.target),
         parts=parts,
+        compares=any(one.grid.column(BEFORE) is not None for one in report.grids),
         notes=[_text(note) for note in report.notes],
         failures=[_text(words) for words in failure_words(report)],
         summary=_summary(report),

@@ -171,6 +171,17 @@ def test_each_view_shows_its_pictures(page: Any) -> None:
     assert page.get_by_text("the job failed: out of memory", exact=True).is_visible()
 
 
+def test_a_new_recipe_alone_has_no_before_to_choose(chromium: Any, tmp_path: Path) -> None:
+    grid = preview_grid(None, AFTER, ROWS[:1], look=LOOK, name="Ink Rogue")
+    shown, said = opened(chromium, written(tmp_path, rendered(grid, tmp_path)), 1280, "light")
+    assert shown.evaluate(SHOWN) == ["none", "after"]
+    assert shown.locator("input[type=radio]").count() == 2
+    assert shown.locator(".slides .split").count() == 1
+    shown.get_by_label("Side by side").check(force=True)
+    assert shown.evaluate(SHOWN) == ["none", "after"] and not said[1:]
+    shown.context.close()
+
+
 def test_the_view_is_chosen_by_keyboard(page: Any) -> None:
     page.get_by_label("Slider", exact=True).focus()
     page.keyboard.press("ArrowRight")

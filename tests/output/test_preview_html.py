@@ -38,6 +38,17 @@ def test_a_preview(tmp_path: Path) -> None:
     assert "seed 3" in text
 
 
+def test_without_before_there_is_no_choice_of_it(tmp_path: Path) -> None:
+    new = rendered(preview_grid(None, AFTER), tmp_path)
+    changed = rendered(preview_grid(BEFORE, AFTER), tmp_path)
+    choices = ('value="before"', 'value="difference"')
+    alone = shown(PreviewReport("local", (new,)))
+    both = shown(PreviewReport("local", (new, changed)))
+    assert [choice in alone for choice in choices] == [False, False]
+    assert [choice in both for choice in choices] == [True, True]
+    assert 'value="slider"' in alone
+
+
 def test_files_beside_the_page(tmp_path: Path) -> None:
     result = rendered(preview_grid(None, AFTER), tmp_path)
     images = {digest: f"cells/{digest}.png" for digest in result.images}

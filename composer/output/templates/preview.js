@@ -1,7 +1,7 @@
 "use strict";
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const one = (id) => document.getElementById(id);
-const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
+const chosen = (name) => document.querySelector(`input[name=${name}]:checked`)?.value;
 document.body.classList.add("js");
 
 // --- comparing: a slider over each pair of pictures ---
@@ -28,9 +28,9 @@ function place(row, split) {
 }
 
 function arrange() {
-  const view = chosen("view"), against = chosen("against");
+  const view = chosen("view"), against = chosen("against") || "none";
   document.body.dataset.view = view;
-  one("against").hidden = view !== "slider";
+  if (one("against")) one("against").hidden = view !== "slider";
   for (const row of all(".row")) {
     const kinds = row.dataset.kinds.split(" ");
     const left = row.querySelector(`.shot.${against}`) ? against : "none";
@@ -50,7 +50,7 @@ function arrange() {
 
 if (one("view")) {
   one("view").addEventListener("change", arrange);
-  one("against").addEventListener("change", arrange);
+  if (one("against")) one("against").addEventListener("change", arrange);
   arrange();
 }
 
