@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from composer.output.pages import page
-from composer.output.preview_view import failure_words, greatest_difference
+from composer.output.preview_view import failure_words, greatest_difference, nothing_words
 from composer.previews.cells import Look
 from composer.previews.grid import AFTER, BEFORE, NO_LORA, Heading, difference_key, place_name
 from composer.previews.report import difference_words
@@ -111,6 +111,7 @@ def preview_page(report: PreviewReport, images: Mapping[str, str]) -> str:
         compares=any(one.grid.column(BEFORE) is not None for one in report.grids),
         notes=[_text(note) for note in report.notes],
         failures=[_text(words) for words in failure_words(report)],
+        nothing=nothing_words(report).capitalize(),
         summary=_summary(report),
     )
 

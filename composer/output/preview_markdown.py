@@ -14,6 +14,7 @@ from composer.output.preview_view import (
     failure_words,
     greatest_difference,
     mix_lines,
+    nothing_words,
     price_words,
 )
 from composer.text import counted, percent
@@ -41,7 +42,7 @@ def markdown(view: PreviewView) -> str:
 
 def _head(view: PreviewView) -> str:
     report = view.report
-    title = "no recipe changed its mix"
+    title = nothing_words(report)
     if report.grids:
         kind = "preview" if all(one.grid.is_preview for one in report.grids) else "sweep"
         title = f"{counted(len(report.grids), 'recipe')}, {_images(report)}"

@@ -8,6 +8,7 @@ from composer.output.preview_view import (
     failure_words,
     greatest_difference,
     mix_lines,
+    nothing_words,
     price_words,
     result_words,
 )
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from composer.output.preview_view import PreviewView
     from composer.previews.report import GridResult
-
-NOTHING = "No recipe changed its mix: there is nothing to show."
 
 
 def text(view: PreviewView) -> str:
@@ -57,7 +56,7 @@ def _mix(result: GridResult) -> list[str]:
 def _summary(view: PreviewView) -> Iterator[str]:
     report = view.report
     if not report.grids:
-        yield NOTHING
+        yield f"{nothing_words(report).capitalize()}."
     elif view.dry_run:
         yield f"{price_words(report.price)}."
     else:

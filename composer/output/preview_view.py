@@ -59,6 +59,11 @@ def result_words(report: PreviewReport) -> str:
     return f"{total}: {', '.join(parts)}{cost}" if parts else f"{total}{cost}"
 
 
+def nothing_words(report: PreviewReport) -> str:
+    """Why there is no recipe to show; where notes say why, that is not repeated."""
+    return "nothing to show" if report.notes else "no recipe changed its mix"
+
+
 def failure_words(report: PreviewReport) -> list[str]:
     """`2 images failed: REASON`, once for each reason, as it came."""
     counts: dict[str, int] = {}

@@ -125,7 +125,7 @@ def test_compared_with_a_revision(root: Path, painter: Painter) -> None:
     git(root, "init", "--quiet", "--initial-branch", "main")
     commit(root)
     ran = preview(root, "--base", "main", "--out", "out")
-    assert ran.out == "No recipe changed its mix: there is nothing to show.\n"
+    assert ran.out == "No recipe changed its mix.\n"
     assert listed(root / "out") == ["index.html", "preview.md", "previews.json"]
     edit(root / ROGUE, "scale: 0.6\n", "scale: 0.7\n")
     assert "0.60 -> 0.70  Pixel Dust" in preview(root, "--base", "main", "--out", "out").out
@@ -390,7 +390,11 @@ def test_blocked_recipes_are_notes(root: Path, painter: Painter) -> None:
     ran = preview(root, "--out", "out")
     assert ran.status == 0
     assert ran.out.startswith("note: Pixel Rogue (recipes/pixel-rogue.yaml) is left out: no LoRA")
-    assert "did you mean Pixel Dust" in (root / "out/preview.md").read_text("utf-8")
+    assert ran.out.endswith("\nNothing to show.\n")
+    for file in ("preview.md", "index.html"):
+        text = (root / "out" / file).read_text("utf-8")
+        assert "did you mean Pixel Dust" in text
+        assert "othing to show" in text and "o recipe changed" not in text
 
 
 def test_the_size_is_that_of_the_settings(root: Path, painter: Painter) -> None:
