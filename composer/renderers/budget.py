@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from composer.errors import Refused
+from composer.text import amount
 
 _ROUNDING = 1e-6  # sums of prices are not exact
 
@@ -28,7 +29,8 @@ class Budget:
             total = self.spent + self._reserved + price
             if not total <= self.limit + _ROUNDING:
                 raise Refused(
-                    f"the image would bring the cost to {total:g}, above the limit {self.limit:g}",
+                    f"the image would bring the cost to {amount(total)}, above the limit"
+                    f" {amount(self.limit)}",
                     hint="raise --max-cost; what is paid for is not paid for again",
                 )
             self._reserved += price
@@ -53,6 +55,7 @@ class Budget:
         self.spent += cost - before
         if cost > price + _ROUNDING and self._overrun is None:
             self._overrun = Refused(
-                f"an image cost {cost:g}, and the target had said {price:g}: no more are started",
+                f"an image cost {amount(cost)}, and the target had said {amount(price)}: no more"
+                " are started",
                 hint="look at the target's prices, then run the command again",
             )

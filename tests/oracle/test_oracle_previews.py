@@ -234,7 +234,8 @@ def test_a_place_opens_large_with_its_command(chromium: Any, sweep: Path) -> Non
     assert not shown.locator("#large-command").is_visible()
     shown.keyboard.press("Escape")
     assert not shown.locator("#large").is_visible()
-    assert shown.evaluate("document.activeElement.dataset.name").startswith("A2: no LoRA")
+    # The dialog's event `close` comes a moment later.
+    shown.wait_for_function("document.activeElement.dataset.name?.startsWith('A2: no LoRA')")
     shown.context.close()
 
 

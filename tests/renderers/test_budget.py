@@ -63,3 +63,8 @@ def test_once_an_image_cost_more_than_its_price_none_is_started(*, later: bool) 
     assert budget.spent == (21.0 if later else 12.0)
     with pytest.raises(Refused, match="an image cost 12, and the target had said 9"):
         budget.reserve(1.0)
+
+
+def test_large_amounts_are_written_out() -> None:
+    with pytest.raises(Refused, match=r"the cost to 2345678\.25, above the limit 1234567\.5"):
+        Budget(1234567.5).reserve(2345678.25)
