@@ -47,7 +47,7 @@ class LocalRenderer:
 
     def __init__(self, request: RenderRequest, base_model: str) -> None:
         self._request = request
-        self._runner: TaskRunner = _runner_for(request)
+        self._runner: RenderRunner = _runner_for(request)
         notes = None if request.dry_run else request.state
         self._setup = RenderSetup(base_model, max(1, request.batch), notes, self._runner.library)
         try:
@@ -173,7 +173,7 @@ def _problem(cell: Cell) -> str:
 # --- who makes the images ----------------------------------------------------------------
 
 
-class TaskRunner(Protocol):
+class RenderRunner(Protocol):
     """This process, or an executor's workers. `watch` may raise to end the work."""
 
     library: str
@@ -188,7 +188,7 @@ class TaskRunner(Protocol):
     def close(self) -> None: ...
 
 
-def _runner_for(request: RenderRequest) -> TaskRunner:
+def _runner_for(request: RenderRequest) -> RenderRunner:
     """Raises `UsageError` for another executor, `Unreachable` for one that does not answer."""
     if request.executor is None:
         return _ThisProcess()
