@@ -5,6 +5,7 @@ Beside them, in `mixes/`, is what each cell is, so that all images of a mix can 
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from composer.model import Concept
 
 FOLDER = "previews"  # in the state folder
+_START = b"\x89PNG\r\n\x1a\n"
+_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 class CellCache:
@@ -32,7 +35,7 @@ class CellCache:
         return self.folder / "cells" / cell.digest[:2] / f"{cell.digest}.png"
 
     def __contains__(self, cell: Cell) -> bool:
-        return self.path(cell).is_file()
+        return _is_whole(self.path(cell))
 
     def keep(self, cell: Cell, image: bytes) -> None:
         """Keep this image, decoded and written anew. Raises `BadImage`, `OSError`."""
@@ -63,3 +66,12 @@ class CellCache:
         if not file.exists():
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomically(file, cell.description.encode())
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a PNG is there from its start to its end, as no disk that failed leaves one."""
+    with suppress(OSError), open(file, "rb") as stream:
+        start = stream.read(len(_START))
+        stream.seek(-len(_END), os.SEEK_END)
+        return start == _START and stream.read() == _END
+    return False

@@ -242,9 +242,22 @@ def test_a_kept_image_that_got_broken_is_not_compared(project: Project) -> None:
     row = report.grids[0].grid.cells[0]
     file = report.grids[0].images[row[1].digest].file if row[1] else None
     assert file is not None
-    file.write_bytes(b"broken")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:8] + b"broken" + whole[-12:])
     again = rendered(project, Painter(), grid())
     assert again.grids[0].differences.count(None) == 1 and again.exit_status == 0
+
+
+def test_a_kept_image_that_was_cut_off_is_made_again(project: Project) -> None:
+    report = rendered(project, Painter(), grid())
+    row = report.grids[0].grid.cells[0]
+    file = report.grids[0].images[row[1].digest].file if row[1] else None
+    assert file is not None
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    again = rendered(project, Painter(), grid())
+    assert again.made == 1 and file.read_bytes() == whole
+    assert again.grids[0].differences == report.grids[0].differences
 
 
 def test_a_full_disk_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from composer.previews.cells import Cell, Look, RendererInfo
 from composer.renderers.cache import CellCache
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 CELL = Cell.of([], "a fox", 7, Look(), RendererInfo("test", "1", "base"))
@@ -34,6 +35,21 @@ def test_what_is_kept_is_there(tmp_path: Path) -> None:
     assert CELL in cache
     assert cache.path(CELL).name == f"{CELL.digest}.png"
     assert CELL in CellCache(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "part", [lambda png: b"", lambda png: png[:-1], lambda png: b"\0" * len(png)]
+)
+def test_what_a_full_or_failing_disk_left_is_made_again(
+    tmp_path: Path, part: Callable[[bytes], bytes]
+) -> None:
+    cache = CellCache(tmp_path)
+    cache.keep(CELL, png())
+    whole = cache.path(CELL).read_bytes()
+    cache.path(CELL).write_bytes(part(whole))
+    assert CELL not in cache
+    cache.keep(CELL, png())
+    assert CELL in cache and cache.path(CELL).read_bytes() == whole
 
 
 def test_nothing_is_left_of_what_is_no_image(tmp_path: Path) -> None:
