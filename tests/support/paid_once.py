@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 import pytest
 from support import failing_disk
+from support.cli import REPO
 from support.image_server import ENDS, Fault, ImageServer, paint, target_at
 from support.wire_server import Reply
 
@@ -145,7 +146,9 @@ def _processes() -> Any:
 
 
 def process(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """A started process; `target` may be a function of a test's own module."""
     with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.syspath_prepend(str(REPO))
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         started = _processes().Process(target=target, args=arguments)
         started.start()
