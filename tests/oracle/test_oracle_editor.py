@@ -35,6 +35,8 @@ training:
   parameters:
     rank: 4
 tags: [hero]
+preview:
+  prompts: [a knight]
 protect: true
 """
 
@@ -77,6 +79,7 @@ def fields() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "\n    modelEpoch:", concept["modelEpoch"]
     yield "\n  parameters:", parameters
     yield "\n    rank:", parameters["properties"]["rank"]
+    yield "\n  prompts:", whole["preview"]["properties"]["prompts"]
 
 
 @pytest.mark.parametrize(("line", "field"), [*fields()], ids=lambda value: str(value)[:20].strip())
