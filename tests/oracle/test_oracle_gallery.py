@@ -25,9 +25,8 @@ NAMES = "[...document.querySelectorAll('.card h2')].map(one => one.innerText)"
 CARDS_IN_VIEW = """[...document.querySelectorAll('.card')].filter(
   one => one.getBoundingClientRect().top < innerHeight && one.querySelector('svg, img')).length"""
 # The moment at which the script of the gallery has drawn the first cards, and the first paint.
-FIRST_VIEW = """new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done({
-  script: performance.getEntriesByType("navigation")[0].domContentLoadedEventEnd,
-  paint: performance.getEntriesByName("first-contentful-paint")[0].startTime}))))"""
+FIRST_VIEW = """[performance.getEntriesByType("navigation")[0].domContentLoadedEventEnd,
+  ...performance.getEntriesByName("first-contentful-paint").map(one => one.startTime)]"""
 
 
 def written(folder: Path, one: Gallery, *, pictured: int = 0, index_only: bool = False) -> Path:
@@ -97,7 +96,9 @@ def test_ten_thousand_cards_are_there_in_a_second(chromium: Any, large: Path) ->
     times = []
     for _ in range(3):
         shown, said = opened(chromium, large, 1280, "light")
-        times.append(max(shown.evaluate(FIRST_VIEW).values()))
+        shown.screenshot()  # which waits for a frame: a page that nobody sees may draw none
+        drawn, painted = shown.evaluate(FIRST_VIEW)
+        times.append(max(drawn, painted))
         assert shown.evaluate(CARDS_IN_VIEW) >= 4
         assert shown.locator("#count").inner_text() == "10,000 compositions"
         assert shown.locator(".card").count() <= 180
