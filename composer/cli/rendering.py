@@ -56,7 +56,10 @@ class ImageOptions:
 
 
 def _image_url(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
-    """With a slash at its end; it stands in Markdown as it is. Raises `UsageError`."""
+    """The URL with a slash at its end. Markdown gets it unescaped, so only plain ones pass.
+
+    Raises `UsageError`.
+    """
     if value is None:
         return ""
     if not _PLAIN_URL.fullmatch(value):
@@ -234,7 +237,7 @@ def _made(
 def _written(
     project: Project, report: PreviewReport, images: ImageOptions, watcher: Watcher
 ) -> PreviewView:
-    """The files are written unless it is a dry run, or only a part of the images is there."""
+    """Write the files, but not in a dry run or after an interruption; what they show."""
     from composer.output.preview_view import PreviewView
     from composer.project.preview_files import write_preview
 

@@ -1,4 +1,4 @@
-"""Bytes that should be an image, decoded within limits and written anew."""
+"""Bytes that should be an image, decoded within limits and encoded again."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEAT = (209, 21, 107)  # as --heat in the pages' style
-UNSEEN = 8  # of 255: less than that is not marked
-FULL = 110  # of 255: that much and more is marked most
-STRONGEST = 215  # of 255: how opaque a mark becomes
+UNSEEN = 8  # of 255: smaller differences are not marked
+FULL = 110  # of 255: this difference, and any greater one, gets the strongest mark
+STRONGEST = 215  # of 255: the opacity of the strongest mark
 PALE = 0.6  # how much white is mixed into the image under the marks
 
 

@@ -89,7 +89,7 @@ def write_preview(
 
 def _folder(out: str) -> Path:
     """Raises `UsageError` for what can't be one."""
-    if not out:  # a variable of a script that is not set, and no wish for the working folder
+    if not out:  # most likely a variable of a script that is not set
         raise UsageError("the name of the folder is empty", hint="name a folder, as preview/")
     folder = Path(out)
     check_output_link(folder)

@@ -38,7 +38,7 @@ class CellCache:
         return _is_whole(self.path(cell))
 
     def keep(self, cell: Cell, image: bytes) -> None:
-        """Keep this image, decoded and written anew. Raises `BadImage`, `OSError`."""
+        """Decode this image, encode it again, and keep it. Raises `BadImage`, `OSError`."""
         png = as_png(image)
         self._describe(cell)  # first: what has its image is never made again
         path = self.path(cell)

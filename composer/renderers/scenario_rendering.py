@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from composer.renderers.base import Keep, Rendered, Rendering, RenderRequest
     from composer.targets.scenario.service import Scenario
 
-VERSION = "1"  # of what is sent for a cell; another one makes every image anew
+VERSION = "1"  # of what is sent for a cell; with another one, every image is made again
 
 
 class ScenarioRenderer(Closing):

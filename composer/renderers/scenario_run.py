@@ -287,7 +287,7 @@ class Run:
         assets: Mapping[str, Asset],
         fetchers: ThreadPoolExecutor,
     ) -> None:
-        """What the target says of a job now; None: it knows no such job."""
+        """Act on the state of a job as the target reports it; None: the target has no such job."""
         if job is not None:
             running.seen = time.monotonic()
             self._correct_cost(running, job)

@@ -1,7 +1,7 @@
 """The gallery of the project, live: `compose serve --page`.
 
 Everything outside `/v1` is answered here, to browsers on this machine, without credentials and only
-for reading. The pages are those of `compose report`; they are found out anew as time goes by, and a
+for reading. The pages are those of `compose report`; they are made again as time goes by, and a
 script on the first one asks which jobs run.
 """
 
@@ -62,8 +62,8 @@ def check_loopback(host: str) -> None:
 class Gallery:
     """The pages of a project as it is now. Thread-safe.
 
-    `project` opens it anew; its pages tell of the engine. While recipes have problems, the last
-    pages stay, and say so.
+    `project` opens the project again; the pages also show the jobs of the engine. While
+    recipes have problems, the last pages stay, and say so.
     """
 
     def __init__(self, project: Callable[[], Project], engine: Engine) -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scenario_sdk import AsyncScenario, Scenario
 from support import serving
-from support.engine_files import PATIENCE, write_lora
+from support.engine_files import PATIENCE, write_loras
 from support.painter import Painter, paint
 from support.serving import BASE_MODEL
 from support.sizes import size
@@ -35,9 +35,7 @@ COMPOSITION: Any = "flux.1-composition"
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    for seed, title in enumerate(TITLES, 1):
-        write_lora(tmp_path / "loras" / f"{seed}.safetensors", seed, title=title)
-    return tmp_path / "loras"
+    return write_loras(tmp_path / "loras", TITLES)
 
 
 @pytest.fixture

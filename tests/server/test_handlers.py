@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 from support import serving
-from support.engine_files import PATIENCE, write_lora
+from support.engine_files import PATIENCE, write_loras
 from support.shapes import check_answer, check_model, refused
 
 from composer.lora import read
@@ -26,9 +26,7 @@ TITLES = ("Ink Lines", "Pixel Dust", "Castle Stone")
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    for seed, title in enumerate(TITLES, 1):
-        write_lora(tmp_path / "loras" / f"{seed}.safetensors", seed, title=title)
-    return tmp_path / "loras"
+    return write_loras(tmp_path / "loras", TITLES)
 
 
 @pytest.fixture

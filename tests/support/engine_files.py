@@ -17,7 +17,7 @@ if sys.platform != "win32":
     import resource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from composer.model import Model
@@ -53,6 +53,13 @@ def write_lora(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
     return path
+
+
+def write_loras(folder: Path, titles: Sequence[str]) -> Path:
+    """A library: a LoRA for each title, with the seeds 1, 2 and so on; the folder."""
+    for seed, title in enumerate(titles, 1):
+        write_lora(folder / f"{seed}.safetensors", seed, title=title)
+    return folder
 
 
 def write_peft(

@@ -202,7 +202,7 @@ def _waited(future: futures.Future[T], look: Callable[[], None]) -> T:
 
 @contextmanager
 def _without_packages(extra: str) -> Iterator[None]:
-    """A worker that lacks packages is told of in our words."""
+    """The error for a worker that lacks packages is one of ours, with a hint."""
     try:
         yield
     except ModuleNotFoundError as missing:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from safetensors import safe_open
-from support.engine_files import snapshot, trained, write_lora
+from support.engine_files import snapshot, trained, write_lora, write_loras
 from support.model_types import COMPOSITION, LORA
 
 from composer import __version__
@@ -36,9 +36,7 @@ TWIN = "model_KzyYjMoJXAT386O1XY7pAe"
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    for seed, title in enumerate(TITLES, 1):
-        write_lora(tmp_path / "loras" / f"{seed}.safetensors", seed, title=title)
-    return tmp_path / "loras"
+    return write_loras(tmp_path / "loras", TITLES)
 
 
 @pytest.fixture
