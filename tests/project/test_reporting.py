@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 from support.cli import KNIGHT, ROGUE, edit, samples
 
 from composer import Project, open_target
 from composer.files import git as git_module
+from composer.output.gallery import Pages
 from composer.output.gallery_view import Composition, State
 from composer.previews.cells import Cell, Look, RendererInfo
 from composer.project.reporting import MOST_IMAGES, by_name
@@ -108,6 +110,22 @@ def test_before_anything_was_looked_up_loras_go_by_their_names(sample: Path) -> 
     assert all(lora.id == "" for lora in report.loras.values())
     names = {ref.name for recipe in Project(sample).recipes for ref in recipe.concepts}
     assert {lora.name for lora in report.loras.values()} == names
+
+
+def test_licence_and_trigger_words_are_those_of_the_metadata(tmp_path: Path) -> None:
+    root = samples(tmp_path)
+    file = root / "recipes/loras/ink-lines.safetensors"
+    said = {"modelspec.license": "CC-BY-4.0", "modelspec.trigger_phrase": "inkline"}
+    save_file(load_file(file), file, metadata={"modelspec.title": "Ink Lines", **said})
+    opened = Project(root)
+    with open_target("local", opened, run_jobs=False) as target:
+        report = opened.report(target)
+        pages = {page.name: page.text() for page in Pages(report, report.details)}
+    licences = {lora.name: lora.licence for lora in report.loras.values()}
+    assert {name: said for name, said in licences.items() if said} == {"Ink Lines": "CC-BY-4.0"}
+    (ink,) = (lora for lora in report.loras.values() if lora.name == "Ink Lines")
+    assert ink.triggers == ("inkline",)
+    assert "CC-BY-4.0" in pages["loras.html"] and "inkline" in pages["loras.html"]
 
 
 def test_details_are_how_to_use_it_and_how_its_loras_interact(project: Path) -> None:
